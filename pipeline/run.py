@@ -1,0 +1,217 @@
+"""A run from job to data set: plan, resume, Beam, data set, card, report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from personas import MBTI
+from pipeline.card import write_card
+from pipeline.cells import PlannedCell, Sources, plan_cells
+from pipeline.job import Job
+from pipeline.judging import JudgeTask, judge_label, load_judge
+from pipeline.shards import read_shards, write_dataset
+from pipeline.summary import Summary, summarise
+
+logger = logging.getLogger(__name__)
+
+WORK_FOLDER = ".work"
+RUN_FILE = "run.json"
+JOB_FILE = "job.json"
+_VERSIONS_OF = ("torch", "transformers", "accelerate", "datasets", "apache-beam", "pyarrow", "peft")
+
+
+class RunError(RuntimeError):
+    """A run that can't start or had to stop; one line that says what and how to go on."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind."""
+
+    folder: Path
+    summary: Summary
+    run: dict[str, Any]
+
+
+def resolve_sources(job: Job) -> Sources:
+    """Decide what ``auto`` and names stand for: places, revisions, number format.
+
+    Raises:
+        RunError: an adapter without weights, an embedded model that is not installed.
+    """
+    from mpg.embedded import EmbeddedModelError, resolve
+    from mpg.revisions import fingerprint, model_revision, pick_dtype
+
+    model = job.resolve(job.model.id)
+    try:
+        resolve(model)
+    except EmbeddedModelError as error:
+        raise RunError(f"model.id: {error}") from error
+    adapters, references = job.adapter_places(), job.reference_places()
+
+    def revision(place: str) -> str:
+        return fingerprint(Path(place)) if Path(place).is_dir() else model_revision(place)
+
+    revisions = {
+        name: revision(place) + (f"/{revision(references[name])}" if name in references else "")
+        for name, place in adapters.items()
+    }
+    return Sources(
+        model=model,
+        model_revision=model_revision(model, job.model.revision),
+        hub_revision=job.model.revision,
+        adapters=tuple(adapters.items()),
+        references=tuple(references.items()),
+        adapter_revisions=tuple(revisions.items()),
+        dtype=pick_dtype(job.model.dtype),
+    )
+
+
+def decoder_settings(job: Job) -> Any:
+    """The job's decoder section as the engine's settings."""
+    from mpg import DecoderSettings
+
+    fields = {name: getattr(job.decoder, name) for name in type(job.decoder).model_fields}
+    return DecoderSettings(**fields)
+
+
+def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
+    """Run a job to its data set. A run that was stopped goes on where it was: finished rows are kept.
+
+    Raises:
+        RunError: the output folder holds something else, or too many rows were rejected.
+    """
+    from pipeline import graph
+
+    started = time.time()
+    output = Path(job.output).absolute()
+    work_folder = _prepare(output)
+    sources = resolve_sources(job)
+    cells = plan_cells(job.cells(job.load_prompts()), decoder_settings(job), sources, job.seed)
+    wanted = {cell.row_id for cell in cells}
+    done = _ids(read_shards(work_folder / "generations", "generations"))
+    dead = _ids(read_shards(work_folder / "rejected", "rejected"))
+    to_do = [cell for cell in cells if cell.row_id not in done and cell.row_id not in dead]
+    judged_attributes = tuple(name for name in job.attribute_names if name in MBTI)
+    unjudged = [name for name in job.attribute_names if name not in MBTI]
+    if job.judges and unjudged:
+        logger.warning("the classifier judge knows no %s: these attributes stay unjudged", ", ".join(unjudged))
+    kinds = [judge.kind for judge in job.judges] if judged_attributes else []
+    if len(to_do) < len(cells):
+        logger.info("%d of %d rows are there already and are kept", len(cells) - len(to_do), len(cells))
+
+    (output / JOB_FILE).write_text(job.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (output / RUN_FILE).unlink(missing_ok=True)
+    books = graph.run(
+        graph.Work(
+            cells=to_do,
+            judge_tasks={kind: _left_to_judge(work_folder, kind, judged_attributes, wanted) for kind in kinds},
+            sources=sources,
+            attributes=judged_attributes,
+            folder=work_folder,
+            batch_size=job.batch_size,
+            rows_per_shard=job.rows_per_shard,
+        ),
+        graph.beam_options(beam_arguments),
+    )
+    tables = _finalise(output, work_folder, cells)
+    n_rejected = tables["rejected"].num_rows
+    if n_rejected > job.max_rejected_fraction * len(cells):
+        raise RunError(
+            f"{n_rejected} of {len(cells)} rows were rejected, more than max_rejected_fraction "
+            f"{job.max_rejected_fraction:g} allows; reasons are in {output / 'rejected'}, finished rows are kept"
+        )
+    summary = summarise(tables["generations"], tables["judgments"], job.attribute_names)
+    run = {
+        "job": job.name,
+        "counts": {
+            "planned": len(cells),
+            "kept_from_earlier_runs": len(cells) - len(to_do),
+            "generated": books.n_rows,
+            "rejected": n_rejected,
+            "rows": tables["generations"].num_rows,
+            "judgments": tables["judgments"].num_rows,
+            "unscored": tables["judgments"].column("score").null_count,
+            "tokens": books.n_tokens,
+        },
+        "timings": {
+            "decode_s": round(books.decode_s, 3),
+            "tokens_per_s": round(books.n_tokens / books.decode_s, 1) if books.decode_s else None,
+            "total_s": round(time.time() - started, 3),
+        },
+        "sources": asdict(sources),
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+        | {"python": platform.python_version()},
+    }
+    write_card(output, job, tables, summary, run)
+    # Last of all: its presence says that everything else is there.
+    (output / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    return Result(output, summary, run)
+
+
+def _prepare(output: Path) -> Path:
+    """The output folder with its work folder; refuses a folder that something else has filled."""
+    work = output / WORK_FOLDER
+    if output.exists() and not output.is_dir():
+        raise RunError(f"output: {output} is a file; give a folder")
+    if output.is_dir() and any(output.iterdir()) and not work.is_dir():
+        raise RunError(f"output: {output} holds files of something else; give an empty or new folder")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"output: {output} can't be written ({error.strerror}); give a folder you own") from error
+    return work
+
+
+def _ids(table: pa.Table) -> set[str]:
+    return set(table.column("row_id").to_pylist())
+
+
+def _left_to_judge(work: Path, kind: str, attributes: tuple[str, ...], wanted: set[str]) -> list[JudgeTask]:
+    """Rows of earlier runs that a judge has not scored on every attribute."""
+    label = judge_label(load_judge(kind))
+    scored: dict[str, set[str]] = {}
+    for row in read_shards(work / "judgments", "judgments").select(["row_id", "attribute", "judge"]).to_pylist():
+        if row["judge"] == label:
+            scored.setdefault(row["row_id"], set()).add(row["attribute"])
+    tasks = []
+    for path in sorted((work / "generations").glob("*.parquet")):
+        ids = pa.parquet.read_table(path, columns=["row_id"]).column("row_id").to_pylist()
+        left = tuple(i for i in ids if i in wanted and not scored.get(i, set()).issuperset(attributes))
+        if left:
+            tasks.append(JudgeTask(str(path), left))
+    return tasks
+
+
+def _finalise(output: Path, work: Path, cells: Sequence[PlannedCell]) -> dict[str, pa.Table]:
+    """Gather the shards into the data set: the plan's rows, once each, in the plan's order."""
+    order = {cell.row_id: i for i, cell in enumerate(cells)}
+    tables = {}
+    for name, keys in (("generations", ()), ("judgments", ("judge", "attribute")), ("rejected", ())):
+        table = read_shards(work / name, name)
+        ids = table.column("row_id").to_pylist()
+        extra = [table.column(key).to_pylist() for key in keys]
+        rows: dict[tuple[Any, ...], int] = {}
+        for i, key in enumerate(zip(ids, *extra, strict=True)):
+            if key[0] in order:
+                rows[key] = i
+        sequence = sorted(rows, key=lambda key: (order[key[0]], *key[1:]))
+        tables[name] = table.take(pa.array([rows[key] for key in sequence], type=pa.int64()))
+        write_dataset(tables[name], output / ("data" if name == "generations" else name))
+        if not tables[name].num_rows:
+            shutil.rmtree(output / ("data" if name == "generations" else name))
+    if cells and pc.count_distinct(tables["generations"].column("row_id")).as_py() != tables["generations"].num_rows:
+        raise AssertionError("a row id stands twice in the data set")
+    return tables

@@ -1,0 +1,86 @@
+"""Small real stand-ins: tabular models for the laws, tiny random Llamas for the machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mpg import FunctionModel, ModelBank
+
+
+def tabular_model(seed: int, *, vocab_size: int = 3, eos_id: int = 0, scale: float = 1.0) -> FunctionModel:
+    """A model whose logits depend on the last two tokens and the length, fixed by a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(8, vocab_size, vocab_size, vocab_size, generator=generator, dtype=torch.float64) * scale
+
+    def fn(tokens: Tensor) -> Tensor:
+        length = tokens.shape[1]
+        previous = tokens[:, -2] if length > 1 else torch.zeros_like(tokens[:, -1])
+        return table[length % 8, previous % vocab_size, tokens[:, -1] % vocab_size]
+
+    return FunctionModel(fn, vocab_size=vocab_size, eos_id=eos_id)
+
+
+def tabular_bank(
+    names: Sequence[str] = ("a", "b"), *, vocab_size: int = 3, own_reference: bool = False, scale: float = 1.0
+) -> ModelBank:
+    """Reference and attributes as tables; with ``own_reference`` the last attribute has its own rho."""
+
+    def model(seed: int) -> FunctionModel:
+        return tabular_model(seed, vocab_size=vocab_size, scale=scale)
+
+    references = {names[-1]: model(99)} if own_reference else None
+    attributes = {name: model(i) for i, name in enumerate(names, start=1)}
+    return ModelBank.from_functions(reference=model(0), attributes=attributes, references=references)
+
+
+def tiny_llama(folder: Path, *, seed: int = 0, vocab_size: int = 64) -> Path:
+    """A random Llama of 2 layers with a byte-level tokenizer and a chat template, saved to a folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = ["<eos>", *"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,?!'"]
+    vocab = {token: i for i, token in enumerate((alphabet + [f"<{i}>" for i in range(vocab_size)])[:vocab_size])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
+    fast.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    fast.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def tiny_adapter(base: Path, folder: Path, *, seed: int, rank: int = 2, scale: float = 0.3) -> Path:
+    """A random LoRA adapter over a tiny Llama, saved in PEFT's own format."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    model.save_pretrained(folder)
+    return folder

@@ -1,0 +1,154 @@
+"""Prompts: what is read, the ids they get, and what is said about a bad line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from personas.prompts import Message, Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
+
+
+def write(folder: Path, *lines: object) -> Path:
+    path = folder / "prompts.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), "utf-8")
+    return path
+
+
+def test_both_forms_of_a_line(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Grüße!"}]
+    path = write(
+        tmp_path,
+        {"prompt": "Hi", "id": "hi"},
+        "",
+        {"messages": chat, "topic": "x"},
+        {"prompt": "Yo", "id": 7},
+    )
+    first, second, third = load_prompts_jsonl(path)
+    assert first == Prompt("hi", (Message("user", "Hi"),))
+    assert second.as_chat() == chat and len(second.prompt_id) == 16
+    assert third.prompt_id == "7"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        first.prompt_id = "x"  # type: ignore[misc]
+
+
+def test_an_id_made_from_the_messages_stays(tmp_path: Path) -> None:
+    (plain,) = load_prompts_jsonl(write(tmp_path, {"prompt": "Hi"}))
+    (chat,) = load_prompts_jsonl(write(tmp_path, {"messages": [{"role": "user", "content": "Hi"}]}))
+    assert plain == chat
+    assert plain.prompt_id == "8b1450277179b15b"  # in every release: rows are resumed by it
+
+
+def test_a_limit_leaves_the_rest_unread(tmp_path: Path) -> None:
+    path = write(tmp_path, {"prompt": "a"}, {"prompt": "b"}, "not JSON")
+    assert [p.messages[0].content for p in load_prompts_jsonl(path, limit=2)] == ["a", "b"]
+
+
+def test_byte_order_mark_and_crlf_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "windows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
+    assert len(load_prompts_jsonl(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": ', r"line 2: not JSON \(Expecting value at column 12\)"),
+        ("3", "line 2: a number in place of an object"),
+        ("{}", "line 2: needs 'prompt' or 'messages' and has neither, but nothing"),
+        ({"text": "x"}, "line 2: needs 'prompt' or 'messages' and has neither, but 'text'"),
+        ({"prompt": "x", "messages": []}, "line 2: .*has both"),
+        ({"prompt": None}, "line 2: 'prompt' is null"),
+        ({"prompt": [{"role": "user", "content": "x"}]}, "line 2: 'prompt' is a list; .*'messages'"),
+        ({"prompt": "  "}, "line 2: message 1 has no text"),
+        ({"messages": "x"}, "line 2: 'messages' is text"),
+        ({"messages": []}, "line 2: an empty list in place of"),
+        ({"messages": ["x"]}, "line 2: message 1 is text"),
+        (
+            {"messages": [{"role": "human", "content": "x"}]},
+            "line 2: message 1 has the role 'human'; choose from",
+        ),
+        ({"messages": [{"role": "user"}]}, "line 2: message 1 has no text"),
+        (
+            {"messages": [{"role": "assistant", "content": "x"}]},
+            "line 2: the last message is the assistant's",
+        ),
+        ({"prompt": "x", "id": ""}, "line 2: 'id' is ''"),
+        ({"prompt": "x", "id": True}, "line 2: 'id' is True"),
+        ('{"prompt": "\\ud83d"}', "line 2: message 1 holds half a surrogate pair"),
+        ({"prompt": "b", "id": "one"}, "line 2: id 'one' is taken by line 1"),
+        ({"prompt": "first"}, "line 2: the same prompt as on line 1"),
+        ("[" * 100_000, "line 2: nested too deeply"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: object, message: str) -> None:
+    path = write(tmp_path, {"prompt": "first", "id": "one"}, line)
+    with pytest.raises(PromptError, match=message) as caught:
+        load_prompts_jsonl(path)
+    assert str(caught.value).startswith(f"{path}: line 2: ")
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n{"prompt": "\xfc"}\n')
+    with pytest.raises(PromptError, match="line 2: not UTF-8 at byte 13"):
+        load_prompts_jsonl(path)
+
+
+def test_no_file_and_no_prompt(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="no such file"):
+        load_prompts_jsonl(tmp_path / "none.jsonl")
+    with pytest.raises(PromptError, match="directory"):
+        load_prompts_jsonl(tmp_path)
+    with pytest.raises(PromptError, match="holds no prompt; write one JSON object a line"):
+        load_prompts_jsonl(write(tmp_path, "", " "))
+
+
+@pytest.fixture(scope="module")
+def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path_factory.mktemp("dataset")
+    chats = [[{"role": "user", "content": text}] for text in ("a", "b", "a")]
+    data = datasets.Dataset.from_dict(
+        {"prompt": ["a", "b", "a"], "chat": chats, "number": [1, 2, 3], "gap": ["a", "", "b"]}
+    )
+    datasets.DatasetDict({"train": data}).save_to_disk(str(folder))
+    return str(folder)
+
+
+def test_a_dataset_of_text_or_chats(dataset_folder: str) -> None:
+    prompts = load_prompts_dataset(dataset_folder)
+    assert [prompt.messages[0].content for prompt in prompts] == ["a", "b"]  # repeated ones are dropped
+    assert load_prompts_dataset(dataset_folder, column="chat") == prompts
+    assert load_prompts_dataset(dataset_folder, limit=1) == prompts[:1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"column": "question"}, "has no column 'question'; choose from prompt, chat, number, gap"),
+        ({"split": "test"}, "has no split 'test'; choose from train"),
+        ({"column": "number"}, "column 'number', row 0: a number in place of text"),
+        ({"column": "gap"}, "column 'gap', row 1: message 1 has no text"),
+    ],
+)
+def test_a_dataset_that_does_not_fit(dataset_folder: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(PromptError, match=message) as caught:
+        load_prompts_dataset(dataset_folder, **options)
+    assert str(caught.value).startswith(dataset_folder)
+
+
+def test_a_folder_of_jsonl_is_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder, {"prompt": "Hi"})
+    assert [prompt.messages[0].content for prompt in load_prompts_dataset(folder)] == ["Hi"]
+    with pytest.raises(PromptError, match=r"can't be opened \("):
+        load_prompts_dataset(tmp_path / "nowhere")

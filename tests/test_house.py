@@ -1,0 +1,28 @@
+"""The papers of the house: what a reader or an archive takes on trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+import mpg
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_citation_names_this_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # required by CFF 1.2.0
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["license"] == "Apache-2.0"
+    assert str(citation["version"]) == mpg.__version__
+    (paper,) = citation["references"]
+    assert {"type", "title", "authors"} <= set(paper)
+    assert paper["url"].endswith("2511.01891")
+
+
+def test_license_is_apache_2_without_a_foreign_copyright_line() -> None:
+    text = (ROOT / "LICENSE").read_text("utf-8")
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+    assert "Copyright [yyyy] [name of copyright owner]" in text

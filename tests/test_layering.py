@@ -1,0 +1,99 @@
+"""The import direction of the house (personas <- evaluation, mpg alone, pipeline on top), and its prompts.
+
+Imports inside functions and under ``TYPE_CHECKING`` count too: the direction is about knowledge,
+not about when a module is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPTS = ROOT / "workflows" / "prompts.jsonl"
+MIN_PROMPTS = 60
+MAX_WORDS = 35
+
+# Top-level packages that a package must not import.
+FORBIDDEN = {
+    "personas": {"mpg", "evaluation", "pipeline", "torch", "transformers", "apache_beam"},
+    "mpg": {"personas", "evaluation", "pipeline", "apache_beam"},
+    "evaluation": {"mpg", "pipeline", "apache_beam"},
+    "pipeline": set(),
+}
+IMPORT_CALLS = {"import_module", "__import__"}
+
+
+def imported_packages(source: str) -> Iterator[tuple[int, str]]:
+    """(line, top-level package) of each absolute import, ``import_module("...")`` with a literal name included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.level == 0 and node.module else []  # a relative import stays inside
+        elif isinstance(node, ast.Call) and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+            name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+            names = [name] if called in IMPORT_CALLS and isinstance(name, str) else []
+        else:
+            continue
+        yield from ((node.lineno, name.split(".")[0]) for name in names)
+
+
+def violations(package: str, source: str) -> list[str]:
+    """What the source imports against the direction, as ``line N imports P``."""
+    found = sorted(imported_packages(source))
+    return [f"line {line} imports {name}" for line, name in found if name in FORBIDDEN[package]]
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_imports_follow_the_direction(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files, f"no Python file under {package}/"
+    broken = {str(path.relative_to(ROOT)): violations(package, path.read_text("utf-8")) for path in files}
+    assert {path: found for path, found in broken.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "expected"),
+    [
+        ("personas", "import json\nimport torch.nn as nn\n", ["line 2 imports torch"]),
+        ("personas", "def f():\n    from apache_beam.io import fileio\n", ["line 2 imports apache_beam"]),
+        ("mpg", "import typing as t\nif t.TYPE_CHECKING:\n    import personas\n", ["line 3 imports personas"]),
+        ("mpg", "import numpy, pipeline.job\n", ["line 1 imports pipeline"]),
+        ("evaluation", 'import importlib\nimportlib.import_module("mpg.engine")\n', ["line 2 imports mpg"]),
+        ("evaluation", 'bank = __import__("mpg")\n', ["line 1 imports mpg"]),
+    ],
+)
+def test_a_violation_is_caught(package: str, source: str, expected: list[str]) -> None:
+    assert violations(package, source) == expected
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("personas", "import pyarrow\nfrom personas.weights import grid\n"),
+        ("personas", "from . import mpg\nfrom .torch import x\n"),
+        ("mpg", "import torch\nfrom transformers import AutoModel\nimport mpg_tools\n"),
+        ("evaluation", "from personas.records import row_id\n"),
+        ("pipeline", "import apache_beam, torch, personas, mpg, evaluation\n"),
+    ],
+)
+def test_what_is_allowed_passes(package: str, source: str) -> None:
+    assert violations(package, source) == []
+
+
+def test_prompts_are_valid() -> None:
+    rows = [json.loads(line) for line in PROMPTS.read_text("utf-8").splitlines()]
+    assert len(rows) >= MIN_PROMPTS
+    for number, row in enumerate(rows, start=1):
+        assert set(row) == {"id", "prompt"}, f"line {number}: keys {sorted(row)}"
+        assert all(isinstance(value, str) and value and value == value.strip() for value in row.values()), number
+        assert row["id"].replace("-", "").isalnum() and row["id"] == row["id"].lower(), f"line {number}: {row['id']!r}"
+        assert len(row["prompt"].split()) <= MAX_WORDS, f"line {number}: too long"
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert len({row["prompt"].casefold() for row in rows}) == len(rows)
