@@ -150,7 +150,7 @@ class ClassifierJudge:
         for attribute in attributes:
             dimension, sign = self._where[attribute]
             scores = [Score(None, Status.FAILED, "the text has no words") for _ in texts]
-            probabilities = sigmoid(sign * logits[dimension]) if judged else []
+            probabilities = sigmoid(sign * logits[dimension]) if judged else np.empty(0)
             for row, probability in zip(judged, probabilities, strict=True):
                 scores[row] = Score(float(probability), Status.OK)
             result[attribute] = scores

@@ -19,7 +19,7 @@ from mpg.bank import BankSession, ModelBank, States
 from mpg.logspace import draw, log_policy, truncate
 from mpg.rows import Rows
 from mpg.settings import Completion, DecoderSettings, Request, check_request
-from mpg.target import follow, log_components, log_product, log_ratios, log_sum
+from mpg.target import follow, log_components, log_product, log_ratios, mixture
 from mpg.threshold import RatioAlarm
 from mpg.verify import accept_token, accepted_prefix, residual
 
@@ -161,7 +161,7 @@ class Engine:
         if self.settings.aggregate == "product":
             return self._truncate(log_product(log_policies, layout, alphas, self.strengths).exp()), None
         log_q = log_components(log_policies, layout, self.strengths)
-        return self._truncate(log_sum(log_q, log_weights).exp()), log_q
+        return self._truncate(mixture(log_q, log_weights)), log_q
 
     def _room(self, rows: Rows) -> Tensor:
         """Tokens each row may still write, ``[rows]``."""

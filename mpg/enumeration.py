@@ -15,7 +15,7 @@ from mpg.bank import ModelBank
 from mpg.branches import FunctionBackbone
 from mpg.logspace import log_policy, truncate
 from mpg.settings import DecoderSettings, Request, check_request
-from mpg.target import follow, log_components, log_product, log_sum
+from mpg.target import follow, log_components, log_product, mixture
 
 
 def law(
@@ -51,7 +51,7 @@ def law(
             target = log_product(log_policies, bank.layout, alphas, strengths).exp()
         else:
             log_q = log_components(log_policies, bank.layout, strengths)
-            target = log_sum(log_q, log_weights).exp()
+            target = mixture(log_q, log_weights)
         if settings.truncates:
             target = truncate(target, top_k=settings.top_k, top_p=settings.top_p)
         for token, p in enumerate(target[0].tolist()):

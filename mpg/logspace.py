@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 # Nucleus candidates looked at before a row is sorted whole; a speed knob that never changes a law.
-_CANDIDATES = 128
+_CANDIDATES = 1024
 
 
 def log_policy(logits: Tensor, temperature: float) -> Tensor:
     """Normalised log-probabilities at a temperature, float32 (float64 stays) ``[..., vocab]``."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return (logits / temperature).log_softmax(-1)
+    return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
 
 
 def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
@@ -40,16 +40,23 @@ def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
 
 def _nucleus_cutoff(probs: Tensor, top_p: float) -> Tensor:
     """Probability of the last token of each row's nucleus, ``[rows, 1]``."""
-    vocab = probs.shape[-1]
-    k = min(_CANDIDATES, vocab)
-    values = probs.topk(k, dim=-1).values  # [rows, k], descending
-    if k < vocab and bool((values.sum(-1) < top_p).any()):
-        values = probs.sort(dim=-1, descending=True).values
-    # The nucleus is the shortest run whose mass reaches top_p: a token is in it while the mass
-    # before it falls short.
-    before = values.cumsum(-1) - values
-    last = (before < top_p).sum(-1, keepdim=True) - 1
-    return values.gather(-1, last)
+    k = min(_CANDIDATES, probs.shape[-1])
+    cutoff, found = _cutoff_among(probs.topk(k, dim=-1).values, top_p)
+    wide = (~found).nonzero()[:, 0]
+    if k < probs.shape[-1] and len(wide):
+        cutoff[wide], _ = _cutoff_among(probs[wide].sort(dim=-1, descending=True).values, top_p)
+    return cutoff
+
+
+def _cutoff_among(values: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The cutoff within descending ``values [rows, k]``, ``[rows, 1]``, and whether they reach top_p, ``[rows]``.
+
+    The nucleus is the shortest run whose mass reaches ``top_p``: a token is in it while the mass
+    before it falls short.
+    """
+    cumulative = values.cumsum(-1)
+    last = (cumulative - values < top_p).sum(-1, keepdim=True) - 1
+    return values.gather(-1, last), cumulative[:, -1] >= top_p
 
 
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:

@@ -52,15 +52,18 @@ def log_components(log_policies: Tensor, layout: Layout, strengths: Sequence[flo
     return tilted.log_softmax(-1)
 
 
-def log_sum(log_q: Tensor, log_weights: Tensor) -> Tensor:
-    """Mixture ``log sum_i softmax(log_weights)_i q_i``.
+def mixture(log_q: Tensor, log_weights: Tensor) -> Tensor:
+    """``sum_i softmax(log_weights)_i q_i`` as probabilities, ``[rows, vocab]``.
 
     Args:
         log_q: ``[attributes, rows, vocab]``.
         log_weights: ``[rows, attributes]``, unnormalised; ``-inf`` for a weight of zero.
     """
-    weights = log_weights.log_softmax(-1).T[:, :, None]  # [attributes, rows, 1]
-    return torch.logsumexp(log_q + weights.to(log_q), dim=0)
+    weights = log_weights.softmax(-1).T.to(log_q)  # [attributes, rows]
+    total = torch.zeros_like(log_q[0])
+    for weight, component in zip(weights, log_q, strict=True):  # one vocabulary at a time: it stays in cache
+        total.addcmul_(weight[:, None], component.exp())
+    return total
 
 
 def log_product(log_policies: Tensor, layout: Layout, alphas: Tensor, strengths: Sequence[float]) -> Tensor:

@@ -8,7 +8,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from pipeline.job import JobError, job_schema, load_job
+from personas import PromptError
+from pipeline.job import Job, JobError, job_schema, load_job
 
 USAGE_ERROR = 2  # bad input: nothing was started
 FAILURE = 1
@@ -32,26 +33,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         job = load_job(options.job, options.set)
+        prompts = job.load_prompts()
     except JobError as error:
-        print(f"mpg: {error}", file=sys.stderr)
+        print("\n".join(f"mpg: {line}" for line in error.lines), file=sys.stderr)
+        return USAGE_ERROR
+    except PromptError as error:
+        print(f"mpg: {options.job}: prompts: {error}", file=sys.stderr)
         return USAGE_ERROR
     if options.command == "check":
-        n_prompts = len(job.load_prompts())
+        n_prompts = len(prompts)
         print(f"{options.job}: {n_prompts} prompts x {job.n_personas} personas x {job.samples_per_cell} samples")
         print(f"{job.n_cells(n_prompts)} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output}")
         return 0
     return _run(options.job, job, beam_arguments)
 
 
-def _run(path: str, job: object, beam_arguments: Sequence[str]) -> int:
-    from pipeline.job import Job
+def _run(path: str, job: Job, beam_arguments: Sequence[str]) -> int:
     from pipeline.quiet import quiet_libraries
 
     quiet_libraries()
     from pipeline.report import print_report
     from pipeline.run import RunError, run_job
 
-    assert isinstance(job, Job)
     try:
         result = run_job(job, beam_arguments)
     except RunError as error:

@@ -64,9 +64,7 @@ class Job(Frozen):
     judges: tuple[ClassifierJudge, ...] = Field(
         (ClassifierJudge(kind="classifier"),), description="What scores the texts; an empty list: nothing."
     )
-    batch_size: Int = Field(
-        32, ge=1, description="Rows decoded together by one worker; never changes a row's text."
-    )
+    batch_size: Int = Field(32, ge=1, description="Rows decoded together by one worker; never changes a row's text.")
     rows_per_shard: Int = Field(64, ge=1, description="Rows in one unit of work.")
     max_rejected_fraction: Float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job stops."
@@ -153,10 +151,7 @@ class Job(Frozen):
         names = self.attribute_names
         match self.personas:
             case ExplicitPersonas(weights=entries, normalize=normalize):
-                built = [
-                    grids.explicit(names, each.weights, name=each.name, normalize=normalize)
-                    for each in entries
-                ]
+                built = [grids.explicit(names, each.weights, name=each.name, normalize=normalize) for each in entries]
             case OneHotPersonas():
                 built = grids.one_hot(names)
             case SimplexPersonas(steps=steps):
@@ -190,9 +185,7 @@ def job_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}
 
 
-def load_job(
-    path: str | Path, overrides: Sequence[str] = (), *, shipped: Mapping[str, Path] | None = None
-) -> Job:
+def load_job(path: str | Path, overrides: Sequence[str] = (), *, shipped: Mapping[str, Path] | None = None) -> Job:
     """Read a job file, apply ``a.b=c`` overrides, and check all that can be checked without a model.
 
     Args:
@@ -223,7 +216,5 @@ def load_job(
 
 def _with_origin(problem: Problem, set_paths: Sequence[str]) -> Problem:
     """The problem, with a word on --set where the field came from there and not from the file."""
-    from_set = any(
-        problem.field == path or problem.field.startswith((f"{path}.", f"{path}[")) for path in set_paths
-    )
+    from_set = any(problem.field == path or problem.field.startswith((f"{path}.", f"{path}[")) for path in set_paths)
     return Problem(problem.field, f"{problem.text} (from --set)") if from_set else problem

@@ -42,9 +42,7 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
     for index, each in enumerate(job.attributes):
         field = f"attributes[{index}]"
         if each.name in seen:
-            yield Problem(
-                field, f"{each.name!r} is attributes[{seen[each.name]}] already; remove or rename it"
-            )
+            yield Problem(field, f"{each.name!r} is attributes[{seen[each.name]}] already; remove or rename it")
             continue
         seen[each.name] = index
         if each.adapter is None and each.name not in shipped:
@@ -73,9 +71,7 @@ def _folder_problems(job: Job, field: str, place: str, needed_file: str) -> Iter
 
 def _stranger(field: str, value: object, name: str, job: Job) -> Problem:
     known = ", ".join(job.attribute_names)
-    return Problem(
-        field, f"{show(value)} is for {name!r}, not an attribute of this job ({known}); add it there"
-    )
+    return Problem(field, f"{show(value)} is for {name!r}, not an attribute of this job ({known}); add it there")
 
 
 def _persona_problems(job: Job) -> Iterator[Problem]:
@@ -107,22 +103,16 @@ def _explicit_problems(job: Job, personas: ExplicitPersonas) -> Iterator[Problem
             yield _stranger(f"{field}.weights.{name}", each.weights[name], name, job)
         total = math.fsum(each.weights.values())
         if personas.normalize and not total > 0:
-            yield Problem(
-                field, f"{show(each.weights)} sums to {total:.10g}; give at least one weight above 0"
-            )
+            yield Problem(field, f"{show(each.weights)} sums to {total:.10g}; give at least one weight above 0")
         elif not personas.normalize and abs(total - 1) > WEIGHT_TOLERANCE:
             remedy = "make it 1, or set personas.normalize: true"
             yield Problem(field, f"{show(each.weights)} sums to {total:.10g}, not to 1; {remedy}")
         elif not strangers:
-            built = grids.explicit(
-                job.attribute_names, each.weights, name=each.name, normalize=personas.normalize
-            )
+            built = grids.explicit(job.attribute_names, each.weights, name=each.name, normalize=personas.normalize)
             vector = Weights(built.active)
             if vector in vectors:
                 remedy = "remove one, or raise samples_per_cell"
-                yield Problem(
-                    field, f"{show(each.weights)} is personas.weights[{vectors[vector]}] again; {remedy}"
-                )
+                yield Problem(field, f"{show(each.weights)} is personas.weights[{vectors[vector]}] again; {remedy}")
             elif built.name in names or (personas.control and built.name == REFERENCE):
                 yield Problem(field, f"the name {built.name!r} is taken; give another name")
             vectors.setdefault(vector, index)

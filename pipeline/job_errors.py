@@ -138,9 +138,7 @@ def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) 
         return Problem(where, f"the key {show(value)} is {_kind(value)}; a field's name is text")
     if kind == "value_error":  # raised by a validator of the job file's model, value and remedy included
         return Problem(field, str(ctx["error"]))
-    return Problem(
-        field, f"{show(value)} can't be used ({error['msg']}); see its description in `mpg schema`"
-    )
+    return Problem(field, f"{show(value)} can't be used ({error['msg']}); see its description in `mpg schema`")
 
 
 def _unit(kind: str) -> str:

@@ -53,9 +53,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise JobError(file, twice)
     if not isinstance(data, dict):
         held = "nothing" if data is None else show(data)
-        raise JobError(
-            file, [Problem("job file", f"holds {held}; write a mapping, one 'field: value' a line")]
-        )
+        raise JobError(file, [Problem("job file", f"holds {held}; write a mapping, one 'field: value' a line")])
     return data
 
 
@@ -94,9 +92,7 @@ def _apply_one(data: dict[str, Any], override: str, file: str) -> str:
         key: str | int = part
         if isinstance(here, list):
             if not part.isdecimal() or int(part) >= len(here):
-                raise fail(
-                    f"{dotted(done)} is a list of {len(here)}; give an index from 0 to {len(here) - 1}"
-                )
+                raise fail(f"{dotted(done)} is a list of {len(here)}; give an index from 0 to {len(here) - 1}")
             key = int(part)
         elif not isinstance(here, dict):
             raise fail(f"{dotted(done)} is {show(here)}, no mapping; set {dotted(done)} as a whole")
@@ -140,9 +136,7 @@ def _duplicate_keys(
             if key.value in lines and key.tag != "tag:yaml.org,2002:merge":
                 field = dotted((*location, key.value))
                 what = show(value.value) if isinstance(value, yaml.ScalarNode) else "a second value"
-                yield Problem(
-                    field, f"{what} on line {line}, but line {lines[key.value]} gives it too; keep one"
-                )
+                yield Problem(field, f"{what} on line {line}, but line {lines[key.value]} gives it too; keep one")
             lines[key.value] = line
             yield from _duplicate_keys(value, (*location, key.value), above, seen)
     above.pop()
@@ -160,9 +154,7 @@ def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
     if mark is None:  # a character that YAML does not allow
         position = getattr(error, "position", 0)
         line = text.count("\n", 0, position) + 1
-        return Problem(
-            f"line {line}", f"{show(text[position : position + 1])} is not allowed in YAML; remove it"
-        )
+        return Problem(f"line {line}", f"{show(text[position : position + 1])} is not allowed in YAML; remove it")
     lines = text.splitlines()
     number = min(mark.line, max(len(lines) - 1, 0))
     value = show(lines[number].strip()) if lines else "nothing"

@@ -23,12 +23,24 @@ class JudgeTask:
     row_ids: tuple[str, ...]
 
 
-def load_judge(kind: str) -> Any:
-    """The judge of a job's ``judges`` entry."""
-    if kind == "classifier":
-        from evaluation.classifier_judge import ClassifierJudge
+class JudgeError(RuntimeError):
+    """A judge that can't be loaded on this machine."""
 
-        return ClassifierJudge.load()
+
+def load_judge(kind: str) -> Any:
+    """The judge of a job's ``judges`` entry.
+
+    Raises:
+        JudgeError: its weights or the package it needs are missing.
+    """
+    if kind == "classifier":
+        from evaluation.classifier_judge import ClassifierJudge, JudgeWeightsError
+        from evaluation.embedding import EmbeddingModelError
+
+        try:
+            return ClassifierJudge.load()
+        except (JudgeWeightsError, EmbeddingModelError) as error:
+            raise JudgeError(f"judges: {kind}: {error}") from error
     raise ValueError(f"judges: {kind!r} is not a judge; choose classifier")
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from personas import MBTI
 from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Sources, plan_cells
 from pipeline.job import Job
-from pipeline.judging import JudgeTask, judge_label, load_judge
+from pipeline.judging import JudgeError, JudgeTask, judge_label, load_judge
 from pipeline.shards import read_shards, write_dataset
 from pipeline.summary import Summary, summarise
 
@@ -109,6 +110,10 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
     if job.judges and unjudged:
         logger.warning("the classifier judge knows no %s: these attributes stay unjudged", ", ".join(unjudged))
     kinds = [judge.kind for judge in job.judges] if judged_attributes else []
+    try:
+        labels = {kind: judge_label(load_judge(kind)) for kind in kinds}
+    except JudgeError as error:
+        raise RunError(str(error)) from error
     if len(to_do) < len(cells):
         logger.info("%d of %d rows are there already and are kept", len(cells) - len(to_do), len(cells))
 
@@ -117,7 +122,7 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
     books = graph.run(
         graph.Work(
             cells=to_do,
-            judge_tasks={kind: _left_to_judge(work_folder, kind, judged_attributes, wanted) for kind in kinds},
+            judge_tasks={k: _left_to_judge(work_folder, label, judged_attributes, wanted) for k, label in labels.items()},
             sources=sources,
             attributes=judged_attributes,
             folder=work_folder,
@@ -179,16 +184,15 @@ def _ids(table: pa.Table) -> set[str]:
     return set(table.column("row_id").to_pylist())
 
 
-def _left_to_judge(work: Path, kind: str, attributes: tuple[str, ...], wanted: set[str]) -> list[JudgeTask]:
+def _left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> list[JudgeTask]:
     """Rows of earlier runs that a judge has not scored on every attribute."""
-    label = judge_label(load_judge(kind))
     scored: dict[str, set[str]] = {}
     for row in read_shards(work / "judgments", "judgments").select(["row_id", "attribute", "judge"]).to_pylist():
         if row["judge"] == label:
             scored.setdefault(row["row_id"], set()).add(row["attribute"])
     tasks = []
     for path in sorted((work / "generations").glob("*.parquet")):
-        ids = pa.parquet.read_table(path, columns=["row_id"]).column("row_id").to_pylist()
+        ids = pq.read_table(path, columns=["row_id"]).column("row_id").to_pylist()
         left = tuple(i for i in ids if i in wanted and not scored.get(i, set()).issuperset(attributes))
         if left:
             tasks.append(JudgeTask(str(path), left))

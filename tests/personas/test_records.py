@@ -75,9 +75,7 @@ def test_messages_do_not_run_together() -> None:
 
 def test_text_of_any_kind_has_an_id() -> None:
     texts = ["ü", "u\u0308", "\ud800", '"}', "\x00", "日本"]
-    assert len({an_id(Cell(Prompt("p", (Message("user", text),)), PERSONA, 0)) for text in texts}) == len(
-        texts
-    )
+    assert len({an_id(Cell(Prompt("p", (Message("user", text),)), PERSONA, 0)) for text in texts}) == len(texts)
 
 
 def test_what_json_cannot_hold_is_refused() -> None:

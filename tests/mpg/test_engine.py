@@ -1,0 +1,148 @@
+"""The engine's machinery on a tiny random Llama: batch invariance, ends of texts, bad requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.logspace import draw, truncate
+from tests.fakes import tabular_bank
+
+
+@pytest.fixture(scope="module")
+def bank(llama: Path, adapters: dict[str, Path]) -> ModelBank:
+    return ModelBank.load(str(llama), adapters)
+
+
+def requests(n: int = 11) -> list[Request]:
+    return [
+        Request(list(range(3, 4 + i % 5)), {"x": i % 3 / 2, "y": 1 - i % 3 / 2}, seed=100 + i) for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize("name", ["reference", "scr", "scr-exact"])
+@pytest.mark.parametrize("aggregate", ["sum", "product"])
+def test_a_text_does_not_depend_on_batch_size_or_order(bank: ModelBank, name: str, aggregate: str) -> None:
+    settings = DecoderSettings(
+        name=name, aggregate=aggregate, horizon=5, chunk_len=4, max_new_tokens=21, top_p=0.9, temperature=0.9
+    )
+    wanted = list(decode(bank, requests(), settings, batch_size=1))
+    for batch_size in (3, 8, 32):
+        got = list(decode(bank, requests(), settings, batch_size=batch_size))
+        assert [c.token_ids for c in got] == [c.token_ids for c in wanted]
+        for one, other in zip(wanted, got, strict=True):
+            assert one.log_prob_reference == pytest.approx(other.log_prob_reference, abs=1e-3)
+            assert one.log_ratios == pytest.approx(other.log_ratios, abs=1e-3)
+            assert (one.n_chunks, one.acceptance_rate) == (other.n_chunks, other.acceptance_rate)
+    backwards = list(decode(bank, requests()[::-1], settings, batch_size=4))
+    assert [c.token_ids for c in backwards[::-1]] == [c.token_ids for c in wanted]
+
+
+@pytest.mark.parametrize("name", ["scr", "scr-exact"])
+def test_books_agree_with_a_fresh_pass_over_the_text(bank: ModelBank, name: str) -> None:
+    """log_ratios and log_prob_reference, summed token by token in flight, against one plain pass."""
+    settings = DecoderSettings(name=name, chunk_len=5, max_new_tokens=17, temperature=0.8, strength=1.5)
+    for request, completion in zip(requests(4), decode(bank, requests(4), settings), strict=True):
+        ids = torch.tensor([[*request.prompt_ids, *completion.token_ids]])
+        states = bank.session(1, 64).append(slice(0, 1), ids, torch.zeros(1, dtype=torch.long))
+        totals = torch.zeros(3)
+        for t in range(len(request.prompt_ids) - 1, ids.shape[1] - 1):
+            log_probs = (states.logits(slice(None), t)[:, 0] / 0.8).log_softmax(-1)
+            totals += log_probs[:, ids[0, t + 1]]
+        assert completion.log_prob_reference == pytest.approx(float(totals[0]), abs=1e-3)
+        assert completion.log_ratios["x"] == pytest.approx(float(totals[1] - totals[0]), abs=1e-3)
+        assert completion.log_ratios["y"] == pytest.approx(float(totals[2] - totals[0]), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["reference", "scr", "scr-exact"])
+def test_texts_end_at_eos_or_at_the_length_asked_for(name: str) -> None:
+    bank = tabular_bank()
+    settings = DecoderSettings(name=name, chunk_len=4, max_new_tokens=6)
+    completions = list(decode(bank, [Request([1], {"a": 1.0}, seed=s) for s in range(200)], settings))
+    assert {c.finish_reason for c in completions} == {"stop", "length"}
+    for c in completions:
+        assert 1 <= len(c.token_ids) <= 6
+        assert 0 not in c.token_ids[:-1]
+        assert (c.finish_reason == "stop") == (c.token_ids[-1] == 0)
+
+
+def test_seed_zero_is_a_seed_and_seeds_differ() -> None:
+    bank, settings = tabular_bank(), DecoderSettings(max_new_tokens=12, chunk_len=3)
+    texts = [c.token_ids for c in decode(bank, [Request([1], {"a": 1.0}, seed=s) for s in (0, 0, *range(40))], settings)]
+    assert texts[0] == texts[1] == texts[2]
+    assert len(set(texts)) > 5
+
+
+def test_rows_are_reported_as_they_end_and_yielded_in_order() -> None:
+    bank, ended = tabular_bank(), []
+    wanted = [Request([1], {"a": 1.0}, seed=s) for s in range(40)]
+    settings = DecoderSettings(max_new_tokens=9, chunk_len=2)
+    got = list(decode(bank, wanted, settings, batch_size=4, on_done=lambda i, c: ended.append((i, c))))
+    assert sorted(i for i, _ in ended) == list(range(40))
+    assert [i for i, _ in ended] != list(range(40))
+    assert [c for _, c in sorted(ended, key=lambda e: e[0])] == got
+    assert list(decode(bank, [], settings)) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request([], {"a": 1.0}, 0), "request 0: prompt_ids: an empty prompt"),
+        (Request([1], {}, 0), "weights: none given"),
+        (Request([1], {"z": 1.0}, 0), r"weights: 'z' is not an attribute of the bank \(a, b\)"),
+        (Request([1], {"a": -0.5, "b": 1.5}, 0), "weights.a: -0.5 must be 0 or more"),
+        (Request([1], {"a": 0.5, "b": 0.4}, 0), "they sum to 0.9, not to 1"),
+        (Request([1], {"a": float("nan"), "b": 1.0}, 0), "weights.a: nan"),
+    ],
+)
+def test_bad_requests_are_named_before_anything_is_decoded(request_: Request, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(decode(tabular_bank(), [request_], DecoderSettings()))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "best"),
+        ("aggregate", "max"),
+        ("horizon", 0),
+        ("chunk_len", 0),
+        ("max_new_tokens", 0),
+        ("strength", 0.0),
+        ("strength", {"a": -1.0}),
+        ("temperature", 0.0),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("window", 0),
+        ("max_tries", 0),
+    ],
+)
+def test_bad_settings_name_field_and_value(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"decoder\.{field}: "):
+        DecoderSettings(**{field: value})  # type: ignore[arg-type]
+
+
+def test_truncation_keeps_the_nucleus_and_ties() -> None:
+    probs = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.25, 0.25, 0.25, 0.25]])
+    assert truncate(probs, top_k=0, top_p=0.6)[0].tolist() == pytest.approx([4 / 7, 3 / 7, 0, 0])
+    assert truncate(probs, top_k=2, top_p=1.0)[1].tolist() == pytest.approx([0.25] * 4)
+    assert truncate(probs, top_k=1, top_p=1.0)[0].tolist() == [1, 0, 0, 0]
+    assert torch.equal(truncate(probs, top_k=0, top_p=1.0), probs)
+
+
+def test_a_wide_nucleus_is_found_beyond_the_first_candidates() -> None:
+    probs = torch.full((1, 1000), 1e-3)
+    probs[0, 0] += 1e-4
+    probs = probs / probs.sum()
+    kept = truncate(probs * torch.linspace(1.1, 0.9, 1000), top_k=0, top_p=0.9)
+    assert 850 < int((kept > 0).sum()) < 950
+
+
+def test_draws_invert_the_cumulative_law_and_never_hit_a_zero() -> None:
+    probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).repeat(4, 1)
+    uniforms = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert draw(probs, uniforms).tolist() == [1, 1, 3, 3]

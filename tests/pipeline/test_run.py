@@ -1,0 +1,168 @@
+"""The whole job on a tiny random Llama: real Beam, real Parquet, opened by `datasets`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline.cli import main
+from pipeline.job import load_job
+from pipeline.run import RunError, run_job
+from pipeline.schema import GENERATIONS, JUDGMENTS, REJECTED
+from tests.fakes import tiny_adapter, tiny_llama
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    """A job with two attributes that the judge knows, over a tiny Llama."""
+    base = tiny_llama(tmp_path / "base")
+    for seed, name in enumerate("EJ", start=1):
+        tiny_adapter(base, tmp_path / name, seed=seed)
+    prompts = [{"id": f"p{i}", "prompt": text} for i, text in enumerate(["hello you", "what now?", "tell me more"])]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    return write_job(tmp_path)
+
+
+def write_job(folder: Path, **changes: Any) -> Path:
+    job: dict[str, Any] = {
+        "name": "tiny",
+        "model": {"id": "base", "dtype": "float32"},
+        "attributes": [{"name": "E", "adapter": "E"}, {"name": "J", "adapter": "J"}],
+        "personas": {"kind": "simplex", "steps": 2, "control": True},
+        "prompts": {"file": "prompts.jsonl"},
+        "decoder": {"name": "scr-exact", "max_new_tokens": 12, "chunk_len": 4, "top_p": 0.95},
+        "batch_size": 4,
+        "rows_per_shard": 5,
+        "output": str(folder / "out"),
+    }
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(job | changes))
+    return path
+
+
+def rows(output: Path, table: str = "data") -> list[dict[str, Any]]:
+    return [row for path in sorted((output / table).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_a_job_becomes_a_data_set_that_datasets_opens(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import datasets
+
+    assert main(["run", str(job_file)]) == 0
+    output = job_file.parent / "out"
+    loaded = datasets.load_dataset(str(output), cache_dir=str(job_file.parent / "cache"))["train"]
+    assert len(loaded) == 3 * 4
+    assert set(loaded.column_names) == set(GENERATIONS.names)
+    assert list(loaded["persona"][:4]) == ["reference", "E1.00", "E0.50+J0.50", "J1.00"]
+    assert list(loaded["decoder"][:2]) == ["reference", "scr-exact"]
+    judgments = datasets.load_dataset(str(output), "judgments", cache_dir=str(job_file.parent / "cache"))["train"]
+    assert len(judgments) == 12 * 2
+    assert {(s is None) == (status != "ok") for s, status in zip(judgments["score"], judgments["status"], strict=True)} == {
+        True
+    }
+    for path in output.glob("*/*.parquet"):
+        wanted = {"data": GENERATIONS, "judgments": JUDGMENTS, "rejected": REJECTED}[path.parent.name]
+        assert pq.read_schema(path).equals(wanted, check_metadata=True)
+    printed = capsys.readouterr().out
+    assert "judged adherence" in printed and str(output) in printed and "E0.50+J0.50" in printed
+    run = json.loads((output / "run.json").read_text())
+    assert run["counts"]["rows"] == run["counts"]["planned"] == 12
+    assert "configs:" in (output / "README.md").read_text()
+
+
+def test_rows_are_the_same_for_one_and_two_workers_and_any_batch(job_file: Path) -> None:
+    """In float32; two real worker processes of Beam's DirectRunner."""
+    texts = []
+    for name, overrides, beam in (
+        ("one", ["batch_size=1", "rows_per_shard=7"], []),
+        ("two", ["batch_size=8", "rows_per_shard=2"], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]),
+    ):
+        output = job_file.parent / name
+        run_job(load_job(job_file, [f"output={output}", "judges=[]", *overrides]), beam)
+        texts.append([(row["row_id"], row["response"], row["n_chunks"]) for row in rows(output)])
+    assert len(texts[0]) == 12
+    assert texts[0] == texts[1]
+
+
+def test_a_second_run_keeps_rows_and_adds_only_what_is_new(job_file: Path) -> None:
+    first = run_job(load_job(job_file))
+    before = {row["row_id"]: row for row in rows(first.folder)}
+    again = run_job(load_job(job_file))
+    assert again.run["counts"]["generated"] == 0
+    assert again.run["counts"]["kept_from_earlier_runs"] == 12
+    assert {row["row_id"]: row for row in rows(first.folder)} == before
+    more = run_job(load_job(job_file, ["samples_per_cell=2"]))
+    assert more.run["counts"]["generated"] == 12
+    after = {row["row_id"]: row for row in rows(first.folder)}
+    assert len(after) == 24 and all(after[i] == before[i] for i in before)
+    assert len(rows(first.folder, "judgments")) == 48
+    reseeded = run_job(load_job(job_file, ["seed=1"]))
+    assert reseeded.run["counts"]["generated"] == 12
+    assert {row["response"] for row in rows(reseeded.folder)} != {row["response"] for row in before.values()}
+
+
+def test_a_broken_shard_is_set_aside_and_its_rows_made_again(job_file: Path) -> None:
+    first = run_job(load_job(job_file))
+    before = {row["row_id"]: row for row in rows(first.folder)}
+    shard = sorted((first.folder / ".work" / "generations").glob("*.parquet"))[0]
+    shard.write_bytes(shard.read_bytes()[:100])
+    again = run_job(load_job(job_file))
+    assert 0 < again.run["counts"]["generated"] < 12
+    assert {row["row_id"]: row for row in rows(first.folder)} == before
+    assert shard.with_suffix(".corrupt").exists()
+
+
+def test_a_prompt_that_is_too_long_goes_to_the_dead_letters_alone(job_file: Path) -> None:
+    lines = (job_file.parent / "prompts.jsonl").read_text()
+    (job_file.parent / "prompts.jsonl").write_text(lines + json.dumps({"id": "long", "prompt": "a" * 400}) + "\n")
+    result = run_job(load_job(job_file, ["max_rejected_fraction=0.5"]))
+    rejected = rows(result.folder, "rejected")
+    assert [row["prompt_id"] for row in rejected] == ["long"] * 4
+    assert {row["reason"] for row in rejected} == {"too_long"}
+    assert "256" in rejected[0]["message"]
+    assert len(rows(result.folder)) == 12
+    with pytest.raises(RunError, match=r"4 of 16 rows were rejected, more than max_rejected_fraction 0\.1"):
+        run_job(load_job(job_file))
+    assert len(rows(result.folder)) == 12
+
+
+@pytest.mark.parametrize("decoder", ["reference", "scr"])
+def test_the_other_decoders_run_too(job_file: Path, decoder: str) -> None:
+    result = run_job(load_job(job_file, [f"decoder.name={decoder}"]))
+    written = rows(result.folder)
+    if decoder == "reference":
+        # Without weights the personas are one and the same text: it is written once.
+        assert len(written) == 3
+        assert {row["persona"] for row in written} == {"reference"}
+        assert all(row["exact"] and row["acceptance_rate"] is None for row in written)
+    else:
+        scr = [row for row in written if row["decoder"] == "scr"]
+        assert len(scr) == 9
+        assert not any(row["exact"] for row in scr)
+
+
+def test_a_job_file_error_is_one_line_and_status_2(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(job_file), "--set", "decoder.tempreature=1"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert str(job_file) in lines[0] and "decoder.tempreature" in lines[0] and "temperature" in lines[0]
+
+
+def test_an_output_folder_of_something_else_is_refused(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (job_file.parent / "out").mkdir()
+    (job_file.parent / "out" / "thesis.txt").write_text("mine")
+    assert main(["run", str(job_file)]) == 1
+    assert "holds files of something else" in capsys.readouterr().err
+    assert (job_file.parent / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_check_counts_and_schema_prints(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(job_file)]) == 0
+    assert "3 prompts x 4 personas x 1 samples" in capsys.readouterr().out
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["properties"]["decoder"]
+    assert main([]) == 2
