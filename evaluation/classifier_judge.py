@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from evaluation import embedding, ngrams
 from evaluation.scores import Score, Status
@@ -172,7 +172,7 @@ def write_weights(path: Path, models: Mapping[str, DimensionModel], card: Mappin
         tensors[f"{dimension}.intercept"] = np.array([model.intercept], dtype=np.float64)
         tensors[f"{dimension}.n_documents"] = np.array([model.n_documents], dtype=np.int64)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path)
+    path.write_bytes(save(tensors))
     written = {
         "format": FORMAT,
         **card,

@@ -31,7 +31,6 @@ from evaluation.classifier_judge import (
     DimensionModel,
     Embedder,
     Features,
-    read_weights,
     write_weights,
 )
 from evaluation.embedding import SentenceEmbedder
@@ -194,8 +193,8 @@ def train(data: Path, output: Path, *, embedder: Embedder) -> bool:
         "scikit_learn": sklearn.__version__,
         "limits": "English; short first-person answers; reads style and topic words, measures no personality",
     }
-    write_weights(output, models, {**facts, "dimensions": {}})
-    judge = ClassifierJudge(read_weights(output)[0], _Remembered(vectors), card={})
+    # The models hold the numbers as they are stored (float16 and so on), so this measures the file.
+    judge = ClassifierJudge(models, _Remembered(vectors), card={})
     results = {}
     met = True
     print(TABLE_HEAD)

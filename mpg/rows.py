@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,7 +68,9 @@ class Rows:
     def add(self, index: int, request: Request) -> None:
         self.rows.append(Row(index, request, RowStream(request.seed), Window(self.settings.window)))
         alphas = torch.tensor([[float(request.weights.get(a, 0.0)) for a in self.attributes]], dtype=torch.float64)
-        alphas = (alphas / alphas.sum(-1, keepdim=True)).float().to(self.device)
+        if request.weights:  # none: the reference decoder, which asks for none
+            alphas = alphas / alphas.sum(-1, keepdim=True)
+        alphas = alphas.float().to(self.device)
         self.alphas = torch.cat([self.alphas, alphas])
         self.log_weights = torch.cat([self.log_weights, alphas.log()])
         self.log_ratios = torch.cat([self.log_ratios, torch.zeros_like(alphas, dtype=torch.float64)])
@@ -95,8 +98,6 @@ class Rows:
 
     def uniforms(self, count: int) -> Tensor:
         """The next uniforms of each row's own stream, float64 ``[rows, count]``."""
-        import numpy as np
-
         return torch.from_numpy(np.stack([row.stream.take(count) for row in self.rows])).to(self.device)
 
     def extend(self, row: Row, tokens: Sequence[int], eos_ids: frozenset[int]) -> None:

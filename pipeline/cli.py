@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().print_help()
         return USAGE_ERROR
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("pipeline").setLevel(logging.INFO)
+    for name in ("mpg", "pipeline"):
+        logging.getLogger(name).setLevel(logging.INFO)
     if options.command == "schema":
         print(json.dumps(job_schema(), indent=2))
         return 0

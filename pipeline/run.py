@@ -122,7 +122,9 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
     books = graph.run(
         graph.Work(
             cells=to_do,
-            judge_tasks={k: _left_to_judge(work_folder, label, judged_attributes, wanted) for k, label in labels.items()},
+            judge_tasks={
+                k: _left_to_judge(work_folder, label, judged_attributes, wanted) for k, label in labels.items()
+            },
             sources=sources,
             attributes=judged_attributes,
             folder=work_folder,

@@ -6,7 +6,13 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+def _list_of(kind: pa.DataType) -> pa.DataType:
+    """A list type whose item carries Parquet's own name, so that a file read back has this very schema."""
+    return pa.list_(pa.field("element", kind))
+
+
+_MESSAGES = _list_of(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def _schema(table: str, fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
@@ -22,8 +28,8 @@ _CELL: list[tuple[str, pa.DataType, bool]] = [
     ("prompt_id", pa.string(), False),
     ("prompt", _MESSAGES, False),
     ("persona", pa.string(), False),
-    ("attributes", pa.list_(pa.string()), False),  # those with a weight above 0
-    ("weights", pa.list_(pa.float64()), False),  # in the order of `attributes`
+    ("attributes", _list_of(pa.string()), False),  # those with a weight above 0
+    ("weights", _list_of(pa.float64()), False),  # in the order of `attributes`
     ("sample_index", pa.int32(), False),
 ]
 
@@ -35,7 +41,7 @@ GENERATIONS = _schema(
         ("finish_reason", pa.string(), False),  # stop | length
         ("n_tokens", pa.int32(), False),  # its EOS included
         ("log_prob_reference", pa.float64(), False),  # nats, at the decoder's temperature
-        ("log_ratios", pa.list_(pa.float64()), False),  # nats, in the order of `attributes`
+        ("log_ratios", _list_of(pa.float64()), False),  # nats, in the order of `attributes`
         ("decoder", pa.string(), False),
         ("exact", pa.bool_(), False),
         ("acceptance_rate", pa.float64(), True),
@@ -45,7 +51,7 @@ GENERATIONS = _schema(
         ("n_fallbacks", pa.int32(), False),
         ("tv_bound", pa.float64(), True),  # null where no bound is known
         ("model", pa.string(), False),  # id@revision
-        ("adapters", pa.list_(pa.string()), False),  # revisions, in the order of `attributes`
+        ("adapters", _list_of(pa.string()), False),  # revisions, in the order of `attributes`
         ("dtype", pa.string(), False),
         ("seed", pa.int64(), False),
         ("config_hash", pa.string(), False),

@@ -46,8 +46,11 @@ class Handle:
         import torch
         from accelerate import PartialState
 
+        from transformers.utils import logging as transformers_logging
+
         from mpg import ModelBank
 
+        transformers_logging.disable_progress_bar()  # the run has one bar of its own
         if n_workers > 1:
             # Processes that share a machine's cores must not each claim them all.
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_workers))

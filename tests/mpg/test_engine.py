@@ -18,9 +18,7 @@ def bank(llama: Path, adapters: dict[str, Path]) -> ModelBank:
 
 
 def requests(n: int = 11) -> list[Request]:
-    return [
-        Request(list(range(3, 4 + i % 5)), {"x": i % 3 / 2, "y": 1 - i % 3 / 2}, seed=100 + i) for i in range(n)
-    ]
+    return [Request(list(range(3, 4 + i % 5)), {"x": i % 3 / 2, "y": 1 - i % 3 / 2}, seed=100 + i) for i in range(n)]
 
 
 @pytest.mark.parametrize("name", ["reference", "scr", "scr-exact"])
@@ -71,7 +69,9 @@ def test_texts_end_at_eos_or_at_the_length_asked_for(name: str) -> None:
 
 def test_seed_zero_is_a_seed_and_seeds_differ() -> None:
     bank, settings = tabular_bank(), DecoderSettings(max_new_tokens=12, chunk_len=3)
-    texts = [c.token_ids for c in decode(bank, [Request([1], {"a": 1.0}, seed=s) for s in (0, 0, *range(40))], settings)]
+    texts = [
+        c.token_ids for c in decode(bank, [Request([1], {"a": 1.0}, seed=s) for s in (0, 0, *range(40))], settings)
+    ]
     assert texts[0] == texts[1] == texts[2]
     assert len(set(texts)) > 5
 

@@ -101,7 +101,9 @@ def test_a_residual_the_wrong_way_round_is_caught(monkeypatch: pytest.MonkeyPatc
 
 
 def test_accepting_every_draft_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert caught(monkeypatch, "accept_token", lambda target, draft, uniforms: torch.ones_like(target, dtype=torch.bool))
+    assert caught(
+        monkeypatch, "accept_token", lambda target, draft, uniforms: torch.ones_like(target, dtype=torch.bool)
+    )
 
 
 def test_weights_that_never_follow_the_tokens_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +148,9 @@ def bounded_law(bank, wanted: DecoderSettings, bound: float) -> dict[tuple[int, 
 
 
 @pytest.mark.parametrize(("bound", "biased"), [(2.0, True), (1e6, False)])
-def test_scr_without_salvage_follows_the_bounded_law(monkeypatch: pytest.MonkeyPatch, bound: float, biased: bool) -> None:
+def test_scr_without_salvage_follows_the_bounded_law(
+    monkeypatch: pytest.MonkeyPatch, bound: float, biased: bool
+) -> None:
     """At a fixed bound the law is ``pi_0 min(R, M)``; as M grows it becomes the target."""
     from mpg.threshold import Window
 

@@ -61,9 +61,9 @@ def test_a_job_becomes_a_data_set_that_datasets_opens(job_file: Path, capsys: py
     assert list(loaded["decoder"][:2]) == ["reference", "scr-exact"]
     judgments = datasets.load_dataset(str(output), "judgments", cache_dir=str(job_file.parent / "cache"))["train"]
     assert len(judgments) == 12 * 2
-    assert {(s is None) == (status != "ok") for s, status in zip(judgments["score"], judgments["status"], strict=True)} == {
-        True
-    }
+    assert {
+        (s is None) == (status != "ok") for s, status in zip(judgments["score"], judgments["status"], strict=True)
+    } == {True}
     for path in output.glob("*/*.parquet"):
         wanted = {"data": GENERATIONS, "judgments": JUDGMENTS, "rejected": REJECTED}[path.parent.name]
         assert pq.read_schema(path).equals(wanted, check_metadata=True)
@@ -79,7 +79,11 @@ def test_rows_are_the_same_for_one_and_two_workers_and_any_batch(job_file: Path)
     texts = []
     for name, overrides, beam in (
         ("one", ["batch_size=1", "rows_per_shard=7"], []),
-        ("two", ["batch_size=8", "rows_per_shard=2"], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]),
+        (
+            "two",
+            ["batch_size=8", "rows_per_shard=2"],
+            ["--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+        ),
     ):
         output = job_file.parent / name
         run_job(load_job(job_file, [f"output={output}", "judges=[]", *overrides]), beam)

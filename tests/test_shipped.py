@@ -1,0 +1,93 @@
+"""What ships, on the real model: SmolLM2-135M-Instruct and the adapters trained for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.embedded import SMOLLM2, gguf_file, resolve
+from personas.preferences import MBTI_FILE, load_mbti_pairs, split
+from pipeline.job import SHIPPED_ADAPTERS, load_job, shipped_adapters
+from pipeline.shipped_adapters import FLOORS
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+MAX_ADAPTER_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def bank() -> ModelBank:
+    return ModelBank.load(SMOLLM2, {name: SHIPPED_ADAPTERS / name for name in FLOORS})
+
+
+def prompt_ids(bank: ModelBank, text: str) -> list[int]:
+    chat = [{"role": "user", "content": text}]
+    return list(bank.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_every_adapter_is_small_has_a_card_and_meets_its_floor(name: str) -> None:
+    folder = SHIPPED_ADAPTERS / name
+    assert shipped_adapters()[name] == folder
+    assert (folder / "adapter_model.safetensors").stat().st_size <= MAX_ADAPTER_BYTES
+    card = json.loads((folder / "card.json").read_text())
+    assert card["base_model"] == SMOLLM2
+    assert card["held_out"]["accuracy"] >= FLOORS[name]
+    assert card["held_out"]["n_pairs"] > 40 and card["data"]["source"] and card["recipe"]["steps"]
+
+
+@pytest.mark.skipif(not (DATA / MBTI_FILE).is_file(), reason="the preference pairs are not beside the project")
+@pytest.mark.parametrize("name", FLOORS)
+def test_rewards_on_held_out_pairs_agree_with_the_card(bank: ModelBank, name: str) -> None:
+    """The shipped weights, through this project's own engine, on 16 pairs that nothing was trained on."""
+    _, held_out = split(load_mbti_pairs(DATA, name))
+    pairs = [p for p in held_out if len(p.question + p.chosen) < 500 and len(p.rejected) < 500][:16]
+    branch = 1 + list(FLOORS).index(name)
+    right = 0
+    for pair in pairs:
+        prompt = prompt_ids(bank, pair.question)
+        rewards = []
+        for answer in (pair.chosen, pair.rejected):
+            ids = torch.tensor([prompt + bank.tokenizer(answer).input_ids])
+            states = bank.session(1, ids.shape[1]).append(slice(0, 1), ids, torch.zeros(1, dtype=torch.long))
+            log_probs = torch.stack(
+                [states.logits(slice(None), t)[[0, branch], 0] for t in range(len(prompt) - 1, ids.shape[1] - 1)], dim=1
+            ).log_softmax(-1)
+            picked = log_probs.gather(2, ids[0, len(prompt) :][None, :, None].expand(2, -1, 1))
+            rewards.append(float((picked[1] - picked[0]).sum()))
+        right += rewards[0] > rewards[1]
+    # At the floor's accuracy (0.75), 16 pairs give 7 or fewer right with probability below 0.01.
+    assert right >= 8
+
+
+def test_the_real_model_writes_and_batches_do_not_matter(bank: ModelBank) -> None:
+    settings = DecoderSettings(max_new_tokens=16, chunk_len=4, temperature=0.8, top_p=0.95)
+    texts = ["What does your ideal Saturday look like?", "How do you plan a trip?", "Hi!"]
+    requests = [
+        Request(prompt_ids(bank, text), {"E": 0.5, "J": 0.5} if i else {"T": 1.0}, seed=i)
+        for i, text in enumerate(texts)
+    ]
+    together = list(decode(bank, requests, settings, batch_size=3))
+    alone = list(decode(bank, requests, settings, batch_size=1))
+    assert [c.token_ids for c in together] == [c.token_ids for c in alone]
+    for completion in together:
+        assert set(completion.log_ratios) == set(FLOORS)
+        assert len(bank.tokenizer.decode(completion.token_ids, skip_special_tokens=True)) > 5
+
+
+def test_the_model_comes_out_of_its_package_and_is_converted_once() -> None:
+    assert gguf_file().stat().st_size > 90_000_000
+    folder = Path(resolve(SMOLLM2))
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert Path(resolve(SMOLLM2)) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("job", sorted((ROOT / "workflows").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_job_files_are_valid(job: Path) -> None:
+    loaded = load_job(job)
+    assert loaded.n_cells(len(loaded.load_prompts())) > 0
