@@ -39,7 +39,7 @@ def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Sum
 
 # {job.name}
 
-Synthetic texts by `{run["sources"]["model"]}` ({run["sources"]["dtype"]}), whose personality was composed at
+Synthetic texts by `{run["model"]}` ({run["dtype"]}), whose personality was composed at
 decoding time from the attributes {", ".join(job.attribute_names)} (Multi-Personality Generation, arXiv 2511.01891).
 No text was written by a person; the prompts are the job's.
 

@@ -26,23 +26,20 @@ class Sources:
     """Where a run's weights come from, with the revisions that its rows record.
 
     Attributes:
-        model: id, folder or embedded id of the reference; ``model_revision`` pins it.
+        model: id, folder or embedded id of the reference, to load it from.
+        model_label: what rows record: ``name@revision``, without the path of any machine.
         adapters, references: attribute -> folder or Hub id.
         adapter_revisions: attribute -> hash or revision (own reference included).
         dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
     """
 
     model: str
-    model_revision: str
+    model_label: str
     hub_revision: str | None
     adapters: tuple[tuple[str, str], ...]
     references: tuple[tuple[str, str], ...]
     adapter_revisions: tuple[tuple[str, str], ...]
     dtype: str
-
-    @property
-    def model_label(self) -> str:
-        return f"{self.model}@{self.model_revision}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,11 @@ def resolve_sources(job: Job) -> Sources:
         name: revision(place) + (f"/{revision(references[name])}" if name in references else "")
         for name, place in adapters.items()
     }
+    # A folder is known by its own name and its content: a row must not change when the folder moves.
+    name = Path(model).name if Path(model).is_dir() else model
     return Sources(
         model=model,
-        model_revision=model_revision(model, job.model.revision),
+        model_label=f"{name}@{model_revision(model, job.model.revision)}",
         hub_revision=job.model.revision,
         adapters=tuple(adapters.items()),
         references=tuple(references.items()),
@@ -158,7 +160,9 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
             "tokens_per_s": round(books.n_tokens / books.decode_s, 1) if books.decode_s else None,
             "total_s": round(time.time() - started, 3),
         },
-        "sources": asdict(sources),
+        "model": sources.model_label,
+        "adapters": dict(sources.adapter_revisions),
+        "dtype": sources.dtype,
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
         | {"python": platform.python_version()},
     }

@@ -45,7 +45,6 @@ class Handle:
     def __init__(self, sources: Sources, n_workers: int) -> None:
         import torch
         from accelerate import PartialState
-
         from transformers.utils import logging as transformers_logging
 
         from mpg import ModelBank

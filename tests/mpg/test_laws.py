@@ -120,6 +120,18 @@ def test_boundaries_counted_from_the_round_are_caught(monkeypatch: pytest.Monkey
     assert caught(monkeypatch, "follow", by_round, horizon=2)
 
 
+def test_weights_reset_at_every_rejection_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = mpg.engine.Engine._score
+
+    def forgetful(self, session, rows, drafts):
+        rows.log_weights = rows.log_alphas.clone()
+        return right(self, session, rows, drafts)
+
+    monkeypatch.setattr(mpg.engine.Engine, "_score", forgetful)
+    bank, wanted = tabular_bank(scale=1.5), settings(horizon=None)
+    assert chi_square_p_value(draws(bank, wanted), law(bank, PROMPT, WEIGHTS, wanted)) < ALPHA
+
+
 def test_a_draft_law_that_is_not_the_drafted_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """q taken before the warpers (here: temperature) while the drafts come from behind them."""
     right = mpg.engine.accept_token

@@ -170,3 +170,19 @@ def test_check_counts_and_schema_prints(job_file: Path, capsys: pytest.CaptureFi
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["properties"]["decoder"]
     assert main([]) == 2
+
+
+def test_rows_do_not_depend_on_where_the_model_lies(job_file: Path) -> None:
+    """Ids come from what the weights are, not from their path; no machine path stands in a row."""
+    first = run_job(load_job(job_file, ["judges=[]"]))
+    (job_file.parent / "deep").mkdir()
+    for name, place in (("base", "deep/base"), ("E", "moved-E"), ("J", "moved-J")):
+        (job_file.parent / name).rename(job_file.parent / place)
+    moved = write_job(
+        job_file.parent,
+        model={"id": "deep/base", "dtype": "float32"},
+        attributes=[{"name": "E", "adapter": "moved-E"}, {"name": "J", "adapter": "moved-J"}],
+    )
+    second = run_job(load_job(moved, ["judges=[]"]))
+    assert second.run["counts"]["generated"] == 0
+    assert str(job_file.parent) not in json.dumps(rows(first.folder)) + json.dumps(second.run)
