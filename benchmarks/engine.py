@@ -1,9 +1,9 @@
 """Tokens per second of the decoders beside transformers' ``generate``: ``python benchmarks/engine.py``.
 
-Everything runs in one process on one set of weights: the embedded model, the shipped
-adapters with equal weights, temperature 0.8, top-p 0.95. For each batch size the decoders take turns, so that a drift of the
-machine's speed touches all alike; the figure is the median of the turns, the ratio is to ``generate`` of
-the reference alone in the same turn.
+Everything runs in one process on one set of weights: the embedded model, the shipped adapters with equal
+weights, temperature 0.8, top-p 0.95. For each batch size the decoders take turns, so that a drift of the
+machine's speed touches all alike; the figure is the median of the turns, the ratio is to ``generate`` of the
+reference alone in the same turn.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def main() -> None:
 
     def ours(wanted: DecoderSettings, batch: int) -> int:
         requests = [
-            Request(bank.tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False), weights, seed=i)
+            Request(
+                bank.tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False), weights, seed=i
+            )
             for i, p in enumerate(prompts[:batch])
         ]
         return sum(len(c.token_ids) for c in decode(bank, requests, wanted, batch_size=batch))

@@ -82,21 +82,29 @@ class Engine:
         session = self.bank.session(slots, capacity)
         rows = Rows(self.settings, self.bank.attributes, self.bank.device)
         queue = iter(enumerate(requests))
-        with torch.inference_mode():
-            while True:
-                self._admit(session, rows, queue, slots)
-                if not rows:
-                    break
-                self._round(session, rows)
-                for slot in reversed(range(len(rows))):
-                    if rows.is_done(rows.rows[slot]):
-                        yield rows.rows[slot].index, rows.completion(slot)
-                        last = len(rows) - 1
-                        if slot != last:
-                            session.move(last, slot)
-                            rows.move(last, slot)
-                        rows.drop_last()
+        while (ended := self._step(session, rows, queue, slots)) is not None:
+            yield from ended
         self.alarm.check()
+
+    @torch.inference_mode()  # here and not around the loop: a suspended generator would leave it on for its caller
+    def _step(
+        self, session: BankSession, rows: Rows, queue: Iterator[tuple[int, Request]], slots: int
+    ) -> list[tuple[int, Completion]] | None:
+        """One round; the rows that ended in it, or ``None`` when nothing is left to do."""
+        self._admit(session, rows, queue, slots)
+        if not rows:
+            return None
+        self._round(session, rows)
+        ended = []
+        for slot in reversed(range(len(rows))):
+            if rows.is_done(rows.rows[slot]):
+                ended.append((rows.rows[slot].index, rows.completion(slot)))
+                last = len(rows) - 1
+                if slot != last:
+                    session.move(last, slot)
+                    rows.move(last, slot)
+                rows.drop_last()
+        return ended
 
     def _admit(self, session: BankSession, rows: Rows, queue: Iterator[tuple[int, Request]], slots: int) -> None:
         """Fill free slots and run the new rows' prompts, all but their last token."""

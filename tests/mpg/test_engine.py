@@ -87,6 +87,12 @@ def test_rows_are_reported_as_they_end_and_yielded_in_order() -> None:
     assert list(decode(bank, [], settings)) == []
 
 
+def test_a_caller_is_not_left_in_inference_mode_between_completions() -> None:
+    wanted = [Request([1], {"a": 1.0}, seed=s) for s in range(6)]
+    for _ in decode(tabular_bank(), wanted, DecoderSettings(max_new_tokens=5, chunk_len=2), batch_size=2):
+        assert not torch.is_inference_mode_enabled()
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
