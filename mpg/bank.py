@@ -167,9 +167,10 @@ class BankSession:
             ]
         )
 
-    def move(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int) -> None:
+        """Copy slot ``source`` over slot ``target`` in every branch."""
         for session in self._sessions:
-            session.move(source, target)
+            session.copy(source, target)
 
 
 class States:

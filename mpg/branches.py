@@ -37,7 +37,7 @@ class BackboneSession(Protocol):
         """Next-token logits ``[..., vocab]`` of hidden states ``[..., hidden]``."""
         ...
 
-    def move(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int) -> None:
         """Copy slot ``source`` over slot ``target``."""
         ...
 
@@ -102,7 +102,7 @@ class FunctionSession:
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden
 
-    def move(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int) -> None:
         self._tokens[:, target] = self._tokens[:, source]
 
 
@@ -209,8 +209,8 @@ class TransformersSession:
         logits: Tensor = self._backbone.model.get_output_embeddings()(hidden)
         return logits
 
-    def move(self, source: int, target: int) -> None:
-        self._cache.move(source, target)
+    def copy(self, source: int, target: int) -> None:
+        self._cache.copy(source, target)
 
 
 def _check_attention(config: Any) -> None:

@@ -65,8 +65,8 @@ class SlotCache:
         view[self._index] = new.transpose(1, 2).unflatten(0, view.shape[:2])
         return view[:, :, : self._width].flatten(0, 1).transpose(1, 2)  # [branches * rows, heads, width, dim]
 
-    def move(self, source: int, target: int) -> None:
-        """Copy one slot over another: keeps the running rows contiguous when one has ended."""
+    def copy(self, source: int, target: int) -> None:
+        """Copy one slot over another: a prompt that is there already, or the last row into a freed slot."""
         for store in (*self._keys, *self._values):
             store[:, target] = store[:, source]
 

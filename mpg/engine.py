@@ -9,8 +9,9 @@ round, so a text does not depend on its batch-mates or on the order of arrival.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -101,27 +102,44 @@ class Engine:
                 ended.append((rows.rows[slot].index, rows.completion(slot)))
                 last = len(rows) - 1
                 if slot != last:
-                    session.move(last, slot)
+                    session.copy(last, slot)
                     rows.move(last, slot)
                 rows.drop_last()
         return ended
 
     def _admit(self, session: BankSession, rows: Rows, queue: Iterator[tuple[int, Request]], slots: int) -> None:
-        """Fill free slots and run the new rows' prompts, all but their last token."""
-        first = len(rows)
-        while len(rows) < slots:
-            entry = next(queue, None)
-            if entry is None:
-                break
+        """Fill free slots. Each distinct prompt runs once, all but its last token; other rows copy its cache."""
+        entries = list(itertools.islice(queue, slots - len(rows)))
+        slot_of = {tuple(row.request.prompt_ids): slot for slot, row in enumerate(rows.rows)}
+        first: dict[tuple[int, ...], tuple[int, Request]] = {}
+        repeated = []
+        for entry in entries:
+            prompt = tuple(entry[1].prompt_ids)
+            if prompt in slot_of or prompt in first:
+                repeated.append(entry)
+            else:
+                first[prompt] = entry
+        start = len(rows)
+        for prompt, entry in first.items():
+            slot_of[prompt] = len(rows)
             rows.add(*entry)
-        prompts = [list(row.request.prompt_ids[:-1]) for row in rows.rows[first:]]
-        width = max(map(len, prompts), default=0)
+        self._prefill(session, list(first), start)
+        for entry in repeated:
+            # A running row's prompt lies untouched before what it has written since.
+            session.copy(slot_of[tuple(entry[1].prompt_ids)], len(rows))
+            rows.add(*entry)
+
+    def _prefill(self, session: BankSession, prompts: Sequence[tuple[int, ...]], start: int) -> None:
+        """Run prompts, all but their last tokens, in the slots from ``start`` on."""
+        width = max((len(prompt) - 1 for prompt in prompts), default=0)
         if width == 0:
             return
         # Padding on the right is written over by the row's own next tokens before it can be seen.
-        tokens = torch.tensor([p + [0] * (width - len(p)) for p in prompts], device=self.bank.device)
+        padded = [[*prompt[:-1], *[0] * (width + 1 - len(prompt))] for prompt in prompts]
+        tokens = torch.tensor(padded, device=self.bank.device)  # [prompts, width]
         starts = torch.zeros(len(prompts), dtype=torch.long, device=self.bank.device)
-        session.append(slice(first, len(rows)), tokens, starts, reference_only=self.settings.name == "reference")
+        slots = slice(start, start + len(prompts))
+        session.append(slots, tokens, starts, reference_only=self.settings.name == "reference")
 
     # ------------------------------------------------------------------ the parts of a round
 

@@ -34,7 +34,7 @@ class Ticker:
 class ProgressBar:
     """The driver's side: rows done, rows/s, time left, on stderr while the body runs.
 
-    On a terminal the bar moves twice a second; in a log file it is a line every ten seconds.
+    On a terminal the bar moves twice a second; in a log file it is a line every ten seconds or more.
 
     Args:
         folder: the tickers' files stand in sub-folders of it, one a phase; emptied first.
@@ -45,6 +45,7 @@ class ProgressBar:
     def __init__(self, folder: Path, phases: Sequence[tuple[str, str, int]]) -> None:
         self._folder, self._phases = folder, [phase for phase in phases if phase[2] > 0]
         self._interactive = sys.stderr.isatty()
+        tqdm.monitor_interval = 0  # its watchdog would repeat lines in a log file
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -58,14 +59,14 @@ class ProgressBar:
                 desc=label,
                 file=sys.stderr,
                 dynamic_ncols=self._interactive,
-                mininterval=0.2 if self._interactive else 0.0,
+                mininterval=0.2 if self._interactive else 10.0,
                 bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} rows, "
                 "{rate_noinv_fmt}, {elapsed} gone, {remaining} left" + ("" if self._interactive else "\n"),
                 unit="row",
             )
             stopped = False
             while bar.n < total and not stopped:
-                stopped = self._stop.wait(0.5 if self._interactive else 10.0)
+                stopped = self._stop.wait(0.5)
                 step = min(self._done(name), total) - bar.n
                 if step:
                     bar.update(step)

@@ -52,9 +52,12 @@ def resolve_sources(job: Job) -> Sources:
     Raises:
         RunError: an adapter without weights, an embedded model that is not installed.
     """
+    from transformers.utils import logging as transformers_logging
+
     from mpg.embedded import EmbeddedModelError, resolve
     from mpg.revisions import fingerprint, model_revision, pick_dtype
 
+    transformers_logging.disable_progress_bar()  # the run has a bar of its own
     model = job.resolve(job.model.id)
     try:
         resolve(model)

@@ -49,7 +49,7 @@ class Handle:
 
         from mpg import ModelBank
 
-        transformers_logging.disable_progress_bar()  # the run has one bar of its own
+        transformers_logging.disable_progress_bar()  # the run has a bar of its own
         if n_workers > 1:
             # Processes that share a machine's cores must not each claim them all.
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_workers))

@@ -39,7 +39,10 @@ def write_corpus(folder: Path, *, n_questions: int) -> None:
     pq.write_table(pa.Table.from_pylist(rows), folder / "mbti_preferences.parquet")
 
 
-def test_it_learns_and_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_and_prints_its_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_classifier, "CANDIDATE_C", (4.0, 16.0))  # six take three times as long
     write_corpus(tmp_path, n_questions=40)
     weights = tmp_path / "weights.safetensors"
     assert train_classifier.train(tmp_path, weights, embedder=WordlessEmbedder())

@@ -87,6 +87,23 @@ def test_rows_are_reported_as_they_end_and_yielded_in_order() -> None:
     assert list(decode(bank, [], settings)) == []
 
 
+def test_a_prompt_runs_once_for_all_its_weights(bank: ModelBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpg.engine import Engine
+
+    prefilled: list[tuple[int, ...]] = []
+    right = Engine._prefill
+
+    def counting(self, session, prompts, start):
+        prefilled.extend(prompts)
+        return right(self, session, prompts, start)
+
+    monkeypatch.setattr(Engine, "_prefill", counting)
+    settings = DecoderSettings(max_new_tokens=6, chunk_len=2)
+    many = [Request([5, 6, 7], {"x": i / 15, "y": 1 - i / 15}, seed=i) for i in range(16)]
+    list(decode(bank, [*many, Request([8, 9], {"x": 1.0}, seed=0)], settings, batch_size=4))
+    assert prefilled[0] == (5, 6, 7) and len(prefilled) < 8
+
+
 def test_a_caller_is_not_left_in_inference_mode_between_completions() -> None:
     wanted = [Request([1], {"a": 1.0}, seed=s) for s in range(6)]
     for _ in decode(tabular_bank(), wanted, DecoderSettings(max_new_tokens=5, chunk_len=2), batch_size=2):
