@@ -84,18 +84,21 @@ class Work:
 
 def build(pipeline: beam.Pipeline, work: Work, workers: int) -> None:
     """Add the whole graph to a pipeline. Its results are files below ``work.folder``."""
-    shards = [
-        Shard(tuple(work.cells[i : i + work.rows_per_shard])) for i in range(0, len(work.cells), work.rows_per_shard)
-    ]
     folder = str(work.folder)
-    decode = DecodeFn(work.sources, batch_size=work.batch_size, n_workers=workers, progress=f"{folder}/progress/decode")
-    written = (
-        pipeline
-        | "Shards of the grid" >> beam.Create(shards)
-        | "Spread shards over workers" >> beam.Reshuffle()
-        | "Decode every cell" >> beam.ParDo(decode)
-        | "Write the shard" >> beam.ParDo(WriteFn(folder))
-    )
+    if work.cells:
+        size = work.rows_per_shard
+        shards = [Shard(tuple(work.cells[i : i + size])) for i in range(0, len(work.cells), size)]
+        progress = f"{folder}/progress/decode"
+        decode = DecodeFn(work.sources, batch_size=work.batch_size, n_workers=workers, progress=progress)
+        written = (
+            pipeline
+            | "Shards of the grid" >> beam.Create(shards)
+            | "Spread shards over workers" >> beam.Reshuffle()
+            | "Decode every cell" >> beam.ParDo(decode)
+            | "Write the shard" >> beam.ParDo(WriteFn(folder))
+        )
+    else:  # every row is there: no model needs to be loaded
+        written = pipeline | "No shards to decode" >> beam.Create([])
     books = [written | "Count rows and tokens" >> beam.Map(Books.of)]
     for kind, earlier in work.judge_tasks.items():
         judge = JudgeFn(kind, work.attributes, work=folder, progress=f"{folder}/progress/judge")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 from pipeline.run import Result
 from pipeline.summary import header, table_rows
@@ -25,7 +26,8 @@ def print_report(result: Result) -> None:
     for sample in summary.samples:
         question = sample["prompt"][-1]["content"]
         print(f"\n{sample['persona']} | {question}")
-        print(textwrap.indent(textwrap.fill(sample["response"], 96, replace_whitespace=False), "  "))
+        paragraphs = [line for line in sample["response"].splitlines() if line.strip()]
+        print("\n".join(textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs))
     counts, timings = run["counts"], run["timings"]
     speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
     print(
@@ -33,4 +35,6 @@ def print_report(result: Result) -> None:
         f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
         f"{timings['total_s']:.0f} s in all"
     )
-    print(f'data set: {result.folder}\nopen it:  datasets.load_dataset("{result.folder}")')
+    here = Path.cwd()
+    folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
+    print(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import mpg
 from personas import MBTI
 from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Sources, plan_cells
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 WORK_FOLDER = ".work"
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
-_VERSIONS_OF = ("torch", "transformers", "accelerate", "datasets", "apache-beam", "pyarrow", "peft")
+_VERSIONS_OF = ("torch", "transformers", "accelerate", "datasets", "apache-beam", "pyarrow")
 
 
 class RunError(RuntimeError):
@@ -167,7 +168,7 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
         "adapters": dict(sources.adapter_revisions),
         "dtype": sources.dtype,
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
-        | {"python": platform.python_version()},
+        | {"mpg-scr": mpg.__version__, "python": platform.python_version()},
     }
     write_card(output, job, tables, summary, run)
     # Last of all: its presence says that everything else is there.
