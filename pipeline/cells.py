@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mpg.settings import DecoderSettings
-from personas import REFERENCE, Grid, row_id, row_seed
+from personas import Grid, row_id, row_seed
+from personas import control as control_persona
 from pipeline.schema import SCHEMA_VERSION
 
 # The settings that a decoder's text depends on; the others are no part of its rows' identity.
@@ -90,7 +91,9 @@ def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: in
     revisions = dict(sources.adapter_revisions)
     planned: dict[str, PlannedCell] = {}
     for cell in grid:
-        active = cell.persona.active if settings.name != "reference" else {}
+        if settings.name == "reference":
+            cell = replace(cell, persona=control_persona())
+        active = cell.persona.active
         decoder = settings if active else control
         decoder_identity = identity(decoder, sources.dtype, tuple(active))
         adapters = {name: revisions[name] for name in active}
@@ -109,7 +112,7 @@ def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: in
                 seed=row_seed(seed, identifier),
                 prompt_id=cell.prompt.prompt_id,
                 messages=tuple((m.role, m.content) for m in cell.prompt.messages),
-                persona=cell.persona.name if active else REFERENCE,
+                persona=cell.persona.name,
                 weights=tuple(active.items()),
                 sample_index=cell.sample_index,
                 decoder=decoder,
