@@ -13,7 +13,7 @@ import mpg.engine
 from mpg import DecoderSettings, ModelBank, Request, decode, law
 from mpg.verify import residual
 from tests.fakes import tabular_bank
-from tests.laws import chi_square_p_value, total_variation
+from tests.laws import chi_square_p_value, direct_law, total_variation
 
 ALPHA = 1e-4
 N_DRAWS = 4000
@@ -49,6 +49,36 @@ CASES = [
     settings(aggregate="product", strength=2.0, top_p=0.8, chunk_len=2),
     settings(name="reference", top_k=2, temperature=0.7),
 ]
+
+
+@pytest.mark.parametrize("own_reference", [False, True])
+@pytest.mark.parametrize("weights", [WEIGHTS, {"a": 1.0, "b": 0.0}])
+@pytest.mark.parametrize("aggregate", ["sum", "product"])
+def test_the_enumerated_law_is_the_definition(own_reference: bool, weights: dict[str, float], aggregate: str) -> None:
+    """`law` shares its formulas with the engine: here they are held against the definition itself."""
+    bank = tabular_bank(own_reference=own_reference)
+    (backbone,) = bank.backbones
+    models = [lambda ids, m=m: m.fn(torch.tensor([ids]))[0].numpy() for m in backbone.models]
+    pairs = list(zip(bank.layout.policy, bank.layout.reference, strict=True))
+    for horizon in (1, 2, 3, None):
+        for changes in ({}, {"temperature": 0.6}, {"temperature": 2.0, "top_k": 2}, {"top_p": 0.6}):
+            for strength in (1.0, {"a": 0.5, "b": 3.0}):
+                wanted = settings(aggregate=aggregate, horizon=horizon, strength=strength, **changes)
+                direct = direct_law(
+                    models,
+                    pairs,
+                    tuple(PROMPT),
+                    [weights[a] for a in bank.attributes],
+                    [wanted.strength_of(a) for a in bank.attributes],
+                    aggregate=aggregate,
+                    horizon=horizon,
+                    temperature=wanted.temperature,
+                    top_k=wanted.top_k,
+                    top_p=wanted.top_p,
+                    max_new_tokens=wanted.max_new_tokens,
+                    eos_id=0,
+                )
+                assert total_variation(law(bank, PROMPT, weights, wanted), direct) < 1e-9
 
 
 @pytest.mark.parametrize("own_reference", [False, True])
