@@ -112,6 +112,7 @@ def test_no_file_and_no_prompt(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     import datasets
+
     folder = tmp_path_factory.mktemp("dataset")
     chats = [[{"role": "user", "content": text}] for text in ("a", "b", "a")]
     data = datasets.Dataset.from_dict(
@@ -145,6 +146,7 @@ def test_a_dataset_that_does_not_fit(dataset_folder: str, options: dict[str, str
 
 def test_a_folder_of_jsonl_is_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "data"
     folder.mkdir()
