@@ -16,6 +16,7 @@ from mpg.branches import (
     FunctionBackbone,
     FunctionModel,
     TransformersBackbone,
+    check_adapters,
 )
 from mpg.target import Layout
 
@@ -146,6 +147,27 @@ class ModelBank:
             max_positions=getattr(config, "max_position_embeddings", None),
             tokenizer=tokenizer,
         )
+
+
+def check_sources(model: str, adapters: Sequence[str], *, revision: str | None = None) -> None:
+    """Check that adapters fit a model from its configuration alone: no weights of it are loaded.
+
+    Args:
+        model: id or folder of the reference.
+        adapters: folders or Hub ids; whole models among them are passed over.
+
+    Raises:
+        BankError: an adapter that was trained for another base, or is not plain LoRA.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from mpg.embedded import resolve
+
+    config = AutoConfig.from_pretrained(resolve(model), revision=revision, trust_remote_code=False)
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    folders = [_adapter_folder(resolve(source)) for source in adapters]
+    check_adapters(skeleton, [folder for folder in folders if folder is not None])
 
 
 class BankSession:

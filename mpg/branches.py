@@ -258,16 +258,27 @@ def _read_lora(folder: Path) -> _Lora:
     return _Lora(scale, {name: (pair["lora_A"], pair["lora_B"]) for name, pair in halves.items()})
 
 
-def _wrap(model: nn.Module, loras: Sequence[_Lora], labels: Sequence[str], active: _Active) -> None:
+def check_adapters(model: nn.Module, adapters: Sequence[Path]) -> None:
+    """Raise BankError where an adapter is not plain LoRA over this model; weights may be on ``meta``."""
+    for folder in adapters:
+        _check_fit(model, _read_lora(folder), str(folder))
+
+
+def _check_fit(model: nn.Module, lora: _Lora, label: str) -> None:
     modules = dict(model.named_modules())
+    for name, (a, b) in lora.factors.items():
+        base = modules.get(name)
+        if not isinstance(base, nn.Linear) or (base.in_features, base.out_features) != (a.shape[1], b.shape[0]):
+            raise BankError(
+                f"adapter {label}: it was trained for another base model "
+                f"(layer {name!r} of shape {b.shape[0]}x{a.shape[1]} is not in this one); use its own base"
+            )
+
+
+def _wrap(model: nn.Module, loras: Sequence[_Lora], labels: Sequence[str], active: _Active) -> None:
     for lora, label in zip(loras, labels, strict=True):
-        for name, (a, b) in lora.factors.items():
-            base = modules.get(name)
-            if not isinstance(base, nn.Linear) or (base.in_features, base.out_features) != (a.shape[1], b.shape[0]):
-                raise BankError(
-                    f"adapter {label}: it was trained for another base model "
-                    f"(layer {name!r} of shape {b.shape[0]}x{a.shape[1]} is not in this one); use its own base"
-                )
+        _check_fit(model, lora, label)
+    modules = dict(model.named_modules())
     for name in sorted({name for lora in loras for name in lora.factors}):
         base = modules[name]
         assert isinstance(base, nn.Linear)

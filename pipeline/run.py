@@ -51,10 +51,12 @@ def resolve_sources(job: Job) -> Sources:
     """Decide what ``auto`` and names stand for: places, revisions, number format.
 
     Raises:
-        RunError: an adapter without weights, an embedded model that is not installed.
+        RunError: an adapter without weights or for another model, an embedded model that is not installed.
     """
     from transformers.utils import logging as transformers_logging
 
+    from mpg import BankError
+    from mpg.bank import check_sources
     from mpg.embedded import EmbeddedModelError, resolve
     from mpg.revisions import fingerprint, model_revision, pick_dtype
 
@@ -65,6 +67,10 @@ def resolve_sources(job: Job) -> Sources:
     except EmbeddedModelError as error:
         raise RunError(f"model.id: {error}") from error
     adapters, references = job.adapter_places(), job.reference_places()
+    try:
+        check_sources(model, [*adapters.values(), *references.values()], revision=job.model.revision)
+    except BankError as error:
+        raise RunError(f"attributes: {error}") from error
 
     def revision(place: str) -> str:
         return fingerprint(Path(place)) if Path(place).is_dir() else model_revision(place)

@@ -164,6 +164,15 @@ def test_an_output_folder_of_something_else_is_refused(job_file: Path, capsys: p
     assert (job_file.parent / "out" / "thesis.txt").read_text() == "mine"
 
 
+def test_an_adapter_for_another_model_is_one_line_before_any_model_is_loaded(
+    job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(job_file), "--set", "attributes=[E, J]"]) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "attributes: adapter" in lines[0] and "trained for another base model" in lines[0]
+
+
 def test_check_counts_and_schema_prints(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(job_file)]) == 0
     assert "3 prompts x 4 personas x 1 samples" in capsys.readouterr().out
