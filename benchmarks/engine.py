@@ -1,9 +1,8 @@
-"""Tokens per second of the decoders beside transformers' ``generate``: ``python benchmarks/engine.py``.
+"""Decoders side by side: ``python benchmarks/engine.py``. What bounds the figures: ``benchmarks/README.md``.
 
-Everything runs in one process on one set of weights: the embedded model, the shipped adapters with equal
-weights, temperature 0.8, top-p 0.95. For each batch size the decoders take turns, so that a drift of the
-machine's speed touches all alike; the figure is the median of the turns, the ratio is to ``generate`` of the
-reference alone in the same turn.
+Everything runs in one process: the embedded model, the shipped adapters with equal weights. For each batch
+size the decoders take turns, so that a drift of the machine's speed touches all alike; a figure is the
+median of the turns, a ratio the median of the turns' ratios to ``generate`` of the reference alone.
 """
 
 from __future__ import annotations
@@ -13,8 +12,10 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from mpg.revisions import pick_dtype
 from pipeline.job import shipped_adapters
 
 ROOT = Path(__file__).parent.parent
+GENERATE, NAIVE_MOD = "generate (reference)", "MOD by transformers"
 
 
 def main() -> None:
@@ -32,70 +34,114 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8, 32])
     parser.add_argument("--tokens", type=int, default=64, help="new tokens a row")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--chunk", type=int, nargs="*", default=[4, 8], help="chunk lengths of scr-exact")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--decoders", nargs="*", default=["reference", "scr-exact", "mod", "routing", "scr"])
+    parser.add_argument("--adapters", type=int, default=4, help="how many; the four shipped ones in turn")
+    parser.add_argument("--same-prompt", action="store_true", help="one prompt for all rows, not one a row")
     options = parser.parse_args()
-    from transformers import AutoModelForCausalLM
 
     dtype = getattr(torch, pick_dtype("auto"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    adapters = shipped_adapters()
-    bank = ModelBank.load(SMOLLM2, adapters, dtype=dtype, device=device)
-    plain = AutoModelForCausalLM.from_pretrained(resolve(SMOLLM2), dtype=dtype).to(device).eval()
-    weights = {name: 1 / len(adapters) for name in adapters}
-    lines = (ROOT / "workflows" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    prompts = [[{"role": "user", "content": json.loads(line)["prompt"]}] for line in lines]
-
-    def settings(name: str, chunk: int = 8) -> DecoderSettings:
-        return DecoderSettings(
-            name=name, chunk_len=chunk, max_new_tokens=options.tokens, temperature=0.8, top_p=0.95, horizon=8
-        )
-
-    def ours(wanted: DecoderSettings, batch: int) -> int:
-        requests = [
-            Request(
-                bank.tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False), weights, seed=i
-            )
-            for i, p in enumerate(prompts[:batch])
-        ]
-        return sum(len(c.token_ids) for c in decode(bank, requests, wanted, batch_size=batch))
-
-    def generate(batch: int) -> int:
-        tokenizer = bank.tokenizer
-        tokenizer.padding_side = "left"
-        inputs = tokenizer.apply_chat_template(
-            prompts[:batch], add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
-        ).to(device)
-        with torch.inference_mode():
-            out = plain.generate(
-                **inputs, do_sample=True, temperature=0.8, top_p=0.95, top_k=0, max_new_tokens=options.tokens
-            )
-        new = out[:, inputs["input_ids"].shape[1] :]
-        return int((new != tokenizer.pad_token_id).sum())
-
-    runs: dict[str, Callable[[int], int]] = {"generate (reference)": generate}
-    runs["reference"] = lambda batch: ours(settings("reference"), batch)
-    for chunk in options.chunk:
-        runs[f"scr-exact, chunk {chunk}"] = lambda batch, chunk=chunk: ours(settings("scr-exact", chunk), batch)
-    runs["scr, chunk 8"] = lambda batch: ours(settings("scr"), batch)
-
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {device}, {dtype}")
-    print(f"torch {torch.__version__}, {len(adapters)} adapters, {options.tokens} new tokens, {options.turns} turns")
+    bench = Bench(options, dtype, device)
+    print(f"{date.today()}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {device}")
+    print(f"torch {torch.__version__}, {dtype}, {options.adapters} adapters, {options.tokens} new tokens, ", end="")
+    print(f"temperature {options.temperature:g}, top-p {options.top_p:g}, median of {options.turns} turns")
     print(f"{'decoder':24}" + "".join(f"{f'batch {b}: tokens/s':>22}{'ratio':>8}" for b in options.batch))
+    runs: dict[str, Callable[[int], int]] = {GENERATE: bench.generate}
+    for name in options.decoders:
+        runs[name] = bench.naive_mod if name == NAIVE_MOD else bench.ours(name)
     speeds: dict[tuple[str, int], list[float]] = {}
     for batch in options.batch:
         for turn in range(options.turns + 1):  # the first is a warm-up
             for name, run in runs.items():
                 started = time.perf_counter()
                 made = run(batch)
-                if turn:
+                if turn or options.turns == 0:
                     speeds.setdefault((name, batch), []).append(made / (time.perf_counter() - started))
     for name in runs:
         cells = []
         for batch in options.batch:
-            own, base = speeds[name, batch], speeds["generate (reference)", batch]
+            own, base = speeds[name, batch], speeds[GENERATE, batch]
             ratio = statistics.median(a / b for a, b in zip(own, base, strict=True))
             cells.append(f"{statistics.median(own):22.1f}{ratio:8.2f}")
         print(f"{name:24}" + "".join(cells))
+
+
+class Bench:
+    """The models and the ways to run them; each returns how many tokens it made."""
+
+    def __init__(self, options: argparse.Namespace, dtype: torch.dtype, device: str) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.options, self.device = options, device
+        shipped = list(shipped_adapters().items())
+        # Named anew so that more than four can be asked for: a copy costs what another adapter would.
+        self.adapters: Mapping[str, Any] = {
+            f"{shipped[i % 4][0]}{i}": shipped[i % 4][1] for i in range(options.adapters)
+        }
+        self.bank = ModelBank.load(SMOLLM2, self.adapters, dtype=dtype, device=device)
+        self.tokenizer = self.bank.tokenizer
+        self.tokenizer.padding_side = "left"
+        self.plain = AutoModelForCausalLM.from_pretrained(resolve(SMOLLM2), dtype=dtype).to(device).eval()
+        lines = (ROOT / "workflows" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+        chats = [[{"role": "user", "content": json.loads(line)["prompt"]}] for line in lines]
+        self.chats = [chats[0]] * len(chats) if options.same_prompt else chats
+
+    def ours(self, name: str) -> Callable[[int], int]:
+        """A decoder of this project; ``name`` may end in ``/reference`` or ``/mixture``, who drafts."""
+        name, _, drafter = name.partition("/")
+        settings = DecoderSettings(
+            name=name,
+            drafter=drafter or None,
+            max_new_tokens=self.options.tokens,
+            temperature=self.options.temperature,
+            top_p=self.options.top_p,
+        )
+        weights = dict.fromkeys(self.adapters, 1 / len(self.adapters))
+
+        def run(batch: int) -> int:
+            prompts = self.tokenizer.apply_chat_template(
+                self.chats[:batch], add_generation_prompt=True, return_dict=False
+            )
+            requests = [Request(prompt, weights, seed=i) for i, prompt in enumerate(prompts)]
+            return sum(len(c.token_ids) for c in decode(self.bank, requests, settings, batch_size=batch))
+
+        return run
+
+    def _inputs(self, batch: int) -> Any:
+        return self.tokenizer.apply_chat_template(
+            self.chats[:batch], add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
+        ).to(self.device)
+
+    @torch.inference_mode()
+    def generate(self, batch: int) -> int:
+        """transformers' own loop over the reference, all rows to the full length."""
+        inputs, n = self._inputs(batch), self.options.tokens
+        sampling = {"temperature": self.options.temperature, "top_p": self.options.top_p, "top_k": 0}
+        out = self.plain.generate(**inputs, do_sample=True, max_new_tokens=n, min_new_tokens=n, **sampling)
+        return batch * (out.shape[1] - inputs["input_ids"].shape[1])
+
+    @torch.inference_mode()
+    def naive_mod(self, batch: int) -> int:
+        """Token-by-token MOD as public code does it: N + 1 forward passes a token, one model each.
+
+        The bare model stands in for each adapted one, which costs at least as much.
+        """
+        from transformers import DynamicCache
+
+        inputs = self._inputs(batch)
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        caches = [DynamicCache() for _ in range(1 + len(self.adapters))]
+        for _ in range(self.options.tokens):
+            total = 0.0
+            for cache in caches:
+                out = self.plain(input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1)
+                total = total + out.logits[:, -1].float().log_softmax(-1)
+            law = (total / len(caches) / self.options.temperature).softmax(-1)
+            ids = torch.multinomial(law, 1)
+            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        return batch * self.options.tokens
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpg.bank import ModelBank
-    from mpg.branches import BankError, FunctionModel
+    from mpg.branches import FunctionModel
     from mpg.engine import decode
     from mpg.enumeration import law
+    from mpg.lora import BankError
     from mpg.settings import Completion, DecoderSettings, Request
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "BankError": "mpg.branches",
+    "BankError": "mpg.lora",
     "Completion": "mpg.settings",
     "DecoderSettings": "mpg.settings",
     "FunctionModel": "mpg.branches",

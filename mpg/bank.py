@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mpg.branches import (
-    Backbone,
-    BackboneSession,
-    BankError,
-    FunctionBackbone,
-    FunctionModel,
-    TransformersBackbone,
-    check_adapters,
-)
+from mpg.branches import Backbone, FunctionBackbone, FunctionModel, SoupFunction, TransformersBackbone
+from mpg.lora import BankError, check_adapters
+from mpg.session import BankSession
 from mpg.target import Layout
 
 
@@ -51,7 +44,15 @@ class ModelBank:
 
     def session(self, slots: int, capacity: int) -> BankSession:
         """Room for ``slots`` rows of up to ``capacity`` tokens in every branch."""
-        return BankSession([backbone.session(slots, capacity) for backbone in self.backbones], self.backbones)
+        return BankSession(self.backbones, self.layout, slots, capacity)
+
+    @property
+    def can_mix(self) -> bool:
+        """Whether a weighted sum of the attributes' deltas is a model: adapters over the reference, all of them."""
+        first = self.backbones[0]
+        if isinstance(first, FunctionBackbone) and first.soup is None:
+            return False
+        return not any(self.layout.reference) and max(self.layout.policy, default=0) < first.n_branches
 
     @classmethod
     def from_functions(
@@ -60,6 +61,7 @@ class ModelBank:
         reference: FunctionModel,
         attributes: Mapping[str, FunctionModel],
         references: Mapping[str, FunctionModel] | None = None,
+        soup: SoupFunction | None = None,
     ) -> ModelBank:
         """A bank of functions, for tests and small experiments.
 
@@ -67,6 +69,7 @@ class ModelBank:
             reference: ``pi_0``.
             attributes: ``pi_i`` by name.
             references: ``rho_i`` of the attributes that have their own.
+            soup: coefficients, in the order of ``attributes`` -> the model that decoder ``soup`` decodes from.
         """
         own = dict(references or {})
         _check_references(attributes, own)
@@ -75,7 +78,7 @@ class ModelBank:
             if (model.vocab_size, model.eos_id) != (reference.vocab_size, reference.eos_id):
                 raise BankError("all models of a bank share one vocabulary and one EOS id")
         return cls(
-            backbones=[FunctionBackbone(models)],
+            backbones=[FunctionBackbone(models, soup)],
             layout=_layout(list(attributes), list(own)),
             vocab_size=reference.vocab_size,
             eos_ids=frozenset({reference.eos_id}),
@@ -168,43 +171,6 @@ def check_sources(model: str, adapters: Sequence[str], *, revision: str | None =
         skeleton = AutoModelForCausalLM.from_config(config)
     folders = [_adapter_folder(resolve(source)) for source in adapters]
     check_adapters(skeleton, [folder for folder in folders if folder is not None])
-
-
-class BankSession:
-    """Slots of every backbone, addressed together. Branches are numbered through the backbones."""
-
-    def __init__(self, sessions: Sequence[BackboneSession], backbones: Sequence[Backbone]) -> None:
-        self._sessions = list(sessions)
-        self._sizes = [backbone.n_branches for backbone in backbones]
-
-    def append(self, slots: slice, tokens: Tensor, starts: Tensor, *, reference_only: bool = False) -> States:
-        """Feed ``tokens [rows, time]`` of ``slots`` from positions ``starts [rows]`` on."""
-        if reference_only:
-            session = self._sessions[0]
-            return States([(session, session.append(slice(0, 1), slots, tokens, starts))])
-        return States(
-            [
-                (session, session.append(slice(0, size), slots, tokens, starts))
-                for session, size in zip(self._sessions, self._sizes, strict=True)
-            ]
-        )
-
-    def copy(self, source: int, target: int) -> None:
-        """Copy slot ``source`` over slot ``target`` in every branch."""
-        for session in self._sessions:
-            session.copy(source, target)
-
-
-class States:
-    """Hidden states of a pass; the vocabulary head runs only over what is asked for."""
-
-    def __init__(self, parts: Sequence[tuple[BackboneSession, Tensor]]) -> None:
-        self._parts = list(parts)
-
-    def logits(self, rows: Tensor | slice, position: int) -> Tensor:
-        """Next-token logits after the pass's ``position``-th token, ``[branches, rows, vocab]``."""
-        parts = [session.logits(hidden[:, rows, position]) for session, hidden in self._parts]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _layout(attributes: list[str], own: list[str]) -> Layout:

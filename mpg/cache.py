@@ -1,75 +1,94 @@
-"""A preallocated KV cache with a length per row, rolled back by moving a pointer.
+"""A preallocated KV cache of lanes, rolled back by moving a pointer.
 
-Keys and values of a token stand at the slot of its position. The engine says where each row's new
-tokens begin (``starts``); whatever an earlier, rejected draft left at or behind that point is written
-over before anything can attend to it. Nothing is recomputed and nothing is copied on a rollback.
+A *lane* is one row under one branch. Keys and values of a token stand at the slot of its position. The
+engine says where each lane's new tokens begin (``starts``); whatever an earlier, rejected draft left at
+or behind that point is written over before anything can attend to it. Nothing is recomputed and nothing
+is copied on a rollback.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+# More contiguous runs than this are gathered into one copy: a kernel call a run would cost more.
+_MAX_RUNS = 2
 
-class SlotCache:
-    """Keys and values of every branch and slot; speaks the ``update`` protocol of transformers' caches.
 
-    Tensors are ``[branches, slots, capacity, kv_heads, head_dim]`` per layer, allocated on first use
-    (their shape is the model's own).
+class LaneCache:
+    """Keys and values of every lane; speaks the ``update`` protocol of transformers' caches.
+
+    Tensors are ``[lanes, kv_heads, capacity, head_dim]`` per layer, allocated on first use (their shape
+    is the model's own). A pass over one or two contiguous runs of lanes attends to views of them.
     """
 
     # transformers asks these of a cache that is passed through `past_key_values`.
     is_compileable = False
 
-    def __init__(self, *, branches: int, slots: int, capacity: int) -> None:
-        self.branches, self.slots, self.capacity = branches, slots, capacity
+    def __init__(self, *, lanes: int, capacity: int) -> None:
+        self.lanes, self.capacity = lanes, capacity
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
-        self._branch_slice = self._slot_slice = slice(0, 0)
-        self._index: tuple[Any, ...] = ()
+        self._runs: list[slice] | None = None
+        self._lane_index = self._positions = torch.empty(0, dtype=torch.long)
         self._width = 0
 
-    def aim(self, branches: slice, slots: slice, starts: Tensor, n_tokens: int) -> Tensor:
+    def aim(self, lanes: Sequence[int], starts: Tensor, n_tokens: int) -> Tensor:
         """Say where the next forward pass writes; returns its attention mask.
 
         Args:
-            branches, slots: contiguous ranges taking part.
-            starts: position of each slot's first new token, ``[rows]``.
-            n_tokens: new tokens a row.
+            lanes: those taking part, in the order of the pass's batch.
+            starts: position of each lane's first new token, ``[lanes]``.
+            n_tokens: new tokens a lane.
 
         Returns:
-            ``[rows, 1, n_tokens, width]`` bool: a token sees its own position and all before it.
+            ``[lanes, 1, n_tokens, width]`` bool: a token sees its own position and all before it.
         """
-        positions = starts[:, None] + torch.arange(n_tokens, device=starts.device)  # [rows, tokens]
+        positions = starts[:, None] + torch.arange(n_tokens, device=starts.device)  # [lanes, tokens]
         self._width = int(positions.max()) + 1
         if self._width > self.capacity:
             raise ValueError(f"cache of {self.capacity} positions is too short for {self._width}")
-        self._branch_slice, self._slot_slice = branches, slots
-        rows = torch.arange(positions.shape[0], device=starts.device)[:, None]
-        self._index = (slice(None), rows, positions)
+        self._runs = _runs(lanes)
+        self._lane_index = torch.tensor(lanes, device=starts.device)[:, None]
+        self._positions = positions
         seen = torch.arange(self._width, device=starts.device)
         return (seen <= positions[:, :, None])[:, None]
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write ``[branches * rows, heads, tokens, dim]`` and return all that the pass may attend to."""
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Write ``[lanes, heads, tokens, dim]``; per run, all that it may attend to."""
         if layer_idx >= len(self._keys):
-            shape = (self.branches, self.slots, self.capacity, keys.shape[1], keys.shape[3])
+            shape = (self.lanes, keys.shape[1], self.capacity, keys.shape[3])
             self._keys.append(keys.new_zeros(shape))
             self._values.append(values.new_zeros(shape[:-1] + values.shape[3:]))
         return self._write(self._keys[layer_idx], keys), self._write(self._values[layer_idx], values)
 
-    def _write(self, store: Tensor, new: Tensor) -> Tensor:
-        view = store[self._branch_slice, self._slot_slice]  # [branches, rows, capacity, heads, dim]
-        view[self._index] = new.transpose(1, 2).unflatten(0, view.shape[:2])
-        return view[:, :, : self._width].flatten(0, 1).transpose(1, 2)  # [branches * rows, heads, width, dim]
+    def _write(self, store: Tensor, new: Tensor) -> list[Tensor]:
+        store[self._lane_index, :, self._positions] = new.transpose(1, 2)
+        if self._runs is None:
+            return [store[self._lane_index[:, 0], :, : self._width]]
+        return [store[run, :, : self._width] for run in self._runs]  # each [lanes, heads, width, dim]
 
-    def copy(self, source: int, target: int) -> None:
-        """Copy one slot over another: a prompt that is there already, or the last row into a freed slot."""
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first ``length`` positions of one lane over another's."""
         for store in (*self._keys, *self._values):
-            store[:, target] = store[:, source]
+            store[target, :, :length] = store[source, :, :length]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of the protocol; positions are always passed explicitly, so it decides nothing."""
         return 0
+
+
+def _runs(lanes: Sequence[int]) -> list[slice] | None:
+    """The lanes as at most ``_MAX_RUNS`` ascending contiguous runs, or ``None``."""
+    runs: list[slice] = []
+    for lane in lanes:
+        if runs and runs[-1].stop == lane:
+            runs[-1] = slice(runs[-1].start, lane + 1)
+        elif len(runs) == _MAX_RUNS:
+            return None
+        else:
+            runs.append(slice(lane, lane + 1))
+    return runs

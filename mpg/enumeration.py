@@ -13,18 +13,19 @@ from torch import Tensor
 
 from mpg.bank import ModelBank
 from mpg.branches import FunctionBackbone
-from mpg.logspace import log_policy, truncate
+from mpg.logspace import log_policy
+from mpg.lora import BankError
 from mpg.settings import DecoderSettings, Request, check_request
-from mpg.target import follow, log_components, log_product, mixture
+from mpg.target import SUMS, TargetState, follow, kind_of, log_q_of, parts_of_one_row, token_law
 
 
 def law(
     bank: ModelBank, prompt_ids: Sequence[int], weights: Mapping[str, float], settings: DecoderSettings
 ) -> dict[tuple[int, ...], float]:
-    """Probability of every complete response under the target (``pi_0`` for ``reference``).
+    """Probability of every complete response under the decoder's target.
 
-    A response that stopped carries its EOS as the last token, as ``Completion.token_ids`` does. For
-    ``scr`` this is the law it approximates.
+    A response that stopped carries its EOS as the last token, as ``Completion.token_ids`` does. For the
+    approximate decoders this is the law that they approximate.
 
     Raises:
         ValueError: a bank that is not made of functions, or weights that don't fit it.
@@ -33,8 +34,15 @@ def law(
     if not isinstance(backbone, FunctionBackbone):
         raise ValueError("law enumerates toys: it takes a bank made by ModelBank.from_functions")
     check_request(Request(prompt_ids, weights, seed=0), bank.attributes, settings)
-    strengths = [settings.strength_of(a) for a in bank.attributes]
-    alphas = torch.tensor([[weights.get(a, 0.0) for a in bank.attributes]], dtype=torch.float64)
+    strengths = [settings.strength_of(name) for name in bank.attributes]
+    given = [weights.get(name, 0.0) for name in bank.attributes]
+    alphas = torch.tensor([given], dtype=torch.float64)
+    models = list(backbone.models)
+    if settings.name == "soup":
+        if not bank.can_mix:
+            raise BankError("soup: these function models have no deltas to add up; give from_functions a soup")
+        models = [backbone.model([weight * strength for weight, strength in zip(given, strengths, strict=True)])]
+    kind, parts = kind_of(settings), parts_of_one_row(bank.layout)
     out: dict[tuple[int, ...], float] = {}
 
     def extend(response: tuple[int, ...], probability: float, log_weights: Tensor) -> None:
@@ -42,25 +50,18 @@ def law(
             out[response] = out.get(response, 0.0) + probability
             return
         prefix = torch.tensor([[*prompt_ids, *response]])
-        logits = torch.stack([model.fn(prefix).double() for model in backbone.models])  # [branches, 1, vocab]
+        logits = torch.cat([model.fn(prefix).double() for model in models])  # [branches, vocab]
+        state = TargetState(alphas, log_weights)
         log_policies = log_policy(logits, settings.temperature)
-        log_q = None
-        if settings.name == "reference":
-            target = log_policies[0].exp()
-        elif settings.aggregate == "product":
-            target = log_product(log_policies, bank.layout, alphas, strengths).exp()
-        else:
-            log_q = log_components(log_policies, bank.layout, strengths)
-            target = mixture(log_q, log_weights)
-        if settings.truncates:
-            target = truncate(target, top_k=settings.top_k, top_p=settings.top_p)
+        target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
+        position = torch.tensor([len(response)])
         for token, p in enumerate(target[0].tolist()):
             if p <= 0.0:
                 continue
             following = log_weights
-            if log_q is not None:
-                position = torch.tensor([len(response)])
-                following = follow(log_weights, alphas.log(), log_q[:, :, token].T, position, settings.horizon)
+            if kind in SUMS:
+                log_q_token = log_q_of(torch.tensor([token]), log_policies, parts, strengths, log_q)
+                following = follow(state, log_q_token, parts, position, settings.horizon)
             extend((*response, token), probability * p, following)
 
     extend((), 1.0, alphas.log())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-# Nucleus candidates looked at before a row is sorted whole; a speed knob that never changes a law.
-_CANDIDATES = 1024
+# Nucleus candidates looked at before more are, and before a row is sorted whole: a speed knob that
+# never changes a law. At temperature 0.8 and top-p 0.95 most nuclei hold fewer than 64 tokens.
+_CANDIDATES = (64, 1024)
+# Tokens summed at a time by `draw`: near the square root of a vocabulary of 50,000.
+_DRAW_BLOCK = 256
 
 
 def log_policy(logits: Tensor, temperature: float) -> Tensor:
@@ -40,11 +44,14 @@ def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
 
 def _nucleus_cutoff(probs: Tensor, top_p: float) -> Tensor:
     """Probability of the last token of each row's nucleus, ``[rows, 1]``."""
-    k = min(_CANDIDATES, probs.shape[-1])
-    cutoff, found = _cutoff_among(probs.topk(k, dim=-1).values, top_p)
-    wide = (~found).nonzero()[:, 0]
-    if k < probs.shape[-1] and len(wide):
-        cutoff[wide], _ = _cutoff_among(probs[wide].sort(dim=-1, descending=True).values, top_p)
+    cutoff = probs.new_zeros(len(probs), 1)
+    wide = torch.arange(len(probs), device=probs.device)
+    for k in (*_CANDIDATES, probs.shape[-1]):
+        k = min(k, probs.shape[-1])
+        cutoff[wide], found = _cutoff_among(probs[wide].topk(k, dim=-1).values, top_p)
+        wide = wide[~found]
+        if k == probs.shape[-1] or not len(wide):
+            break
     return cutoff
 
 
@@ -62,12 +69,25 @@ def _cutoff_among(values: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Inverse-CDF draw: token of each row at its uniform in [0, 1); ``[rows]`` int64.
 
-    The sums run in float64: over a vocabulary of 50,000 a float32 sum loses tokens in the tail.
-    ``probs`` need not be normalised; a token of probability 0 is never drawn.
+    First among blocks of tokens, then within one; the sums run in float64, since over a vocabulary of
+    50,000 a float32 sum loses tokens in the tail. ``probs`` need not be normalised; a token of
+    probability 0 is never drawn.
     """
-    cumulative = probs.cumsum(-1, dtype=torch.float64)  # [rows, vocab]
-    points = uniforms.to(cumulative)[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, points, right=True)[:, 0]
-    # Rounding can carry u * total up to total itself: then the last token with mass is meant.
-    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
-    return torch.minimum(tokens, last)
+    rows, vocab = probs.shape
+    blocks = F.pad(probs, (0, -vocab % _DRAW_BLOCK)).view(rows, -1, _DRAW_BLOCK)
+    edges = blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # [rows, blocks]
+    points = uniforms.to(edges)[:, None] * edges[:, -1:]
+    block = _first_above(edges, points)  # [rows, 1]
+    before = torch.where(block > 0, edges.gather(1, (block - 1).clamp_min(0)), 0.0)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, _DRAW_BLOCK))[:, 0]
+    within = _first_above(inside.cumsum(-1, dtype=torch.float64), points - before)
+    return (block * _DRAW_BLOCK + within)[:, 0]
+
+
+def _first_above(cumulative: Tensor, points: Tensor) -> Tensor:
+    """Index of the first cumulative sum above the point, ``[rows, 1]``.
+
+    Rounding can carry a point up to the total itself: then the last entry with mass is meant.
+    """
+    found = torch.searchsorted(cumulative, points, right=True)
+    return torch.minimum(found, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))

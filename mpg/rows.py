@@ -1,129 +1,176 @@
-"""The running rows of an engine: their tokens, random streams, mixture weights and books."""
+"""The running rows of an engine: their tokens, random numbers, mixture weights and books, in tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mpg.seeding import RowStream
 from mpg.settings import EXACT_DECODERS, Completion, DecoderSettings, Request
+from mpg.target import Layout, TargetState
 from mpg.threshold import Window
 
-
-@dataclass
-class Row:
-    """One text being written."""
-
-    index: int
-    request: Request
-    stream: RowStream
-    window: Window
-    tokens: list[int] = field(default_factory=list)
-    stopped: bool = False
-    tries: int = 0
-    n_chunks: int = 0
-    n_tested: int = 0
-    n_accepted: int = 0
-    n_salvaged: int = 0
-    n_fallbacks: int = 0
-
-    @property
-    def last_token(self) -> int:
-        return self.tokens[-1] if self.tokens else self.request.prompt_ids[-1]
-
-    @property
-    def n_cached(self) -> int:
-        """Tokens whose keys and values are kept: all but the last one."""
-        return len(self.request.prompt_ids) + len(self.tokens) - 1
+# A position's own uniforms: for its draft (or its token, where nothing is drafted), for the test of
+# that draft, for its replacement, for the component that `routing` draws there.
+DRAFT, TEST, REPLACEMENT, ROUTE = range(4)
 
 
 class Rows:
-    """The rows in the engine's slots, with what is kept of them in tensors.
+    """Rows 0..n-1. All tensors have a line per slot; only the first ``len(rows)`` mean anything.
 
-    ``log_weights`` ``[rows, attributes]``: the mixture's weights at each row's next position;
-    ``log_ratios`` ``[rows, attributes]`` and ``log_prob_reference`` ``[rows]``: sums over the response.
+    Attributes:
+        tokens: prompt and response, ``[slots, capacity]``.
+        n_prompt, n_new: tokens of the prompt and of the response so far, ``[slots]``.
+        alphas, log_weights: ``[slots, attributes]`` float64, the mixture's at the next position.
+        log_probs: summed over the response, per branch ``[slots, branches]`` float64.
+        fed: tokens each branch has been fed, ``[slots, branches]``, where branches may lag behind.
+        component: attribute that a horizon is decoded or drafted from, -1 where none is drawn, ``[slots]``.
     """
 
-    def __init__(self, settings: DecoderSettings, attributes: Sequence[str], device: torch.device) -> None:
-        self.settings, self.attributes, self.device = settings, tuple(attributes), device
-        self.rows: list[Row] = []
-        n = len(self.attributes)
-        self.alphas = torch.empty(0, n, device=device)
-        self.log_weights = torch.empty(0, n, device=device)
-        self.log_ratios = torch.empty(0, n, dtype=torch.float64, device=device)
-        self.log_prob_reference = torch.empty(0, dtype=torch.float64, device=device)
+    def __init__(
+        self, settings: DecoderSettings, layout: Layout, *, slots: int, capacity: int, device: torch.device
+    ) -> None:
+        self.settings, self.layout, self.device = settings, layout, device
+        n, branches = len(layout.attributes), layout.n_branches + 1  # one more: the soup
+        self.index: list[int] = []
+        self.requests: list[Request] = []
+        self.streams: list[RowStream] = []
+        self.windows: list[Window] = []
+        self.responses: list[list[Any]] = []  # whole responses tried, see mpg.whole
+
+        def table(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
+            return torch.zeros(slots, *shape, dtype=dtype, device=device)
+
+        self.tokens = table(capacity)
+        self.n_prompt, self.n_new, self.component = table(), table(), table()
+        self.stopped = table(dtype=torch.bool)
+        self.alphas = table(n, dtype=torch.float64)
+        self.log_weights = table(n, dtype=torch.float64)
+        self.log_probs = table(branches, dtype=torch.float64)
+        self.fed = table(branches)
+        self.uniforms = table(settings.max_new_tokens + 1, 4, dtype=torch.float64)  # the last: past the end
+        self.n_chunks, self.n_tested, self.n_accepted, self.run = table(), table(), table(), table()
+        self.tries, self.n_salvaged, self.n_fallbacks = table(), table(), table()
+        self._tables = [value for value in vars(self).values() if isinstance(value, Tensor)]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.index)
 
-    @property
-    def log_alphas(self) -> Tensor:
-        return self.alphas.log()
+    # ------------------------------------------------------------------ rows come and go
 
     def add(self, index: int, request: Request) -> None:
-        self.rows.append(Row(index, request, RowStream(request.seed), Window(self.settings.window)))
-        alphas = torch.tensor([[float(request.weights.get(a, 0.0)) for a in self.attributes]], dtype=torch.float64)
-        if request.weights:  # none: the reference decoder, which asks for none
-            alphas = alphas / alphas.sum(-1, keepdim=True)
-        alphas = alphas.float().to(self.device)
-        self.alphas = torch.cat([self.alphas, alphas])
-        self.log_weights = torch.cat([self.log_weights, alphas.log()])
-        self.log_ratios = torch.cat([self.log_ratios, torch.zeros_like(alphas, dtype=torch.float64)])
-        self.log_prob_reference = torch.cat([self.log_prob_reference, self.log_prob_reference.new_zeros(1)])
+        slot = len(self)
+        for table in self._tables:
+            table[slot] = 0
+        self.index.append(index)
+        self.requests.append(request)
+        self.windows.append(Window(self.settings.window))
+        self.responses.append([])
+        # Positions have uniforms of their own; rounds of varying number take from a second stream.
+        count = self.settings.max_new_tokens
+        self.uniforms[slot, :count] = torch.from_numpy(RowStream(request.seed).take(4 * count).reshape(count, 4))
+        self.streams.append(RowStream(request.seed, stream=1))
+        self.component[slot] = -1
+        prompt = torch.tensor(list(request.prompt_ids), device=self.device)
+        self.tokens[slot, : len(prompt)] = prompt
+        self.n_prompt[slot] = len(prompt)
+        weights = [float(request.weights.get(name, 0.0)) for name in self.layout.attributes]
+        alphas = torch.tensor(weights, dtype=torch.float64)
+        if request.weights and self.settings.name != "drift":  # they sum to 1 up to rounding
+            alphas = alphas / alphas.sum()
+        self.alphas[slot] = alphas
+        self.log_weights[slot] = alphas.log()
 
-    def move(self, source: int, target: int) -> None:
-        self.rows[target] = self.rows[source]
-        for tensor in (self.alphas, self.log_weights, self.log_ratios, self.log_prob_reference):
-            tensor[target] = tensor[source].clone()
+    def remove(self, slot: int) -> None:
+        """Drop a row; the last one takes its place."""
+        last = len(self) - 1
+        for table in self._tables:
+            table[slot] = table[last]
+        for items in (self.index, self.requests, self.streams, self.windows, self.responses):
+            items[slot] = items[last]  # type: ignore[assignment]
+            items.pop()
 
-    def drop_last(self) -> None:
-        self.rows.pop()
-        self.alphas, self.log_weights = self.alphas[:-1], self.log_weights[:-1]
-        self.log_ratios, self.log_prob_reference = self.log_ratios[:-1], self.log_prob_reference[:-1]
+    # ------------------------------------------------------------------ what a round reads
+
+    @property
+    def every(self) -> Tensor:
+        return torch.arange(len(self), device=self.device)
+
+    def n_cached(self) -> Tensor:
+        """Tokens whose keys and values are kept, all but the last one, ``[rows]``."""
+        return (self.n_prompt + self.n_new - 1)[: len(self)]
 
     def last_tokens(self) -> Tensor:
-        return torch.tensor([row.last_token for row in self.rows], device=self.device)
+        return self.tokens[self.every, self.n_cached()]
 
-    def starts(self) -> Tensor:
-        return torch.tensor([row.n_cached for row in self.rows], device=self.device)
+    def room(self) -> Tensor:
+        """Tokens each row may still write, ``[rows]``."""
+        return self.settings.max_new_tokens - self.n_new[: len(self)]
 
-    def offsets(self) -> Tensor:
-        """Tokens written so far, ``[rows]``."""
-        return torch.tensor([len(row.tokens) for row in self.rows], device=self.device)
+    def uniforms_at(self, offset: int, column: int) -> Tensor:
+        """Uniforms of the position ``offset`` after the next one, ``[rows]``; past a row's end zeros."""
+        position = (self.n_new[: len(self)] + offset).clamp_max(self.settings.max_new_tokens)
+        return self.uniforms[self.every, position, column]
 
-    def uniforms(self, count: int) -> Tensor:
-        """The next uniforms of each row's own stream, float64 ``[rows, count]``."""
-        return torch.from_numpy(np.stack([row.stream.take(count) for row in self.rows])).to(self.device)
+    def fresh_uniforms(self, count: int) -> Tensor:
+        """The next uniforms of each row's second stream, ``[rows, count]``."""
+        taken = [torch.from_numpy(stream.take(count)) for stream in self.streams]
+        return torch.stack(taken).to(self.device)
 
-    def extend(self, row: Row, tokens: Sequence[int], eos_ids: frozenset[int]) -> None:
-        row.tokens.extend(tokens)
-        row.stopped = bool(row.tokens) and row.tokens[-1] in eos_ids
+    def target_state(self, rows: Tensor) -> TargetState:
+        return TargetState(self.alphas[rows], self.log_weights[rows])
 
-    def is_done(self, row: Row) -> bool:
-        return row.stopped or len(row.tokens) >= self.settings.max_new_tokens
+    # ------------------------------------------------------------------ what a round writes
+
+    def write(self, rows: Tensor, token: Tensor, eos_ids: Tensor) -> None:
+        """One more token for each of ``rows``."""
+        self.tokens[rows, self.n_prompt[rows] + self.n_new[rows]] = token
+        self.n_new[rows] += 1
+        self.stopped[rows] = torch.isin(token, eos_ids)
+
+    def count_draft(self, rows: Tensor, accepted: Tensor) -> None:
+        """Book a settled draft; a chunk ends at a rejection and after ``chunk_len`` drafts."""
+        self.n_tested[rows] += 1
+        self.n_accepted[rows] += accepted.long()
+        self.n_chunks[rows] += (self.run[rows] == 0).long()
+        run = self.run[rows] + 1
+        self.run[rows] = torch.where(accepted & (run < self.settings.chunk_len), run, torch.zeros_like(run))
+
+    def ended(self) -> Tensor:
+        """``[rows]`` bool."""
+        return self.stopped[: len(self)] | (self.room() <= 0)
+
+    def response(self, slot: int) -> tuple[int, ...]:
+        start = int(self.n_prompt[slot])
+        return tuple(self.tokens[slot, start : start + int(self.n_new[slot])].tolist())
 
     def completion(self, slot: int) -> Completion:
-        row, name = self.rows[slot], self.settings.name
-        reason: Literal["stop", "length"] = "stop" if row.stopped else "length"
-        scored = () if name == "reference" else self.attributes
-        tv_bound: float | None = 0.0
-        if name == "scr":
-            tv_bound = None if row.n_salvaged else row.window.tv_bound
+        name, request = self.settings.name, self.requests[slot]
+        reason: Literal["stop", "length"] = "stop" if self.stopped[slot] else "length"
+        log_probs = self.log_probs[slot].tolist()
+        models = zip(self.layout.attributes, self.layout.policy, self.layout.reference, strict=True)
+        scored: Sequence[str] = () if name == "reference" else tuple(request.weights)
+        n_tested = int(self.n_tested[slot])
         return Completion(
-            token_ids=tuple(row.tokens),
+            token_ids=self.response(slot),
             finish_reason=reason,
-            log_ratios={a: float(self.log_ratios[slot, i]) for i, a in enumerate(scored)},
-            log_prob_reference=float(self.log_prob_reference[slot]),
+            log_ratios={a: log_probs[policy] - log_probs[rho] for a, policy, rho in models if a in scored},
+            log_prob_reference=log_probs[0],
             exact=name in EXACT_DECODERS,
-            acceptance_rate=row.n_accepted / row.n_tested if row.n_tested else None,
-            n_chunks=row.n_chunks,
-            n_clipped=row.window.n_clipped,
-            n_salvaged=row.n_salvaged,
-            n_fallbacks=row.n_fallbacks,
-            tv_bound=tv_bound,
+            acceptance_rate=int(self.n_accepted[slot]) / n_tested if n_tested else None,
+            n_chunks=int(self.n_chunks[slot]),
+            n_clipped=self.windows[slot].n_clipped,
+            n_salvaged=int(self.n_salvaged[slot]),
+            n_fallbacks=int(self.n_fallbacks[slot]),
+            tv_bound=self._tv_bound(slot),
         )
+
+    def _tv_bound(self, slot: int) -> float | None:
+        if self.settings.name in EXACT_DECODERS:
+            return 0.0
+        unbounded = self.n_salvaged[slot] > 0 or self.settings.name == "best-of-n"
+        unbounded |= self.settings.name == "sequence-rejection" and self.n_fallbacks[slot] > 0
+        return None if unbounded else self.windows[slot].tv_bound

@@ -1,4 +1,4 @@
-"""A row's own random stream: nothing in it depends on batch, worker or order."""
+"""A row's own random streams: nothing in them depends on batch, worker or order."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import numpy as np
 
 
 class RowStream:
-    """Uniforms in [0, 1) from a counter-based generator (Philox) keyed by the row's seed."""
+    """Uniforms in [0, 1) from a counter-based generator (Philox) keyed by the row's seed.
 
-    def __init__(self, seed: int) -> None:
-        self._generator = np.random.Generator(np.random.Philox(key=seed % 2**128))
+    Args:
+        seed: of the row.
+        stream: independent streams of one seed; the upper word of the generator's counter.
+    """
+
+    def __init__(self, seed: int, *, stream: int = 0) -> None:
+        self._generator = np.random.Generator(np.random.Philox(key=seed % 2**128, counter=[0, 0, 0, stream]))
 
     def take(self, count: int) -> np.ndarray:
         """The next ``count`` uniforms, float64 ``[count]``."""

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from mpg.settings import EXACT_DECODERS
 from pipeline.job import Job
 from pipeline.summary import Summary, header, table_rows
 
@@ -32,7 +33,9 @@ def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Sum
     decoder = job.decoder
     rows = [header(summary), ["---"] * len(header(summary)), *table_rows(summary)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    exact = "samples its target exactly" if decoder.name != "scr" else "approximates its target (see `tv_bound`)"
+    exact = "approximates its target (see `tv_bound`)"
+    if decoder.name in EXACT_DECODERS:
+        exact = "samples its target exactly"
     text = f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
 ---

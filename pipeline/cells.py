@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mpg.settings import DecoderSettings
+from mpg.settings import SAMPLER_VERSION, DecoderSettings
 from personas import Grid, row_id, row_seed
 from personas import control as control_persona
 from pipeline.schema import SCHEMA_VERSION
@@ -17,8 +17,15 @@ _COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p
 _TARGET = ("aggregate", "horizon", "strength")
 _IDENTITY = {
     "reference": _COMMON,
-    "scr-exact": _COMMON + _TARGET,
+    "scr-exact": (*_COMMON, *_TARGET, "drafter", "verification"),
     "scr": (*_COMMON, *_TARGET, "window", "max_tries", "salvage"),
+    "routing": (*_COMMON, "horizon", "strength"),
+    "mod": (*_COMMON, "strength"),
+    "soup": (*_COMMON, "strength"),
+    "pad": (*_COMMON, "strength"),
+    "drift": (*_COMMON, "strength"),
+    "sequence-rejection": (*_COMMON, *_TARGET, "window", "max_tries"),
+    "best-of-n": (*_COMMON, *_TARGET, "window", "n_candidates"),
 }
 
 
@@ -78,7 +85,7 @@ def identity(settings: DecoderSettings, dtype: str, attributes: Sequence[str] = 
     values = {name: value for name, value in asdict(settings).items() if name in _IDENTITY[settings.name]}
     if isinstance(values.get("strength"), Mapping):
         values["strength"] = {name: settings.strength_of(name) for name in attributes}
-    return values | {"dtype": dtype}
+    return values | {"dtype": dtype, "sampler": SAMPLER_VERSION}
 
 
 def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: int) -> list[PlannedCell]:

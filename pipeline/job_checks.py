@@ -50,6 +50,9 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
             yield Problem(field, f"{each.name!r} is not a shipped attribute; {known} give {{name, adapter}}")
         if each.adapter is not None:
             yield from _folder_problems(job, f"{field}.adapter", each.adapter, "adapter_config.json")
+        if each.reference is not None and job.decoder.name == "soup":
+            remedy = "has no place in decoder 'soup', which adds up adapters over one model; use mod or scr-exact"
+            yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
         if each.reference is not None:
             yield from _folder_problems(job, f"{field}.reference", each.reference, "")
     if isinstance(job.decoder.strength, Mapping):

@@ -191,10 +191,23 @@ class PromptSource(Frozen):
 class Decoder(Frozen):
     """How to decode; lengths are in tokens."""
 
-    name: Literal["reference", "scr", "scr-exact"] = Field(
+    name: Literal[
+        "reference",
+        "scr",
         "scr-exact",
-        description="reference: the reference model alone; scr: chunk-level rejection, approximate; "
-        "scr-exact: the same drafts, verified without loss.",
+        "routing",
+        "mod",
+        "soup",
+        "pad",
+        "drift",
+        "sequence-rejection",
+        "best-of-n",
+    ] = Field(
+        "scr-exact",
+        description="reference: the reference model alone; scr: chunk-level rejection, approximate; scr-exact: the "
+        "target itself, drafted and verified without loss; routing: one attribute per horizon; mod: the product, "
+        "token by token; soup: one model with the weighted sum of the adapters; pad: the product over the reference's "
+        "candidates; drift: the product; sequence-rejection, best-of-n: whole responses, approximate.",
     )
     aggregate: Literal["sum", "product"] = Field(
         "sum", description="How attributes combine: a mixture, or a weighted product of density ratios."
@@ -211,8 +224,15 @@ class Decoder(Frozen):
         1.0,
         description="Exponent of the density ratios, above 0: one number, or a mapping attribute -> number.",
     )
+    drafter: Literal["mixture", "reference"] | None = Field(
+        None, description="scr-exact: who drafts; null: the mixture where nothing is truncated, else the reference."
+    )
+    verification: Literal["token", "block"] = Field(
+        "token", description="scr-exact: drafts are verified token by token, or a block at a time."
+    )
+    n_candidates: Int = Field(8, ge=1, description="best-of-n: responses of which one is kept.")
     window: Int = Field(64, ge=1, description="scr: recent chunks whose largest ratio bounds acceptance.")
-    max_tries: Int = Field(8, ge=1, description="scr: rejected chunks in a row before it falls back.")
+    max_tries: Int = Field(8, ge=1, description="scr, sequence-rejection: rejections in a row before a fallback.")
     salvage: Bool = Field(True, description="scr: whether a rejected chunk's longest accepted prefix is kept.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,14 +28,31 @@ def tabular_model(seed: int, *, vocab_size: int = 3, eos_id: int = 0, scale: flo
 def tabular_bank(
     names: Sequence[str] = ("a", "b"), *, vocab_size: int = 3, own_reference: bool = False, scale: float = 1.0
 ) -> ModelBank:
-    """Reference and attributes as tables; with ``own_reference`` the last attribute has its own rho."""
+    """Reference and attributes as tables; with ``own_reference`` the last attribute has its own rho.
+
+    Their soup is the reference's logits plus the weighted differences plus cross terms (weights of a
+    network act on its logits through products, too: a soup is no product of models).
+    """
 
     def model(seed: int) -> FunctionModel:
         return tabular_model(seed, vocab_size=vocab_size, scale=scale)
 
     references = {names[-1]: model(99)} if own_reference else None
     attributes = {name: model(i) for i, name in enumerate(names, start=1)}
-    return ModelBank.from_functions(reference=model(0), attributes=attributes, references=references)
+    reference = model(0)
+
+    def soup(mix: Sequence[float]) -> FunctionModel:
+        def fn(tokens: Tensor) -> Tensor:
+            base = reference.fn(tokens)
+            deltas = [c * (m.fn(tokens) - base) for c, m in zip(mix, attributes.values(), strict=True)]
+            cross = sum((x * y for x, y in itertools.combinations(deltas, 2)), torch.zeros_like(base))
+            return base + sum(deltas) + cross
+
+        return FunctionModel(fn, vocab_size=vocab_size, eos_id=0)
+
+    return ModelBank.from_functions(
+        reference=reference, attributes=attributes, references=references, soup=None if own_reference else soup
+    )
 
 
 def tiny_llama(folder: Path, *, seed: int = 0, vocab_size: int = 64) -> Path:
@@ -84,3 +102,11 @@ def tiny_adapter(base: Path, folder: Path, *, seed: int, rank: int = 2, scale: f
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     model.save_pretrained(folder)
     return folder
+
+
+def feed_every_branch(bank: ModelBank, ids: Tensor):
+    """States of one pass of ``ids [1, time]`` under every branch, in the order of the branches."""
+    session = bank.session(1, ids.shape[1])
+    row = session.add_row(range(bank.layout.n_branches))
+    entries = session.pick([(row, branch) for branch in range(bank.layout.n_branches)])
+    return session.append(entries, ids.expand(len(entries), -1), torch.zeros_like(entries.rows))

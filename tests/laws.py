@@ -45,7 +45,7 @@ def direct_law(
     alphas: Sequence[float],
     strengths: Sequence[float],
     *,
-    aggregate: str,
+    target: str,
     horizon: int | None,
     temperature: float,
     top_k: int,
@@ -61,6 +61,8 @@ def direct_law(
     Args:
         models: token ids -> logits ``[vocab]``; the reference first.
         layout: (policy, own reference) as indices into ``models``, one pair an attribute.
+        target: ``reference``, ``sum``, ``product``, ``pad`` (the product over the reference's truncated
+            candidates) or ``routed`` (the sum of truncated components).
     """
 
     def softmax(logits: np.ndarray) -> np.ndarray:
@@ -71,7 +73,8 @@ def direct_law(
         pi = [softmax(model(tokens) / temperature) for model in models]
         ratios = [pi[policy] / pi[rho] for policy, rho in layout]
         tilted = [pi[0] * ratio**strength for ratio, strength in zip(ratios, strengths, strict=True)]
-        return pi[0], ratios, [q / q.sum() for q in tilted]
+        normalised = [q / q.sum() for q in tilted]
+        return pi[0], ratios, [cut(q) for q in normalised] if target == "routed" else normalised
 
     def cut(law: np.ndarray) -> np.ndarray:
         order = np.argsort(-law)
@@ -87,16 +90,20 @@ def direct_law(
             law = np.where(np.isin(np.arange(len(law)), kept), law, 0.0)
         return law / law.sum()
 
-    def target(response: tuple[int, ...]) -> np.ndarray:
+    def next_token(response: tuple[int, ...]) -> np.ndarray:
         reference, ratios, q_here = components(prompt + response)
-        if aggregate == "product":
+        if target == "reference":
+            return cut(reference)
+        if target in ("product", "pad"):
             tilt = np.prod([r ** (a * s) for r, a, s in zip(ratios, alphas, strengths, strict=True)], axis=0)
-            return cut(reference * tilt / (reference * tilt).sum())
+            law = (cut(reference) if target == "pad" else reference) * tilt
+            return law / law.sum() if target == "pad" else cut(law / law.sum())
         weights = np.array(alphas, dtype=float)
         start = 0 if horizon is None else len(response) - len(response) % horizon
         for t in range(start, len(response)):
             weights *= [q[response[t]] for q in components(prompt + response[:t])[2]]
-        return cut(sum(w * q for w, q in zip(weights / weights.sum(), q_here, strict=True)))
+        law = sum(w * q for w, q in zip(weights / weights.sum(), q_here, strict=True))
+        return law if target == "routed" else cut(law)
 
     out: dict[tuple[int, ...], float] = {}
     open_prefixes = [((), 1.0)]
@@ -105,6 +112,6 @@ def direct_law(
         if len(response) == max_new_tokens or response[-1:] == (eos_id,):
             out[response] = probability
             continue
-        law = target(response)
+        law = next_token(response)
         open_prefixes += [((*response, token), probability * p) for token, p in enumerate(law) if p > 0]
     return out

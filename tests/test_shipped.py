@@ -14,6 +14,7 @@ from mpg.revisions import pick_dtype
 from personas.preferences import MBTI_FILE, load_mbti_pairs, split
 from pipeline.job import SHIPPED_ADAPTERS, load_job, shipped_adapters
 from pipeline.shipped_adapters import FLOORS
+from tests.fakes import feed_every_branch
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -55,8 +56,8 @@ def test_rewards_on_held_out_pairs_agree_with_the_card(name: str) -> None:
         rewards = []
         for answer in (pair.chosen, pair.rejected):
             ids = torch.tensor([prompt + bank.tokenizer(answer).input_ids])
-            states = bank.session(1, ids.shape[1]).append(slice(0, 1), ids, torch.zeros(1, dtype=torch.long))
-            logits = [states.logits(slice(None), t)[:, 0] for t in range(len(prompt) - 1, ids.shape[1] - 1)]
+            states = feed_every_branch(bank, ids)
+            logits = [states.logits(slice(None), t) for t in range(len(prompt) - 1, ids.shape[1] - 1)]
             log_probs = torch.stack(logits, dim=1).float().log_softmax(-1)  # [2, answer, vocab]
             picked = log_probs.gather(2, ids[0, len(prompt) :][None, :, None].expand(2, -1, 1))
             rewards.append(float((picked[1] - picked[0]).sum()))
@@ -75,8 +76,8 @@ def test_the_real_model_writes_and_batches_do_not_matter(bank: ModelBank) -> Non
     together = list(decode(bank, requests, settings, batch_size=3))
     alone = list(decode(bank, requests, settings, batch_size=1))
     assert [c.token_ids for c in together] == [c.token_ids for c in alone]
-    for completion in together:
-        assert set(completion.log_ratios) == set(FLOORS)
+    for request, completion in zip(requests, together, strict=True):
+        assert set(completion.log_ratios) == set(request.weights)
         assert len(bank.tokenizer.decode(completion.token_ids, skip_special_tokens=True)) > 5
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpg import BankError, FunctionModel, ModelBank
+from mpg import BankError, DecoderSettings, FunctionModel, ModelBank, Request, decode
 from mpg.embedded import EmbeddedModelError, resolve
 from mpg.revisions import fingerprint
+from mpg.slow import decode_slowly
 from tests.fakes import tiny_adapter, tiny_llama
 
 TOLERANCE = 1e-4  # float32 logits of a two-layer model
@@ -28,14 +29,28 @@ def peft_logits(base: Path, adapter: Path | None, ids: torch.Tensor) -> torch.Te
         return model.eval()(ids).logits
 
 
+def every_lane(bank: ModelBank, n_rows: int, capacity: int):
+    """A session whose rows have all branches, and its lanes ordered by branch, then row."""
+    session = bank.session(n_rows, capacity)
+    branches = range(bank.layout.n_branches)
+    for _ in range(n_rows):
+        session.add_row(branches)
+    return session, session.pick([(row, branch) for branch in branches for row in range(n_rows)])
+
+
+def feed(session, entries, tokens: torch.Tensor, starts: torch.Tensor):
+    """Feed ``tokens [rows, time]`` to every branch of the rows."""
+    return session.append(entries, tokens[entries.rows], starts[entries.rows])
+
+
 def test_every_branch_equals_peft(llama: Path, adapters: dict[str, Path]) -> None:
     bank = ModelBank.load(str(llama), adapters)
     ids = torch.randint(1, 60, (3, 7), generator=torch.Generator().manual_seed(0))
-    states = bank.session(3, 16).append(slice(0, 3), ids, torch.zeros(3, dtype=torch.long))
+    states = feed(*every_lane(bank, 3, 16), ids, torch.zeros(3, dtype=torch.long))
     wanted = [peft_logits(llama, adapter, ids) for adapter in (None, adapters["x"], adapters["y"])]
     assert (wanted[0] - wanted[1]).abs().max() > 0.05  # the adapters do something
     for position in range(7):
-        got = states.logits(slice(None), position)
+        got = states.logits(slice(None), position).unflatten(0, (3, 3))
         for branch, logits in enumerate(wanted):
             assert torch.allclose(got[branch], logits[:, position], atol=TOLERANCE)
 
@@ -45,16 +60,17 @@ def test_rows_of_different_length_and_a_rollback_equal_a_fresh_pass(llama: Path,
     bank = ModelBank.load(str(llama), adapters)
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 60, (2, 9), generator=generator)
-    session = bank.session(2, 20)
+    session, lanes = every_lane(bank, 2, 20)
     starts = torch.zeros(2, dtype=torch.long)
-    session.append(slice(0, 2), ids[:, :4], starts)
+    feed(session, lanes, ids[:, :4], starts)
     rejected = torch.randint(1, 60, (2, 4), generator=generator)
-    session.append(slice(0, 2), rejected, torch.tensor([4, 2]))  # drafts, all to be rolled back
-    states = session.append(slice(0, 2), torch.stack([ids[0, 4:6], ids[1, 2:4]]), torch.tensor([4, 2]))
+    feed(session, lanes, rejected, torch.tensor([4, 2]))  # drafts, all to be rolled back
+    states = feed(session, lanes, torch.stack([ids[0, 4:6], ids[1, 2:4]]), torch.tensor([4, 2]))
+    got = states.logits(slice(None), 1).unflatten(0, (3, 2))
     for branch, adapter in enumerate((None, adapters["x"], adapters["y"])):
         first = peft_logits(llama, adapter, ids[:1, :6])[0, 5]
         second = peft_logits(llama, adapter, ids[1:, :4])[0, 3]
-        assert torch.allclose(states.logits(slice(None), 1)[branch], torch.stack([first, second]), atol=TOLERANCE)
+        assert torch.allclose(got[branch], torch.stack([first, second]), atol=TOLERANCE)
 
 
 def test_a_whole_model_and_an_own_reference(llama: Path, adapters: dict[str, Path], tmp_path: Path) -> None:
@@ -62,13 +78,59 @@ def test_a_whole_model_and_an_own_reference(llama: Path, adapters: dict[str, Pat
     bank = ModelBank.load(str(llama), {"x": adapters["x"], "w": other}, {"x": adapters["y"]})
     assert bank.attributes == ("x", "w")
     ids = torch.tensor([[3, 4, 5]])
-    states = bank.session(1, 8).append(slice(0, 1), ids, torch.zeros(1, dtype=torch.long))
-    got = states.logits(slice(None), 2)[:, 0]
+    states = feed(*every_lane(bank, 1, 8), ids, torch.zeros(1, dtype=torch.long))
+    got = states.logits(slice(None), 2)
     layout = bank.layout
     assert torch.allclose(got[layout.policy[0]], peft_logits(llama, adapters["x"], ids)[0, 2], atol=TOLERANCE)
     assert torch.allclose(got[layout.policy[1]], peft_logits(other, None, ids)[0, 2], atol=TOLERANCE)
     assert torch.allclose(got[layout.reference[0]], peft_logits(llama, adapters["y"], ids)[0, 2], atol=TOLERANCE)
     assert layout.reference[1] == 0
+
+
+def test_whole_models_and_own_references_decode_as_the_slow_decoder_does(
+    llama: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    other = tiny_llama(tmp_path / "other", seed=5)
+    bank = ModelBank.load(str(llama), {"x": adapters["x"], "w": other}, {"x": adapters["y"]})
+    asked = [Request([3 + i, 4], {"x": 0.4, "w": 0.6} if i % 3 else {"w": 1.0}, seed=i) for i in range(5)]
+    cases = [{}, {"drafter": "mixture", "top_k": 20}, {"name": "mod"}, {"name": "routing", "strength": {"w": 2.0}}]
+    for case in cases:
+        settings = DecoderSettings(chunk_len=3, horizon=4, max_new_tokens=9, **case)
+        wanted = [decode_slowly(bank, request, settings) for request in asked]
+        assert [c.token_ids for c in decode(bank, asked, settings, batch_size=2)] == wanted
+    with pytest.raises(BankError, match="'soup' adds up LoRA adapters"):
+        list(decode(bank, asked, DecoderSettings(name="soup")))
+
+
+def test_a_soup_equals_pefts_own(llama: Path, adapters: dict[str, Path]) -> None:
+    """The weighted sum of deltas, against PEFT's `cat` combination."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), adapters["x"], "x")
+    merged.load_adapter(adapters["y"], "y")
+    merged.add_weighted_adapter(["x", "y"], [0.6, 0.9], "soup", combination_type="cat")
+    merged.set_adapter("soup")
+    ids = torch.tensor([[3, 9, 4, 7]])
+    with torch.no_grad():
+        wanted = merged.eval()(ids).logits[0, -1]
+    bank = ModelBank.load(str(llama), adapters)
+    session = bank.session(1, 8)
+    row = session.add_row([session.soup], torch.tensor([0.6, 0.9]))
+    states = session.append(session.pick([(row, session.soup)]), ids, torch.zeros(1, dtype=torch.long))
+    assert torch.allclose(states.logits(slice(None), 3)[0], wanted, atol=TOLERANCE)
+
+
+def test_an_adapter_over_the_head_is_refused(llama: Path, adapters: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    head = shutil.copytree(adapters["x"], tmp_path / "head")
+    weights = load_file(head / "adapter_model.safetensors")
+    weights["base_model.model.lm_head.lora_A.weight"] = torch.zeros(2, 32)
+    weights["base_model.model.lm_head.lora_B.weight"] = torch.zeros(64, 2)
+    save_file(weights, head / "adapter_model.safetensors")
+    with pytest.raises(BankError, match="changes the vocabulary head"):
+        ModelBank.load(str(llama), {"x": head})
 
 
 def test_another_tokenizer_is_refused(llama: Path, tmp_path: Path) -> None:

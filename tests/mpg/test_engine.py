@@ -1,4 +1,4 @@
-"""The engine's machinery on a tiny random Llama: batch invariance, ends of texts, bad requests."""
+"""The engine's machinery on a tiny random Llama: the slow reference, batch invariance, ends of texts, bad requests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
 from mpg.logspace import draw, truncate
+from mpg.settings import DECODERS, DRAFTERS, EXACT_DECODERS
+from mpg.slow import decode_slowly
 from tests.fakes import tabular_bank
 
 
@@ -21,41 +23,96 @@ def requests(n: int = 11) -> list[Request]:
     return [Request(list(range(3, 4 + i % 5)), {"x": i % 3 / 2, "y": 1 - i % 3 / 2}, seed=100 + i) for i in range(n)]
 
 
-@pytest.mark.parametrize("name", ["reference", "scr", "scr-exact"])
-@pytest.mark.parametrize("aggregate", ["sum", "product"])
-def test_a_text_does_not_depend_on_batch_size_or_order(bank: ModelBank, name: str, aggregate: str) -> None:
+def one_hot(i: int) -> dict[str, float]:
+    return {"x": 1.0} if i % 2 else {"y": 1.0}
+
+
+def for_decoder(name: str, n: int = 11) -> list[Request]:
+    if name != "single":
+        return requests(n)
+    return [Request(r.prompt_ids, one_hot(i), r.seed) for i, r in enumerate(requests(n))]
+
+
+@pytest.mark.parametrize("name", EXACT_DECODERS)
+@pytest.mark.parametrize(
+    "changes", [{}, {"aggregate": "product", "strength": {"x": 0.5, "y": 2.0}, "top_k": 20}], ids=str
+)
+def test_the_batched_engine_equals_the_slow_decoder(bank: ModelBank, name: str, changes: dict) -> None:
+    """Token for token in float32: at any batch size, order of arrival and number of drafts a round."""
     settings = DecoderSettings(
-        name=name, aggregate=aggregate, horizon=5, chunk_len=4, max_new_tokens=21, top_p=0.9, temperature=0.9
+        name=name, **({"horizon": 5, "chunk_len": 4, "max_new_tokens": 13, "top_p": 0.9, "temperature": 0.9} | changes)
     )
-    wanted = list(decode(bank, requests(), settings, batch_size=1))
+    asked = for_decoder(name)
+    wanted = [decode_slowly(bank, request, settings) for request in asked]
+    assert any(len(tokens) > 9 for tokens in wanted)
+    for batch_size, draft_len in ((1, None), (3, 4), (4, 2), (32, 3), (32, 1)):
+        got = decode(bank, asked, settings, batch_size=batch_size, draft_len=draft_len)
+        assert [c.token_ids for c in got] == wanted, (batch_size, draft_len)
+    backwards = list(decode(bank, asked[::-1], settings, batch_size=4))
+    assert [c.token_ids for c in backwards[::-1]] == wanted
+
+
+def test_the_slow_decoder_refuses_what_it_is_no_reference_for(bank: ModelBank) -> None:
+    for settings in (DecoderSettings(name="scr"), DecoderSettings(verification="block")):
+        with pytest.raises(ValueError, match="the slow decoder is for exact ones"):
+            decode_slowly(bank, requests(1)[0], settings)
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "block"])
+def test_a_row_does_not_depend_on_batch_size_or_order(bank: ModelBank, name: str) -> None:
+    changes = {"verification": "block"} if name == "block" else {"name": name}
+    settings = DecoderSettings(horizon=5, chunk_len=4, max_new_tokens=21, top_p=0.9, temperature=0.9, **changes)
+    wanted = list(decode(bank, for_decoder(name), settings, batch_size=1))
     for batch_size in (3, 8, 32):
-        got = list(decode(bank, requests(), settings, batch_size=batch_size))
+        got = list(decode(bank, for_decoder(name), settings, batch_size=batch_size))
         assert [c.token_ids for c in got] == [c.token_ids for c in wanted]
         for one, other in zip(wanted, got, strict=True):
             assert one.log_prob_reference == pytest.approx(other.log_prob_reference, abs=1e-3)
             assert one.log_ratios == pytest.approx(other.log_ratios, abs=1e-3)
             assert (one.n_chunks, one.acceptance_rate) == (other.n_chunks, other.acceptance_rate)
-    backwards = list(decode(bank, requests()[::-1], settings, batch_size=4))
+    backwards = list(decode(bank, for_decoder(name)[::-1], settings, batch_size=4))
     assert [c.token_ids for c in backwards[::-1]] == [c.token_ids for c in wanted]
 
 
-@pytest.mark.parametrize("name", ["scr", "scr-exact"])
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_how_much_is_drafted_changes_neither_a_text_nor_its_books(bank: ModelBank, drafter: str) -> None:
+    settings = DecoderSettings(chunk_len=4, max_new_tokens=21, drafter=drafter, top_k=20)
+    wanted = list(decode(bank, requests(), settings, draft_len=1))
+    assert 0 < sum(c.acceptance_rate for c in wanted) < len(wanted)
+    for draft_len in (2, 4):
+        for one, other in zip(wanted, decode(bank, requests(), settings, draft_len=draft_len), strict=True):
+            assert (one.token_ids, one.n_chunks, one.acceptance_rate) == (
+                other.token_ids,
+                other.n_chunks,
+                other.acceptance_rate,
+            )
+    with pytest.raises(ValueError, match=r"draft_len: 5 must be in 1\.\.4"):
+        list(decode(bank, requests(), settings, draft_len=5))
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "block"])
 def test_books_agree_with_a_fresh_pass_over_the_text(bank: ModelBank, name: str) -> None:
     """log_ratios and log_prob_reference, summed token by token in flight, against one plain pass."""
-    settings = DecoderSettings(name=name, chunk_len=5, max_new_tokens=17, temperature=0.8, strength=1.5)
-    for request, completion in zip(requests(4), decode(bank, requests(4), settings), strict=True):
-        ids = torch.tensor([[*request.prompt_ids, *completion.token_ids]])
-        states = bank.session(1, 64).append(slice(0, 1), ids, torch.zeros(1, dtype=torch.long))
+    changes = {"verification": "block"} if name == "block" else {"name": name}
+    settings = DecoderSettings(chunk_len=5, max_new_tokens=17, temperature=0.8, strength=1.5, **changes)
+    asked = for_decoder(name, 4)
+    for request, completion in zip(asked, decode(bank, asked, settings), strict=True):
+        ids = [*request.prompt_ids, *completion.token_ids]
+        session = bank.session(1, 64)
+        session.add_row([0, 1, 2])
+        entries = session.every_lane()
+        states = session.append(entries, torch.tensor([ids] * 3), torch.zeros(3, dtype=torch.long))
         totals = torch.zeros(3)
-        for t in range(len(request.prompt_ids) - 1, ids.shape[1] - 1):
-            log_probs = (states.logits(slice(None), t)[:, 0] / 0.8).log_softmax(-1)
-            totals += log_probs[:, ids[0, t + 1]]
+        for t in range(len(request.prompt_ids) - 1, len(ids) - 1):
+            log_probs = (states.logits(slice(None), t) / 0.8).log_softmax(-1)
+            totals += log_probs[:, ids[t + 1]]
         assert completion.log_prob_reference == pytest.approx(float(totals[0]), abs=1e-3)
-        assert completion.log_ratios["x"] == pytest.approx(float(totals[1] - totals[0]), abs=1e-3)
-        assert completion.log_ratios["y"] == pytest.approx(float(totals[2] - totals[0]), abs=1e-3)
+        wanted = {} if name == "reference" else {"x": float(totals[1] - totals[0]), "y": float(totals[2] - totals[0])}
+        wanted = {attribute: wanted[attribute] for attribute in request.weights if attribute in wanted}
+        assert completion.log_ratios == pytest.approx(wanted, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["reference", "scr", "scr-exact"])
+@pytest.mark.parametrize("name", DECODERS)
 def test_texts_end_at_eos_or_at_the_length_asked_for(name: str) -> None:
     bank = tabular_bank()
     settings = DecoderSettings(name=name, chunk_len=4, max_new_tokens=6)
@@ -87,21 +144,60 @@ def test_rows_are_reported_as_they_end_and_yielded_in_order() -> None:
     assert list(decode(bank, [], settings)) == []
 
 
-def test_a_prompt_runs_once_for_all_its_weights(bank: ModelBank, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_runs_once_a_branch_for_all_its_weights(bank: ModelBank, monkeypatch: pytest.MonkeyPatch) -> None:
     from mpg.engine import Engine
 
-    prefilled: list[tuple[int, ...]] = []
+    prefilled: list[tuple[tuple[int, ...], int, int]] = []
     right = Engine._prefill
 
-    def counting(self, session, prompts, start):
-        prefilled.extend(prompts)
-        return right(self, session, prompts, start)
+    def counting(self, session, rows, lanes):
+        prefilled.extend((tuple(rows.requests[row].prompt_ids), branch, start) for row, branch, start in lanes)
+        return right(self, session, rows, lanes)
 
     monkeypatch.setattr(Engine, "_prefill", counting)
     settings = DecoderSettings(max_new_tokens=6, chunk_len=2)
     many = [Request([5, 6, 7], {"x": i / 15, "y": 1 - i / 15}, seed=i) for i in range(16)]
-    list(decode(bank, [*many, Request([8, 9], {"x": 1.0}, seed=0)], settings, batch_size=4))
-    assert prefilled[0] == (5, 6, 7) and len(prefilled) < 8
+    list(decode(bank, [*many, Request([8, 9], {"x": 1.0}, seed=0)], settings, batch_size=17))
+    assert sorted(prefilled) == [((5, 6, 7), b, 0) for b in (0, 1, 2)] + [((8, 9), b, 0) for b in (0, 1)]
+
+
+def test_what_all_prompts_begin_with_runs_once_a_branch(bank: ModelBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpg.session import BankSession
+
+    fed: list[int] = []
+    right = BankSession.append
+
+    def counting(self, entries, tokens, starts):
+        fed.append(tokens.numel())
+        return right(self, entries, tokens, starts)
+
+    settings = DecoderSettings(name="mod", max_new_tokens=1)
+    prompts = [[7, 8, 9, 10, 11, 12, i, 13] for i in range(20, 26)]
+    asked = [Request(prompt, {"x": 0.5, "y": 0.5}, seed=i) for i, prompt in enumerate(prompts)]
+    with monkeypatch.context() as patch:
+        patch.setattr(BankSession, "append", counting)
+        got = [c.token_ids for c in decode(bank, asked, settings, batch_size=4)]
+    assert got == [decode_slowly(bank, request, settings) for request in asked]
+    # Three branches: the first prompt's seven tokens, then one more a row, then the token each row draws.
+    assert sum(fed) == 3 * (7 + 3 * 1) + 3 * 4 + 3 * 2 * 7 - 3 * 6 + 3 * 2
+
+
+def test_rows_carry_only_the_branches_they_need(bank: ModelBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpg.session import BankSession
+
+    lanes: list[int] = []
+    right = BankSession.append
+
+    def counting(self, entries, tokens, starts):
+        lanes.append(len(entries))
+        return right(self, entries, tokens, starts)
+
+    monkeypatch.setattr(BankSession, "append", counting)
+    settings = DecoderSettings(name="mod", max_new_tokens=4)
+    list(decode(bank, [Request([5], {"x": 1.0}, 0), Request([5], {"x": 0.5, "y": 0.5}, 1)], settings))
+    assert max(lanes) == 5  # two for the first, three for the second
+    (completion,) = decode(bank, [Request([5], {"x": 1.0, "y": 0.0}, 0)], settings)
+    assert set(completion.log_ratios) == {"x", "y"}  # a weight of zero that is named is scored
 
 
 def test_a_caller_is_not_left_in_inference_mode_between_completions() -> None:
@@ -142,6 +238,9 @@ def test_bad_requests_are_named_before_anything_is_decoded(request_: Request, me
         ("top_p", 1.5),
         ("window", 0),
         ("max_tries", 0),
+        ("verification", "row"),
+        ("drafter", "n-gram"),
+        ("n_candidates", 0),
     ],
 )
 def test_bad_settings_name_field_and_value(field: str, value: object) -> None:

@@ -11,7 +11,7 @@ import torch
 from mpg import ModelBank
 from mpg.train import Recipe, train_adapter
 from personas.preferences import PreferencePair, is_held_out, load_mbti_pairs, split
-from tests.fakes import tiny_llama
+from tests.fakes import feed_every_branch, tiny_llama
 
 PAIRS = [
     PreferencePair(f"what {word}?", "yes " * (1 + i % 4), "no " * (1 + i % 3)) for i, word in enumerate("abcdefghijkl")
@@ -48,7 +48,7 @@ def test_training_prefers_the_chosen_side_and_leaves_a_loadable_folder(tmp_path:
     assert not list(tmp_path.glob(".yes*"))  # no scratch folder is left
     bank = ModelBank.load(str(base), {"yes": tmp_path / "yes"})
     ids = torch.tensor([[3, 4, 5]])
-    states = bank.session(1, 8).append(slice(0, 1), ids, torch.zeros(1, dtype=torch.long))
+    states = feed_every_branch(bank, ids)
     logits = states.logits(slice(None), 2)
     assert (logits[0] - logits[1]).abs().max() > 0.01
 

@@ -134,7 +134,7 @@ def test_a_prompt_that_is_too_long_goes_to_the_dead_letters_alone(job_file: Path
     assert len(rows(result.folder)) == 12
 
 
-@pytest.mark.parametrize("decoder", ["reference", "scr"])
+@pytest.mark.parametrize("decoder", ["reference", "scr", "routing", "soup", "pad", "best-of-n", "sequence-rejection"])
 def test_the_other_decoders_run_too(job_file: Path, decoder: str) -> None:
     result = run_job(load_job(job_file, [f"decoder.name={decoder}"]))
     written = rows(result.folder)
@@ -144,9 +144,9 @@ def test_the_other_decoders_run_too(job_file: Path, decoder: str) -> None:
         assert {row["persona"] for row in written} == {"reference"}
         assert all(row["exact"] and row["acceptance_rate"] is None for row in written)
     else:
-        scr = [row for row in written if row["decoder"] == "scr"]
-        assert len(scr) == 9
-        assert not any(row["exact"] for row in scr)
+        steered = [row for row in written if row["decoder"] == decoder]
+        assert len(steered) == 9
+        assert {row["exact"] for row in steered} == {decoder not in ("scr", "best-of-n", "sequence-rejection")}
 
 
 def test_a_job_file_error_is_one_line_and_status_2(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

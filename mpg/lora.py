@@ -1,0 +1,242 @@
+"""LoRA adapters over shared weights: every lane of a pass has its own mix of adapters.
+
+The big base matmul runs once over all lanes. Beside it run two small ones, through the low ranks of all
+adapters side by side; a lane's *mix* (one coefficient per adapter) decides which of them count. All zeros
+is the bare model, one-hot an adapter, anything else a weighted sum of deltas (a "soup").
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Batch size that packed weights are laid out for: a hint, any other gives the same numbers.
+_PACK_HINT = 32
+
+
+class BankError(ValueError):
+    """A model or adapter that can't take part; the message names it and the remedy."""
+
+
+@dataclass
+class Mix:
+    """The running pass's coefficients, shared by all layers of a model; ``None``: the bare model."""
+
+    coefficients: Tensor | None = None  # [lanes, 1, sum of ranks]
+
+    def set(self, coefficients: Tensor | None) -> None:
+        self.coefficients = coefficients
+        self._repeated: dict[int, Tensor] = {}
+
+    def repeated(self, times: int) -> Tensor:
+        """For as many layers side by side, ``[lanes, 1, times * sum of ranks]``."""
+        assert self.coefficients is not None
+        if times not in self._repeated:
+            self._repeated[times] = self.coefficients.repeat(1, 1, times)
+        return self._repeated[times]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One adapter: module name -> A ``[rank, in]`` and B ``[out, rank]``, B scaled by alpha / r."""
+
+    factors: dict[str, tuple[Tensor, Tensor]]
+
+    @property
+    def rank(self) -> int:
+        return max(a.shape[0] for a, _ in self.factors.values())
+
+
+class LaneLinears(nn.Module):
+    """Linear layers over one input, with low-rank deltas: ``y = W x + B (mix * A x)``.
+
+    The layers' W and all adapters' A are one matrix, and so are their B: two products in place of two a
+    layer and adapter. A model calls its layers one by one; the first call with an input computes all.
+
+    Args:
+        layers: name -> layer, all of the same input; their weights are taken over.
+        loras: one an adapter; one that leaves a layer alone has zeros there.
+        mix: the running pass's.
+    """
+
+    def __init__(self, layers: dict[str, nn.Linear], loras: Sequence[Lora], mix: Mix) -> None:
+        super().__init__()
+        self._mix = mix
+        self._sizes = [layer.out_features for layer in layers.values()]
+        self._out_features = sum(self._sizes)
+        weight = torch.cat([layer.weight.detach() for layer in layers.values()])
+        biases = [layer.bias for layer in layers.values()]
+        bias = None
+        if any(b is not None for b in biases):
+            zeros = [weight.new_zeros(size) for size in self._sizes]
+            bias = torch.cat([z if b is None else b.detach() for b, z in zip(biases, zeros, strict=True)])
+        self._up: MatMul | None = None
+        adapted = [name for name in layers if any(name in lora.factors for lora in loras)]
+        self._n_adapted = len(adapted)
+        if adapted:
+            down, up = self._stack(layers, adapted, loras, weight)
+            weight = torch.cat([weight, down])
+            bias = bias if bias is None else torch.cat([bias, bias.new_zeros(len(down))])
+            self._up = MatMul(up)
+        self._stacked = MatMul(weight, bias)
+        self._input: Tensor | None = None
+        self._outputs: tuple[Tensor, ...] = ()
+
+    def _stack(
+        self, layers: dict[str, nn.Linear], adapted: Sequence[str], loras: Sequence[Lora], like: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """All A, ``[adapted layers * ranks, in]``, and all B as blocks of ``[out, adapted layers * ranks]``."""
+        width = sum(lora.rank for lora in loras)
+        down = like.new_zeros(len(adapted) * width, like.shape[1])
+        up = like.new_zeros(self._out_features, len(adapted) * width)
+        first_out = dict(zip(layers, itertools.accumulate([0, *self._sizes]), strict=False))
+        for i, name in enumerate(adapted):
+            column = i * width
+            for lora in loras:
+                if name in lora.factors:
+                    a, b = lora.factors[name]
+                    down[column : column + len(a)] = a.to(down)
+                    up[first_out[name] : first_out[name] + len(b), column : column + len(a)] = b.to(up)
+                column += lora.rank
+        return down, up
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Of every layer, for an input ``[..., in]``."""
+        if self._input is not x:
+            y = self._stacked(x)
+            if self._up is not None:
+                y, low = y[..., : self._out_features], y[..., self._out_features :]
+                if self._mix.coefficients is not None:
+                    y = self._up(low * self._mix.repeated(self._n_adapted), add_to=y)
+            self._input, self._outputs = x, y.split(self._sizes, dim=-1)
+        return self._outputs
+
+    def forget(self) -> None:
+        """Let the last input go, once its last layer has been asked for."""
+        self._input, self._outputs = None, ()
+
+
+class LaneLinear(nn.Module):
+    """One layer of a group, standing where the model's own stood."""
+
+    def __init__(self, group: LaneLinears, place: int, *, last: bool) -> None:
+        super().__init__()
+        self._group, self._place, self._last = group, place, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._group.outputs(x)[self._place]
+        if self._last:
+            self._group.forget()
+        return y
+
+
+class MatMul:
+    """``x W^T + bias``; on a CPU with bfloat16 instructions with the weight laid out for them, once.
+
+    Otherwise every call would lay it out again: half the time of a pass over a few rows.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._bias = bias
+        self._packed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_HINT) if self._packed else weight
+
+    def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """``x [..., in]`` -> ``[..., out]``, plus ``add_to`` where given."""
+        if not self._packed:
+            y = F.linear(x, self._weight, self._bias)
+            return y if add_to is None else y.add_(add_to)
+        linear = torch.ops.mkldnn._linear_pointwise
+        if add_to is None:
+            return linear(x, self._weight, self._bias, "none", [], "")
+        return linear.binary(x, add_to, self._weight, self._bias, "add")
+
+
+def _can_pack() -> bool:
+    ops = torch.ops.mkldnn
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(ops, "_linear_pointwise")
+        and hasattr(ops, "_reorder_linear_weight")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def read_lora(folder: Path) -> Lora:
+    """Read a PEFT LoRA folder (safetensors only).
+
+    Raises:
+        BankError: a file that is missing, or an adapter that is not plain LoRA.
+    """
+    from safetensors.torch import load_file
+
+    config_file, weights_file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            raise BankError(f"adapter {folder}: no {file.name} there; give a PEFT LoRA folder saved as safetensors")
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    unsupported = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
+    if config.get("peft_type") != "LORA" or unsupported or config.get("bias", "none") != "none":
+        raise BankError(
+            f"adapter {folder}: only plain LoRA is supported "
+            f"(peft_type={config.get('peft_type')}, also set: {', '.join(unsupported) or 'nothing'})"
+        )
+    rank = config["r"]
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(weights_file).items():
+        name = key.removeprefix("base_model.model.")
+        for half in ("lora_A", "lora_B"):
+            if name.endswith(f".{half}.weight"):
+                halves.setdefault(name.removesuffix(f".{half}.weight"), {})[half] = value
+                break
+        else:
+            raise BankError(f"adapter {folder}: weight {key!r} is not a LoRA factor of a linear layer")
+    return Lora({name: (pair["lora_A"].float(), pair["lora_B"].float() * scale) for name, pair in halves.items()})
+
+
+def check_adapters(model: nn.Module, adapters: Sequence[Path]) -> None:
+    """Raise BankError where an adapter is not plain LoRA over this model; weights may be on ``meta``."""
+    for folder in adapters:
+        _check_fit(model, read_lora(folder), str(folder))
+
+
+def _check_fit(model: nn.Module, lora: Lora, label: str) -> None:
+    modules = dict(model.named_modules())
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    for name, (a, b) in lora.factors.items():
+        base = modules.get(name)
+        if base is not None and base is head:
+            raise BankError(f"adapter {label}: it changes the vocabulary head {name!r}, which all branches share")
+        if not isinstance(base, nn.Linear) or (base.in_features, base.out_features) != (a.shape[1], b.shape[0]):
+            raise BankError(
+                f"adapter {label}: it was trained for another base model "
+                f"(layer {name!r} of shape {b.shape[0]}x{a.shape[1]} is not in this one); use its own base"
+            )
+
+
+# Layers that models of the Llama family call on one input, in the order of the calls.
+_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+def wrap(model: nn.Module, loras: Sequence[Lora], labels: Sequence[str], mix: Mix) -> None:
+    """Replace a model's linear layers, in place, by lane-aware ones; the vocabulary head is left alone."""
+    for lora, label in zip(loras, labels, strict=True):
+        _check_fit(model, lora, label)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    while linears:
+        parent, _, child = next(iter(linears)).rpartition(".")
+        siblings = next((names for names in _SIBLINGS if child in names), (child,))
+        names = [name for name in (f"{parent}.{s}" if parent else s for s in siblings) if name in linears]
+        group = LaneLinears({name: linears.pop(name) for name in names}, loras, mix)
+        owner = model.get_submodule(parent)
+        for place, name in enumerate(names):
+            setattr(owner, name.rpartition(".")[2], LaneLinear(group, place, last=name == names[-1]))

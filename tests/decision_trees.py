@@ -1,0 +1,131 @@
+"""Enumerates the decision tree of the real engine: every path of its random choices, with its probability.
+
+The engine turns uniforms into choices in two functions only: ``draw`` (a token from a law) and ``passes``
+(an event of some probability). Here each uniform carries which path, position and choice it stands for;
+both functions are replaced by ones that make that choice and write down its probability. All paths run as
+rows of one batch, through the engine's own batching, caches, chunks and rollbacks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import mpg.chunks
+import mpg.joint
+import mpg.lagging
+import mpg.mixture
+import mpg.round
+import mpg.rows
+import mpg.verify
+from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.settings import drafter_of
+
+# A uniform is n / 2**46 with n = 1 + ((path * _PLACES + place) * _CHOICES + choice); 0 is no place.
+_PLACES, _CHOICES, _SCALE = 64, 8, 2.0**46
+
+
+class _Tree:
+    """Paths and, for each, the probability of the latest choice made at each place."""
+
+    def __init__(self, paths: Sequence[Sequence[int]]) -> None:
+        self.paths = np.array(paths)  # [paths, places]
+        self.probability = np.full(self.paths.shape, np.nan)
+
+    def uniforms(self, path: int, first: int, count: int) -> np.ndarray:
+        places = np.arange(first, first + count)
+        chosen = np.array([self.paths[path, p] if p < self.paths.shape[1] else 0 for p in places])
+        return (1 + (path * _PLACES + places) * _CHOICES + chosen) / _SCALE
+
+    def _decode(self, uniforms: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        number = np.rint(uniforms.numpy() * _SCALE).astype(np.int64) - 1
+        return number // _CHOICES // _PLACES, number // _CHOICES % _PLACES, number % _CHOICES
+
+    def _note(self, path: np.ndarray, place: np.ndarray, probability: np.ndarray) -> None:
+        inside = (path >= 0) & (place < self.paths.shape[1])
+        self.probability[path[inside], place[inside]] = probability[inside]
+
+    def draw(self, probs: Tensor, uniforms: Tensor) -> Tensor:
+        path, place, choice = self._decode(uniforms)
+        token = torch.from_numpy(np.minimum(choice, probs.shape[1] - 1))
+        self._note(path, place, (probs.gather(1, token[:, None])[:, 0] / probs.sum(-1)).numpy())
+        return token
+
+    def passes(self, probability: Tensor, uniforms: Tensor) -> Tensor:
+        path, place, choice = self._decode(uniforms)
+        p = probability.nan_to_num(0.0).clamp(0.0, 1.0).numpy()
+        self._note(path, place, np.where(choice == 0, p, 1 - p))
+        return torch.from_numpy(choice == 0)
+
+
+def tree_law(
+    bank: ModelBank,
+    prompt: Sequence[int],
+    weights: Mapping[str, float],
+    settings: DecoderSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    draft_len: int | None = None,
+    n_attributes: int = 2,
+) -> dict[tuple[int, ...], float]:
+    """Law of the engine's responses by enumeration of its choices, for decoders with uniforms by position.
+
+    Places are position * 4 + column (draft, test, replacement, route), as in :mod:`mpg.rows`.
+    """
+    vocab, length = bank.vocab_size, settings.max_new_tokens
+    drafted = settings.name == "scr-exact"
+    routed = settings.name == "routing" or (drafted and drafter_of(settings) == "mixture")
+    draft, route = range(vocab), range(n_attributes if routed else 1)
+    at_position = [(x, 0, 0, i) for x in draft for i in route]
+    if drafted:  # rejected, and replaced
+        at_position += [(x, 1, y, i) for x in draft for y in range(vocab) for i in route]
+    tree = _Tree([sum(path, ()) for path in itertools.product(at_position, repeat=length)])
+
+    class Scripted:
+        def __init__(self, seed: int, *, stream: int = 0) -> None:
+            self.path, self.taken = seed, stream * _PLACES // 2
+
+        def take(self, count: int) -> np.ndarray:
+            self.taken += count
+            return tree.uniforms(self.path, self.taken - count, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mpg.rows, "RowStream", Scripted)
+        for module in (mpg.chunks, mpg.joint, mpg.lagging, mpg.mixture, mpg.round, mpg.verify):
+            patch.setattr(module, "draw", tree.draw)
+        patch.setattr(mpg.verify, "passes", tree.passes)
+        requests = [Request(prompt, weights, seed=path) for path in range(len(tree.paths))]
+        kept = [c.token_ids for c in decode(bank, requests, settings, batch_size=len(requests), draft_len=draft_len)]
+    law: dict[tuple[int, ...], float] = defaultdict(float)
+    for path, response in enumerate(kept):
+        law[response] += _probability(tree, path, len(response), settings)
+    return {response: p for response, p in law.items() if p > 0}
+
+
+def _probability(tree: _Tree, path: int, length: int, settings: DecoderSettings) -> float:
+    """Of a path; 0 for one that differs from another only in choices that were never made."""
+    chosen, noted = tree.paths[path].reshape(-1, 4), tree.probability[path].reshape(-1, 4)
+    drafted = settings.name == "scr-exact"
+    mixed = drafted and drafter_of(settings) == "mixture"
+    # Drafts that follow the target itself are accepted without a test.
+    tested = drafted and not (mixed and not settings.truncates and settings.strength == 1.0)
+    total, rejected = 1.0, False
+    for position in range(len(chosen)):
+        inside = position < length
+        begins = position == 0 or (settings.horizon is not None and position % settings.horizon == 0)
+        made = [inside, inside and tested, inside and tested and chosen[position, 1] == 1, False]
+        made[3] = inside and (mixed or settings.name == "routing") and (begins or (mixed and rejected))
+        rejected = chosen[position, 1] == 1
+        for column in range(4):
+            if made[column]:
+                p = noted[position, column]
+                total *= 0.0 if np.isnan(p) else p
+            elif chosen[position, column]:
+                return 0.0
+    return total
