@@ -81,6 +81,7 @@ class Bench:
             f"{shipped[i % 4][0]}{i}": shipped[i % 4][1] for i in range(options.adapters)
         }
         self.bank = ModelBank.load(SMOLLM2, self.adapters, dtype=dtype, device=device)
+        self.bank.eos_ids = frozenset()  # all rows run to the full length, as in `generate` below
         self.tokenizer = self.bank.tokenizer
         self.tokenizer.padding_side = "left"
         self.plain = AutoModelForCausalLM.from_pretrained(resolve(SMOLLM2), dtype=dtype).to(device).eval()

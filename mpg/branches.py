@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mpg.attention import use_lane_attention
+from mpg.attention import keys_across, use_lane_attention
 from mpg.cache import LaneCache
 from mpg.lora import BankError, MatMul, Mix, read_lora, wrap
 
@@ -182,7 +182,9 @@ class TransformersSession:
 
     def __init__(self, backbone: TransformersBackbone, lanes: int, capacity: int) -> None:
         self._backbone = backbone
-        self._cache = LaneCache(lanes=lanes, capacity=capacity)
+        self._cache = LaneCache(
+            lanes=lanes, capacity=capacity, dtype=backbone.model.dtype, keys_across=keys_across(backbone.device)
+        )
 
     def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
         return self._backbone.forward(self._cache, lanes, mixes, tokens, starts)

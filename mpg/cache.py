@@ -16,23 +16,34 @@ from torch import Tensor
 
 # More contiguous runs than this are gathered into one copy: a kernel call a run would cost more.
 _MAX_RUNS = 2
+# Positions that a copy gathered for drafting has room for beyond those in use: drafting goes on in it.
+_DRAFTS_AHEAD = 16
 
 
 class LaneCache:
     """Keys and values of every lane; speaks the ``update`` protocol of transformers' caches.
 
     Tensors are ``[lanes, kv_heads, capacity, head_dim]`` per layer, allocated on first use (their shape
-    is the model's own). A pass over one or two contiguous runs of lanes attends to views of them.
+    is the model's own). A pass over one or two contiguous runs of lanes attends to views of them, any
+    other to a copy, which is kept while the same lanes are fed token by token.
+
+    Args:
+        lanes, capacity: how many, of how many positions.
+        dtype: of the model.
+        keys_across: whether the last two axes of keys are exchanged.
     """
 
     # transformers asks these of a cache that is passed through `past_key_values`.
     is_compileable = False
 
-    def __init__(self, *, lanes: int, capacity: int) -> None:
-        self.lanes, self.capacity = lanes, capacity
-        self._keys: list[Tensor] = []
+    def __init__(self, *, lanes: int, capacity: int, dtype: torch.dtype, keys_across: bool) -> None:
+        self.lanes, self.capacity, self._dtype, self._keys_across = lanes, capacity, dtype, keys_across
+        self._keys: list[Tensor] = []  # as values, whatever their order in memory
         self._values: list[Tensor] = []
         self._runs: list[slice] | None = None
+        self._gathered: list[tuple[Tensor, Tensor]] = []  # per layer, of `_gathered_lanes`
+        self._gathered_lanes: tuple[int, ...] = ()
+        self._room = 0
         self._lane_index = self._positions = torch.empty(0, dtype=torch.long)
         self._width = 0
 
@@ -45,34 +56,76 @@ class LaneCache:
             n_tokens: new tokens a lane.
 
         Returns:
-            ``[lanes, 1, n_tokens, width]`` bool: a token sees its own position and all before it.
+            what is added to attention scores, ``[lanes, 1, n_tokens, width]``: 0 where a token sees (its
+            own position and all before it), else -inf.
         """
         positions = starts[:, None] + torch.arange(n_tokens, device=starts.device)  # [lanes, tokens]
         self._width = int(positions.max()) + 1
         if self._width > self.capacity:
             raise ValueError(f"cache of {self.capacity} positions is too short for {self._width}")
         self._runs = _runs(lanes)
+        if n_tokens > 1 or self._runs or tuple(lanes) != self._gathered_lanes or self._width > self._room:
+            self._forget()
+            if n_tokens == 1 and not self._runs:
+                self._gathered_lanes = tuple(lanes)
+            self._room = min(self.capacity, self._width + _DRAFTS_AHEAD) if self._gathered_lanes else self._width
         self._lane_index = torch.tensor(lanes, device=starts.device)[:, None]
         self._positions = positions
-        seen = torch.arange(self._width, device=starts.device)
-        return (seen <= positions[:, :, None])[:, None]
+        hidden = torch.arange(self._width, device=starts.device) > positions[:, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self._dtype, device=starts.device)
+        return mask.masked_fill_(hidden, -torch.inf)[:, None]
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Write ``[lanes, heads, tokens, dim]``; per run, all that it may attend to."""
         if layer_idx >= len(self._keys):
-            shape = (self.lanes, keys.shape[1], self.capacity, keys.shape[3])
-            self._keys.append(keys.new_zeros(shape))
-            self._values.append(values.new_zeros(shape[:-1] + values.shape[3:]))
-        return self._write(self._keys[layer_idx], keys), self._write(self._values[layer_idx], values)
+            self._keys.append(self._new(keys, across=self._keys_across))
+            self._values.append(self._new(values, across=False))
+        key_store, value_store = self._keys[layer_idx], self._values[layer_idx]
+        self._write(key_store, value_store, self._lane_index, keys, values)
+        if self._runs:
+            seen = [self._view(key_store[run], value_store[run]) for run in self._runs]
+        else:
+            seen = [self._gather(key_store, value_store, keys, values, layer_idx)]
+        return [k for k, _ in seen], [v for _, v in seen]
 
-    def _write(self, store: Tensor, new: Tensor) -> list[Tensor]:
-        store[self._lane_index, :, self._positions] = new.transpose(1, 2)
-        if self._runs is None:
-            return [store[self._lane_index[:, 0], :, : self._width]]
-        return [store[run, :, : self._width] for run in self._runs]  # each [lanes, heads, width, dim]
+    def _write(self, key_store: Tensor, value_store: Tensor, lanes: Tensor, keys: Tensor, values: Tensor) -> None:
+        key_store[lanes, :, self._positions] = keys.transpose(1, 2)
+        value_store[lanes, :, self._positions] = values.transpose(1, 2)
+
+    def _view(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What a pass attends to, as it lies in memory."""
+        keys, values = keys[:, :, : self._width], values[:, :, : self._width]
+        return keys.transpose(2, 3) if self._keys_across else keys, values
+
+    def _gather(
+        self, key_store: Tensor, value_store: Tensor, keys: Tensor, values: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        lanes = self._lane_index[:, 0]
+        if layer < len(self._gathered):
+            copies = self._gathered[layer]
+            self._write(*copies, torch.arange(len(lanes), device=lanes.device)[:, None], keys, values)
+        else:
+            key_store = key_store[:, :, : self._room]
+            # Gathered as it lies in memory: a copy keeps the order of the axes.
+            across = self._keys_across
+            picked = key_store.transpose(2, 3)[lanes].transpose(2, 3) if across else key_store[lanes]
+            copies = picked, value_store[:, :, : self._room][lanes]
+            if self._gathered_lanes:
+                self._gathered.append(copies)
+        return self._view(*copies)
+
+    def _forget(self) -> None:
+        self._gathered, self._gathered_lanes = [], ()
+
+    def _new(self, like: Tensor, *, across: bool) -> Tensor:
+        heads, dim = like.shape[1], like.shape[3]
+        if across:
+            return like.new_zeros(self.lanes, heads, dim, self.capacity).transpose(2, 3)
+        return like.new_zeros(self.lanes, heads, self.capacity, dim)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of one lane over another's."""
+        self._forget()
         for store in (*self._keys, *self._values):
             store[target, :, :length] = store[source, :, :length]
 

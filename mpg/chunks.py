@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mpg.logspace import draw, log_policy
+from mpg.logspace import draw
 from mpg.round import Round
 from mpg.rows import DRAFT, REPLACEMENT, TEST, Rows
 from mpg.session import BankSession, States
@@ -68,7 +68,8 @@ class ChunkRound(Round):
         for j in range(uniforms.shape[1]):
             fed.append(token)
             states = session.append(entries, token[:, None], starts + j)
-            log_policies = log_policy(states.logits(slice(None), 0), self.settings.temperature)  # [rows, vocab]
+            logits = states.logits(slice(None), 0)
+            log_policies = self.workspace.log_policy(logits, self.settings.temperature)  # [rows, vocab]
             law = log_policies.exp()
             law = self.cut(law) if self.truncated_drafts else law
             token = draw(law, uniforms[:, j])

@@ -19,6 +19,30 @@ def log_policy(logits: Tensor, temperature: float) -> Tensor:
     return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
 
 
+class Workspace:
+    """Log-policies in one place of memory: what a call returns lasts until the next call.
+
+    For the lines of a large vocabulary the system hands out fresh pages each time, which costs more than
+    the numbers do.
+    """
+
+    def __init__(self) -> None:
+        self._scaled = self._out = torch.empty(0, 0)
+
+    def log_policy(self, logits: Tensor, temperature: float) -> Tensor:
+        """See :func:`log_policy`; ``[rows, vocab]``."""
+        dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
+        shape, wanted = self._out.shape, (dtype, logits.device, logits.shape[1])
+        if (self._out.dtype, self._out.device, shape[1]) != wanted or shape[0] < len(logits):
+            self._scaled = torch.empty(logits.shape, dtype=dtype, device=logits.device)
+            self._out = torch.empty_like(self._scaled)
+        scaled, out = self._scaled[: len(logits)], self._out[: len(logits)]
+        scaled.copy_(logits)
+        if temperature != 1.0:
+            scaled.div_(temperature)
+        return torch.log_softmax(scaled, -1, out=out)
+
+
 def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
     """Top-k, then top-p (nucleus, Holtzman et al. 2020), renormalised.
 
@@ -69,13 +93,13 @@ def _cutoff_among(values: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Inverse-CDF draw: token of each row at its uniform in [0, 1); ``[rows]`` int64.
 
-    First among blocks of tokens, then within one; the sums run in float64, since over a vocabulary of
-    50,000 a float32 sum loses tokens in the tail. ``probs`` need not be normalised; a token of
+    First among blocks of tokens, then within one; sums of more than a block's run in float64, since over a
+    vocabulary of 50,000 a float32 sum loses tokens in the tail. ``probs`` need not be normalised; a token of
     probability 0 is never drawn.
     """
     rows, vocab = probs.shape
     blocks = F.pad(probs, (0, -vocab % _DRAW_BLOCK)).view(rows, -1, _DRAW_BLOCK)
-    edges = blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # [rows, blocks]
+    edges = blocks.sum(-1).double().cumsum(-1)  # [rows, blocks]
     points = uniforms.to(edges)[:, None] * edges[:, -1:]
     block = _first_above(edges, points)  # [rows, 1]
     before = torch.where(block > 0, edges.gather(1, (block - 1).clamp_min(0)), 0.0)

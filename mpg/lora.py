@@ -1,8 +1,8 @@
 """LoRA adapters over shared weights: every lane of a pass has its own mix of adapters.
 
-The big base matmul runs once over all lanes. Beside it run two small ones, through the low ranks of all
-adapters side by side; a lane's *mix* (one coefficient per adapter) decides which of them count. All zeros
-is the bare model, one-hot an adapter, anything else a weighted sum of deltas (a "soup").
+The big base matmul runs once over all lanes, and with it the low ranks of all adapters side by side; a
+lane's *mix* (one coefficient per adapter) decides which of them count. All zeros is the bare model,
+one-hot an adapter, anything else a weighted sum of deltas (a "soup").
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class Lora:
 
 
 class LaneLinears(nn.Module):
-    """Linear layers over one input, with low-rank deltas: ``y = W x + B (mix * A x)``.
+    """Linear layers over one input, with low-rank deltas: ``y = [W | B] [x; mix * A x]``.
 
-    The layers' W and all adapters' A are one matrix, and so are their B: two products in place of two a
-    layer and adapter. A model calls its layers one by one; the first call with an input computes all.
+    The layers' W side by side with all adapters' B are one matrix, and so are their A: two products in
+    place of two a layer and adapter, and the large output is written once. A model calls its layers one
+    by one; the first call with an input computes all.
 
     Args:
         layers: name -> layer, all of the same input; their weights are taken over.
@@ -70,22 +71,20 @@ class LaneLinears(nn.Module):
         super().__init__()
         self._mix = mix
         self._sizes = [layer.out_features for layer in layers.values()]
-        self._out_features = sum(self._sizes)
         weight = torch.cat([layer.weight.detach() for layer in layers.values()])
         biases = [layer.bias for layer in layers.values()]
         bias = None
         if any(b is not None for b in biases):
             zeros = [weight.new_zeros(size) for size in self._sizes]
             bias = torch.cat([z if b is None else b.detach() for b, z in zip(biases, zeros, strict=True)])
-        self._up: MatMul | None = None
+        self._down: MatMul | None = None
         adapted = [name for name in layers if any(name in lora.factors for lora in loras)]
-        self._n_adapted = len(adapted)
+        self._n_adapted, self._n_low = len(adapted), 0
         if adapted:
             down, up = self._stack(layers, adapted, loras, weight)
-            weight = torch.cat([weight, down])
-            bias = bias if bias is None else torch.cat([bias, bias.new_zeros(len(down))])
-            self._up = MatMul(up)
-        self._stacked = MatMul(weight, bias)
+            weight = torch.cat([weight, up], dim=1)
+            self._down, self._n_low = MatMul(down), len(down)
+        self._main = MatMul(weight, bias)
         self._input: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
 
@@ -95,7 +94,7 @@ class LaneLinears(nn.Module):
         """All A, ``[adapted layers * ranks, in]``, and all B as blocks of ``[out, adapted layers * ranks]``."""
         width = sum(lora.rank for lora in loras)
         down = like.new_zeros(len(adapted) * width, like.shape[1])
-        up = like.new_zeros(self._out_features, len(adapted) * width)
+        up = like.new_zeros(len(like), len(adapted) * width)
         first_out = dict(zip(layers, itertools.accumulate([0, *self._sizes]), strict=False))
         for i, name in enumerate(adapted):
             column = i * width
@@ -110,12 +109,14 @@ class LaneLinears(nn.Module):
     def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
         """Of every layer, for an input ``[..., in]``."""
         if self._input is not x:
-            y = self._stacked(x)
-            if self._up is not None:
-                y, low = y[..., : self._out_features], y[..., self._out_features :]
-                if self._mix.coefficients is not None:
-                    y = self._up(low * self._mix.repeated(self._n_adapted), add_to=y)
-            self._input, self._outputs = x, y.split(self._sizes, dim=-1)
+            wide = x
+            if self._down is not None:
+                if self._mix.coefficients is None:
+                    wide = F.pad(x, (0, self._n_low))
+                else:
+                    low = self._down(x).mul_(self._mix.repeated(self._n_adapted))
+                    wide = torch.cat([x, low], dim=-1)
+            self._input, self._outputs = x, self._main(wide).split(self._sizes, dim=-1)
         return self._outputs
 
     def forget(self) -> None:
@@ -148,15 +149,11 @@ class MatMul:
         self._packed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_HINT) if self._packed else weight
 
-    def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """``x [..., in]`` -> ``[..., out]``, plus ``add_to`` where given."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """``x [..., in]`` -> ``[..., out]``."""
         if not self._packed:
-            y = F.linear(x, self._weight, self._bias)
-            return y if add_to is None else y.add_(add_to)
-        linear = torch.ops.mkldnn._linear_pointwise
-        if add_to is None:
-            return linear(x, self._weight, self._bias, "none", [], "")
-        return linear.binary(x, add_to, self._weight, self._bias, "add")
+            return F.linear(x, self._weight, self._bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
 
 
 def _can_pack() -> bool:

@@ -91,12 +91,12 @@ class MixtureRound(ChunkRound):
         component, token = rows.component[: len(rows)], torch.zeros_like(rows.every)
         for block in self.blocks(states, rows.every):
             log_policies = self.log_policies(states, block, 0)
+            law = log_policies.new_empty(len(block.rows), log_policies.shape[1])
             for part in block.parts:
                 mine = component[block.rows[part.rows]] == part.attribute
                 if mine.any():
-                    law = log_component(log_policies, part, self.strengths[part.attribute])[mine].exp()
-                    at = block.rows[part.rows[mine]]
-                    token[at] = draw(law, uniforms[at])
+                    law[part.rows[mine]] = log_component(log_policies, part, self.strengths[part.attribute])[mine]
+            token[block.rows] = draw(law.exp_(), uniforms[block.rows])
             drawn = token[block.rows][block.entry_rows]
             log_probs[block.entries] = log_policies.gather(1, drawn[:, None])[:, 0].double()
         return token

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mpg.bank import ModelBank
-from mpg.logspace import draw, log_policy, truncate
+from mpg.logspace import Workspace, draw, truncate
 from mpg.rows import ROUTE, Rows
 from mpg.session import BankSession, Block, Entries, States, block_of
 from mpg.settings import DecoderSettings, Request
@@ -31,6 +31,7 @@ class Round:
         self.strengths = [settings.strength_of(name) for name in bank.attributes]
         # Every component is its preference model itself: q_i = pi_i.
         self.bare = not any(bank.layout.reference) and set(self.strengths) <= {1.0}
+        self.workspace = Workspace()
         self.eos_ids = torch.tensor(sorted(bank.eos_ids), dtype=torch.long, device=bank.device)
 
     def branches(self, request: Request) -> list[int]:
@@ -69,8 +70,8 @@ class Round:
             yield block_of(states.rows, states.branches, rows[first : first + size], self.bank.layout, n_branches)
 
     def log_policies(self, states: States, block: Block, position: int) -> Tensor:
-        """``[lines, vocab]``."""
-        return log_policy(states.logits(block.entries, position), self.settings.temperature)
+        """``[lines, vocab]``, until the next call."""
+        return self.workspace.log_policy(states.logits(block.entries, position), self.settings.temperature)
 
     def target(self, rows: Rows, block: Block, log_policies: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See :func:`mpg.target.token_law`."""
@@ -105,7 +106,7 @@ class Round:
         out = [torch.empty(0, dtype=torch.float64, device=tokens.device)]
         lines = max(1, NUMBERS_AT_ONCE // self.bank.vocab_size)
         for entry, token in zip(places.split(lines), tokens.split(lines), strict=True):
-            log_policies = log_policy(states.logits(entry[:, 0], entry[:, 1]), self.settings.temperature)
+            log_policies = self.workspace.log_policy(states.logits(entry[:, 0], entry[:, 1]), self.settings.temperature)
             out.append(log_policies.gather(1, token[:, None])[:, 0].double())
         return torch.cat(out)
 
