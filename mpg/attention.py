@@ -43,18 +43,23 @@ def lane_attention(
     Returns:
         ``[lanes, tokens, heads, dim]``, and no attention weights.
     """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return attend(query, keys, values, attention_mask, scale), None
+
+
+def attend(query: Tensor, keys: list[Tensor], values: list[Tensor], mask: Tensor, scale: float) -> Tensor:
+    """See :func:`lane_attention`; ``[lanes, tokens, heads, dim]``."""
     lanes, heads, tokens, dim = query.shape
     kv_heads = values[0].shape[1]
-    scale = dim**-0.5 if scaling is None else scaling
     folded = query.reshape(lanes, kv_heads, heads // kv_heads * tokens, dim)
-    attend = _by_products if keys_across(query.device) else _fused
+    kernel = _by_products if keys_across(query.device) else _fused
     outputs, first = [], 0
     for k, v in zip(keys, values, strict=True):
         run = slice(first, first + len(k))
-        outputs.append(attend(folded[run], k, v, attention_mask[run], scale))
+        outputs.append(kernel(folded[run], k, v, mask[run], scale))
         first = run.stop
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return output.reshape(lanes, heads, tokens, dim).transpose(1, 2).contiguous(), None
+    return output.view(lanes, heads, tokens, dim).transpose(1, 2).contiguous()
 
 
 def _by_products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:

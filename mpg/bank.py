@@ -42,9 +42,9 @@ class ModelBank:
     def attributes(self) -> tuple[str, ...]:
         return self.layout.attributes
 
-    def session(self, slots: int, capacity: int) -> BankSession:
-        """Room for ``slots`` rows of up to ``capacity`` tokens in every branch."""
-        return BankSession(self.backbones, self.layout, slots, capacity)
+    def session(self, slots: int, capacity: int, *, soup: bool = False) -> BankSession:
+        """Room for ``slots`` rows of up to ``capacity`` tokens in every branch; with ``soup``, in that one too."""
+        return BankSession(self.backbones, self.layout, slots, capacity, soup=soup)
 
     @property
     def can_mix(self) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mpg.attention import keys_across, use_lane_attention
 from mpg.cache import LaneCache
+from mpg.llama import LLAMA_LIKE, LlamaPass
 from mpg.lora import BankError, MatMul, Mix, read_lora, wrap
 
 
@@ -41,6 +42,10 @@ class BackboneSession(Protocol):
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of lane ``source`` over lane ``target``."""
+        ...
+
+    def close(self) -> None:
+        """Give its memory back to the backbone; nothing else may be called afterwards."""
         ...
 
 
@@ -127,6 +132,9 @@ class FunctionSession:
     def copy(self, source: int, target: int, length: int) -> None:
         self._tokens[target, :length] = self._tokens[source, :length]
 
+    def close(self) -> None:
+        pass
+
 
 # --------------------------------------------------------------------------- transformers models
 
@@ -148,16 +156,28 @@ class TransformersBackbone:
         self.model = model
         self.device = model.device
         self.n_branches = 1 + len(adapters)
+        self._spare: LaneCache | None = None
         self._mix = Mix()
         loras = [read_lora(Path(path)) for path in adapters]
         self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
         wrap(model, loras, [str(path) for path in adapters], self._mix)
         use_lane_attention(model)
+        self.lean = LlamaPass(model) if model.config.model_type in LLAMA_LIKE else None
         head = model.get_output_embeddings()
         self.head = MatMul(head.weight.detach(), head.bias)
 
     def session(self, lanes: int, capacity: int) -> TransformersSession:
-        return TransformersSession(self, lanes, capacity)
+        # A cache that an earlier session gave back: half a gigabyte of fresh pages takes as long as some passes.
+        cache, self._spare = self._spare, None
+        if cache is None or cache.lanes < lanes or cache.capacity < capacity:
+            across = keys_across(self.device)
+            cache = LaneCache(lanes=lanes, capacity=capacity, dtype=self.model.dtype, keys_across=across)
+        return TransformersSession(self, cache)
+
+    def take_back(self, cache: LaneCache) -> None:
+        """Keep a cache for the next session."""
+        cache.forget()
+        self._spare = cache
 
     @torch.inference_mode()
     def forward(self, cache: LaneCache, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
@@ -166,12 +186,11 @@ class TransformersBackbone:
         if mixes.any():
             wide = mixes.repeat_interleave(self._ranks, dim=1)  # [lanes, sum of ranks]
             self._mix.set(wide.to(self.device, self.model.dtype)[:, None])
+        positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
+        if self.lean is not None:
+            return self.lean(tokens, positions, mask, cache)
         output = self.model.base_model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=starts[:, None] + torch.arange(tokens.shape[1], device=starts.device),
-            past_key_values=cache,
-            use_cache=True,
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -180,21 +199,21 @@ class TransformersBackbone:
 class TransformersSession:
     """One preallocated cache over a backbone's lanes."""
 
-    def __init__(self, backbone: TransformersBackbone, lanes: int, capacity: int) -> None:
-        self._backbone = backbone
-        self._cache = LaneCache(
-            lanes=lanes, capacity=capacity, dtype=backbone.model.dtype, keys_across=keys_across(backbone.device)
-        )
+    def __init__(self, backbone: TransformersBackbone, cache: LaneCache) -> None:
+        self._backbone, self.cache = backbone, cache
 
     def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
-        return self._backbone.forward(self._cache, lanes, mixes, tokens, starts)
+        return self._backbone.forward(self.cache, lanes, mixes, tokens, starts)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         return self._backbone.head(hidden)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        self._cache.copy(source, target, length)
+        self.cache.copy(source, target, length)
+
+    def close(self) -> None:
+        self._backbone.take_back(self.cache)
 
 
 def _check_attention(config: Any) -> None:

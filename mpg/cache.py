@@ -65,7 +65,7 @@ class LaneCache:
             raise ValueError(f"cache of {self.capacity} positions is too short for {self._width}")
         self._runs = _runs(lanes)
         if n_tokens > 1 or self._runs or tuple(lanes) != self._gathered_lanes or self._width > self._room:
-            self._forget()
+            self.forget()
             if n_tokens == 1 and not self._runs:
                 self._gathered_lanes = tuple(lanes)
             self._room = min(self.capacity, self._width + _DRAFTS_AHEAD) if self._gathered_lanes else self._width
@@ -114,7 +114,8 @@ class LaneCache:
                 self._gathered.append(copies)
         return self._view(*copies)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Drop the gathered copy."""
         self._gathered, self._gathered_lanes = [], ()
 
     def _new(self, like: Tensor, *, across: bool) -> Tensor:
@@ -125,7 +126,7 @@ class LaneCache:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of one lane over another's."""
-        self._forget()
+        self.forget()
         for store in (*self._keys, *self._values):
             store[target, :, :length] = store[source, :, :length]
 

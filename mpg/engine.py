@@ -123,11 +123,14 @@ class Engine:
         slots = min(self.batch_size, len(requests))
         # A chat template's own words begin every prompt: they run once a branch.
         self._shared = _common_length([request.prompt_ids for request in requests])
-        session = self.bank.session(slots, capacity)
+        session = self.bank.session(slots, capacity, soup=self.settings.name == "soup")
         rows = Rows(self.settings, self.bank.layout, slots=slots, capacity=capacity, device=self.bank.device)
         queue = iter(enumerate(requests))
-        while (ended := self._step(session, rows, queue, slots)) is not None:
-            yield from ended
+        try:
+            while (ended := self._step(session, rows, queue, slots)) is not None:
+                yield from ended
+        finally:
+            session.close()
         self.alarm.check()
 
     @torch.inference_mode()  # here and not around the loop: a suspended generator would leave it on for its caller

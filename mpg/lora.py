@@ -70,12 +70,12 @@ class LaneLinears(nn.Module):
     def __init__(self, layers: dict[str, nn.Linear], loras: Sequence[Lora], mix: Mix) -> None:
         super().__init__()
         self._mix = mix
-        self._sizes = [layer.out_features for layer in layers.values()]
+        self.sizes = [layer.out_features for layer in layers.values()]
         weight = torch.cat([layer.weight.detach() for layer in layers.values()])
         biases = [layer.bias for layer in layers.values()]
         bias = None
         if any(b is not None for b in biases):
-            zeros = [weight.new_zeros(size) for size in self._sizes]
+            zeros = [weight.new_zeros(size) for size in self.sizes]
             bias = torch.cat([z if b is None else b.detach() for b, z in zip(biases, zeros, strict=True)])
         self._down: MatMul | None = None
         adapted = [name for name in layers if any(name in lora.factors for lora in loras)]
@@ -95,7 +95,7 @@ class LaneLinears(nn.Module):
         width = sum(lora.rank for lora in loras)
         down = like.new_zeros(len(adapted) * width, like.shape[1])
         up = like.new_zeros(len(like), len(adapted) * width)
-        first_out = dict(zip(layers, itertools.accumulate([0, *self._sizes]), strict=False))
+        first_out = dict(zip(layers, itertools.accumulate([0, *self.sizes]), strict=False))
         for i, name in enumerate(adapted):
             column = i * width
             for lora in loras:
@@ -106,22 +106,23 @@ class LaneLinears(nn.Module):
                 column += lora.rank
         return down, up
 
-    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Of every layer, for an input ``[..., in]``."""
-        if self._input is not x:
-            wide = x
-            if self._down is not None:
-                if self._mix.coefficients is None:
-                    wide = F.pad(x, (0, self._n_low))
-                else:
-                    low = self._down(x).mul_(self._mix.repeated(self._n_adapted))
-                    wide = torch.cat([x, low], dim=-1)
-            self._input, self._outputs = x, self._main(wide).split(self._sizes, dim=-1)
-        return self._outputs
+    def forward(self, x: Tensor) -> Tensor:
+        """All layers' outputs side by side, ``[..., sum of sizes]``, for an input ``[..., in]``."""
+        if self._down is None:
+            return self._main(x)
+        if self._mix.coefficients is None:
+            return self._main(F.pad(x, (0, self._n_low)))
+        low = self._down(x).mul_(self._mix.repeated(self._n_adapted))
+        return self._main(torch.cat([x, low], dim=-1))
 
-    def forget(self) -> None:
-        """Let the last input go, once its last layer has been asked for."""
-        self._input, self._outputs = None, ()
+    def output(self, x: Tensor, place: int, *, last: bool) -> Tensor:
+        """Of one layer; all are computed at the first call with an input, which is let go after the ``last``."""
+        if self._input is not x:
+            self._input, self._outputs = x, self(x).split(self.sizes, dim=-1)
+        output = self._outputs[place]
+        if last:
+            self._input, self._outputs = None, ()
+        return output
 
 
 class LaneLinear(nn.Module):
@@ -129,13 +130,10 @@ class LaneLinear(nn.Module):
 
     def __init__(self, group: LaneLinears, place: int, *, last: bool) -> None:
         super().__init__()
-        self._group, self._place, self._last = group, place, last
+        self.group, self._place, self._last = group, place, last
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self._group.outputs(x)[self._place]
-        if self._last:
-            self._group.forget()
-        return y
+        return self.group.output(x, self._place, last=self._last)
 
 
 class MatMul:

@@ -21,6 +21,10 @@ from mpg.session import BankSession, States
 from mpg.target import log_component, mixture
 from mpg.verify import settle
 
+# Up to so many lanes, all are fed every token at once: a pass over them takes hardly longer than one over
+# the drafting lanes alone, both being bound by reading the weights.
+_FEW_LANES = 64
+
 
 @dataclass
 class _Drafted:
@@ -28,14 +32,19 @@ class _Drafted:
 
     Attributes:
         tokens: ``[rows, chunk]``.
-        drafting, others: states of the drafting lanes and of all others, position j judging draft j.
-        log_probs: of the drafts under the drafting lanes, ``[lanes, chunk]`` float64.
+        drafting, others: states of the lanes fed while drafting and of the rest, if any; position j
+            judges draft j.
+        log_probs: of the drafts under the lanes fed while drafting, ``[lanes, chunk]`` float64.
     """
 
     tokens: Tensor
     drafting: States
-    others: States
+    others: States | None
     log_probs: Tensor
+
+    @property
+    def states(self) -> States:
+        return self.drafting if self.others is None else self.drafting.joined(self.others)
 
 
 class MixtureRound(ChunkRound):
@@ -48,11 +57,13 @@ class MixtureRound(ChunkRound):
     def step(self, session: BankSession, rows: Rows) -> None:
         self.draw_components(rows)
         ends = self._ends(rows)
-        drafted = self._draft(session, rows, self._length(ends))
+        every = session.every_lane()
+        together = self.draft_len is None and len(every) <= _FEW_LANES
+        drafted = self._draft(session, rows, 1 if together else self._length(ends), together=together)
         if self.bare and not self.settings.truncates:
             self._keep_all(rows, drafted, torch.minimum(ends, self.lengths(rows, drafted.tokens)))
             return
-        alive, states = rows.every, drafted.drafting.joined(drafted.others)
+        alive, states = rows.every, drafted.states
         for j in range(drafted.tokens.shape[1]):
             accepted = self._settle(rows, states, drafted.tokens[:, j], alive, j)
             alive = alive[accepted & ~rows.ended()[alive] & (j + 1 < ends[alive])]
@@ -69,9 +80,10 @@ class MixtureRound(ChunkRound):
         longest = self.draft_len or self.settings.chunk_len
         return min(longest, int(ends.sort(descending=True).values[(len(ends) - 1) // 2]))
 
-    def _draft(self, session: BankSession, rows: Rows, n: int) -> _Drafted:
-        pairs = self.component_lanes(rows)
-        drafting = session.pick(pairs)
+    def _draft(self, session: BankSession, rows: Rows, n: int, *, together: bool) -> _Drafted:
+        """Draft ``n`` tokens a row; ``together``: every lane is fed while drafting, so none is left to score."""
+        pairs, every = self.component_lanes(rows), session.every_lane()
+        drafting = every if together else session.pick(pairs)
         starts, token = rows.n_cached(), rows.last_tokens()
         fed, steps = [], []
         log_probs = torch.empty(len(drafting), n, dtype=torch.float64, device=token.device)
@@ -80,11 +92,14 @@ class MixtureRound(ChunkRound):
             states = session.append(drafting, token[drafting.rows][:, None], (starts + j)[drafting.rows])
             token = self._draw(rows, states, rows.uniforms_at(j, DRAFT), log_probs[:, j])
             steps.append(states)
-        taken, every = set(pairs), session.every_lane()
-        lanes = zip(every.rows.tolist(), every.branches.tolist(), strict=True)
-        others = session.pick([lane for lane in lanes if lane not in taken])
-        scored = session.append(others, torch.stack(fed, dim=1)[others.rows], starts[others.rows])
-        return _Drafted(torch.stack([*fed[1:], token], dim=1), States.in_time(steps), scored, log_probs)
+        tokens, scored = torch.stack([*fed[1:], token], dim=1), None
+        if not together:
+            taken = set(pairs)
+            lanes = zip(every.rows.tolist(), every.branches.tolist(), strict=True)
+            others = session.pick([lane for lane in lanes if lane not in taken])
+            if len(others):
+                scored = session.append(others, torch.stack(fed, dim=1)[others.rows], starts[others.rows])
+        return _Drafted(tokens, States.in_time(steps), scored, log_probs)
 
     def _draw(self, rows: Rows, states: States, uniforms: Tensor, log_probs: Tensor) -> Tensor:
         """A token of each row's component, ``[rows]``; its log-probability under each lane into ``log_probs``."""
@@ -103,14 +118,14 @@ class MixtureRound(ChunkRound):
 
     def _keep_all(self, rows: Rows, drafted: _Drafted, counts: Tensor) -> None:
         """Nothing is truncated: every draft is accepted, up to its chunk's end ``counts [rows]``."""
-        n, others = drafted.tokens.shape[1], drafted.others
-        places = torch.ones(len(others), n, device=counts.device).nonzero()  # (entry, position)
-        tokens = drafted.tokens[others.rows].flatten()
-        scored = self.log_probs_at(others, places, tokens).view(len(others), n)
-        row = torch.cat([drafted.drafting.rows, others.rows])
-        branch = torch.cat([drafted.drafting.branches, others.branches])
+        n, others, log_probs = drafted.tokens.shape[1], drafted.others, drafted.log_probs
+        if others is not None:
+            places = torch.ones(len(others), n, device=counts.device).nonzero()  # (entry, position)
+            scored = self.log_probs_at(others, places, drafted.tokens[others.rows].flatten())
+            log_probs = torch.cat([log_probs, scored.view(len(others), n)])
+        row, branch = drafted.states.rows, drafted.states.branches
         kept = torch.arange(n, device=counts.device) < counts[row, None]  # [lanes, chunk]
-        total = torch.where(kept, torch.cat([drafted.log_probs, scored]), 0.0).sum(1)
+        total = torch.where(kept, log_probs, 0.0).sum(1)
         rows.log_probs[row, branch] += total
         for attribute, policy in enumerate(self.bank.layout.policy):  # q_i = pi_i
             mine = branch == policy

@@ -62,14 +62,13 @@ class BankSession:
     the first backbone's adapters. Branch 0 of row r lies in lane r of the first backbone.
     """
 
-    def __init__(self, backbones: Sequence[Backbone], layout: Layout, slots: int, capacity: int) -> None:
+    def __init__(self, backbones: Sequence[Backbone], layout: Layout, slots: int, capacity: int, *, soup: bool) -> None:
         self.layout, self.device = layout, backbones[0].device
         self.soup = sum(backbone.n_branches for backbone in backbones)
         self._sizes = [backbone.n_branches for backbone in backbones]
         self._home = [k for k, n in enumerate(self._sizes) for _ in range(n)] + [0]  # backbone of each branch
         self._first = [sum(self._sizes[:k]) for k in range(len(self._sizes))]  # first branch of each backbone
-        # One more lane a row than the first backbone has branches: the soup's.
-        counts = [slots * (n + (k == 0)) for k, n in enumerate(self._sizes)]
+        counts = [slots * (n + (soup and k == 0)) for k, n in enumerate(self._sizes)]
         self._sessions: list[BackboneSession] = [
             backbone.session(n, capacity) for backbone, n in zip(backbones, counts, strict=True)
         ]
@@ -78,6 +77,11 @@ class BankSession:
         self._soup_mix: list[Tensor] = []  # per row
         self._cached: dict[object, Entries] = {}
         self._tokens_at_once = _TOKENS_AT_ONCE if self.device.type == "cpu" else _TOKENS_AT_ONCE_ON_GPU
+
+    def close(self) -> None:
+        """Give the memory back to the backbones, for their next session."""
+        for session in self._sessions:
+            session.close()
 
     # ------------------------------------------------------------------ rows come and go
 

@@ -67,7 +67,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
 @torch.inference_mode()
 def _logits(bank: ModelBank, ids: list[int], mix: list[float] | None) -> Tensor:
     """Next-token logits under every branch, or under the soup alone, ``[branches, vocab]``."""
-    session = bank.session(1, len(ids))
+    session = bank.session(1, len(ids), soup=True)
     if mix is None:
         row = session.add_row(range(bank.layout.n_branches))
         entries = session.every_lane()

@@ -115,7 +115,7 @@ def test_a_soup_equals_pefts_own(llama: Path, adapters: dict[str, Path]) -> None
     with torch.no_grad():
         wanted = merged.eval()(ids).logits[0, -1]
     bank = ModelBank.load(str(llama), adapters)
-    session = bank.session(1, 8)
+    session = bank.session(1, 8, soup=True)
     row = session.add_row([session.soup], torch.tensor([0.6, 0.9]))
     states = session.append(session.pick([(row, session.soup)]), ids, torch.zeros(1, dtype=torch.long))
     assert torch.allclose(states.logits(slice(None), 3)[0], wanted, atol=TOLERANCE)
