@@ -12,7 +12,16 @@ from __future__ import annotations
 from personas.attributes import MBTI, REFERENCE, Attribute, Persona, Weights, mbti_type
 from personas.prompts import Message, Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Cell, Grid, row_id, row_seed
-from personas.weights import control, dirichlet, explicit, one_hot, simplex_lattice, simplex_size
+from personas.weights import (
+    at_strengths,
+    control,
+    cover,
+    dirichlet,
+    explicit,
+    one_hot,
+    simplex_lattice,
+    simplex_size,
+)
 
 __all__ = [
     "MBTI",
@@ -25,7 +34,9 @@ __all__ = [
     "Prompt",
     "PromptError",
     "Weights",
+    "at_strengths",
     "control",
+    "cover",
     "dirichlet",
     "explicit",
     "load_prompts_dataset",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # How far from 1 a persona's weights may sum: room for decimals typed by hand, none for a mistake.
 WEIGHT_TOLERANCE = 1e-6
@@ -66,15 +66,27 @@ class Attribute:
 class Persona:
     """A readable name and the weight of each attribute; no weights at all is the control.
 
+    Attributes:
+        strengths: exponent of an attribute's density ratio, for this persona; one that is not named
+            has the decoder's.
+
     Raises:
-        ValueError: a weight is negative or not finite, or they do not sum to 1 within 1e-6.
+        ValueError: a weight is negative or not finite, they do not sum to 1 within 1e-6, or a strength
+            is not above 0 or of an attribute without a weight.
     """
 
     name: str
     weights: Mapping[str, float]
+    strengths: Mapping[str, float] = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", Weights(self.weights))
+        object.__setattr__(self, "strengths", Weights(self.strengths))
+        for name, strength in self.strengths.items():
+            if name not in self.weights:
+                raise ValueError(f"persona {self.name!r}: strength of {name}, which has no weight; remove it")
+            if not (math.isfinite(strength) and strength > 0):
+                raise ValueError(f"persona {self.name!r}: the strength of {name} is {strength!r}; give one above 0")
         if not self.weights:
             return
         for name, weight in self.weights.items():

@@ -9,22 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personas.errors import SourceError, why_unreadable
+
 ROLES = ("system", "user", "assistant")
 # Hex digits of a prompt id made from its messages: 64 bits, a collision in a billion prompts is
 # improbable (n^2 / 2^65 = 0.03), and it is reported as a duplicate id if it happens.
 ID_DIGITS = 16
 
 
-class PromptError(ValueError):
-    """Prompts that can't be used. ``source`` says where they are, ``problem`` what is wrong."""
-
-    def __init__(self, source: str, problem: str) -> None:
-        super().__init__(source, problem)  # both, so that the error pickles
-        self.source = source
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.problem}"
+class PromptError(SourceError):
+    """Prompts that can't be used."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,7 @@ def load_prompts_jsonl(path: str | Path, limit: int | None = None) -> list[Promp
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or "can't be read"
-        raise PromptError(source, reason) from error
+        raise PromptError(source, why_unreadable(error)) from error
     prompts: list[Prompt] = []
     ids: dict[str, int] = {}
     texts: dict[tuple[Message, ...], int] = {}
@@ -150,7 +143,7 @@ def load_prompts_dataset(
         if limit is not None and len(prompts) == limit:
             break
         try:
-            messages = _messages(row[column])
+            messages = chat_messages(row[column])
         except ValueError as error:
             raise PromptError(source, f"split {split!r}, column {column!r}, row {number}: {error}") from error
         prompts.setdefault(messages, Prompt(prompt_id_of(messages), messages))
@@ -179,7 +172,7 @@ def _parse_line(line: bytes) -> Prompt:
         raise ValueError(f"'prompt' is {_kind(row['prompt'])}; give text, or use 'messages'")
     if given == ["messages"] and isinstance(row["messages"], str):
         raise ValueError("'messages' is text; give a list, or use 'prompt'")
-    messages = _messages(row[given[0]])
+    messages = chat_messages(row[given[0]])
     prompt_id = row.get("id")
     if prompt_id is None:
         return Prompt(prompt_id_of(messages), messages)
@@ -188,7 +181,7 @@ def _parse_line(line: bytes) -> Prompt:
     return Prompt(_storable(str(prompt_id), "id"), messages)
 
 
-def _messages(value: object) -> tuple[Message, ...]:
+def chat_messages(value: object) -> tuple[Message, ...]:
     """Chat messages from text or from a list of messages; raises ValueError with what is wrong."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]

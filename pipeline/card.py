@@ -61,8 +61,8 @@ the adapters; it tells poles apart, it does not measure a person.
 
 ## Columns
 
-`row_id` names a row by all that its text depends on. `attributes`, `weights`, `log_ratios` and `adapters` run in
-parallel; all are empty for the control persona `reference`. `log_ratios` and `log_prob_reference` are in nats. Config
-`judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
+`row_id` names a row by all that its text depends on. `attributes`, `weights`, `strengths`, `log_ratios` and `adapters`
+run in parallel; all are empty for the control persona `reference`. `log_ratios` and `log_prob_reference` are in nats.
+Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 """
     (output / "README.md").write_text(text, encoding="utf-8")

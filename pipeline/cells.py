@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -81,9 +81,9 @@ class PlannedCell:
 
 
 def identity(settings: DecoderSettings, dtype: str, attributes: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings that a text depends on, by name; strengths only of the attributes given."""
+    """The settings that a text depends on, by name; strengths one by one, of the attributes given."""
     values = {name: value for name, value in asdict(settings).items() if name in _IDENTITY[settings.name]}
-    if isinstance(values.get("strength"), Mapping):
+    if "strength" in values:
         values["strength"] = {name: settings.strength_of(name) for name in attributes}
     return values | {"dtype": dtype, "sampler": SAMPLER_VERSION}
 
@@ -102,6 +102,9 @@ def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: in
             cell = replace(cell, persona=control_persona())
         active = cell.persona.active
         decoder = settings if active else control
+        if cell.persona.strengths and active:
+            own = {name: cell.persona.strengths.get(name, settings.strength_of(name)) for name in active}
+            decoder = replace(settings, strength=own)
         decoder_identity = identity(decoder, sources.dtype, tuple(active))
         adapters = {name: revisions[name] for name in active}
         identifier = row_id(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from personas import PromptError
+from pipeline import infer
 from pipeline.job import Job, JobError, job_schema, load_job
 
 USAGE_ERROR = 2  # bad input: nothing was started
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "schema":
         print(json.dumps(job_schema(), indent=2))
         return 0
+    if options.command == "infer-weights":
+        return _infer_weights(options)
     try:
         job = load_job(options.job, options.set)
         prompts = job.load_prompts()
@@ -47,6 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{job.n_cells(n_prompts)} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output}")
         return 0
     return _run(options.job, job, beam_arguments)
+
+
+def _infer_weights(options: argparse.Namespace) -> int:
+    from pipeline.quiet import quiet_libraries
+
+    quiet_libraries()
+    try:
+        print(infer.infer_weights(options))
+    except infer.InferError as error:
+        print(f"mpg: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
 
 
 def _run(path: str, job: Job, beam_arguments: Sequence[str]) -> int:
@@ -92,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
+    infer.add_arguments(
+        commands.add_parser(
+            "infer-weights",
+            help="find the weights that explain examples a user liked, and write them as a persona",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+    )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     return parser
 

@@ -9,6 +9,7 @@ relative to the current directory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from personas import weights as grids
 from personas.attributes import MBTI, Attribute, Persona, mbti_type
+from personas.files import load_personas
 from personas.prompts import Prompt, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Grid
 from pipeline.job_checks import problems_in
@@ -23,9 +25,11 @@ from pipeline.job_errors import JobError, Problem, problems_of
 from pipeline.job_fields import (
     AttributeEntry,
     ClassifierJudge,
+    CoverPersonas,
     Decoder,
     DirichletPersonas,
     ExplicitPersonas,
+    FilePersonas,
     Float,
     Frozen,
     Int,
@@ -140,26 +144,44 @@ class Job(Frozen):
                 n = len(self.attributes)
             case SimplexPersonas(steps=steps):
                 n = grids.simplex_size(len(self.attributes), steps)
-            case DirichletPersonas(n=n):
+            case DirichletPersonas(n=n) | CoverPersonas(n=n):
                 pass
+            case FilePersonas():
+                n = len(self._filed_personas)
             case MbtiPersonas():
                 n = 1
-        return n + self.personas.control
+        return n * max(1, len(self.personas.strengths)) + self.personas.control
+
+    @cached_property
+    def _filed_personas(self) -> list[Persona]:
+        """The personas of the job's file. Raises PersonaError, see `personas.files`."""
+        assert isinstance(self.personas, FilePersonas)
+        path = self._folder / Path(self.personas.file).expanduser()
+        return load_personas(path, self.attribute_names, normalize=self.personas.normalize)
 
     def build_personas(self) -> tuple[Persona, ...]:
         """The personas, the control first; each weighs every attribute of the job, zeros included."""
         names = self.attribute_names
         match self.personas:
             case ExplicitPersonas(weights=entries, normalize=normalize):
-                built = [grids.explicit(names, each.weights, name=each.name, normalize=normalize) for each in entries]
+                built = [
+                    grids.explicit(names, each.weights, name=each.name, normalize=normalize, strengths=each.strengths)
+                    for each in entries
+                ]
             case OneHotPersonas():
                 built = grids.one_hot(names)
             case SimplexPersonas(steps=steps):
                 built = grids.simplex_lattice(names, steps)
             case DirichletPersonas(n=n, concentration=concentration, seed=seed):
                 built = grids.dirichlet(names, n, concentration, seed)
+            case CoverPersonas(n=n, method=method, seed=seed):
+                built = grids.cover(names, n, method, seed)
+            case FilePersonas():
+                built = self._filed_personas
             case MbtiPersonas(type=code):
                 built = [grids.explicit(names, mbti_type(code).weights, name=code)]
+        if self.personas.strengths:
+            built = grids.at_strengths(built, self.personas.strengths)
         return (*([grids.control()] if self.personas.control else []), *built)
 
     def n_cells(self, n_prompts: int) -> int:

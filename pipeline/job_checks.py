@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from personas import weights as grids
 from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
+from personas.files import PersonaError
 from personas.prompts import PromptError
 from pipeline.job_errors import Problem, did_you_mean, show
 from pipeline.job_fields import (
     MAX_PERSONAS,
+    CoverPersonas,
     DirichletPersonas,
     ExplicitPersonas,
+    FilePersonas,
     MbtiPersonas,
     SimplexPersonas,
 )
@@ -88,7 +91,20 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
         size = f"makes {job.n_personas:,} personas, more than {MAX_PERSONAS:,}"
         remedy = "lower it, or draw some with kind dirichlet"
         found.append(Problem("personas.steps", f"{job.personas.steps} {size}; {remedy}"))
-    if not found and isinstance(job.personas, DirichletPersonas):
+    if isinstance(job.personas, FilePersonas):
+        where = f"{job.personas.file!r} (in {str(job.folder)!r})"
+        try:
+            count = job.n_personas
+        except PersonaError as error:
+            found.append(Problem("personas.file", f"{where}: {error.problem}"))
+        else:
+            if count > MAX_PERSONAS:
+                remedy = "split it into several jobs"
+                found.append(Problem("personas.file", f"{where}: {count:,}, more than {MAX_PERSONAS:,}; {remedy}"))
+    strengths = job.personas.strengths
+    if len(set(strengths)) != len(strengths):
+        found.append(Problem("personas.strengths", f"{show(list(strengths))} has one twice; remove it"))
+    if not found and isinstance(job.personas, DirichletPersonas | CoverPersonas):
         try:
             job.build_personas()
         except ValueError as error:
@@ -98,12 +114,16 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
 
 def _explicit_problems(job: Job, personas: ExplicitPersonas) -> Iterator[Problem]:
     names: dict[str, int] = {}
-    vectors: dict[Weights, int] = {}
+    vectors: dict[tuple[Weights, Mapping[str, float]], int] = {}
     for index, each in enumerate(personas.weights):
         field = f"personas.weights[{index}]"
         strangers = [name for name in each.weights if name not in job.attribute_names]
         for name in strangers:
             yield _stranger(f"{field}.weights.{name}", each.weights[name], name, job)
+        for name in each.strengths:
+            if name not in job.attribute_names:
+                strangers.append(name)
+                yield _stranger(f"{field}.strengths.{name}", each.strengths[name], name, job)
         total = math.fsum(each.weights.values())
         if personas.normalize and not total > 0:
             yield Problem(field, f"{show(each.weights)} sums to {total:.10g}; give at least one weight above 0")
@@ -111,8 +131,14 @@ def _explicit_problems(job: Job, personas: ExplicitPersonas) -> Iterator[Problem
             remedy = "make it 1, or set personas.normalize: true"
             yield Problem(field, f"{show(each.weights)} sums to {total:.10g}, not to 1; {remedy}")
         elif not strangers:
-            built = grids.explicit(job.attribute_names, each.weights, name=each.name, normalize=personas.normalize)
-            vector = Weights(built.active)
+            built = grids.explicit(
+                job.attribute_names,
+                each.weights,
+                name=each.name,
+                normalize=personas.normalize,
+                strengths=each.strengths,
+            )
+            vector = Weights(built.active), built.strengths
             if vector in vectors:
                 remedy = "remove one, or raise samples_per_cell"
                 yield Problem(field, f"{show(each.weights)} is personas.weights[{vectors[vector]}] again; {remedy}")

@@ -33,6 +33,10 @@ WeightMap = Annotated[
     Mapping[str, Annotated[Float, Field(ge=0)]], AfterValidator(Weights), PlainSerializer(dict[str, float])
 ]
 
+StrengthMap = Annotated[
+    Mapping[str, Annotated[Float, Field(gt=0)]], AfterValidator(Weights), PlainSerializer(dict[str, float])
+]
+
 
 def _strength(value: object) -> float | Weights:
     """One number for all attributes, or one for each; above 0 and finite."""
@@ -102,6 +106,9 @@ AttributeEntry = Annotated[AttributeSpec, BeforeValidator(_named, json_schema_in
 
 class _Personas(Frozen):
     control: Bool = Field(False, description="Whether to add the persona 'reference': the reference model alone.")
+    strengths: tuple[Annotated[Float, Field(gt=0)], ...] = Field(
+        (), description="Every persona at every one of these strengths; an empty list: at decoder.strength."
+    )
 
 
 class PersonaWeights(Frozen):
@@ -109,6 +116,9 @@ class PersonaWeights(Frozen):
 
     name: Text | None = Field(None, description="Readable name; null: made from the weights, E0.50+N0.50.")
     weights: WeightMap = Field(description="Attribute -> weight; weights sum to 1, left out means 0.")
+    strengths: StrengthMap = Field(
+        default_factory=Weights, description="Attribute -> strength, for this persona; left out: decoder.strength."
+    )
 
 
 class ExplicitPersonas(_Personas):
@@ -143,6 +153,25 @@ class DirichletPersonas(_Personas):
     seed: Int = Field(0, ge=0, description="Of the draws; the run's seed does not move the personas.")
 
 
+class CoverPersonas(_Personas):
+    """Weights spread evenly."""
+
+    kind: Literal["cover"] = Field(description="Weight vectors that fill the simplex evenly.")
+    n: Int = Field(ge=1, le=MAX_PERSONAS, description="How many personas; powers of 2 suit sobol best.")
+    method: Literal["sobol", "latin"] = Field("sobol", description="A Sobol sequence, or a Latin hypercube.")
+    seed: Int = Field(0, ge=0, description="Of the scrambling; the run's seed does not move the personas.")
+
+
+class FilePersonas(_Personas):
+    """Personas from a file."""
+
+    kind: Literal["file"] = Field(description="The personas of a file.")
+    file: Text = Field(
+        description="YAML, Parquet or CSV, relative to the job file's folder; see personas/files.py for the form."
+    )
+    normalize: Bool = Field(False, description="Whether to divide each persona's weights by their sum.")
+
+
 class MbtiPersonas(_Personas):
     """One MBTI type."""
 
@@ -156,7 +185,15 @@ class MbtiPersonas(_Personas):
         return value
 
 
-Personas = ExplicitPersonas | OneHotPersonas | SimplexPersonas | DirichletPersonas | MbtiPersonas
+Personas = (
+    ExplicitPersonas
+    | OneHotPersonas
+    | SimplexPersonas
+    | DirichletPersonas
+    | CoverPersonas
+    | FilePersonas
+    | MbtiPersonas
+)
 
 
 class PromptSource(Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -40,6 +40,7 @@ GENERATIONS = _schema(
         ("response", pa.string(), False),
         ("finish_reason", pa.string(), False),  # stop | length
         ("n_tokens", pa.int32(), False),  # its EOS included
+        ("strengths", _list_of(pa.float64()), False),  # in the order of `attributes`
         ("log_prob_reference", pa.float64(), False),  # nats, at the decoder's temperature
         ("log_ratios", _list_of(pa.float64()), False),  # nats, in the order of `attributes`
         ("decoder", pa.string(), False),

@@ -162,6 +162,7 @@ def to_row(bank: Any, cell: PlannedCell, completion: Completion, sources: Source
         "response": bank.tokenizer.decode(completion.token_ids, skip_special_tokens=True).strip(),
         "finish_reason": completion.finish_reason,
         "n_tokens": len(completion.token_ids),
+        "strengths": [cell.decoder.strength_of(name) for name, _ in cell.weights],
         "log_prob_reference": completion.log_prob_reference,
         "log_ratios": [completion.log_ratios[name] for name, _ in cell.weights],
         "decoder": cell.decoder.name,

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from personas.weights import control, dirichlet, explicit, one_hot, simplex_lattice, simplex_size
+from personas.attributes import Persona
+from personas.weights import at_strengths, control, cover, dirichlet, explicit, one_hot, simplex_lattice, simplex_size
 
 
 @pytest.mark.parametrize(
@@ -123,3 +124,41 @@ def test_dirichlet_says_when_there_are_not_so_many() -> None:
 def test_arguments_out_of_range(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("method", ["sobol", "latin"])
+def test_a_cover_fills_the_simplex_more_evenly_than_chance(method: str) -> None:
+    """Largest error of a share of the simplex over the half-spaces w_i <= c, against Dirichlet(1) draws."""
+
+    def error(personas: list[Persona]) -> float:
+        worst = 0.0
+        for name in "ENT":
+            weights = sorted(persona.weights[name] for persona in personas)
+            for count, weight in enumerate(weights, start=1):
+                worst = max(worst, abs(count / len(weights) - (1 - (1 - weight) ** 2)))  # Beta(1, 2)
+        return worst
+
+    even = cover("ENT", 64, method, seed=1)
+    assert len(even) == 64 == len({p.weights for p in even}) == len({p.name for p in even})
+    assert all(math.isclose(math.fsum(p.weights.values()), 1, abs_tol=1e-9) for p in even)
+    of_covers = [error(cover("ENT", 64, method, seed=s)) for s in range(20)]
+    by_chance = [error(dirichlet("ENT", 64, seed=s)) for s in range(20)]
+    assert sum(of_covers) < 0.8 * sum(by_chance)
+    assert cover("ENT", 64, method, seed=1) == even != cover("ENT", 64, method, seed=2)
+
+
+def test_a_longer_sobol_cover_begins_with_the_shorter_one() -> None:
+    short, long = cover("ENTJ", 5), cover("ENTJ", 11)
+    assert [p.weights for p in long[:5]] == [p.weights for p in short]
+
+
+def test_each_persona_at_each_strength() -> None:
+    built = at_strengths([control(), *one_hot("EN")], [0.5, 2.0])
+    assert [p.name for p in built] == ["reference", "E1.00x0.5", "E1.00x2", "N1.00x0.5", "N1.00x2"]
+    assert built[2].strengths["E"] == 2.0 and not built[0].strengths
+    with pytest.raises(ValueError, match="1, 1 has one twice"):
+        at_strengths(one_hot("E"), [1.0, 1.0])
+    with pytest.raises(ValueError, match="strength of E is 0"):
+        at_strengths(one_hot("E"), [0.0])
+    with pytest.raises(ValueError, match="3 points over 1 attribute"):
+        cover("E", 3)

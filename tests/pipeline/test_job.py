@@ -145,13 +145,19 @@ KINDS = {
     "{kind: one-hot}": 4,
     "{kind: simplex, steps: 3}": 20,
     "{kind: dirichlet, n: 7}": 7,
+    "{kind: cover, n: 6}": 6,
+    "{kind: cover, n: 6, method: latin}": 6,
+    "{kind: file, file: personas.yaml}": 2,
+    "{kind: one-hot, strengths: [.5, 2]}": 8,
     "{kind: mbti, type: ENTJ}": 1,
 }
+PERSONA_FILE = "personas: [{name: ada, weights: {E: .25, J: .75}, strengths: {E: 2}}, {weights: {N: 1}}]"
 
 
 @pytest.mark.parametrize(("kind", "size"), KINDS.items())
 @pytest.mark.parametrize("control", [False, True])
 def test_every_kind_of_personas(desk: Desk, kind: str, size: int, control: bool) -> None:
+    (desk.folder / "personas.yaml").write_text(PERSONA_FILE)
     job = desk.load(f"personas={kind}", f"personas.control={str(control).lower()}", "samples_per_cell=3")
     personas = job.build_personas()
     assert len(personas) == job.n_personas == size + control
@@ -176,6 +182,19 @@ def test_explicit_personas_keep_their_names_and_weights(desk: Desk) -> None:
     assert scaled.active == {"E": 0.75, "N": 0.25}
 
 
+def test_personas_have_strengths_of_their_own(desk: Desk) -> None:
+    (desk.folder / "personas.yaml").write_text(PERSONA_FILE)
+    ada, other = desk.load("personas={kind: file, file: personas.yaml}").build_personas()
+    assert (ada.name, ada.active, ada.strengths) == ("ada", {"E": 0.25, "J": 0.75}, {"E": 2.0})
+    assert (other.name, other.strengths) == ("N1.00", {})
+    weights = "[{weights: {E: 1}, strengths: {E: 3}}, {weights: {E: 1}}]"
+    first, second = desk.load(f"personas={{kind: explicit, weights: {weights}}}").build_personas()
+    assert (first.name, second.name, first.strengths) == ("E1.00xE3", "E1.00", {"E": 3.0})
+    halves = desk.load("personas={kind: one-hot, control: true, strengths: [.5, 2]}").build_personas()
+    assert [p.name for p in halves[:3]] == ["reference", "E1.00x0.5", "E1.00x2"]
+    assert halves[1].strengths["E"] == 0.5
+
+
 def test_overrides_are_yaml_and_come_in_order(desk: Desk) -> None:
     job = desk.load(
         "decoder.name=scr", "decoder.horizon=null", "decoder.temperature=1e-1", "judges.0.kind=classifier",
@@ -197,12 +216,12 @@ SHAPE = [
     ("decoder.temprature=1", "decoder.temprature: unknown field (value 1); did you mean 'temperature'?"),
     ("temperature=1", "temperature: unknown field (value 1); did you mean decoder.temperature?"),
     ("zzz=1", "zzz: unknown field (value 1); choose from name, model, attributes,"),
-    ("personas={kind: one-hot, steps: 2}", "personas.steps: unknown field (value 2); choose from control, k"),
+    ("personas={kind: one-hot, steps: 2}", "personas.steps: unknown field (value 2); choose from control, s"),
     ("attributes=[{name: E, adaptor: x}]", "attributes[0].adaptor: unknown field (value 'x'); did you mean"),
     ("decoder={1: 2}", "decoder: the key 1 is a whole number; a field's name is text"),
     # missing ones
     ("personas={kind: simplex}", "personas.steps: nothing given; add it (1 is one-hot"),
-    ("personas={steps: 2}", "personas.kind: nothing given; choose from dirichlet, explicit, mbti, one-hot,"),
+    ("personas={steps: 2}", "personas.kind: nothing given; choose from cover, dirichlet, explicit, file, mbti,"),
     # wrong types
     ("seed=true", "seed: true is a truth value; give a whole number"),
     ("seed=1.5", "seed: 1.5 is a number with decimals; give a whole number"),
@@ -259,6 +278,11 @@ BETWEEN = [
     ("personas={kind: mbti, type: ESFJ}", "personas.type: 'ESFJ' needs S, F; add to attributes"),
     ("personas.steps=1000", "personas.steps: 1000 makes 167,668,502 personas, more than 100,000; lower it"),
     ("personas={kind: dirichlet, n: 9, concentration: 1e-12}", "personas.n: 9 distinct weight vectors over"),
+    ("personas={kind: cover, n: 2, method: grid}", "personas.method: 'grid' is not one of its values; choose"),
+    ("personas={kind: one-hot, strengths: [1, 1]}", "personas.strengths: [1.0, 1.0] has one twice; remove it"),
+    ("personas={kind: one-hot, strengths: [0]}", "personas.strengths[0]: 0 is out of range"),
+    ("personas={kind: file, file: no.yaml}", "personas.file: 'no.yaml' (in "),
+    ("personas={kind: file, file: prompts.jsonl}", "personas.file: 'prompts.jsonl' (in "),
     ("model.id=embedded/smollm", "model.id: 'embedded/smollm' is not an embedded model; did you mean 'embed"),
     ("model.id=./no", "model.id: './no' is no folder in "),
     ("model.id=shipped", "model.id: 'shipped' is no folder with config.json"),
@@ -273,6 +297,8 @@ WEIGHTS = [
     ("{weights: {E: 1.5, N: -.5}}", "[0].weights.N: -0.5 is out of range; give a number at least 0"),
     ("{weights: {E: .nan}}", "[0].weights.E: nan is a number with decimals; give a finite number"),
     ("{weights: {E: .5, F: .5}}", "[0].weights.F: 0.5 is for 'F', not an attribute of this job (E, N, T, J)"),
+    ("{weights: {E: 1}, strengths: {F: 2}}", "[0].strengths.F: 2.0 is for 'F', not an attribute of this job"),
+    ("{weights: {E: 1}, strengths: {E: 0}}", "[0].strengths.E: 0 is out of range; give a number above 0"),
     ("{E: 1, weights: {E: 1}}", "[0].E: unknown field (value 1); choose from name, weights"),
     ("{weights: {E: 1}}, {weights: {E: 1, N: 0}}", "[1]: {E: 1.0, N: 0.0} is personas.weights[0] again; rem"),
     ("{weights: {E: 1}}, {name: E1.00, weights: {N: 1}}", "[1]: the name 'E1.00' is taken; give another nam"),

@@ -1,0 +1,151 @@
+"""Personas in files: a few in YAML, written by hand, or thousands as the rows of a Parquet or CSV table.
+
+YAML::
+
+    personas:
+      - name: ada
+        weights: {E: 0.3, N: 0.7}
+        strengths: {E: 1.5}     # optional
+
+A table has a column ``name`` (optional) and columns ``weight.E`` and ``strength.E``, named after the
+attributes; an empty cell is no weight, or the decoder's strength.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from personas.attributes import REFERENCE, Persona, Weights
+from personas.errors import SourceError, why_unreadable
+from personas.weights import explicit
+
+TABLES = (".parquet", ".csv")
+_FIELDS = ("name", "weights", "strengths")
+
+
+class PersonaError(SourceError):
+    """Personas that can't be used."""
+
+
+def load_personas(path: str | Path, attributes: Sequence[str], *, normalize: bool = False) -> list[Persona]:
+    """The personas of a file, in its order; each weighs every one of ``attributes``, zeros included.
+
+    Args:
+        path: ``.yaml``, ``.yml``, ``.parquet`` or ``.csv``.
+        attributes: names that may have weights, in the order wanted.
+        normalize: whether weights are divided by their sum.
+
+    Raises:
+        PersonaError: no such file, not of these kinds, not readable, no persona in it; or the first one
+            that is wrong, by its place in the file: an unknown field or attribute, a weight or strength
+            that is no number or out of range, weights that do not sum to 1, a name or persona that
+            came before.
+    """
+    path = Path(path)
+    rows = _table_rows(path) if path.suffix in TABLES else _yaml_rows(path)
+    personas: list[Persona] = []
+    names: dict[str, str] = {REFERENCE: "the control"}
+    seen: dict[tuple[Weights, Weights], str] = {}
+    for place, row in rows:
+        try:
+            persona = _persona(row, attributes, normalize=normalize)
+        except ValueError as error:
+            raise PersonaError(str(path), f"{place}: {error}") from error
+        key = Weights(persona.active), Weights(persona.strengths)
+        if key in seen:
+            raise PersonaError(str(path), f"{place}: the weights and strengths of {seen[key]} again; remove one")
+        if persona.name in names:
+            taken = names[persona.name]
+            raise PersonaError(str(path), f"{place}: the name {persona.name!r} is taken by {taken}; give another")
+        seen[key] = names[persona.name] = place
+        personas.append(persona)
+    if not personas:
+        raise PersonaError(str(path), "holds no persona; write at least one")
+    return personas
+
+
+def save_personas(path: str | Path, personas: Iterable[Persona]) -> None:
+    """Write a YAML file that :func:`load_personas` reads back; weights of 0 are left out."""
+    entries: list[dict[str, Any]] = []
+    for persona in personas:
+        entry: dict[str, Any] = {"name": persona.name, "weights": persona.active}
+        if persona.strengths:
+            entry["strengths"] = dict(persona.strengths)
+        entries.append(entry)
+    text = yaml.safe_dump({"personas": entries}, sort_keys=False, allow_unicode=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _persona(row: Mapping[str, Any], attributes: Sequence[str], *, normalize: bool) -> Persona:
+    for key in row:
+        if key not in _FIELDS:
+            raise ValueError(f"{key}: unknown field; a persona has {', '.join(_FIELDS)}")
+    name = row.get("name")
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ValueError(f"name: {name!r} is no name; give text, or leave it out")
+    weights = _numbers("weights", row.get("weights"), attributes)
+    strengths = _numbers("strengths", row.get("strengths") or {}, attributes)
+    return explicit(attributes, weights, name=name, normalize=normalize, strengths=strengths)
+
+
+def _numbers(field: str, value: object, attributes: Sequence[str]) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{field}: {value!r} is no mapping; write {{attribute: number}}")
+    for key, number in value.items():
+        if key not in attributes:
+            raise ValueError(f"{field}.{key}: {key!r} is not among the attributes {', '.join(attributes)}")
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{field}.{key}: {number!r} is no number; give one")
+    return {str(key): float(number) for key, number in value.items()}
+
+
+def _yaml_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    source = str(path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise PersonaError(source, f"is no {', '.join(('.yaml', *TABLES))} file; personas are read from these")
+    try:
+        data = yaml.safe_load(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise PersonaError(source, why_unreadable(error)) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PersonaError(source, f"is not YAML in UTF-8: {' '.join(str(error).split())}") from error
+    entries = data.get("personas") if isinstance(data, dict) and set(data) == {"personas"} else None
+    if not isinstance(entries, list):
+        raise PersonaError(source, "must hold one field, 'personas', with a list of {name, weights, strengths}")
+    for index, entry in enumerate(entries):
+        place = f"personas[{index}]"
+        if not isinstance(entry, Mapping):
+            raise PersonaError(source, f"{place}: {entry!r} is no mapping; write {{name, weights}}")
+        yield place, entry
+
+
+def _table_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    source = str(path)
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
+    except OSError as error:
+        raise PersonaError(source, why_unreadable(error)) from error
+    except pa.ArrowInvalid as error:
+        raise PersonaError(source, f"is no {path.suffix} table: {' '.join(str(error).split())}") from error
+    for column in table.column_names:
+        if column != "name" and column.partition(".")[0] not in ("weight", "strength"):
+            raise PersonaError(source, f"column {column!r}: unknown; a table has name, weight.<A> and strength.<A>")
+    for index, record in enumerate(table.to_pylist()):
+        row: dict[str, Any] = {"weights": {}, "strengths": {}}
+        for column, value in record.items():
+            kind, _, attribute = column.partition(".")
+            empty = value is None or (isinstance(value, float) and math.isnan(value))
+            if column == "name":
+                row["name"] = None if value is None else str(value)
+            elif not empty:
+                row[f"{kind}s"][attribute] = value
+        yield f"row {index + 1}", row

@@ -1,0 +1,90 @@
+"""Personas in files: YAML by hand, tables of thousands, and the line that each mistake gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from personas.attributes import Persona
+from personas.files import PersonaError, load_personas, save_personas
+from personas.weights import dirichlet
+
+NAMES = ["E", "N", "T"]
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    saved = [
+        Persona("ada", {"E": 0.25, "N": 0.75, "T": 0.0}, {"E": 1.5}),
+        Persona("Zoë", {"E": 0.0, "N": 0.0, "T": 1.0}),
+        *dirichlet(NAMES, 20),
+    ]
+    save_personas(tmp_path / "p.yaml", saved)
+    assert load_personas(tmp_path / "p.yaml", NAMES) == saved
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_table_of_thousands(tmp_path: Path, kind: str) -> None:
+    drawn = dirichlet(NAMES, 3000)
+    columns: dict[str, list[object]] = {f"weight.{name}": [p.weights[name] for p in drawn] for name in NAMES}
+    columns["strength.N"] = [2.0 if i % 2 else None for i in range(len(drawn))]
+    columns["name"] = [f"p{i}" for i in range(len(drawn))]
+    path, table = tmp_path / f"p.{kind}", pa.table(columns)
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        pyarrow.csv.write_csv(table, path)
+    read = load_personas(path, NAMES)
+    assert [p.weights for p in read] == [p.weights for p in drawn]
+    assert [dict(p.strengths) for p in read[:3]] == [{}, {"N": 2.0}, {}]
+    assert read[2999].name == "p2999"
+
+
+def test_weights_are_normalised_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("personas: [{weights: {E: 3, N: 1}}]")
+    assert load_personas(tmp_path / "p.yaml", NAMES, normalize=True)[0].active == {"E": 0.75, "N": 0.25}
+    with pytest.raises(PersonaError, match=r"personas\[0\]: .*sum to 4, not to 1"):
+        load_personas(tmp_path / "p.yaml", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("personas: []", "holds no persona"),
+        ("people: []", "must hold one field, 'personas'"),
+        ("personas: [ada]", r"personas\[0\]: 'ada' is no mapping"),
+        ("personas: [{weights: {E: 1}, age: 3}]", r"personas\[0\]: age: unknown field"),
+        ("personas: [{weights: {Q: 1}}]", r"weights.Q: 'Q' is not among the attributes E, N, T"),
+        ("personas: [{weights: {E: yes}}]", r"weights.E: True is no number"),
+        ("personas: [{weights: {E: 2, N: -1}}]", "the weight of N is -1.0; give 0 or more"),
+        ("personas: [{weights: {E: 1}, strengths: {E: 0}}]", "the strength of E is 0.0; give one above 0"),
+        ("personas: [{name: '', weights: {E: 1}}]", "name: '' is no name"),
+        ("personas: [{name: a}]", "weights: None is no mapping"),
+        ("personas: [{weights: {E: 1}}, {weights: {E: 1}}]", r"personas\[1\]: .*of personas\[0\] again"),
+        ("personas: [{name: reference, weights: {E: 1}}]", "the name 'reference' is taken by the control"),
+        ("personas: [", "is not YAML in UTF-8"),
+    ],
+)
+def test_each_mistake_has_its_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(PersonaError, match=says) as caught:
+        load_personas(tmp_path / "p.yaml", NAMES)
+    assert str(caught.value).startswith(str(tmp_path / "p.yaml")) and "\n" not in str(caught.value)
+
+
+def test_mistakes_in_tables(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("name,weight.E,age\na,1,3\n")
+    with pytest.raises(PersonaError, match=r"column 'age': unknown; a table has name, weight.<A>"):
+        load_personas(path, NAMES)
+    path.write_text("name,weight.E,weight.N\na,1,\nb,.5,.4\n")
+    with pytest.raises(PersonaError, match=r"row 2: the weights sum to 0.9|row 2: persona 'b'"):
+        load_personas(path, NAMES)
+    (tmp_path / "p.parquet").write_text("no")
+    with pytest.raises(PersonaError, match=r"is no .parquet table"):
+        load_personas(tmp_path / "p.parquet", NAMES)
+    with pytest.raises(PersonaError, match="no such file"):
+        load_personas(tmp_path / "q.parquet", NAMES)
