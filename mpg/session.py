@@ -106,9 +106,8 @@ class BankSession:
     def remove_row(self, row: int, length_of: Sequence[int]) -> None:
         """Free a row's lanes; the last row takes its number. ``length_of``: tokens cached, per row."""
         last = len(self._lane_of) - 1
-        for branch, lane in list(self._lane_of[row].items()):
-            if branch == 0:
-                continue
+        for branch in [branch for branch in self._lane_of[row] if branch != 0]:
+            lane = self._lane_of[row][branch]  # now: another of this row's lanes may have been moved before
             home = self._home[branch]
             lanes = self._lanes[home]
             moved_row, moved_branch = lanes.owners.pop()

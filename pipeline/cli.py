@@ -111,7 +111,6 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "infer-weights",
             help="find the weights that explain examples a user liked, and write them as a persona",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")

@@ -36,13 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=ADAPTER]",
         help="shipped attributes by name, or NAME=FOLDER of an adapter",
     )
-    parser.add_argument("--model", default="embedded/smollm2-135m-instruct", help="the reference model")
+    parser.add_argument(
+        "--model", default="embedded/smollm2-135m-instruct", help="the reference model (embedded/smollm2-135m-instruct)"
+    )
     parser.add_argument("--name", help="of the persona; left out: the output file's")
     parser.add_argument("--output", type=Path, required=True, metavar="PERSONA.yaml", help="file to write")
-    parser.add_argument("--horizon", type=int, default=8, help="for texts alone: the decoder's horizon; 0: never reset")
-    parser.add_argument("--strength", type=float, default=1.0, help="for texts alone: the decoder's strength")
-    parser.add_argument("--batch-size", type=int, default=8, help="texts scored together")
-    parser.add_argument("--seed", type=int, default=0, help="of the interval's resampling")
+    parser.add_argument(
+        "--horizon", type=int, default=8, help="for texts alone: the decoder's horizon (8); 0: never reset"
+    )
+    parser.add_argument("--strength", type=float, default=1.0, help="for texts alone: the decoder's strength (1)")
+    parser.add_argument("--batch-size", type=int, default=8, help="texts scored together (8)")
+    parser.add_argument("--seed", type=int, default=0, help="of the posterior's draws (0)")
 
 
 def infer_weights(options: argparse.Namespace) -> str:
