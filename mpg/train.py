@@ -9,56 +9,30 @@ at strength 1 then pushes the text away from fluent language instead of towards 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import random
 import shutil
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mpg.recipe import Recipe
+from mpg.rewards import reward_report
+
 logger = logging.getLogger(__name__)
 
 CARD_FILE = "card.json"
+# Checkpoints in a training: what is lost when it is killed.
+_CHECKPOINTS = 6
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How an adapter is trained. Lengths in tokens."""
-
-    rank: int = 4
-    lora_alpha: int = 8
-    learning_rate: float = 7e-4
-    beta: float = 0.05
-    sft_weight: float = 0.5
-    steps: int = 36
-    batch_size: int = 8
-    max_pairs: int = 320
-    max_pair_tokens: int = 160
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class RewardReport:
-    """Implicit rewards ``log r(y)`` over held-out pairs, in nats.
-
-    ``accuracy`` is the share of pairs with ``log r(chosen) > log r(rejected)``.
-    """
-
-    n_pairs: int
-    accuracy: float
-    mean_margin: float
-    chosen_log_likelihood_reference: float
-    chosen_log_likelihood: float
-
-
-def _prompt_text(tokenizer: Any, question: str) -> str:
-    messages = [{"role": "user", "content": question}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+class TrainError(ValueError):
+    """A training that can't begin; one line with the remedy."""
 
 
 def _rows(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[str, Any]]:
@@ -69,7 +43,7 @@ def _rows(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[st
     rows = []
     for pair in pairs:
         row: dict[str, Any] = {
-            "prompt": _prompt_text(tokenizer, pair.question),
+            "prompt": str(tokenizer.apply_chat_template(pair.as_chat(), tokenize=False, add_generation_prompt=True)),
             "chosen": pair.chosen + tokenizer.eos_token,
             "rejected": pair.rejected + tokenizer.eos_token,
         }
@@ -79,6 +53,27 @@ def _rows(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[st
     return rows
 
 
+def _digest(rows: Sequence[dict[str, Any]]) -> str:
+    """Of the very pairs that are trained on, in their order."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _go_on(scratch: Path, plan: dict[str, Any]) -> str | None:
+    """The last checkpoint of an interrupted training by the same plan, if there is one.
+
+    Raises:
+        TrainError: the folder is another plan's.
+    """
+    file = scratch / "plan.json"
+    wanted = json.dumps(plan, indent=2, sort_keys=True)
+    if file.is_file() and file.read_text(encoding="utf-8") != wanted:
+        raise TrainError(f"{scratch}: an interrupted training with other pairs or another recipe; remove it")
+    scratch.mkdir(parents=True, exist_ok=True)
+    file.write_text(wanted, encoding="utf-8")
+    checkpoints = sorted((scratch / "trainer").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return str(checkpoints[-1]) if checkpoints else None
+
+
 def _length_grouped(rows: list[dict[str, Any]], batch_size: int, seed: int) -> list[dict[str, Any]]:
     """Rows in the order they are trained on: batches of like length (little padding), shuffled."""
     by_length = sorted(rows, key=lambda row: row["n_tokens"])
@@ -86,46 +81,6 @@ def _length_grouped(rows: list[dict[str, Any]], batch_size: int, seed: int) -> l
     random.Random(seed).shuffle(batches)
     keys = ("prompt", "chosen", "rejected")
     return [{key: row[key] for key in keys} for batch in batches for row in batch]
-
-
-@torch.no_grad()
-def _answer_log_probs(
-    model: Any, tokenizer: Any, rows: list[dict[str, Any]], side: str, batch_size: int = 8
-) -> torch.Tensor:
-    """Summed log-probability of each row's answer, float32 ``[rows]``."""
-    totals = torch.empty(len(rows))
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i][side]) + len(rows[i]["prompt"]))
-    for start in range(0, len(rows), batch_size):
-        batch = by_length[start : start + batch_size]
-        prompts = [tokenizer(rows[i]["prompt"]).input_ids for i in batch]
-        answers = [tokenizer(rows[i][side], add_special_tokens=False).input_ids for i in batch]
-        width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-        ids = torch.full((len(batch), width), tokenizer.pad_token_id)  # [batch, width], padded on the right
-        scored = torch.zeros(len(batch), width, dtype=torch.bool)
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            scored[row, len(prompt) : len(prompt) + len(answer)] = True
-        ids, scored = ids.to(model.device), scored.to(model.device)
-        logits = model(ids).logits[:, :-1].float()  # [batch, width - 1, vocab]
-        log_probs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]  # [batch, width - 1]
-        totals[torch.tensor(batch)] = (log_probs * scored[:, 1:]).sum(-1).cpu()
-    return totals
-
-
-def reward_report(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> RewardReport:
-    """Measure a PEFT model's implicit reward on rows it was not trained on."""
-    model.eval()
-    policy = {side: _answer_log_probs(model, tokenizer, rows, side) for side in ("chosen", "rejected")}
-    with model.disable_adapter():
-        reference = {side: _answer_log_probs(model, tokenizer, rows, side) for side in ("chosen", "rejected")}
-    margin = (policy["chosen"] - reference["chosen"]) - (policy["rejected"] - reference["rejected"])  # [rows]
-    return RewardReport(
-        n_pairs=len(rows),
-        accuracy=float((margin > 0).float().mean()),
-        mean_margin=float(margin.mean()),
-        chosen_log_likelihood_reference=float(reference["chosen"].mean()),
-        chosen_log_likelihood=float(policy["chosen"].mean()),
-    )
 
 
 def train_adapter(
@@ -146,17 +101,18 @@ def train_adapter(
         name: attribute the adapter speaks for.
         description: one line for people.
         model_id: embedded id, Hub id or folder.
-        train_pairs, held_out_pairs: objects with ``question``, ``chosen``, ``rejected``.
+        train_pairs, held_out_pairs: objects with ``as_chat()``, ``chosen``, ``rejected``.
         data: provenance of the pairs, copied into the card.
-        output: folder to write; replaced whole when training has ended.
+        output: folder to write; replaced whole when training has ended. Killed, the same call goes on
+            from the last checkpoint, which lies beside it.
         recipe: see :class:`Recipe`.
         dtype: of the frozen base weights; the adapter itself trains in float32.
+
+    Raises:
+        TrainError: no pair to train on or to hold out that is short enough, or the checkpoints beside
+            ``output`` are another training's.
     """
-    from datasets import Dataset
-    from peft import LoraConfig
-    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
 
     from mpg.embedded import resolve
 
@@ -168,72 +124,96 @@ def train_adapter(
     random.Random(recipe.seed).shuffle(shuffled)
     rows = _rows(tokenizer, shuffled, recipe.max_pair_tokens)[: recipe.max_pairs]
     held_out_rows = _rows(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens)
+    for kind, some, limit in (("to train on", rows, 1), ("held out", held_out_rows, 2)):
+        if not some:
+            raise TrainError(
+                f"{name}: no pair {kind} has at most {limit * recipe.max_pair_tokens} tokens; "
+                "give more prompts, or raise max_pair_tokens"
+            )
     logger.info("%s: %d pairs to train on, %d held out", name, len(rows), len(held_out_rows))
 
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=output.parent))
-    try:
-        arguments = DPOConfig(
-            output_dir=str(scratch / "trainer"),
-            per_device_train_batch_size=recipe.batch_size,
-            max_steps=recipe.steps,
-            learning_rate=recipe.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=5,
-            beta=recipe.beta,
-            loss_type=["sigmoid", "sft"],
-            loss_weights=[1.0, recipe.sft_weight],
-            max_length=None,
-            precompute_ref_log_probs=True,
-            activation_checkpointing=False,
-            use_cpu=not torch.cuda.is_available(),
-            disable_tqdm=None,
-            bf16=dtype == torch.bfloat16,
-            seed=recipe.seed,
-            train_sampling_strategy="sequential",  # _length_grouped has shuffled
-            logging_steps=5,
-            save_strategy="no",
-            report_to=[],
-        )
-        lora = LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.lora_alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        trainer = DPOTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_list(_length_grouped(rows, recipe.batch_size, recipe.seed)),
-            processing_class=tokenizer,
-            peft_config=lora,
-        )
-        trainer.train()
-        policy = trainer.model
-        report = reward_report(policy, tokenizer, held_out_rows)
-
+    scratch = output.parent / f".{output.name}.training"
+    plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": _digest(rows)}
+    checkpoint = _go_on(scratch, plan)
+    trainer = _trainer(model, tokenizer, rows, recipe, scratch / "trainer", bf16=dtype == torch.bfloat16)
+    if checkpoint is not None:
+        logger.info("%s: going on from %s", name, checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    report = reward_report(trainer.model, tokenizer, held_out_rows)
+    card = {
+        "name": name,
+        "description": description,
+        "base_model": model_id,
+        "data": data,
+        "recipe": asdict(recipe) | {"train_pairs": len(rows), "loss": "sigmoid + sft_weight * sft"},
+        "held_out": asdict(report),
+    }
+    if trainer.is_world_process_zero():
         adapter = scratch / "adapter"
-        policy.peft_config["default"].base_model_name_or_path = model_id
-        policy.save_pretrained(adapter, save_embedding_layers=False)
-        (adapter / "README.md").unlink(missing_ok=True)
-        weights = {
-            key: value.to(torch.bfloat16) for key, value in load_file(adapter / "adapter_model.safetensors").items()
-        }
-        save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-        card = {
-            "name": name,
-            "description": description,
-            "base_model": model_id,
-            "data": data,
-            "recipe": asdict(recipe) | {"train_pairs": len(rows), "loss": "sigmoid + sft_weight * sft"},
-            "held_out": asdict(report),
-        }
+        _save(trainer.model, adapter, model_id)
         (adapter / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         if output.exists():
-            shutil.rmtree(output)
+            output.rename(scratch / "replaced")
         adapter.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch)
+    trainer.accelerator.wait_for_everyone()
     return card
+
+
+def _trainer(
+    model: Any, tokenizer: Any, rows: list[dict[str, Any]], recipe: Recipe, folder: Path, *, bf16: bool
+) -> Any:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    arguments = DPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=recipe.batch_size,
+        max_steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=5,
+        beta=recipe.beta,
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, recipe.sft_weight],
+        max_length=None,
+        precompute_ref_log_probs=True,
+        activation_checkpointing=False,
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=None,
+        bf16=bf16,
+        seed=recipe.seed,
+        train_sampling_strategy="sequential",  # _length_grouped has shuffled
+        logging_steps=5,
+        save_strategy="steps",
+        save_steps=max(1, recipe.steps // _CHECKPOINTS),
+        save_total_limit=1,
+        report_to=[],
+    )
+    lora = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return DPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(_length_grouped(rows, recipe.batch_size, recipe.seed)),
+        processing_class=tokenizer,
+        peft_config=lora,
+    )
+
+
+def _save(policy: Any, adapter: Path, model_id: str) -> None:
+    """The adapter alone, in bfloat16, as PEFT saves it; its base by id, not by a path of this machine."""
+    from safetensors.torch import load_file, save_file
+
+    policy.peft_config["default"].base_model_name_or_path = model_id
+    policy.save_pretrained(adapter, save_embedding_layers=False)
+    (adapter / "README.md").unlink(missing_ok=True)
+    weights = {key: value.to(torch.bfloat16) for key, value in load_file(adapter / "adapter_model.safetensors").items()}
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -33,6 +33,16 @@ class Example:
         """The prompt as chat templates want it."""
         return [{"role": message.role, "content": message.content} for message in self.messages]
 
+    @property
+    def chosen(self) -> str:
+        """Of a pair, the preferred answer."""
+        return self.answers[0]
+
+    @property
+    def rejected(self) -> str:
+        """Of a pair, the other answer."""
+        return self.answers[1]
+
 
 class ExampleError(SourceError):
     """Examples that can't be used."""

@@ -28,6 +28,10 @@ class PreferencePair:
     chosen: str
     rejected: str
 
+    def as_chat(self) -> list[dict[str, str]]:
+        """The question as chat templates want it."""
+        return [{"role": "user", "content": self.question}]
+
 
 def is_held_out(question: str) -> bool:
     """Whether a question is kept from training: fixed by the question's own hash.

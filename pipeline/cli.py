@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from personas import PromptError
-from pipeline import infer
+from pipeline import infer, train_command
 from pipeline.job import Job, JobError, job_schema, load_job
 
 USAGE_ERROR = 2  # bad input: nothing was started
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "schema":
         print(json.dumps(job_schema(), indent=2))
         return 0
-    if options.command == "infer-weights":
-        return _infer_weights(options)
+    if options.command in ("infer-weights", "train"):
+        return _learn(options)
     try:
         job = load_job(options.job, options.set)
         prompts = job.load_prompts()
@@ -52,15 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(options.job, job, beam_arguments)
 
 
-def _infer_weights(options: argparse.Namespace) -> int:
+def _learn(options: argparse.Namespace) -> int:
     from pipeline.quiet import quiet_libraries
 
     quiet_libraries()
     try:
-        print(infer.infer_weights(options))
-    except infer.InferError as error:
+        print(infer.infer_weights(options) if options.command == "infer-weights" else train_command.train(options))
+    except (infer.InferError, train_command.TrainInputError) as error:
         print(f"mpg: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except KeyboardInterrupt:
+        again = "; the same command goes on from its last checkpoint" if options.command == "train" else ""
+        print(f"mpg: stopped{again}", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -112,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
             "infer-weights",
             help="find the weights that explain examples a user liked, and write them as a persona",
         )
+    )
+    train_command.add_arguments(
+        commands.add_parser("train", help="train an adapter from preference pairs, or from two descriptions")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     return parser

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mpg import ModelBank
-from mpg.train import Recipe, train_adapter
+from mpg.train import Recipe, TrainError, train_adapter
 from personas.preferences import PreferencePair, is_held_out, load_mbti_pairs, split
 from tests.fakes import feed_every_branch, tiny_llama
 
@@ -51,6 +51,48 @@ def test_training_prefers_the_chosen_side_and_leaves_a_loadable_folder(tmp_path:
     states = feed_every_branch(bank, ids)
     logits = states.logits(slice(None), 2)
     assert (logits[0] - logits[1]).abs().max() > 0.01
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from safetensors.torch import load_file
+
+    base = tiny_llama(tmp_path / "base")
+    whole = train(tmp_path / "whole", base)
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mpg.train.reward_report", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "yes", base)
+    assert not (tmp_path / "yes").exists()
+    for checkpoint in (tmp_path / ".yes.training" / "trainer").glob("checkpoint-*"):
+        step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+        assert step == 12
+    with pytest.raises(TrainError, match="an interrupted training with other pairs or another recipe; remove it"):
+        train(tmp_path / "yes", base, beta=0.2)
+    with caplog.at_level("INFO", logger="mpg.train"):
+        card = train(tmp_path / "yes", base)
+    assert "going on from" in caplog.text and not (tmp_path / ".yes.training").exists()
+    assert card["held_out"] == whole["held_out"]
+    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "yes")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_the_distance_from_the_reference(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    near, far = (train(tmp_path / str(steps), base, steps=steps)["held_out"] for steps in (1, 12))
+    assert 0 <= near["kl_per_token"] < far["kl_per_token"]
+    assert 1 + 1e-6 >= near["acceptance_per_token"] > far["acceptance_per_token"] > 0
+
+
+def test_without_a_pair_that_is_short_enough_nothing_begins(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    with pytest.raises(TrainError, match="yes: no pair to train on has at most 3 tokens; give more prompts, or raise"):
+        train(tmp_path / "yes", base, max_pair_tokens=3)
 
 
 def test_pairs_that_are_too_long_are_left_out_whole(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""``mpg train`` from the command line, on a tiny random Llama: tables, made pairs, and each mistake's line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpg import ModelBank
+from personas.examples import load_pairs
+from pipeline.cli import main
+from tests.fakes import tiny_llama
+
+RECIPE = ["--steps", "4", "--batch-size", "4", "--rank", "2", "--learning-rate", "0.01"]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base, a table of pairs and some prompts."""
+    folder = tmp_path_factory.mktemp("desk")
+    tiny_llama(folder / "base")
+    words = ["alpha", "beta", "gamma", "delta", "eps", "zeta", "eta", "theta", "iota", "kappa", "mu", "nu", "xi", "pi"]
+    write(folder / "pairs.jsonl", [{"prompt": f"what {w}?", "chosen": "yes " + w, "rejected": "no"} for w in words])
+    write(folder / "prompts.jsonl", [{"prompt": f"tell me of {w}"} for w in words])
+    return folder
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def train(desk: Path, output: Path, *arguments: str) -> int:
+    return main(["train", *arguments, "--name", "yes", "--output", str(output), "--model", str(desk / "base"), *RECIPE])
+
+
+def test_a_table_becomes_an_adapter(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "yes"
+    assert train(desk, output, str(desk / "pairs.jsonl"), "--description", "says yes") == 0
+    card = json.loads((output / "card.json").read_text())
+    assert card["description"] == "says yes" and card["recipe"]["steps"] == 4
+    assert card["data"]["table"] == "pairs.jsonl" and len(card["data"]["sha256"]) == 64
+    assert card["recipe"]["train_pairs"] + card["held_out"]["n_pairs"] == 14  # split by prompt, none lost
+    ModelBank.load(str(desk / "base"), {"yes": output})
+    printed = capsys.readouterr().out
+    assert "reward accuracy" in printed and f"adapter: {output}}}" in printed
+    assert train(desk, output, str(desk / "pairs.jsonl")) == 2  # what is written is never lost
+    assert "is there already; name another folder, or remove it" in capsys.readouterr().err
+
+
+def test_two_descriptions_become_an_adapter(desk: Path, tmp_path: Path) -> None:
+    output = tmp_path / "captain"
+    described = ["--attribute", "speaks like a captain", "--opposite", "speaks plainly", "--samples", "2"]
+    assert train(desk, output, "--from-prompts", str(desk / "prompts.jsonl"), *described) == 0
+    pairs = load_pairs(output / "pairs.jsonl")
+    assert 20 <= len(pairs) <= 28
+    assert all(message.role == "user" for pair in pairs for message in pair.messages)  # not the instruction
+    data = json.loads((output / "card.json").read_text())["data"]
+    assert data["attribute"] == "speaks like a captain" and data["made_from"] == "prompts.jsonl"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["captain"]  # no scratch is left
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "TABLE, --from-prompts: neither is given; give one of the two"),
+        (["{desk}/pairs.jsonl", "--from-prompts", "x"], "TABLE, --from-prompts: both are given"),
+        (["--from-prompts", "x", "--opposite", "b"], "--attribute: needed with --from-prompts"),
+        (["--from-prompts", "x", "--attribute", "b"], "--opposite: needed with --from-prompts"),
+        (
+            ["--from-prompts", "no.jsonl", "--attribute", "a", "--opposite", "b"],
+            "--from-prompts no.jsonl: no such file",
+        ),
+        (["no.jsonl"], "no.jsonl: no such file"),
+        (["{desk}/prompts.jsonl"], "has no column 'chosen' (columns: prompt)"),
+        (["{desk}/pairs.jsonl", "--steps", "0"], "--steps: 0 must be above 0"),
+        (["{desk}/pairs.jsonl", "--learning-rate", "-1"], "--learning-rate: -1.0 must be above 0"),
+        (["{desk}/pairs.jsonl", "--max-pair-tokens", "0"], "--max-pair-tokens: 0 must be above 0"),
+        (["{desk}/pairs.jsonl", "--max-pair-tokens", "2"], "no pair to train on has at most 2 tokens"),
+        (["{desk}/pairs.jsonl", "--samples", "0"], "--samples: 0 must be at least 1"),
+    ],
+)
+def test_each_mistake_has_its_line(
+    desk: Path, tmp_path: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [argument.replace("{desk}", str(desk)) for argument in arguments]
+    defaults = ["train", "--name", "yes", "--output", str(tmp_path / "yes"), "--model", str(desk / "base")]
+    assert main([*defaults, *given]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mpg: ")]
+    assert len(lines) == 1 and says in lines[0]
+    assert not (tmp_path / "yes").exists()
