@@ -70,8 +70,10 @@ def _go_on(scratch: Path, plan: dict[str, Any]) -> str | None:
         raise TrainError(f"{scratch}: an interrupted training with other pairs or another recipe; remove it")
     scratch.mkdir(parents=True, exist_ok=True)
     file.write_text(wanted, encoding="utf-8")
-    checkpoints = sorted((scratch / "trainer").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    return str(checkpoints[-1]) if checkpoints else None
+    # The state is a checkpoint's last file: one that was cut off has none.
+    states = (scratch / "trainer").glob("checkpoint-*/trainer_state.json")
+    steps = sorted((int(state.parent.name.partition("-")[2]), str(state.parent)) for state in states)
+    return steps[-1][1] if steps else None
 
 
 def _length_grouped(rows: list[dict[str, Any]], batch_size: int, seed: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ def train(options: argparse.Namespace) -> str:
         TrainInputError: before a model is loaded where that can be known; nothing is written then.
     """
     output: Path = options.output
+    absent = [package for package in ("trl", "peft") if find_spec(package) is None]
+    if absent:
+        raise TrainInputError(
+            f"train: needs {' and '.join(absent)}; pip install 'mpg-scr[train]' (or make install-dev)"
+        )
     _check(options)
     recipe = _recipe(options)
     if options.from_prompts is None:

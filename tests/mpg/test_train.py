@@ -53,35 +53,6 @@ def test_training_prefers_the_chosen_side_and_leaves_a_loadable_folder(tmp_path:
     assert (logits[0] - logits[1]).abs().max() > 0.01
 
 
-def test_a_killed_training_goes_on_from_its_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from safetensors.torch import load_file
-
-    base = tiny_llama(tmp_path / "base")
-    whole = train(tmp_path / "whole", base)
-
-    def killed(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("mpg.train.reward_report", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "yes", base)
-    assert not (tmp_path / "yes").exists()
-    for checkpoint in (tmp_path / ".yes.training" / "trainer").glob("checkpoint-*"):
-        step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
-        assert step == 12
-    with pytest.raises(TrainError, match="an interrupted training with other pairs or another recipe; remove it"):
-        train(tmp_path / "yes", base, beta=0.2)
-    with caplog.at_level("INFO", logger="mpg.train"):
-        card = train(tmp_path / "yes", base)
-    assert "going on from" in caplog.text and not (tmp_path / ".yes.training").exists()
-    assert card["held_out"] == whole["held_out"]
-    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "yes")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
 def test_the_distance_from_the_reference(tmp_path: Path) -> None:
     base = tiny_llama(tmp_path / "base")
     near, far = (train(tmp_path / str(steps), base, steps=steps)["held_out"] for steps in (1, 12))

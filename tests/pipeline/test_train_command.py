@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mpg import ModelBank
 from personas.examples import load_pairs
@@ -32,7 +36,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def train(desk: Path, output: Path, *arguments: str) -> int:
-    return main(["train", *arguments, "--name", "yes", "--output", str(output), "--model", str(desk / "base"), *RECIPE])
+    model = ["--model", str(desk / "base")]
+    return main(["train", "--name", "yes", "--output", str(output), *model, *RECIPE, *arguments])
 
 
 def test_a_table_becomes_an_adapter(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +64,32 @@ def test_two_descriptions_become_an_adapter(desk: Path, tmp_path: Path) -> None:
     data = json.loads((output / "card.json").read_text())["data"]
     assert data["attribute"] == "speaks like a captain" and data["made_from"] == "prompts.jsonl"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["captain"]  # no scratch is left
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(
+    desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from safetensors.torch import load_file
+
+    long = [str(desk / "pairs.jsonl"), "--steps", "240"]
+    assert train(desk, tmp_path / "whole", *long) == 0
+    output, scratch = tmp_path / "yes", tmp_path / ".yes.training"
+    command = [sys.executable, "-m", "pipeline.cli", "train", *long, "--name", "yes", "--output", str(output)]
+    killed = subprocess.Popen([*command, "--model", str(desk / "base"), *RECIPE[2:]], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(scratch.glob("trainer/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert scratch.is_dir() and not output.exists()
+    assert train(desk, output, str(desk / "pairs.jsonl"), "--steps", "239") == 2
+    assert "an interrupted training with other pairs or another recipe; remove it" in capsys.readouterr().err
+    with caplog.at_level("INFO", logger="mpg.train"):
+        assert train(desk, output, *long) == 0
+    assert "going on from" in caplog.text and not scratch.exists()
+    whole, resumed = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "yes"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 @pytest.mark.parametrize(
