@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("--decided", type=float, default=2.0, help="typical |logit| of a user's preference")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    bank = ModelBank.load(SMOLLM2, shipped_adapters(), dtype=getattr(torch, pick_dtype("auto")), device=device)
+    adapters = {name: shipped_adapters()[name] for name in "EJNT"}
+    bank = ModelBank.load(SMOLLM2, adapters, dtype=getattr(torch, pick_dtype("auto")), device=device)
     differences = answer_differences(bank, options.pool, options.tokens)
     generator = np.random.default_rng(0)
     scale = options.decided / float(np.sqrt(np.mean(differences**2)))

@@ -24,7 +24,7 @@ from pipeline.job import shipped_adapters
 def main() -> None:
     """Run both children and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapters", type=int, default=8, help="how many; the shipped ones in turn")
+    parser.add_argument("--adapters", type=int, default=8, help="how many; E, J, N, T in turn")
     parser.add_argument("--rows", type=int, default=4, help="decoded together with adapters")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -48,7 +48,7 @@ def _measured(adapters: int, rows: int, tokens: int) -> float:
 
 def peak_mib(n_adapters: int, n_rows: int, n_tokens: int) -> float:
     """Largest resident set of this process (on CUDA: allocated on the device), in MiB, after decoding."""
-    shipped = list(shipped_adapters().items())
+    shipped = [(name, shipped_adapters()[name]) for name in "EJNT"]
     adapters: dict[str, str | Path] = {f"a{i}": shipped[i % len(shipped)][1] for i in range(n_adapters)}
     cuda = torch.cuda.is_available()
     dtype = getattr(torch, pick_dtype("auto"))
