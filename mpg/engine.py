@@ -126,11 +126,9 @@ class Engine:
         session = self.bank.session(slots, capacity, soup=self.settings.name == "soup")
         rows = Rows(self.settings, self.bank.layout, slots=slots, capacity=capacity, device=self.bank.device)
         queue = iter(enumerate(requests))
-        try:
-            while (ended := self._step(session, rows, queue, slots)) is not None:
-                yield from ended
-        finally:
-            session.close()
+        while (ended := self._step(session, rows, queue, slots)) is not None:
+            yield from ended
+        session.close()  # not after an error: a NaN in its cache would outlive it
         self.alarm.check()
 
     @torch.inference_mode()  # here and not around the loop: a suspended generator would leave it on for its caller

@@ -14,9 +14,27 @@ _DRAW_BLOCK = 256
 
 
 def log_policy(logits: Tensor, temperature: float) -> Tensor:
-    """Normalised log-probabilities at a temperature, float32 (float64 stays) ``[..., vocab]``."""
+    """Normalised log-probabilities at a temperature, float32 (float64 stays) ``[..., vocab]``.
+
+    Raises:
+        FloatingPointError: logits that are not numbers.
+    """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+    return _numbers((logits if temperature == 1.0 else logits / temperature).log_softmax(-1))
+
+
+def _numbers(log_policies: Tensor) -> Tensor:
+    """The same, checked: one NaN among a line's logits, or no finite one, makes every entry of it NaN.
+
+    Raises:
+        FloatingPointError: a line is not a law.
+    """
+    if bool(log_policies[..., 0].isnan().any()):
+        raise FloatingPointError(
+            "a model's logits are not numbers (NaN or infinite): nothing can be drawn from them; "
+            "set model.dtype to float32, and look for a damaged model or adapter"
+        )
+    return log_policies
 
 
 class Workspace:
@@ -40,7 +58,7 @@ class Workspace:
         scaled.copy_(logits)
         if temperature != 1.0:
             scaled.div_(temperature)
-        return torch.log_softmax(scaled, -1, out=out)
+        return _numbers(torch.log_softmax(scaled, -1, out=out))
 
 
 def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:

@@ -111,16 +111,21 @@ def train_adapter(
         dtype: of the frozen base weights; the adapter itself trains in float32.
 
     Raises:
-        TrainError: no pair to train on or to hold out that is short enough, or the checkpoints beside
-            ``output`` are another training's.
+        TrainError: a model that can't be loaded or has no chat template, no pair to train on or to hold
+            out that is short enough, or the checkpoints beside ``output`` are another training's.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from mpg.embedded import resolve
 
-    path = resolve(model_id)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    try:
+        path = resolve(model_id)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
+    if tokenizer.chat_template is None:
+        raise TrainError(f"model {model_id}: its tokenizer has no chat template; use an instruction-tuned model")
 
     shuffled = list(train_pairs)
     random.Random(recipe.seed).shuffle(shuffled)

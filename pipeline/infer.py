@@ -106,7 +106,7 @@ def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         bank = ModelBank.load(model, adapters, dtype=getattr(torch, pick_dtype("auto")), device=device)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise InferError(f"--model {model}: {' '.join(str(error).split())}") from error
     if bank.tokenizer.chat_template is None:
         raise InferError(f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model")

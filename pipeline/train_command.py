@@ -182,7 +182,10 @@ def make_pairs(
     from mpg.revisions import pick_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
+    try:
+        bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TrainInputError(f"--model {model}: can't be loaded ({' '.join(str(error).split())})") from error
     requests = []
     for i, prompt in enumerate(prompts):
         for j in range(samples):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg import DecoderSettings, FunctionModel, ModelBank, Request, decode
 from mpg.logspace import draw, truncate
 from mpg.settings import DECODERS, DRAFTERS, EXACT_DECODERS
 from mpg.slow import decode_slowly
@@ -268,3 +269,26 @@ def test_draws_invert_the_cumulative_law_and_never_hit_a_zero() -> None:
     probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).repeat(4, 1)
     uniforms = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
     assert draw(probs, uniforms).tolist() == [1, 1, 3, 3]
+
+
+MIXED = ("scr-exact", "scr", "mod", "routing", "pad")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [("reference", "reference"), *((name, model) for name in MIXED for model in ("reference", "a"))]
+)
+def test_logits_that_are_not_numbers_are_never_drawn_from(name: str, broken: str) -> None:
+    """A model that gives NaN from its fifth token on; a broken one that only the books need counts, too."""
+
+    def model(label: str) -> FunctionModel:
+        def fn(tokens: torch.Tensor) -> torch.Tensor:
+            value = math.nan if label == broken and tokens.shape[1] > 4 else 0.0
+            return torch.full((len(tokens), 5), value, dtype=torch.float64)
+
+        return FunctionModel(fn, 5, 0)
+
+    bank = ModelBank.from_functions(reference=model("reference"), attributes={"a": model("a"), "b": model("b")})
+    bank.eos_ids = frozenset()
+    weights = {} if name == "reference" else {"a": 0.5, "b": 0.5}
+    with pytest.raises(FloatingPointError, match="logits are not numbers"):
+        list(decode(bank, [Request([1, 2], weights, seed=3)], DecoderSettings(name=name, max_new_tokens=8)))

@@ -109,6 +109,12 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         (["{desk}/pairs.jsonl", "--learning-rate", "-1"], "--learning-rate: -1.0 must be above 0"),
         (["{desk}/pairs.jsonl", "--max-pair-tokens", "0"], "--max-pair-tokens: 0 must be above 0"),
         (["{desk}/pairs.jsonl", "--max-pair-tokens", "2"], "no pair to train on has at most 2 tokens"),
+        (["{desk}/pairs.jsonl", "--model", "embedded/wrong"], "model embedded/wrong: can't be loaded (unknown embed"),
+        (["{desk}/pairs.jsonl", "--model", "{desk}"], "can't be loaded ("),
+        (
+            ["--from-prompts", "{desk}/prompts.jsonl", "--attribute", "a", "--opposite", "b", "--model", "{desk}"],
+            "can't be loaded (",
+        ),
         (["{desk}/pairs.jsonl", "--samples", "0"], "--samples: 0 must be at least 1"),
     ],
 )
