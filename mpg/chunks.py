@@ -16,7 +16,7 @@ from torch import Tensor
 from mpg.logspace import draw
 from mpg.round import Round
 from mpg.rows import DRAFT, REPLACEMENT, TEST, Rows
-from mpg.session import BankSession, States
+from mpg.session import BankSession, Entries, States
 from mpg.verify import accepted_prefix, block_scales, block_thresholds, longest, passes, residual, settle
 
 
@@ -61,12 +61,12 @@ class ChunkRound(Round):
 
     def draft(self, session: BankSession, rows: Rows, uniforms: Tensor) -> Chunk:
         """Draft ``uniforms [rows, chunk]`` tokens a row, fewer if all end, and score them in one pass of the others."""
-        entries, starts, token = session.references(), rows.n_cached(), rows.last_tokens()
-        fed, drafts, laws, log_pi0, steps = [], [], [], [], []
+        entries, starts = session.references(), rows.n_cached()
+        token = rows.last_tokens(entries)
+        drafts, laws, log_pi0, steps = [], [], [], []
         room = rows.room()
         ended = torch.zeros(len(rows), dtype=torch.bool, device=token.device)
         for j in range(uniforms.shape[1]):
-            fed.append(token)
             states = session.append(entries, token[:, None], starts + j)
             logits = states.logits(slice(None), 0)
             log_policies = self.workspace.log_policy(logits, self.settings.temperature)  # [rows, vocab]
@@ -80,10 +80,14 @@ class ChunkRound(Round):
             ended |= torch.isin(token, self.eos_ids) | (j + 1 >= room)
             if ended.all():
                 break
-        others = session.others()
-        scored = session.append(others, torch.stack(fed, dim=1)[others.rows], starts[others.rows])
-        joined = States.in_time(steps).joined(scored)
-        return Chunk(torch.stack(drafts, dim=1), laws, torch.stack(log_pi0, dim=1), joined)
+        tokens = torch.stack(drafts, dim=1)
+        joined = States.in_time(steps).joined(self.score(session, rows, session.others(), tokens))
+        return Chunk(tokens, laws, torch.stack(log_pi0, dim=1), joined)
+
+    def score(self, session: BankSession, rows: Rows, entries: Entries, drafts: Tensor) -> States:
+        """One pass of some lanes over ``drafts [rows, chunk]``: position j of its states judges draft j."""
+        fed = torch.cat([rows.last_tokens(entries)[:, None], drafts[entries.rows, :-1]], dim=1)
+        return session.append(entries, fed, rows.starts(entries))
 
     def walk(self, rows: Rows, chunk: Chunk, n: int, *, keep_laws: bool) -> Walk:
         """Follow the first ``n`` drafts of every row under the target, whatever is kept of them later."""

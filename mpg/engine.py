@@ -111,20 +111,28 @@ class Engine:
         elif settings.name == "scr-exact" and settings.verification == "block":
             kind = BlockRound
         self.round = kind(bank, settings, self.alarm, draft_len=draft_len)
-        self._shared = 0  # tokens that all prompts begin with
+        self._shared: list[int] = []  # per branch, tokens that all of its prompts begin with
 
     def run(self, requests: list[Request]) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) in the order in which rows end."""
         if not requests:
             return
-        longest = max(len(request.prompt_ids) for request in requests)
+        longest_own = max((len(own) for request in requests for own in request.prompts.values()), default=0)
+        longest = max(longest_own, *(len(request.prompt_ids) for request in requests))
         # A chunk drafted at the very end of the longest row still has to fit.
         capacity = longest + self.settings.max_new_tokens + self.round.overhang
         slots = min(self.batch_size, len(requests))
         # A chat template's own words begin every prompt: they run once a branch.
-        self._shared = _common_length([request.prompt_ids for request in requests])
+        self._shared = self._common_lengths(requests)
         session = self.bank.session(slots, capacity, soup=self.settings.name == "soup")
-        rows = Rows(self.settings, self.bank.layout, slots=slots, capacity=capacity, device=self.bank.device)
+        rows = Rows(
+            self.settings,
+            self.bank.layout,
+            slots=slots,
+            capacity=capacity,
+            device=self.bank.device,
+            longest_own_prompt=longest if longest_own else 0,
+        )
         queue = iter(enumerate(requests))
         while (ended := self._step(session, rows, queue, slots)) is not None:
             yield from ended
@@ -144,7 +152,7 @@ class Engine:
         if not slots_ended:
             return []
         self.round.finish(session, rows, slots_ended)
-        ended, lengths = [], rows.n_cached().tolist()
+        ended, lengths = [], rows.cached_lengths()
         for slot in reversed(slots_ended):
             ended.append((rows.index[slot], rows.completion(slot)))
             session.remove_row(slot, lengths)
@@ -170,16 +178,16 @@ class Engine:
                 if branch == session.soup:  # soups differ by their weights: each runs its own prompt
                     fresh += [(row, branch, 0)] if row >= first_new else []
                     continue
-                holder = holders.setdefault((tuple(rows.requests[row].prompt_ids), branch), row)
+                holder = holders.setdefault((tuple(rows.prompt_of(row, branch)), branch), row)
                 if row < first_new:
                     any_holder.setdefault(branch, row)
                 elif holder != row:
-                    copies.append((branch, holder, row, int(rows.n_prompt[row]) - 1))
+                    copies.append((branch, holder, row, len(rows.prompt_of(row, branch)) - 1))
                 elif branch not in any_holder:
                     any_holder[branch] = row
                     first.append((row, branch, 0))
                 else:
-                    fresh.append((row, branch, self._shared))
+                    fresh.append((row, branch, self._shared[branch]))
         self._prefill(session, rows, first)
         for row, branch, shared in fresh:
             if shared:
@@ -192,22 +200,28 @@ class Engine:
 
     def _prefill(self, session: BankSession, rows: Rows, lanes: Sequence[tuple[int, int, int]]) -> None:
         """Run the prompts of (row, branch, first position) lanes, all but their last tokens."""
-        n_prompt = rows.n_prompt.tolist()
-        ordered = sorted(
-            (lane for lane in lanes if n_prompt[lane[0]] - 1 > lane[2]), key=lambda lane: n_prompt[lane[0]] - lane[2]
-        )
+        left = [(len(rows.prompt_of(row, branch)) - 1 - first, row, branch, first) for row, branch, first in lanes]
+        ordered = sorted(lane for lane in left if lane[0] > 0)
         while ordered:
-            size = max(1, _PREFILL_TOKENS // (n_prompt[ordered[-1][0]] - ordered[-1][2]))
+            size = max(1, _PREFILL_TOKENS // (ordered[-1][0] + 1))
             group = ordered[-size:]
             del ordered[-size:]
-            start = {lane[:2]: lane[2] for lane in group}
+            start = {(row, branch): first for _, row, branch, first in group}
             entries = session.pick(list(start))
             lanes_in_order = zip(entries.rows.tolist(), entries.branches.tolist(), strict=True)
             starts = torch.tensor([start[lane] for lane in lanes_in_order], device=self.bank.device)
-            width = int((rows.n_prompt[entries.rows] - 1 - starts).max())
+            width = group[-1][0]
             # Padding on the right is written over by the row's own next tokens before it can be seen.
             positions = starts[:, None] + torch.arange(width, device=starts.device)
-            session.append(entries, rows.tokens[entries.rows[:, None], positions], starts)
+            session.append(entries, rows.tokens_at(entries, positions), starts)
+
+    def _common_lengths(self, requests: Sequence[Request]) -> list[int]:
+        layout = self.bank.layout
+        names = {name for request in requests for name in request.prompts}
+        lengths = {
+            name: _common_length([request.prompt_of(name) for request in requests]) for name in (None, *sorted(names))
+        }
+        return [lengths.get(layout.owner(branch), lengths[None]) for branch in range(layout.n_branches)]
 
 
 def _common_length(prompts: Sequence[Sequence[int]]) -> int:

@@ -20,12 +20,19 @@ from mpg.target import SUMS, TargetState, follow, kind_of, log_q_of, parts_of_on
 
 
 def law(
-    bank: ModelBank, prompt_ids: Sequence[int], weights: Mapping[str, float], settings: DecoderSettings
+    bank: ModelBank,
+    prompt_ids: Sequence[int],
+    weights: Mapping[str, float],
+    settings: DecoderSettings,
+    prompts: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[tuple[int, ...], float]:
     """Probability of every complete response under the decoder's target.
 
     A response that stopped carries its EOS as the last token, as ``Completion.token_ids`` does. For the
     approximate decoders this is the law that they approximate.
+
+    Args:
+        prompts: what an attribute's own models read instead, see :class:`mpg.settings.Request`.
 
     Raises:
         ValueError: a bank that is not made of functions, or weights that don't fit it.
@@ -33,7 +40,8 @@ def law(
     (backbone,) = bank.backbones
     if not isinstance(backbone, FunctionBackbone):
         raise ValueError("law enumerates toys: it takes a bank made by ModelBank.from_functions")
-    check_request(Request(prompt_ids, weights, seed=0), bank.attributes, settings)
+    request = Request(prompt_ids, weights, seed=0, prompts=prompts or {})
+    check_request(request, bank.attributes, settings)
     strengths = [settings.strength_of(name) for name in bank.attributes]
     given = [weights.get(name, 0.0) for name in bank.attributes]
     alphas = torch.tensor([given], dtype=torch.float64)
@@ -49,8 +57,9 @@ def law(
         if len(response) == settings.max_new_tokens or (response and response[-1] in bank.eos_ids):
             out[response] = out.get(response, 0.0) + probability
             return
-        prefix = torch.tensor([[*prompt_ids, *response]])
-        logits = torch.cat([model.fn(prefix).double() for model in models])  # [branches, vocab]
+        prefixes = [[*request.prompt_of(bank.layout.owner(b)), *response] for b in range(len(models))]
+        scored = zip(models, prefixes, strict=True)
+        logits = torch.cat([model.fn(torch.tensor([ids])).double() for model, ids in scored])  # [branches, vocab]
         state = TargetState(alphas, log_weights)
         log_policies = log_policy(logits, settings.temperature)
         target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)

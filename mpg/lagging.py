@@ -51,19 +51,20 @@ class LaggingRound(Round):
             del behind[-size:]
 
     def _feed_missed(self, session: BankSession, rows: Rows, entries: Entries) -> None:
-        upto, fed = rows.n_cached()[entries.rows], rows.fed[entries.rows, entries.branches]
+        shift = rows.shift[entries.rows, entries.branches]
+        upto, fed = rows.starts(entries), rows.fed[entries.rows, entries.branches] + shift  # positions of the lanes
         width = int((upto - fed).max())
         # Aligned at the end: a lane that lags less is fed some tokens again, to the same effect.
         starts = (upto - width).clamp_min(0)
         positions = starts[:, None] + torch.arange(width, device=starts.device)  # [lanes, width]
-        states = session.append(entries, rows.tokens[entries.rows[:, None], positions], starts)
+        states = session.append(entries, rows.tokens_at(entries, positions), starts)
         missed = (positions >= fed[:, None]) & (positions < upto[:, None])
-        missed &= positions >= rows.n_prompt[entries.rows, None] - 1  # what they say of the response
-        following = rows.tokens[entries.rows[:, None], positions + 1]
+        missed &= positions >= (rows.n_prompt[entries.rows] + shift)[:, None] - 1  # what they say of the response
+        following = rows.tokens_at(entries, positions + 1)
         log_probs = torch.zeros(positions.shape, dtype=torch.float64, device=starts.device)
         log_probs[missed] = self.log_probs_at(states, missed.nonzero(), following[missed])
         rows.log_probs[entries.rows, entries.branches] += log_probs.sum(1)
-        rows.fed[entries.rows, entries.branches] = upto
+        rows.fed[entries.rows, entries.branches] = upto - shift
 
 
 class SteeredRound(LaggingRound):

@@ -84,21 +84,21 @@ class MixtureRound(ChunkRound):
         """Draft ``n`` tokens a row; ``together``: every lane is fed while drafting, so none is left to score."""
         pairs, every = self.component_lanes(rows), session.every_lane()
         drafting = every if together else session.pick(pairs)
-        starts, token = rows.n_cached(), rows.last_tokens()
-        fed, steps = [], []
-        log_probs = torch.empty(len(drafting), n, dtype=torch.float64, device=token.device)
+        starts, fed = rows.starts(drafting), rows.last_tokens(drafting)
+        drafts, steps = [], []
+        log_probs = torch.empty(len(drafting), n, dtype=torch.float64, device=fed.device)
         for j in range(n):
-            fed.append(token)
-            states = session.append(drafting, token[drafting.rows][:, None], (starts + j)[drafting.rows])
-            token = self._draw(rows, states, rows.uniforms_at(j, DRAFT), log_probs[:, j])
+            states = session.append(drafting, fed[:, None], starts + j)
+            drafts.append(self._draw(rows, states, rows.uniforms_at(j, DRAFT), log_probs[:, j]))
             steps.append(states)
-        tokens, scored = torch.stack([*fed[1:], token], dim=1), None
+            fed = drafts[-1][drafting.rows]
+        tokens, scored = torch.stack(drafts, dim=1), None
         if not together:
             taken = set(pairs)
             lanes = zip(every.rows.tolist(), every.branches.tolist(), strict=True)
             others = session.pick([lane for lane in lanes if lane not in taken])
             if len(others):
-                scored = session.append(others, torch.stack(fed, dim=1)[others.rows], starts[others.rows])
+                scored = self.score(session, rows, others, tokens)
         return _Drafted(tokens, States.in_time(steps), scored, log_probs)
 
     def _draw(self, rows: Rows, states: States, uniforms: Tensor, log_probs: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Round:
 
     def feed_last(self, session: BankSession, rows: Rows, entries: Entries) -> States:
         """Feed each row's last token to some of its lanes."""
-        return session.append(entries, rows.last_tokens()[entries.rows][:, None], rows.n_cached()[entries.rows])
+        return session.append(entries, rows.last_tokens(entries)[:, None], rows.starts(entries))
 
     def blocks(self, states: States, rows: Tensor) -> Iterator[Block]:
         """The rows with their lanes, a few at a time."""

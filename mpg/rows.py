@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mpg.seeding import RowStream
+from mpg.session import Entries
 from mpg.settings import EXACT_DECODERS, Completion, DecoderSettings, Request
 from mpg.target import Layout, TargetState
 from mpg.threshold import Window
@@ -26,12 +27,24 @@ class Rows:
         n_prompt, n_new: tokens of the prompt and of the response so far, ``[slots]``.
         alphas, log_weights: ``[slots, attributes]`` float64, the mixture's at the next position.
         log_probs: summed over the response, per branch ``[slots, branches]`` float64.
-        fed: tokens each branch has been fed, ``[slots, branches]``, where branches may lag behind.
+        own_prompts: what each branch reads before the response, ``[slots, branches, longest]``; ``None`` where
+            every request has one prompt for all.
+        shift: how much longer a branch's own prompt is than the row's, ``[slots, branches]``. A token at
+            position p of the row stands at ``p + shift`` of the branch.
+        fed: tokens each branch has been fed, in positions of the row, ``[slots, branches]``, where branches
+            may lag behind.
         component: attribute that a horizon is decoded or drafted from, -1 where none is drawn, ``[slots]``.
     """
 
     def __init__(
-        self, settings: DecoderSettings, layout: Layout, *, slots: int, capacity: int, device: torch.device
+        self,
+        settings: DecoderSettings,
+        layout: Layout,
+        *,
+        slots: int,
+        capacity: int,
+        device: torch.device,
+        longest_own_prompt: int = 0,
     ) -> None:
         self.settings, self.layout, self.device = settings, layout, device
         n, branches = len(layout.attributes), layout.n_branches + 1  # one more: the soup
@@ -50,7 +63,8 @@ class Rows:
         self.alphas = table(n, dtype=torch.float64)
         self.log_weights = table(n, dtype=torch.float64)
         self.log_probs = table(branches, dtype=torch.float64)
-        self.fed = table(branches)
+        self.fed, self.shift = table(branches), table(branches)
+        self.own_prompts = table(branches, longest_own_prompt) if longest_own_prompt else None
         self.uniforms = table(settings.max_new_tokens + 1, 4, dtype=torch.float64)  # the last: past the end
         self.n_chunks, self.n_tested, self.n_accepted, self.run = table(), table(), table(), table()
         self.tries, self.n_salvaged, self.n_fallbacks = table(), table(), table()
@@ -77,6 +91,11 @@ class Rows:
         prompt = torch.tensor(list(request.prompt_ids), device=self.device)
         self.tokens[slot, : len(prompt)] = prompt
         self.n_prompt[slot] = len(prompt)
+        if self.own_prompts is not None:
+            for branch in range(self.layout.n_branches):
+                own = torch.tensor(list(self.prompt_of(slot, branch)), device=self.device)
+                self.own_prompts[slot, branch, : len(own)] = own
+                self.shift[slot, branch] = len(own) - len(prompt)
         weights = [float(request.weights.get(name, 0.0)) for name in self.layout.attributes]
         alphas = torch.tensor(weights, dtype=torch.float64)
         if request.weights and self.settings.name != "drift":  # they sum to 1 up to rounding
@@ -99,12 +118,34 @@ class Rows:
     def every(self) -> Tensor:
         return torch.arange(len(self), device=self.device)
 
+    def prompt_of(self, slot: int, branch: int) -> Sequence[int]:
+        """What a branch of a row reads before the response."""
+        return self.requests[slot].prompt_of(self.layout.owner(branch))
+
+    def starts(self, entries: Entries) -> Tensor:
+        """Position of each row's last token in each of the given lanes, ``[entries]``."""
+        return self.n_cached()[entries.rows] + self.shift[entries.rows, entries.branches]
+
+    def tokens_at(self, entries: Entries, positions: Tensor) -> Tensor:
+        """Tokens of lanes at positions ``[entries, n]`` of the lanes themselves, prompts included."""
+        rows, branches = entries.rows[:, None], entries.branches[:, None]
+        if self.own_prompts is None:
+            return self.tokens[rows, positions]
+        in_row = positions - self.shift[rows, branches]
+        own = self.own_prompts[rows, branches, positions.clamp_max(self.own_prompts.shape[2] - 1)]
+        return torch.where(in_row < self.n_prompt[rows], own, self.tokens[rows, in_row.clamp_min(0)])
+
+    def cached_lengths(self) -> list[list[int]]:
+        """Tokens whose keys and values are kept, of every row and branch."""
+        return (self.n_cached()[:, None] + self.shift[: len(self)]).tolist()
+
     def n_cached(self) -> Tensor:
         """Tokens whose keys and values are kept, all but the last one, ``[rows]``."""
         return (self.n_prompt + self.n_new - 1)[: len(self)]
 
-    def last_tokens(self) -> Tensor:
-        return self.tokens[self.every, self.n_cached()]
+    def last_tokens(self, entries: Entries) -> Tensor:
+        """What each of the given lanes is to be fed next, ``[entries]``: its prompt's own end, then the row's text."""
+        return self.tokens_at(entries, self.starts(entries)[:, None])[:, 0]
 
     def room(self) -> Tensor:
         """Tokens each row may still write, ``[rows]``."""

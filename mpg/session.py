@@ -103,8 +103,8 @@ class BankSession:
         """Copy the first ``length`` positions of a branch from one row to another."""
         self._sessions[self._home[branch]].copy(self._lane_of[source][branch], self._lane_of[target][branch], length)
 
-    def remove_row(self, row: int, length_of: Sequence[int]) -> None:
-        """Free a row's lanes; the last row takes its number. ``length_of``: tokens cached, per row."""
+    def remove_row(self, row: int, length_of: Sequence[Sequence[int]]) -> None:
+        """Free a row's lanes; the last row takes its number. ``length_of``: tokens cached, per row and branch."""
         last = len(self._lane_of) - 1
         for branch in [branch for branch in self._lane_of[row] if branch != 0]:
             lane = self._lane_of[row][branch]  # now: another of this row's lanes may have been moved before
@@ -113,13 +113,13 @@ class BankSession:
             moved_row, moved_branch = lanes.owners.pop()
             if (moved_row, moved_branch) != (row, branch):  # the last lane fills the hole
                 source = self._lane_of[moved_row][moved_branch]
-                self._sessions[home].copy(source, lane, length_of[moved_row])
+                self._sessions[home].copy(source, lane, length_of[moved_row][moved_branch])
                 lanes.owners[lane - lanes.first] = (moved_row, moved_branch)
                 self._lane_of[moved_row][moved_branch] = lane
             del self._lane_of[row][branch]
         if row != last:
             if 0 in self._lane_of[last]:
-                self._sessions[0].copy(last, row, length_of[last])
+                self._sessions[0].copy(last, row, length_of[last][0])
             self._lane_of[row], self._soup_mix[row] = self._lane_of[last], self._soup_mix[last]
             for branch, lane in self._lane_of[row].items():
                 if branch == 0:

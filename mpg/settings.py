@@ -119,11 +119,22 @@ class Request:
     """One text to write: prompt tokens, attribute weights, and the seed of its random stream.
 
     Empty weights stand for the reference alone and go with the ``reference`` decoder.
+
+    Attributes:
+        prompts: what an attribute's own models read instead of ``prompt_ids``: ``pi_i``, and ``rho_i`` where
+            the attribute has one of its own. Where it has none, ``pi_0`` under ``prompt_ids`` is the
+            denominator: the ratio's is then the proposal itself, so that ``E_{pi_0}[r_i] = 1`` holds whatever
+            ``pi_i`` reads, and ``q_i`` at strength 1 is ``pi_i`` under its own prompt.
     """
 
     prompt_ids: Sequence[int]
     weights: Mapping[str, float]
     seed: int
+    prompts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def prompt_of(self, attribute: str | None) -> Sequence[int]:
+        """What the models of an attribute read; ``None``: the reference."""
+        return self.prompt_ids if attribute is None else self.prompts.get(attribute, self.prompt_ids)
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,13 @@ def check_request(request: Request, attributes: Sequence[str], settings: Decoder
     """Raise ValueError, naming field, value and remedy, where a request can't be decoded."""
     if not request.prompt_ids:
         raise ValueError("prompt_ids: an empty prompt; give at least one token")
+    for name, prompt in request.prompts.items():
+        if name not in attributes:
+            raise ValueError(f"prompts: {name!r} is not an attribute of the bank ({', '.join(attributes)})")
+        if not prompt:
+            raise ValueError(f"prompts.{name}: an empty prompt; give at least one token, or leave it out")
+    if request.prompts and settings.name == "soup":
+        raise ValueError("prompts: decoder 'soup' is one model and reads one prompt; use 'mod' or 'scr-exact'")
     if settings.name == "reference":
         return
     if not request.weights:

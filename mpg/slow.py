@@ -45,7 +45,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
         if settings.name == "routing":
             log_weights = one_hot(component, len(strengths)).double().log()
         state = TargetState(alphas, log_weights)
-        log_policies = log_policy(_logits(bank, [*request.prompt_ids, *response], mix), settings.temperature)
+        log_policies = log_policy(_logits(bank, request, response, mix), settings.temperature)
         target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
         if settings.name != "scr-exact":
             token = draw(target, u[:, DRAFT])
@@ -65,16 +65,14 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
 
 
 @torch.inference_mode()
-def _logits(bank: ModelBank, ids: list[int], mix: list[float] | None) -> Tensor:
+def _logits(bank: ModelBank, request: Request, response: list[int], mix: list[float] | None) -> Tensor:
     """Next-token logits under every branch, or under the soup alone, ``[branches, vocab]``."""
-    session = bank.session(1, len(ids), soup=True)
-    if mix is None:
-        row = session.add_row(range(bank.layout.n_branches))
-        entries = session.every_lane()
-    else:
-        row = session.add_row([session.soup], torch.tensor(mix, dtype=torch.float64))
-        entries = session.pick([(row, session.soup)])
-    tokens = torch.tensor([ids], device=bank.device).expand(len(entries), -1)
-    states = session.append(entries, tokens, torch.zeros_like(entries.rows))
-    order = entries.branches.argsort()
-    return states.logits(slice(None), len(ids) - 1)[order].cpu()
+    lines = []
+    for branch in range(bank.layout.n_branches) if mix is None else [-1]:
+        ids = [*request.prompt_of(bank.layout.owner(branch)), *response]
+        session = bank.session(1, len(ids), soup=True)
+        branch = session.soup if branch < 0 else branch
+        row = session.add_row([branch], None if mix is None else torch.tensor(mix, dtype=torch.float64))
+        states = session.append(session.pick([(row, branch)]), torch.tensor([ids], device=bank.device), torch.zeros(1, dtype=torch.long, device=bank.device))
+        lines.append(states.logits(slice(None), len(ids) - 1))
+    return torch.cat(lines).cpu()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +43,15 @@ class Layout:
     @property
     def n_branches(self) -> int:
         return 1 + max((*self.policy, *self.reference, 0))
+
+    def owner(self, branch: int) -> str | None:
+        """The attribute whose prompt a branch reads; ``None``: the reference's, which the soup reads too."""
+        return self._owners.get(branch)
+
+    @cached_property
+    def _owners(self) -> dict[int, str]:
+        models = zip(self.attributes, self.policy, self.reference, strict=True)
+        return {branch: name for name, *pair in models for branch in pair if branch != 0}
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def tree_law(
     *,
     draft_len: int | None = None,
     n_attributes: int = 2,
+    prompts: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[tuple[int, ...], float]:
     """Law of the engine's responses by enumeration of its choices, for decoders with uniforms by position.
 
@@ -100,7 +101,7 @@ def tree_law(
         for module in (mpg.chunks, mpg.joint, mpg.lagging, mpg.mixture, mpg.round, mpg.verify):
             patch.setattr(module, "draw", tree.draw)
         patch.setattr(mpg.verify, "passes", tree.passes)
-        requests = [Request(prompt, weights, seed=path) for path in range(len(tree.paths))]
+        requests = [Request(prompt, weights, seed=path, prompts=prompts or {}) for path in range(len(tree.paths))]
         kept = [c.token_ids for c in decode(bank, requests, settings, batch_size=len(requests), draft_len=draft_len)]
     law: dict[tuple[int, ...], float] = defaultdict(float)
     for path, response in enumerate(kept):

@@ -58,9 +58,10 @@ def difference(bank, case: dict, monkeypatch: pytest.MonkeyPatch) -> float:
     """Total variation between the tree of a case and its law."""
     changes = {"name": "scr-exact", "drafter": "reference", "chunk_len": 4, "max_new_tokens": 3} | case
     weights, draft_len = changes.pop("weights", WEIGHTS), changes.pop("draft_len", None)
+    prompts = changes.pop("prompts", None)
     wanted = DecoderSettings(**changes)
-    tree = tree_law(bank, PROMPT, weights, wanted, monkeypatch, draft_len=draft_len)
-    return total_variation(tree, law(bank, PROMPT, weights, wanted))
+    tree = tree_law(bank, PROMPT, weights, wanted, monkeypatch, draft_len=draft_len, prompts=prompts)
+    return total_variation(tree, law(bank, PROMPT, weights, wanted, prompts))
 
 
 WITH_AND_WITHOUT = [
@@ -71,6 +72,28 @@ WITH_AND_WITHOUT = [
 @pytest.mark.parametrize(("case", "own_reference"), WITH_AND_WITHOUT, ids=str)
 def test_the_tree_is_the_law(case: dict, own_reference: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert difference(tabular_bank(own_reference=own_reference), case, monkeypatch) < 1e-9
+
+
+OWN_PROMPTS = {"prompts": {"a": [2, 1, 0, 2], "b": [1]}}
+
+
+@pytest.mark.parametrize("own_reference", [False, True])
+@pytest.mark.parametrize(
+    "case",
+    [SCR[0], SCR[6], SCR[8], OTHERS[2], OTHERS[4], OTHERS[5], OTHERS[6], OTHERS[7]],
+    ids=str,
+)
+def test_the_tree_under_prompts_of_the_attributes_own_is_the_law(
+    case: dict, own_reference: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert difference(tabular_bank(own_reference=own_reference), case | OWN_PROMPTS, monkeypatch) < 1e-9
+
+
+@pytest.mark.parametrize("case", [MIXED[0], MIXED[2], MIXED[4]], ids=str)
+def test_the_tree_from_the_mixture_under_own_prompts_is_the_law(case: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dict(case)
+    bank = tabular_bank(vocab_size=case.pop("vocab", 3))
+    assert difference(bank, case | OWN_PROMPTS | {"drafter": "mixture"}, monkeypatch) < 1e-9
 
 
 @pytest.mark.parametrize("own_reference", [False, True])

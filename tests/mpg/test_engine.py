@@ -53,6 +53,63 @@ def test_the_batched_engine_equals_the_slow_decoder(bank: ModelBank, name: str, 
     assert [c.token_ids for c in backwards[::-1]] == wanted
 
 
+def with_prompts(asked: list[Request]) -> list[Request]:
+    """Prompts of every length: shorter, longer and none of the attributes' own."""
+    own = [{"x": list(range(5, 6 + i % 9)), "y": [7, 8]} if i % 3 else {"y": list(range(4, 14))} for i in range(99)]
+    return [Request(r.prompt_ids, r.weights, r.seed, own[i]) for i, r in enumerate(asked)]
+
+
+@pytest.mark.parametrize("name", [*(n for n in EXACT_DECODERS if n != "soup"), "mixture"])
+def test_attributes_with_prompts_of_their_own_equal_the_slow_decoder(bank: ModelBank, name: str) -> None:
+    changes = {"drafter": "mixture"} if name == "mixture" else {"name": name}
+    settings = DecoderSettings(
+        horizon=5, chunk_len=4, max_new_tokens=13, temperature=0.9, strength={"x": 1.5, "y": 1.0}, **changes
+    )
+    asked = with_prompts(for_decoder(name))
+    wanted = [decode_slowly(bank, request, settings) for request in asked]
+    for batch_size, draft_len in ((1, None), (3, 4), (4, 2), (32, 1)):
+        got = decode(bank, asked, settings, batch_size=batch_size, draft_len=draft_len)
+        assert [c.token_ids for c in got] == wanted, (batch_size, draft_len)
+    if name not in ("reference", "prompting"):
+        assert wanted != [decode_slowly(bank, request, settings) for request in for_decoder(name)]
+
+
+@pytest.mark.parametrize("name", [*(n for n in DECODERS if n not in ("soup", "reference")), "block"])
+def test_books_are_kept_under_the_attributes_own_prompts(bank: ModelBank, name: str) -> None:
+    changes = {"verification": "block"} if name == "block" else {"name": name}
+    settings = DecoderSettings(chunk_len=5, max_new_tokens=17, temperature=0.8, **changes)
+    asked = with_prompts(for_decoder(name, 5))
+    for request, completion in zip(asked, decode(bank, asked, settings, batch_size=3), strict=True):
+        totals = {}
+        for attribute, branch in ((None, 0), ("x", 1), ("y", 2)):
+            prompt = request.prompt_of(attribute)
+            ids = [*prompt, *completion.token_ids]
+            session = bank.session(1, len(ids))
+            session.add_row([branch])
+            states = session.append(session.pick([(0, branch)]), torch.tensor([ids]), torch.zeros(1, dtype=torch.long))
+            picked = [
+                float((states.logits(slice(None), t) / 0.8).log_softmax(-1)[0, ids[t + 1]])
+                for t in range(len(prompt) - 1, len(ids) - 1)
+            ]
+            totals[attribute] = sum(picked)
+        assert completion.log_prob_reference == pytest.approx(totals[None], abs=1e-3)
+        wanted = {a: totals[a] - totals[None] for a in request.weights}
+        assert completion.log_ratios == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "name", "says"),
+    [
+        ({"z": [1]}, "scr-exact", "prompts: 'z' is not an attribute of the bank"),
+        ({"x": []}, "scr-exact", "prompts.x: an empty prompt"),
+        ({"x": [1]}, "soup", "decoder 'soup' is one model and reads one prompt"),
+    ],
+)
+def test_prompts_that_no_attribute_can_read(bank: ModelBank, prompts: dict, name: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        list(decode(bank, [Request([1], {"x": 1.0}, 0, prompts)], DecoderSettings(name=name)))
+
+
 def test_the_slow_decoder_refuses_what_it_is_no_reference_for(bank: ModelBank) -> None:
     for settings in (DecoderSettings(name="scr"), DecoderSettings(verification="block")):
         with pytest.raises(ValueError, match="the slow decoder is for exact ones"):

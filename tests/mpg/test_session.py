@@ -31,7 +31,7 @@ def test_lanes_follow_their_rows(own_reference: bool) -> None:
                 session.append(entries, fed, torch.zeros(len(branches), dtype=torch.long))
             else:
                 row = generator.randrange(len(texts))
-                session.remove_row(row, [CAPACITY] * len(texts))
+                session.remove_row(row, [[CAPACITY] * bank.layout.n_branches for _ in texts])
                 texts[row] = texts[-1]
                 texts.pop()
             check(session, texts)

@@ -18,10 +18,22 @@ def settings(**changes: object) -> DecoderSettings:
     return DecoderSettings(**(values | changes))  # type: ignore[arg-type]
 
 
-def defined(bank: ModelBank, weights: dict[str, float], wanted: DecoderSettings, target: str):
+def defined(
+    bank: ModelBank,
+    weights: dict[str, float],
+    wanted: DecoderSettings,
+    target: str,
+    read: dict[int, list[int]] | None = None,
+):
+    """``read``: what a branch reads instead of PROMPT."""
     (backbone,) = bank.backbones
+
+    def logits(branch: int, ids: tuple[int, ...]):
+        seen = [*(read or {}).get(branch, PROMPT), *ids[len(PROMPT) :]]
+        return backbone.models[branch].fn(torch.tensor([seen]))[0].numpy()
+
     return direct_law(
-        [lambda ids, m=m: m.fn(torch.tensor([ids]))[0].numpy() for m in backbone.models],
+        [lambda ids, b=b: logits(b, ids) for b in range(len(backbone.models))],
         list(zip(bank.layout.policy, bank.layout.reference, strict=True)),
         tuple(PROMPT),
         [weights.get(a, 0.0) for a in bank.attributes],
@@ -63,6 +75,35 @@ def test_the_enumerated_law_is_the_definition(
                 assert (
                     total_variation(law(bank, PROMPT, weights, wanted), defined(bank, weights, wanted, target)) < 1e-9
                 )
+
+
+OWN_PROMPTS = {"a": [2, 1, 0, 2], "b": [1]}
+
+
+@pytest.mark.parametrize(("decoder", "target"), TARGETS[:6], ids=[f"{d['name']}-{t}" for d, t in TARGETS[:6]])
+def test_an_attribute_may_read_a_prompt_of_its_own(decoder: dict[str, str], target: str) -> None:
+    """So does its own reference; without one, the reference under the row's prompt is the denominator."""
+    for own_reference, read in ((False, {1: [2, 1, 0, 2], 2: [1]}), (True, {1: [2, 1, 0, 2], 2: [1], 3: [1]})):
+        bank = tabular_bank(own_reference=own_reference)
+        for strength in (1.0, {"a": 0.5, "b": 3.0}):
+            wanted = settings(strength=strength, top_k=2, **decoder)
+            enumerated = law(bank, PROMPT, WEIGHTS, wanted, OWN_PROMPTS)
+            assert total_variation(enumerated, defined(bank, WEIGHTS, wanted, target, read)) < 1e-9
+            assert total_variation(enumerated, law(bank, PROMPT, WEIGHTS, wanted)) > 1e-3
+
+
+def test_the_identity_holds_under_prompts_of_ones_own() -> None:
+    """E_{pi_0}[sum_i alpha_i r_i] = 1, and q_i at strength 1 is pi_i under its own prompt."""
+    bank = tabular_bank()
+    wanted = settings(name="scr-exact", horizon=None)
+    reference = law(bank, PROMPT, {}, settings(name="reference"))
+    mixed = law(bank, PROMPT, WEIGHTS, wanted, OWN_PROMPTS)
+    ratios = {text: mixed[text] / reference[text] for text in mixed}
+    assert sum(reference[text] * ratio for text, ratio in ratios.items()) == pytest.approx(1.0, abs=1e-9)
+    (backbone,) = bank.backbones
+    alone = ModelBank.from_functions(reference=backbone.models[1], attributes={})
+    single = law(bank, PROMPT, {"a": 1.0}, wanted, OWN_PROMPTS)
+    assert total_variation(single, law(alone, OWN_PROMPTS["a"], {}, settings(name="reference"))) < 1e-9
 
 
 def test_drift_takes_weights_of_any_sign_and_sum() -> None:
