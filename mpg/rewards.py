@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,26 @@ def reward_report(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) ->
         chosen_log_likelihood=float(policy["chosen"].mean()),
         kl_per_token=kl / n_tokens,
         acceptance_per_token=overlap / n_tokens,
+    )
+
+
+def adapter_report(model_id: str, adapter: str | Path, pairs: Sequence[Any], max_tokens: int) -> RewardReport:
+    """Measure a saved adapter.
+
+    Args:
+        pairs: objects with ``as_chat()``, ``chosen``, ``rejected``; longer ones than ``max_tokens`` are left out.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from mpg.embedded import resolve
+    from mpg.train import rows_of
+
+    path = resolve(model_id)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    base = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+    return reward_report(
+        PeftModel.from_pretrained(base, str(adapter)), tokenizer, rows_of(tokenizer, pairs, max_tokens)
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 
@@ -19,3 +21,9 @@ class RowStream:
     def take(self, count: int) -> np.ndarray:
         """The next ``count`` uniforms, float64 ``[count]``."""
         return self._generator.random(count)
+
+
+def derived_seed(seed: int, *path: int) -> int:
+    """A seed of its own for every place ``path`` below a seed, in [0, 2^63)."""
+    digest = hashlib.sha256(repr((seed, *path)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

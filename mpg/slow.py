@@ -73,6 +73,7 @@ def _logits(bank: ModelBank, request: Request, response: list[int], mix: list[fl
         session = bank.session(1, len(ids), soup=True)
         branch = session.soup if branch < 0 else branch
         row = session.add_row([branch], None if mix is None else torch.tensor(mix, dtype=torch.float64))
-        states = session.append(session.pick([(row, branch)]), torch.tensor([ids], device=bank.device), torch.zeros(1, dtype=torch.long, device=bank.device))
+        tokens = torch.tensor([ids], device=bank.device)
+        states = session.append(session.pick([(row, branch)]), tokens, torch.zeros_like(tokens[:, 0]))
         lines.append(states.logits(slice(None), len(ids) - 1))
     return torch.cat(lines).cpu()

@@ -12,16 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import random
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mpg.recipe import Recipe
+from mpg.lora import BankError
+from mpg.modpo import with_margins
+from mpg.recipe import Recipe, own_weight
 from mpg.rewards import reward_report
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ class TrainError(ValueError):
     """A training that can't begin; one line with the remedy."""
 
 
-def _rows(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[str, Any]]:
+def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[str, Any]]:
     """Rows for TRL: the prompt through the model's own chat template, answers closed by EOS.
 
     Rows whose longer side exceeds ``max_tokens`` are left out, never cut.
@@ -76,12 +79,13 @@ def _go_on(scratch: Path, plan: dict[str, Any]) -> str | None:
     return steps[-1][1] if steps else None
 
 
-def _length_grouped(rows: list[dict[str, Any]], batch_size: int, seed: int) -> list[dict[str, Any]]:
-    """Rows in the order they are trained on: batches of like length (little padding), shuffled."""
+def length_grouped(
+    rows: Sequence[dict[str, Any]], batch_size: int, seed: int, keys: Sequence[str] = ("prompt", "chosen", "rejected")
+) -> list[dict[str, Any]]:
+    """Rows in the order they are trained on: batches of like ``n_tokens`` (little padding), shuffled."""
     by_length = sorted(rows, key=lambda row: row["n_tokens"])
     batches = [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     random.Random(seed).shuffle(batches)
-    keys = ("prompt", "chosen", "rejected")
     return [{key: row[key] for key in keys} for batch in batches for row in batch]
 
 
@@ -96,6 +100,7 @@ def train_adapter(
     output: str | Path,
     recipe: Recipe,
     dtype: torch.dtype = torch.bfloat16,
+    others: Mapping[str, tuple[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Train one adapter and write it with its card; returns the card.
 
@@ -109,15 +114,23 @@ def train_adapter(
             from the last checkpoint, which lies beside it.
         recipe: see :class:`Recipe`.
         dtype: of the frozen base weights; the adapter itself trains in float32.
+        others: other attributes -> (adapter, weight): trains by MODPO for all of them at once, the pairs' own
+            attribute having the weight they leave of 1, see :mod:`mpg.modpo`.
 
     Raises:
-        TrainError: a model that can't be loaded or has no chat template, no pair to train on or to hold
-            out that is short enough, or the checkpoints beside ``output`` are another training's.
+        TrainError: weights that leave nothing, an adapter among ``others`` that does not fit, a model that
+            can't be loaded or has no chat template, no pair to train on or to hold out that is short
+            enough, or the checkpoints beside ``output`` are another training's.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from mpg.embedded import resolve
 
+    weights = {other: weight for other, (_, weight) in (others or {}).items()}
+    try:
+        weight = own_weight(weights)
+    except ValueError as error:
+        raise TrainError(f"{name}: {error}") from error
     try:
         path = resolve(model_id)
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -129,8 +142,8 @@ def train_adapter(
 
     shuffled = list(train_pairs)
     random.Random(recipe.seed).shuffle(shuffled)
-    rows = _rows(tokenizer, shuffled, recipe.max_pair_tokens)[: recipe.max_pairs]
-    held_out_rows = _rows(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens)
+    rows = rows_of(tokenizer, shuffled, recipe.max_pair_tokens)[: recipe.max_pairs]
+    held_out_rows = rows_of(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens)
     for kind, some, limit in (("to train on", rows, 1), ("held out", held_out_rows, 2)):
         if not some:
             raise TrainError(
@@ -141,9 +154,24 @@ def train_adapter(
 
     output = Path(output)
     scratch = output.parent / f".{output.name}.training"
-    plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": _digest(rows)}
+    objective = {"objective": "modpo", "weight": weight, "others": weights} if others else {"objective": "dpo"}
+    plan = {
+        "name": name,
+        "model": model_id,
+        "recipe": asdict(recipe),
+        "data": data,
+        "pairs": _digest(rows),
+        **objective,
+    }
     checkpoint = _go_on(scratch, plan)
-    trainer = _trainer(model, tokenizer, rows, recipe, scratch / "trainer", bf16=dtype == torch.bfloat16)
+    used = replace(recipe, beta=recipe.beta / weight)
+    trainer = _trainer(model, tokenizer, rows, used, scratch / "trainer", bf16=dtype == torch.bfloat16)
+    if others:
+        places = {other: place for other, (place, _) in others.items()}
+        try:
+            trainer.train_dataset = with_margins(trainer.train_dataset, model_id, places, weights, dtype)
+        except (BankError, OSError) as error:
+            raise TrainError(f"{name}: {' '.join(str(error).split())}") from error
     if checkpoint is not None:
         logger.info("%s: going on from %s", name, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -153,12 +181,15 @@ def train_adapter(
         "description": description,
         "base_model": model_id,
         "data": data,
-        "recipe": asdict(recipe) | {"train_pairs": len(rows), "loss": "sigmoid + sft_weight * sft"},
+        "recipe": asdict(recipe)
+        | {"train_pairs": len(rows), "loss": "sigmoid + sft_weight * sft"}
+        | objective
+        | {"processes": trainer.accelerator.num_processes},
         "held_out": asdict(report),
     }
     if trainer.is_world_process_zero():
         adapter = scratch / "adapter"
-        _save(trainer.model, adapter, model_id)
+        save_adapter(trainer.model, adapter, model_id)
         (adapter / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         if output.exists():
             output.rename(scratch / "replaced")
@@ -171,10 +202,12 @@ def train_adapter(
 def _trainer(
     model: Any, tokenizer: Any, rows: list[dict[str, Any]], recipe: Recipe, folder: Path, *, bf16: bool
 ) -> Any:
-    from datasets import Dataset
+    from accelerate import PartialState
+    from datasets import Dataset, load_from_disk
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # set by whoever launched the processes
     arguments = DPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=recipe.batch_size,
@@ -189,10 +222,11 @@ def _trainer(
         precompute_ref_log_probs=True,
         activation_checkpointing=False,
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
         disable_tqdm=None,
         bf16=bf16,
         seed=recipe.seed,
-        train_sampling_strategy="sequential",  # _length_grouped has shuffled
+        train_sampling_strategy="sequential",  # length_grouped has shuffled
         logging_steps=5,
         save_strategy="steps",
         save_steps=max(1, recipe.steps // _CHECKPOINTS),
@@ -206,16 +240,20 @@ def _trainer(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+    pairs = folder / "pairs"
+    with PartialState().main_process_first():  # one copy for all: what one process adds to it, the others read
+        if not (pairs / "state.json").is_file():
+            Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed)).save_to_disk(pairs)
     return DPOTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(_length_grouped(rows, recipe.batch_size, recipe.seed)),
+        train_dataset=load_from_disk(pairs),
         processing_class=tokenizer,
         peft_config=lora,
     )
 
 
-def _save(policy: Any, adapter: Path, model_id: str) -> None:
+def save_adapter(policy: Any, adapter: Path, model_id: str) -> None:
     """The adapter alone, in bfloat16, as PEFT saves it; its base by id, not by a path of this machine."""
     from safetensors.torch import load_file, save_file
 

@@ -9,7 +9,8 @@ Nothing here knows of models: no torch, no transformers, no Beam.
 
 from __future__ import annotations
 
-from personas.attributes import MBTI, REFERENCE, Attribute, Persona, Weights, mbti_type
+from personas.attributes import KNOWN, MBTI, REFERENCE, ROLE_PLAY, Attribute, Persona, Weights, mbti_type
+from personas.profiles import Profile
 from personas.prompts import Message, Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Cell, Grid, row_id, row_seed
 from personas.weights import (
@@ -24,13 +25,16 @@ from personas.weights import (
 )
 
 __all__ = [
+    "KNOWN",
     "MBTI",
     "REFERENCE",
+    "ROLE_PLAY",
     "Attribute",
     "Cell",
     "Grid",
     "Message",
     "Persona",
+    "Profile",
     "Prompt",
     "PromptError",
     "Weights",

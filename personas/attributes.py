@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from personas.profiles import ROLE_PLAY_SYSTEM
+
 # How far from 1 a persona's weights may sum: room for decimals typed by hand, none for a mistake.
 WEIGHT_TOLERANCE = 1e-6
 # Name of the persona without attributes.
@@ -54,12 +56,15 @@ class Attribute:
     Attributes:
         name: short and unique; names the adapter too.
         description: one line for judges, prompts and reports.
-        opposite: name of the attribute at the other end of the scale, if there is one.
+        opposite: name of the attribute at the other end of the scale, or what it is like, if there is one.
+        system: what its preference model is told before the prompt; ``{profile}`` and ``{personality}`` stand
+            for the persona's texts. ``None``: it reads the same prompt as the reference.
     """
 
     name: str
     description: str
     opposite: str | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ class Persona:
     Attributes:
         strengths: exponent of an attribute's density ratio, for this persona; one that is not named
             has the decoder's.
+        profile, personality: who the person is and what they are like, in words, for the attributes whose
+            models read it.
 
     Raises:
         ValueError: a weight is negative or not finite, they do not sum to 1 within 1e-6, or a strength
@@ -78,6 +85,8 @@ class Persona:
     name: str
     weights: Mapping[str, float]
     strengths: Mapping[str, float] = field(default_factory=Weights)
+    profile: str = ""
+    personality: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", Weights(self.weights))
@@ -100,6 +109,11 @@ class Persona:
     def is_control(self) -> bool:
         """Whether this is the reference model alone."""
         return not self.weights
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What templates may name, see :mod:`personas.profiles`."""
+        return {"profile": self.profile, "personality": self.personality}
 
     @property
     def active(self) -> dict[str, float]:
@@ -126,6 +140,15 @@ MBTI: dict[str, Attribute] = {
         Attribute("P", "Perceiving: spontaneous and flexible, likes to improvise and keep options open.", "J"),
     )
 }
+ROLE_PLAY: dict[str, Attribute] = {
+    attribute.name: attribute
+    for attribute in (
+        Attribute("profile", "Speaks from the persona's profile: its facts, work and hobbies.", None, ROLE_PLAY_SYSTEM),
+        Attribute("personality", "Speaks in the persona's manner.", None, ROLE_PLAY_SYSTEM),
+    )
+}
+# Attributes that need no more than their name.
+KNOWN = MBTI | ROLE_PLAY
 # The four scales, in the order in which a type is written.
 MBTI_SCALES = ("EI", "SN", "TF", "JP")
 

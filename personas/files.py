@@ -6,9 +6,12 @@ YAML::
       - name: ada
         weights: {E: 0.3, N: 0.7}
         strengths: {E: 1.5}     # optional
+        profile: {age: 36, gender: woman, profession: school teacher, hobbies: [hiking]}   # optional; or text
+        personality: She is warm and direct.                                               # optional
 
 A table has a column ``name`` (optional) and columns ``weight.E`` and ``strength.E``, named after the
-attributes; an empty cell is no weight, or the decoder's strength.
+attributes; an empty cell is no weight, or the decoder's strength. ``profile`` and ``personality`` are
+columns of text.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ import yaml
 
 from personas.attributes import REFERENCE, Persona, Weights
 from personas.errors import SourceError, why_unreadable
+from personas.profiles import profile_text
 from personas.weights import explicit
 
 TABLES = (".parquet", ".csv")
-_FIELDS = ("name", "weights", "strengths")
+_FIELDS = ("name", "weights", "strengths", "profile", "personality")
+_TEXT_COLUMNS = ("name", "profile", "personality")
 
 
 class PersonaError(SourceError):
@@ -50,15 +55,15 @@ def load_personas(path: str | Path, attributes: Sequence[str], *, normalize: boo
     rows = _table_rows(path) if path.suffix in TABLES else _yaml_rows(path)
     personas: list[Persona] = []
     names: dict[str, str] = {REFERENCE: "the control"}
-    seen: dict[tuple[Weights, Weights], str] = {}
+    seen: dict[tuple[Weights, Weights, str, str], str] = {}
     for place, row in rows:
         try:
             persona = _persona(row, attributes, normalize=normalize)
         except ValueError as error:
             raise PersonaError(str(path), f"{place}: {error}") from error
-        key = Weights(persona.active), Weights(persona.strengths)
+        key = Weights(persona.active), Weights(persona.strengths), persona.profile, persona.personality
         if key in seen:
-            raise PersonaError(str(path), f"{place}: the weights and strengths of {seen[key]} again; remove one")
+            raise PersonaError(str(path), f"{place}: the weights, strengths and texts of {seen[key]} again; remove one")
         if persona.name in names:
             taken = names[persona.name]
             raise PersonaError(str(path), f"{place}: the name {persona.name!r} is taken by {taken}; give another")
@@ -76,6 +81,7 @@ def save_personas(path: str | Path, personas: Iterable[Persona]) -> None:
         entry: dict[str, Any] = {"name": persona.name, "weights": persona.active}
         if persona.strengths:
             entry["strengths"] = dict(persona.strengths)
+        entry |= {key: text for key, text in persona.texts.items() if text}
         entries.append(entry)
     text = yaml.safe_dump({"personas": entries}, sort_keys=False, allow_unicode=True)
     Path(path).write_text(text, encoding="utf-8")
@@ -90,7 +96,18 @@ def _persona(row: Mapping[str, Any], attributes: Sequence[str], *, normalize: bo
         raise ValueError(f"name: {name!r} is no name; give text, or leave it out")
     weights = _numbers("weights", row.get("weights"), attributes)
     strengths = _numbers("strengths", row.get("strengths") or {}, attributes)
-    return explicit(attributes, weights, name=name, normalize=normalize, strengths=strengths)
+    profile, personality = row.get("profile"), row.get("personality")
+    if personality is not None and not isinstance(personality, str):
+        raise ValueError(f"personality: {personality!r} is no text; give a sentence or two, or leave it out")
+    return explicit(
+        attributes,
+        weights,
+        name=name,
+        normalize=normalize,
+        strengths=strengths,
+        profile="" if profile is None else profile_text(profile),
+        personality=(personality or "").strip(),
+    )
 
 
 def _numbers(field: str, value: object, attributes: Sequence[str]) -> dict[str, float]:
@@ -137,15 +154,16 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except pa.ArrowInvalid as error:
         raise PersonaError(source, f"is no {path.suffix} table: {' '.join(str(error).split())}") from error
     for column in table.column_names:
-        if column != "name" and column.partition(".")[0] not in ("weight", "strength"):
-            raise PersonaError(source, f"column {column!r}: unknown; a table has name, weight.<A> and strength.<A>")
+        if column not in _TEXT_COLUMNS and column.partition(".")[0] not in ("weight", "strength"):
+            known = f"{', '.join(_TEXT_COLUMNS)}, weight.<A> and strength.<A>"
+            raise PersonaError(source, f"column {column!r}: unknown; a table has {known}")
     for index, record in enumerate(table.to_pylist()):
         row: dict[str, Any] = {"weights": {}, "strengths": {}}
         for column, value in record.items():
             kind, _, attribute = column.partition(".")
             empty = value is None or (isinstance(value, float) and math.isnan(value))
-            if column == "name":
-                row["name"] = None if value is None else str(value)
+            if column in _TEXT_COLUMNS:
+                row[column] = None if empty or value == "" else str(value)
             elif not empty:
                 row[f"{kind}s"][attribute] = value
         yield f"row {index + 1}", row

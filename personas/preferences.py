@@ -14,9 +14,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from personas.attributes import ROLE_PLAY
+from personas.profiles import ROLE_PLAY_QUESTION, render, with_system
+
 # One pole of each MBTI dimension and its opposite.
 OPPOSITE = {"E": "I", "I": "E", "S": "N", "N": "S", "T": "F", "F": "T", "J": "P", "P": "J"}
 MBTI_FILE = "mbti_preferences.parquet"
+ROLE_PLAY_FILE = "roleplay_preferences.parquet"
+# Of the prompts that the published role-play answers were made with.
+_LABELS = ("User Message:", "Personalities:", "Response:")
+_TYPOGRAPHY = str.maketrans({'"': "", "“": "", "”": "", "‘": "'", "’": "'", "—": "-", "–": "-"})
 HELD_OUT_PERCENT = 20
 
 
@@ -27,10 +34,12 @@ class PreferencePair:
     question: str
     chosen: str
     rejected: str
+    system: str = ""
 
     def as_chat(self) -> list[dict[str, str]]:
-        """The question as chat templates want it."""
-        return [{"role": "user", "content": self.question}]
+        """The question, and what comes before it, as chat templates want it."""
+        chat = [{"role": "user", "content": self.question}]
+        return with_system(chat, self.system) if self.system else chat
 
 
 def is_held_out(question: str) -> bool:
@@ -70,5 +79,39 @@ def split(pairs: Iterable[PreferencePair]) -> tuple[list[PreferencePair], list[P
     train: list[PreferencePair] = []
     held_out: list[PreferencePair] = []
     for pair in pairs:
-        (held_out if is_held_out(pair.question) else train).append(pair)
+        (held_out if is_held_out(f"{pair.system} {pair.question}") else train).append(pair)
     return train, held_out
+
+
+def load_role_play_pairs(folder: str | Path, attribute: str) -> list[PreferencePair]:
+    """All pairs of ``profile`` or ``personality``, under the system message that their adapter reads.
+
+    The published answers differ in more than what they say: most of ``rejected`` begin with a quotation mark or
+    with ``User Message:``, and only they have curly quotes and long dashes. A preference model would learn that
+    first, so it is taken away (see :func:`plain`). Pairs that are equal then, empty, or still hold a part of the
+    prompt that they were made with are dropped.
+
+    Raises:
+        KeyError: another attribute.
+        FileNotFoundError: the folder has no ``roleplay_preferences.parquet``.
+    """
+    template = ROLE_PLAY[attribute].system
+    assert template is not None
+    pairs: dict[PreferencePair, None] = {}
+    for row in pq.read_table(Path(folder) / ROLE_PLAY_FILE).to_pylist():
+        chosen, rejected = plain(row["chosen"]), plain(row["rejected"])
+        leftover = any(label in answer for label in _LABELS for answer in (chosen, rejected))
+        if row["attribute"] == attribute and chosen and rejected and chosen != rejected and not leftover:
+            system = render(template, {"profile": row["profile"].strip(), "personality": row["personality"].strip()})
+            pairs[PreferencePair(ROLE_PLAY_QUESTION, chosen, rejected, system)] = None
+    return list(pairs)
+
+
+def plain(answer: str) -> str:
+    """An answer without the marks of how it was made: labels, quotation marks, long dashes."""
+    text = " ".join(answer.translate(_TYPOGRAPHY).split()).replace(" - ", "-")
+    before, label, after = text.partition("User Message:")
+    if label:
+        question, label, response = after.partition("Response:")
+        text = before + (response if label else question)
+    return text.strip()

@@ -66,6 +66,7 @@ def row_id(
     decoder: Mapping[str, Any],
     seed: int,
     schema_version: int,
+    prompts: Mapping[str, Any] | None = None,
 ) -> str:
     """The id of a cell's row: 32 hex digits of the SHA-256 of all that its text depends on.
 
@@ -76,11 +77,12 @@ def row_id(
         decoder: settings by name; numbers, text, null and mappings of them.
         seed: of the run.
         schema_version: of the rows.
+        prompts: who reads something else than the cell's prompt -> what they read.
 
     Raises:
         ValueError: a setting that is not finite. TypeError: one that JSON can't hold.
     """
-    identity = {
+    identity: dict[str, Any] = {
         "messages": cell.prompt.as_chat(),
         "weights": cell.persona.active,
         "sample_index": cell.sample_index,
@@ -90,6 +92,8 @@ def row_id(
         "seed": seed,
         "schema_version": schema_version,
     }
+    if prompts:
+        identity["prompts"] = dict(prompts)
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:ROW_ID_DIGITS]
 
 

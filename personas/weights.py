@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,6 +35,8 @@ def explicit(
     name: str | None = None,
     normalize: bool = False,
     strengths: Mapping[str, float] | None = None,
+    profile: str = "",
+    personality: str = "",
 ) -> Persona:
     """One persona by its weights; attributes that are not named get 0.
 
@@ -57,7 +60,7 @@ def explicit(
     full = {attribute: float(weights.get(attribute, 0.0)) for attribute in attributes}
     strengths = strengths or {}
     made = weights_name(full) + ("x" + ",".join(f"{k}{v:g}" for k, v in strengths.items()) if strengths else "")
-    return Persona(made if name is None else name, full, strengths)
+    return Persona(made if name is None else name, full, strengths, profile, personality)
 
 
 def one_hot(attributes: Sequence[str]) -> list[Persona]:
@@ -173,8 +176,7 @@ def at_strengths(personas: Iterable[Persona], strengths: Sequence[float]) -> lis
         else:
             for strength in strengths:
                 name = f"{persona.name}x{strength:g}"
-                strengths_of = dict.fromkeys(persona.weights, strength)
-                built.append(Persona(name, persona.weights, strengths_of))
+                built.append(replace(persona, name=name, strengths=dict.fromkeys(persona.weights, strength)))
     return built
 
 

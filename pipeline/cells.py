@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mpg.settings import SAMPLER_VERSION, DecoderSettings
-from personas import Grid, row_id, row_seed
+from personas import Attribute, Grid, Persona, row_id, row_seed
 from personas import control as control_persona
+from personas.profiles import placeholders, render, with_system
 from pipeline.schema import SCHEMA_VERSION
 
 # The settings that a decoder's text depends on; the others are no part of its rows' identity.
@@ -26,7 +27,10 @@ _IDENTITY = {
     "drift": (*_COMMON, "strength"),
     "sequence-rejection": (*_COMMON, *_TARGET, "window", "max_tries"),
     "best-of-n": (*_COMMON, *_TARGET, "window", "n_candidates"),
+    "prompting": _COMMON,
 }
+# How decoder `prompting` tells the reference what to be like.
+_PROMPTING = "Answer as a person would who is like this, in your own words:\n"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,46 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Systems:
+    """What models are told before a prompt.
+
+    Attributes:
+        reference: template for the reference, see :mod:`personas.profiles`.
+        attributes: template for an attribute's own models, by name.
+        descriptions: of the attributes, for decoder ``prompting``.
+    """
+
+    reference: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, attributes: Iterable[Attribute], reference: str | None) -> Systems:
+        given = tuple(attributes)
+        return cls(
+            reference,
+            {each.name: each.system for each in given if each.system is not None},
+            {each.name: each.description for each in given},
+        )
+
+    def for_reference(self, persona: Persona, decoder: str) -> str | None:
+        """The reference's system message; ``None`` where it has none."""
+        told = []
+        if self.reference is not None and not (persona.is_control and placeholders(self.reference)):
+            told.append(render(self.reference, persona.texts))
+        if decoder == "prompting" and not persona.is_control:
+            traits = [f"- {self.descriptions[name]} ({weight:.0%})" for name, weight in persona.active.items()]
+            told.append(_PROMPTING + "\n".join(traits))
+        return "\n\n".join(told) or None
+
+    def for_attributes(self, persona: Persona) -> dict[str, str]:
+        """The system messages of the persona's attributes that have one of their own."""
+        return {
+            name: render(self.attributes[name], persona.texts) for name in persona.active if name in self.attributes
+        }
+
+
+@dataclass(frozen=True)
 class PlannedCell:
     """One row to be written: everything a worker needs, and nothing it could decide differently."""
 
@@ -63,9 +107,22 @@ class PlannedCell:
     sample_index: int
     decoder: DecoderSettings
     config_hash: str
+    profile: str = ""
+    personality: str = ""
+    system: str | None = None  # what the reference is told before the prompt
+    own_systems: tuple[tuple[str, str], ...] = ()  # what an attribute's models are told instead
 
     def chat(self) -> list[dict[str, str]]:
+        """The prompt, as the job gave it."""
         return [{"role": role, "content": content} for role, content in self.messages]
+
+    def reference_chat(self) -> list[dict[str, str]]:
+        """What the reference reads."""
+        return self.chat() if self.system is None else with_system(self.chat(), self.system)
+
+    def own_chats(self) -> dict[str, list[dict[str, str]]]:
+        """What the models of some attributes read instead."""
+        return {name: with_system(self.chat(), system) for name, system in self.own_systems}
 
     def columns(self) -> dict[str, Any]:
         """The columns that ``generations`` and ``rejected`` share."""
@@ -74,6 +131,9 @@ class PlannedCell:
             "prompt_id": self.prompt_id,
             "prompt": self.chat(),
             "persona": self.persona,
+            "profile": self.profile or None,
+            "personality": self.personality or None,
+            "system": self.system,
             "attributes": [name for name, _ in self.weights],
             "weights": [weight for _, weight in self.weights],
             "sample_index": self.sample_index,
@@ -88,14 +148,16 @@ def identity(settings: DecoderSettings, dtype: str, attributes: Sequence[str] = 
     return values | {"dtype": dtype, "sampler": SAMPLER_VERSION}
 
 
-def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: int) -> list[PlannedCell]:
+def plan_cells(
+    grid: Grid, settings: DecoderSettings, sources: Sources, seed: int, systems: Systems | None = None
+) -> list[PlannedCell]:
     """Give every cell its settings, id and seed; cells that come to the same row are planned once.
 
     A control persona (no weights) is decoded by ``reference`` whatever the job's decoder is; under
     decoder ``reference`` every persona is the control.
     """
     control = DecoderSettings(**{name: getattr(settings, name) for name in _COMMON if name != "name"}, name="reference")
-    revisions = dict(sources.adapter_revisions)
+    revisions, systems = dict(sources.adapter_revisions), systems or Systems()
     planned: dict[str, PlannedCell] = {}
     for cell in grid:
         if settings.name == "reference":
@@ -103,10 +165,11 @@ def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: in
         active = cell.persona.active
         decoder = settings if active else control
         if cell.persona.strengths and active:
-            own = {name: cell.persona.strengths.get(name, settings.strength_of(name)) for name in active}
-            decoder = replace(settings, strength=own)
+            strengths = {name: cell.persona.strengths.get(name, settings.strength_of(name)) for name in active}
+            decoder = replace(settings, strength=strengths)
         decoder_identity = identity(decoder, sources.dtype, tuple(active))
         adapters = {name: revisions[name] for name in active}
+        system, own = systems.for_reference(cell.persona, decoder.name), systems.for_attributes(cell.persona)
         identifier = row_id(
             cell,
             model=sources.model_label,
@@ -114,6 +177,7 @@ def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: in
             decoder=decoder_identity,
             seed=seed,
             schema_version=SCHEMA_VERSION,
+            prompts=own | ({} if system is None else {"": system}),
         )
         planned.setdefault(
             identifier,
@@ -127,6 +191,10 @@ def plan_cells(grid: Grid, settings: DecoderSettings, sources: Sources, seed: in
                 sample_index=cell.sample_index,
                 decoder=decoder,
                 config_hash=hashlib.sha256(repr(sorted(decoder_identity.items())).encode()).hexdigest()[:16],
+                profile=cell.persona.profile,
+                personality=cell.persona.personality,
+                system=system,
+                own_systems=tuple(own.items()),
             ),
         )
     return list(planned.values())

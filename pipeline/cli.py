@@ -57,7 +57,9 @@ def _learn(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     try:
-        print(infer.infer_weights(options) if options.command == "infer-weights" else train_command.train(options))
+        report = infer.infer_weights(options) if options.command == "infer-weights" else train_command.train(options)
+        if report:
+            print(report)
     except (infer.InferError, train_command.TrainInputError) as error:
         print(f"mpg: {error}", file=sys.stderr)
         return USAGE_ERROR

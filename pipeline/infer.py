@@ -11,7 +11,7 @@ from personas.attributes import Persona
 from personas.examples import Example, ExampleError, columns_of, load_pairs, load_texts
 from personas.files import save_personas
 from personas.weights import rounded
-from pipeline.job import shipped_adapters
+from pipeline.adapter_arguments import adapters_by_name
 
 if TYPE_CHECKING:
     from mpg import ModelBank
@@ -55,7 +55,10 @@ def infer_weights(options: argparse.Namespace) -> str:
     Raises:
         InferError: before a model is loaded where that can be known; nothing is written then.
     """
-    adapters = _adapters(options.attributes)
+    try:
+        adapters = adapters_by_name(options.attributes, "--attributes")
+    except ValueError as error:
+        raise InferError(str(error)) from error
     output: Path = options.output
     if output.exists():
         raise InferError(f"--output {output}: is there already; name another file, or remove it")
@@ -78,21 +81,6 @@ def infer_weights(options: argparse.Namespace) -> str:
     weights = dict(zip(found.weights, rounded(list(found.weights.values())), strict=True))
     save_personas(output, [Persona(options.name or output.stem, weights)])
     return _report(found, pairs=pairs, output=output)
-
-
-def _adapters(entries: Sequence[str]) -> dict[str, str]:
-    shipped, adapters = shipped_adapters(), {}
-    for entry in entries:
-        name, equals, place = entry.partition("=")
-        if name in adapters:
-            raise InferError(f"--attributes {entry}: {name!r} is given twice; remove one")
-        if not equals and name not in shipped:
-            known = ", ".join(shipped) or "none"
-            raise InferError(f"--attributes {entry}: not shipped (shipped: {known}); give {name}=FOLDER of its adapter")
-        if equals and not (Path(place) / "adapter_config.json").is_file():
-            raise InferError(f"--attributes {entry}: {place!r} is no folder with adapter_config.json; give one")
-        adapters[name] = place if equals else str(shipped[name])
-    return adapters
 
 
 def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:

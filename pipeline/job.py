@@ -9,6 +9,7 @@ relative to the current directory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError
 
 from personas import weights as grids
-from personas.attributes import MBTI, Attribute, Persona, mbti_type
+from personas.attributes import KNOWN, Attribute, Persona, mbti_type
 from personas.files import load_personas
 from personas.prompts import Prompt, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Grid
@@ -57,7 +58,8 @@ class Job(Frozen):
     )
     model: Model = Field(description="The reference model, e.g. {id: embedded/smollm2-135m-instruct}.")
     attributes: tuple[AttributeEntry, ...] = Field(
-        min_length=1, description="Shipped adapters by name, or {name, adapter, reference, description}."
+        min_length=1,
+        description="Shipped adapters by name, or {name, adapter, reference, description, opposite, system}.",
     )
     personas: Personas = Field(
         discriminator="kind", description="The weight vectors, by kind, e.g. {kind: simplex, steps: 2}."
@@ -100,15 +102,13 @@ class Job(Frozen):
         return tuple(each.name for each in self.attributes)
 
     def described_attributes(self) -> tuple[Attribute, ...]:
-        """The attributes with descriptions: the job's own, or those of the MBTI's poles."""
-        return tuple(
-            Attribute(
-                each.name,
-                each.description or (MBTI[each.name].description if each.name in MBTI else ""),
-                MBTI[each.name].opposite if each.name in MBTI else None,
-            )
-            for each in self.attributes
-        )
+        """The attributes as the job describes them, else as they are known by their names."""
+        described = []
+        for each in self.attributes:
+            known = KNOWN.get(each.name, Attribute(each.name, ""))
+            given = {name: getattr(each, name) for name in ("description", "opposite", "system")}
+            described.append(replace(known, **{name: value for name, value in given.items() if value is not None}))
+        return tuple(described)
 
     def resolve(self, place: str) -> str:
         """A model's or data set's place: an absolute path if such a folder exists, else as it is."""
@@ -165,7 +165,15 @@ class Job(Frozen):
         match self.personas:
             case ExplicitPersonas(weights=entries, normalize=normalize):
                 built = [
-                    grids.explicit(names, each.weights, name=each.name, normalize=normalize, strengths=each.strengths)
+                    grids.explicit(
+                        names,
+                        each.weights,
+                        name=each.name,
+                        normalize=normalize,
+                        strengths=each.strengths,
+                        profile=each.profile or "",
+                        personality=each.personality or "",
+                    )
                     for each in entries
                 ]
             case OneHotPersonas():
@@ -180,6 +188,9 @@ class Job(Frozen):
                 built = self._filed_personas
             case MbtiPersonas(type=code):
                 built = [grids.explicit(names, mbti_type(code).weights, name=code)]
+        shared = {"profile": self.personas.profile or "", "personality": self.personas.personality or ""}
+        if any(shared.values()):
+            built = [replace(each, **{key: each.texts[key] or text for key, text in shared.items()}) for each in built]
         if self.personas.strengths:
             built = grids.at_strengths(built, self.personas.strengths)
         return (*([grids.control()] if self.personas.control else []), *built)

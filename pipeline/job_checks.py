@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from personas import weights as grids
 from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
+from personas.profiles import placeholders
 from personas.prompts import PromptError
 from pipeline.job_errors import Problem, did_you_mean, show
 from pipeline.job_fields import (
@@ -34,8 +35,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 
 def problems_in(job: Job) -> Iterator[Problem]:
     """All that is wrong between the fields of a job and with the files that it names."""
-    yield from _attribute_problems(job)
-    yield from _persona_problems(job)
+    found = [*_attribute_problems(job), *_persona_problems(job)]
+    yield from found or _text_problems(job)
     yield from _place_problems(job)
 
 
@@ -58,6 +59,13 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
             yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
         if each.reference is not None:
             yield from _folder_problems(job, f"{field}.reference", each.reference, "")
+    for index, known in enumerate(job.described_attributes()):
+        if job.decoder.name == "prompting" and not known.description:
+            remedy = "needs a description, which decoder 'prompting' puts into the prompt; give one"
+            yield Problem(f"attributes[{index}].description", f"{known.name!r} {remedy}")
+        if job.decoder.name == "soup" and known.system is not None:
+            remedy = "reads a prompt of its own, and decoder 'soup' is one model; use mod or scr-exact"
+            yield Problem(f"attributes[{index}].system", f"{known.name!r} {remedy}")
     if isinstance(job.decoder.strength, Mapping):
         for name, strength in job.decoder.strength.items():
             if name not in seen:
@@ -112,9 +120,26 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
     yield from found
 
 
+def _text_problems(job: Job) -> Iterator[Problem]:
+    """Texts that a model is to read and a persona does not have; the first persona of each."""
+    systems = {each.name: each.system for each in job.described_attributes() if each.system is not None}
+    missing: dict[tuple[str, str], str] = {}
+    for persona in job.build_personas():
+        named = {name: systems[name] for name in persona.active if name in systems}
+        if job.model.system is not None and not persona.is_control:
+            named["the reference (model.system)"] = job.model.system
+        for reader, template in named.items():
+            for text in sorted(placeholders(template)):
+                if not persona.texts[text]:
+                    missing.setdefault((reader, text), persona.name)
+    for (reader, text), name in missing.items():
+        remedy = f"give the persona one, or personas.{text} for all"
+        yield Problem(f"personas.{text}", f"{name!r} has none, and {reader} reads it; {remedy}")
+
+
 def _explicit_problems(job: Job, personas: ExplicitPersonas) -> Iterator[Problem]:
     names: dict[str, int] = {}
-    vectors: dict[tuple[Weights, Mapping[str, float]], int] = {}
+    vectors: dict[tuple[Weights, Mapping[str, float], str, str], int] = {}
     for index, each in enumerate(personas.weights):
         field = f"personas.weights[{index}]"
         strangers = [name for name in each.weights if name not in job.attribute_names]
@@ -138,7 +163,7 @@ def _explicit_problems(job: Job, personas: ExplicitPersonas) -> Iterator[Problem
                 normalize=personas.normalize,
                 strengths=each.strengths,
             )
-            vector = Weights(built.active), built.strengths
+            vector = Weights(built.active), built.strengths, each.profile or "", each.personality or ""
             if vector in vectors:
                 remedy = "remove one, or raise samples_per_cell"
                 yield Problem(field, f"{show(each.weights)} is personas.weights[{vectors[vector]}] again; {remedy}")

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from personas.attributes import Weights, mbti_type
+from personas.profiles import placeholders, profile_text
 from pipeline.job_errors import show
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
@@ -58,6 +59,12 @@ Strength = Annotated[
 ]
 
 
+def _template(value: str | None) -> str | None:
+    if value is not None:
+        placeholders(value)
+    return value
+
+
 class Frozen(BaseModel):
     """A section of the job file: immutable, and no field but its own."""
 
@@ -72,6 +79,13 @@ class Model(Frozen):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Number format of the weights; auto picks the faster one of this machine."
     )
+    system: Text | None = Field(
+        None,
+        description="System message that the reference reads before every prompt; {profile} and {personality} stand "
+        "for the persona's texts (the control, which has none, then reads the bare prompt).",
+    )
+
+    _checked = field_validator("system")(_template)
 
 
 class AttributeSpec(Frozen):
@@ -91,6 +105,14 @@ class AttributeSpec(Frozen):
         "Hub id; null: the job's model.",
     )
     description: Text | None = Field(None, description="One line for judges, prompts and reports.")
+    opposite: Text | None = Field(None, description="Name or description of the other end of the scale.")
+    system: Text | None = Field(
+        None,
+        description="System message that the attribute's preference model reads before the prompt, whatever the "
+        "reference reads; {profile} and {personality} stand for the persona's texts. null: the reference's prompt.",
+    )
+
+    _checked = field_validator("system")(_template)
 
 
 def _named(value: object) -> object:
@@ -104,11 +126,22 @@ def _named(value: object) -> object:
 AttributeEntry = Annotated[AttributeSpec, BeforeValidator(_named, json_schema_input_type=str | AttributeSpec)]
 
 
+Profile = Annotated[str, PlainValidator(profile_text, json_schema_input_type=str | dict[str, str | int | list[str]])]
+
+
+_PROFILE: Any = Field(None, description="Who the person is: text, or {name, age, gender, profession, hobbies, facts}.")
+_PERSONALITY: Any = Field(None, description="What the person is like, in a sentence or two.")
+
+
 class _Personas(Frozen):
+    """What all kinds share; a persona without texts of its own has the ones given here."""
+
     control: Bool = Field(False, description="Whether to add the persona 'reference': the reference model alone.")
     strengths: tuple[Annotated[Float, Field(gt=0)], ...] = Field(
         (), description="Every persona at every one of these strengths; an empty list: at decoder.strength."
     )
+    profile: Profile | None = _PROFILE
+    personality: Text | None = _PERSONALITY
 
 
 class PersonaWeights(Frozen):
@@ -119,6 +152,8 @@ class PersonaWeights(Frozen):
     strengths: StrengthMap = Field(
         default_factory=Weights, description="Attribute -> strength, for this persona; left out: decoder.strength."
     )
+    profile: Profile | None = _PROFILE
+    personality: Text | None = _PERSONALITY
 
 
 class ExplicitPersonas(_Personas):
@@ -239,9 +274,11 @@ class Decoder(Frozen):
         "drift",
         "sequence-rejection",
         "best-of-n",
+        "prompting",
     ] = Field(
         "scr-exact",
-        description="reference: the reference model alone; scr: chunk-level rejection, approximate; scr-exact: the "
+        description="reference: the reference model alone; prompting: the reference, told what the attributes are "
+        "like; scr: chunk-level rejection, approximate; scr-exact: the "
         "target itself, drafted and verified without loss; routing: one attribute per horizon; mod: the product, "
         "token by token; soup: one model with the weighted sum of the adapters; pad: the product over the reference's "
         "candidates; drift: the product; sequence-rejection, best-of-n: whole responses, approximate.",

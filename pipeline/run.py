@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import mpg
 from personas import MBTI
 from pipeline.card import write_card
-from pipeline.cells import PlannedCell, Sources, plan_cells
+from pipeline.cells import PlannedCell, Sources, Systems, plan_cells
 from pipeline.job import Job
 from pipeline.judging import JudgeError, JudgeTask, judge_label, load_judge
 from pipeline.shards import read_shards, write_dataset
@@ -112,7 +112,8 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
     output = Path(job.output).absolute()
     work_folder = _prepare(output)
     sources = resolve_sources(job)
-    cells = plan_cells(job.cells(job.load_prompts()), decoder_settings(job), sources, job.seed)
+    systems = Systems.of(job.described_attributes(), job.model.system)
+    cells = plan_cells(job.cells(job.load_prompts()), decoder_settings(job), sources, job.seed, systems)
     wanted = {cell.row_id for cell in cells}
     done = _ids(read_shards(work_folder / "generations", "generations"))
     dead = _ids(read_shards(work_folder / "rejected", "rejected"))

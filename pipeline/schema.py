@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -28,6 +28,9 @@ _CELL: list[tuple[str, pa.DataType, bool]] = [
     ("prompt_id", pa.string(), False),
     ("prompt", _MESSAGES, False),
     ("persona", pa.string(), False),
+    ("profile", pa.string(), True),  # who the persona is and what it is like, in words
+    ("personality", pa.string(), True),
+    ("system", pa.string(), True),  # what the reference was told before the prompt
     ("attributes", _list_of(pa.string()), False),  # those with a weight above 0
     ("weights", _list_of(pa.float64()), False),  # in the order of `attributes`
     ("sample_index", pa.int32(), False),

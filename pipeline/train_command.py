@@ -11,12 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mpg.recipe import Recipe
+from mpg.recipe import Recipe, own_weight
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
 from personas.preferences import is_held_out
+from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
+from pipeline.adapter_arguments import adapters_by_name
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -52,13 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--attribute", metavar="TEXT", help='what chosen answers are like: "speaks like a captain"')
     made.add_argument("--opposite", metavar="TEXT", help='what rejected ones are like: "speaks plainly"')
     made.add_argument("--samples", type=int, default=2, help="pairs for each prompt (2)")
+    parser.add_argument("--objective", choices=("dpo", "modpo"), default="dpo",
+                        help="dpo: one attribute; modpo: one model for several at given weights (MODPO)")  # fmt: skip
+    parser.add_argument("--other", nargs="+", default=[], metavar="NAME[=FOLDER]:WEIGHT",
+                        help="modpo: the other attributes, shipped or by adapter folder, with their weights; "
+                        "the pairs' own attribute has what they leave of 1")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
 
 
 def train(options: argparse.Namespace) -> str:
-    """Train, and return the report.
+    """Train, and return the report; in all but the first of several processes an empty one.
 
     Raises:
         TrainInputError: before a model is loaded where that can be known; nothing is written then.
@@ -70,7 +77,7 @@ def train(options: argparse.Namespace) -> str:
             f"train: needs {' and '.join(absent)}; pip install 'mpg-scr[train]' (or make install-dev)"
         )
     _check(options)
-    recipe = _recipe(options)
+    recipe, others = _recipe(options), _others(options)
     if options.from_prompts is None:
         examples, data = _from_table(options.pairs), {"table": Path(options.pairs).name, **_file_hash(options.pairs)}
         made = None
@@ -95,10 +102,15 @@ def train(options: argparse.Namespace) -> str:
             output=output,
             recipe=recipe,
             dtype=getattr(torch, pick_dtype("auto")),
+            others=others,
         )
     except TrainError as error:
         raise TrainInputError(str(error)) from error
-    if made is not None and made.exists():  # of several processes, one moves it
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:  # of several processes, one moves files and speaks
+        return ""
+    if made is not None:
         made.replace(output / "pairs.jsonl")
     return _report(card, output)
 
@@ -114,6 +126,35 @@ def _check(options: argparse.Namespace) -> None:
         raise TrainInputError(f"--samples: {options.samples} must be at least 1")
     if options.output.exists():
         raise TrainInputError(f"--output {options.output}: is there already; name another folder, or remove it")
+
+
+def _others(options: argparse.Namespace) -> dict[str, tuple[str, float]]:
+    """Attribute -> (adapter, weight), of ``--objective modpo``."""
+    if (options.objective == "modpo") != bool(options.other):
+        remedy = (
+            "name the other attributes" if options.objective == "modpo" else "give --objective modpo, or leave it out"
+        )
+        raise TrainInputError(f"--other: {'none' if not options.other else 'some'} given; {remedy}")
+    names: list[str] = []
+    weights: list[float] = []
+    for entry in options.other:
+        named, colon, weight = entry.rpartition(":")
+        try:
+            weights.append(float(weight))
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise TrainInputError(f"--other {entry}: no weight; write NAME:WEIGHT or NAME=FOLDER:WEIGHT")
+        names.append(named)
+    try:
+        adapters = adapters_by_name(names, "--other")
+    except ValueError as error:
+        raise TrainInputError(str(error)) from error
+    try:
+        own_weight(dict(zip(adapters, weights, strict=True)))
+    except ValueError as error:
+        raise TrainInputError(f"--other: {error}") from error
+    return {name: (place, weight) for (name, place), weight in zip(adapters.items(), weights, strict=True)}
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -190,7 +231,7 @@ def make_pairs(
     for i, prompt in enumerate(prompts):
         for j in range(samples):
             for side, description in enumerate((attribute, opposite)):
-                chat = _instructed(prompt.as_chat(), INSTRUCTION.format(description=description))
+                chat = with_system(prompt.as_chat(), INSTRUCTION.format(description=description))
                 ids = bank.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
                 requests.append(Request(ids, {}, row_seed(seed, f"{i}:{j}:{side}")))
     settings = DecoderSettings(name="reference", **_SAMPLING)  # type: ignore[arg-type]
@@ -203,13 +244,6 @@ def make_pairs(
         if chosen and rejected and chosen != rejected:
             rows.append({"prompt": prompts[i // 2 // samples].as_chat(), "chosen": chosen, "rejected": rejected})
     return rows
-
-
-def _instructed(chat: list[dict[str, str]], instruction: str) -> list[dict[str, str]]:
-    """The chat with an instruction before what its own system message says."""
-    if chat[0]["role"] != "system":
-        return [{"role": "system", "content": instruction}, *chat]
-    return [{"role": "system", "content": f"{instruction}\n\n{chat[0]['content']}"}, *chat[1:]]
 
 
 def _file_hash(place: str | Path) -> dict[str, str]:

@@ -92,7 +92,7 @@ class DecodeFn(beam.DoFn):
 
     def process(self, shard: Shard) -> Iterator[DecodedShard]:
         result = DecodedShard(started_s=time.time())
-        prompts: dict[str, list[int]] = {}
+        prompts: dict[str, Prompts] = {}
         for cell in shard.cells:
             try:
                 prompts[cell.row_id] = encode(self._handle.bank, cell)
@@ -110,13 +110,13 @@ class DecodeFn(beam.DoFn):
         yield result
 
     def _decode(
-        self, cells: list[PlannedCell], prompts: dict[str, list[int]]
+        self, cells: list[PlannedCell], prompts: dict[str, Prompts]
     ) -> Iterable[tuple[PlannedCell, Completion]]:
         from mpg import decode
 
         if not cells:
             return []
-        requests = [Request(prompts[c.row_id], dict(c.weights), c.seed) for c in cells]
+        requests = [Request(prompts[c.row_id].reference, dict(c.weights), c.seed, prompts[c.row_id].own) for c in cells]
         completions = decode(
             self._handle.bank,
             requests,
@@ -131,7 +131,15 @@ def _hashable(settings: DecoderSettings) -> str:
     return repr(settings)
 
 
-def encode(bank: Any, cell: PlannedCell) -> list[int]:
+@dataclass(frozen=True)
+class Prompts:
+    """Prompt tokens: of the reference, and of the attributes that read something else."""
+
+    reference: list[int]
+    own: dict[str, list[int]]
+
+
+def encode(bank: Any, cell: PlannedCell) -> Prompts:
     """Prompt tokens through the model's own chat template.
 
     Raises:
@@ -139,10 +147,13 @@ def encode(bank: Any, cell: PlannedCell) -> list[int]:
     """
     if not any(content.strip() for role, content in cell.messages if role == "user"):
         raise RejectedCell("empty_prompt", "the prompt has no text; give it some or remove it")
+    own = {name: _encode(bank, cell, chat) for name, chat in cell.own_chats().items()}
+    return Prompts(_encode(bank, cell, cell.reference_chat()), own)
+
+
+def _encode(bank: Any, cell: PlannedCell, chat: list[dict[str, str]]) -> list[int]:
     try:
-        ids = bank.tokenizer.apply_chat_template(
-            cell.chat(), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        ids = bank.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
     except Exception as error:  # a tokenizer or a template may raise anything: one row's text is at fault
         raise RejectedCell("encoding", f"{type(error).__name__}: {error}") from error
     needed = len(ids) + cell.decoder.max_new_tokens

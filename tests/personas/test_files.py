@@ -20,6 +20,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     saved = [
         Persona("ada", {"E": 0.25, "N": 0.75, "T": 0.0}, {"E": 1.5}),
         Persona("Zoë", {"E": 0.0, "N": 0.0, "T": 1.0}),
+        Persona("Eve", {"E": 0.0, "N": 0.0, "T": 1.0}, profile="She hikes.", personality="She is calm."),
         *dirichlet(NAMES, 20),
     ]
     save_personas(tmp_path / "p.yaml", saved)
@@ -78,7 +79,9 @@ def test_each_mistake_has_its_line(tmp_path: Path, text: str, says: str) -> None
 def test_mistakes_in_tables(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("name,weight.E,age\na,1,3\n")
-    with pytest.raises(PersonaError, match=r"column 'age': unknown; a table has name, weight.<A>"):
+    with pytest.raises(
+        PersonaError, match=r"column 'age': unknown; a table has name, profile, personality, weight.<A>"
+    ):
         load_personas(path, NAMES)
     path.write_text("name,weight.E,weight.N\na,1,\nb,.5,.4\n")
     with pytest.raises(PersonaError, match=r"row 2: the weights sum to 0.9|row 2: persona 'b'"):
@@ -88,3 +91,38 @@ def test_mistakes_in_tables(tmp_path: Path) -> None:
         load_personas(tmp_path / "p.parquet", NAMES)
     with pytest.raises(PersonaError, match="no such file"):
         load_personas(tmp_path / "q.parquet", NAMES)
+
+
+def test_profiles_are_text_fields_or_columns(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "personas:\n"
+        "- {name: a, weights: {E: 1}, profile: {age: 36, gender: woman, hobbies: [hiking]}, personality: ' Calm. '}\n"
+        "- {name: b, weights: {E: 1}, profile: He bakes.}\n"
+    )
+    first, second = load_personas(path, NAMES)
+    assert first.texts == {"profile": "She is a 36-year-old woman. She loves hiking.", "personality": "Calm."}
+    assert second.texts == {"profile": "He bakes.", "personality": ""}
+    table = pa.table({"weight.E": [1.0, 1.0], "profile": ["He bakes.", None], "personality": ["", "Loud."]})
+    for suffix, write in ((".parquet", pq.write_table), (".csv", pyarrow.csv.write_csv)):
+        write(table.append_column("name", pa.array(["c", "d"])), tmp_path / f"p{suffix}")
+        read = load_personas(tmp_path / f"p{suffix}", NAMES)
+        assert [p.texts for p in read] == [
+            {"profile": "He bakes.", "personality": ""},
+            {"profile": "", "personality": "Loud."},
+        ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{weights: {E: 1}, profile: {age: -1}}", "personas[0]: profile.age: -1 is no age"),
+        ("{weights: {E: 1}, personality: [calm]}", "personas[0]: personality: ['calm'] is no text"),
+        ("{weights: {E: 1}, manner: calm}", "personas[0]: manner: unknown field"),
+    ],
+)
+def test_texts_that_are_none(tmp_path: Path, entry: str, says: str) -> None:
+    (tmp_path / "p.yaml").write_text(f"personas: [{entry}]")
+    with pytest.raises(PersonaError) as caught:
+        load_personas(tmp_path / "p.yaml", NAMES)
+    assert says in str(caught.value)

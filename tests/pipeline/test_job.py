@@ -281,6 +281,16 @@ BETWEEN = [
     ("personas={kind: cover, n: 2, method: grid}", "personas.method: 'grid' is not one of its values; choose"),
     ("personas={kind: one-hot, strengths: [1, 1]}", "personas.strengths: [1.0, 1.0] has one twice; remove it"),
     ("personas={kind: one-hot, strengths: [0]}", "personas.strengths[0]: 0 is out of range"),
+    ("model.system='{name}'", "model.system: '{name}' names {name}; choose from {profile}, {personality}"),
+    ("model.system='{profile'", "model.system: '{profile': "),
+    ("attributes=[{name: E, system: '{age}'}]", "attributes[0].system: '{age}' names {age}; choose from {prof"),
+    (
+        "attributes=[{name: E, system: 'You: {personality}'}]",
+        "personas.personality: 'E1.00' has none, and E reads it; give the persona one, or personas.personality for",
+    ),
+    ("model.system='{profile}'", "personas.profile: 'E1.00' has none, and the reference (model.system) reads it"),
+    ("personas.profile={age: 200}", "personas.profile: profile.age: 200 is no age"),
+    ("personas.profile=''", "personas.profile: profile: '' is no profile; give text, or {age, gender"),
     ("personas={kind: file, file: no.yaml}", "personas.file: 'no.yaml' (in "),
     ("personas={kind: file, file: prompts.jsonl}", "personas.file: 'prompts.jsonl' (in "),
     ("model.id=embedded/smollm", "model.id: 'embedded/smollm' is not an embedded model; did you mean 'embed"),
@@ -407,3 +417,36 @@ def test_nothing_heavy_is_imported() -> None:
     code = f"import pipeline.job, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_texts_of_all_personas_and_of_one(desk: Desk) -> None:
+    entries = "[{weights: {E: 1}, profile: {age: 36, gender: woman}}, {weights: {N: 1}, personality: Loud.}]"
+    job = desk.load(f"personas={{kind: explicit, profile: He bakes., personality: Calm., weights: {entries}}}")
+    first, second = job.build_personas()
+    assert first.texts == {"profile": "She is a 36-year-old woman.", "personality": "Calm."}
+    assert second.texts == {"profile": "He bakes.", "personality": "Loud."}
+    again = Job.model_validate(yaml.safe_load(job.model_dump_json()), context={"folder": desk.folder, "shipped": {
+        name: desk.folder for name in "ENTJ"}})  # fmt: skip
+    assert again.build_personas() == job.build_personas()
+    same = "[{weights: {E: 1}, profile: a}, {name: x, weights: {E: 1}, profile: b}]"
+    assert desk.load(f"personas={{kind: explicit, weights: {same}}}").n_personas == 2
+
+
+def test_attributes_are_described_by_the_job_or_by_their_names(desk: Desk) -> None:
+    job = desk.load(
+        "attributes=[E, {name: profile, adapter: shipped/N}, {name: x, adapter: shipped/J, opposite: dull}]",
+        "personas.profile=He bakes.",
+        "personas.personality=Calm.",
+    )
+    e, profile, x = job.described_attributes()
+    assert (e.opposite, e.system) == ("I", None)
+    assert profile.system is not None and "{profile}" in profile.system
+    assert (x.description, x.opposite) == ("", "dull")
+    assert desk.line("decoder.name=prompting", "attributes=[{name: x, adapter: shipped/J}]").startswith(
+        "attributes[0].description: 'x' needs a description, which decoder 'prompting' puts into the prompt"
+    )
+    soup = desk.line(
+        "decoder.name=soup", "personas={kind: one-hot, profile: a, personality: b}",
+        "attributes=[{name: profile, adapter: shipped/N}]",
+    )  # fmt: skip
+    assert soup.startswith("attributes[0].system: 'profile' reads a prompt of its own, and decoder 'soup'")

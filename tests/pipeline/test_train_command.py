@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,9 +16,12 @@ import torch
 from mpg import ModelBank
 from personas.examples import load_pairs
 from pipeline.cli import main
-from tests.fakes import tiny_llama
+from tests.fakes import tiny_adapter, tiny_llama
 
 RECIPE = ["--steps", "4", "--batch-size", "4", "--rank", "2", "--learning-rate", "0.01"]
+
+
+MODPO = ["{desk}/pairs.jsonl", "--objective", "modpo", "--other"]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,35 @@ def test_a_table_becomes_an_adapter(desk: Path, tmp_path: Path, capsys: pytest.C
     assert "reward accuracy" in printed and f"adapter: {output}}}" in printed
     assert train(desk, output, str(desk / "pairs.jsonl")) == 2  # what is written is never lost
     assert "is there already; name another folder, or remove it" in capsys.readouterr().err
+
+
+def test_weights_go_in_and_one_model_comes_out(desk: Path, tmp_path: Path) -> None:
+    """MODPO towards saying yes and towards another adapter's liking, and that a killed one knows its weights."""
+    other = tiny_adapter(desk / "base", tmp_path / "other", seed=5)
+    output = tmp_path / "both"
+    arguments = [str(desk / "pairs.jsonl"), "--objective", "modpo", "--other", f"x={other}:0.4"]
+    assert train(desk, output, *arguments) == 0
+    recipe = json.loads((output / "card.json").read_text())["recipe"]
+    assert (recipe["objective"], recipe["weight"], recipe["others"]) == ("modpo", 0.6, {"x": 0.4})
+    assert recipe["beta"] == 0.05  # as given, not as divided by the weight
+    ModelBank.load(str(desk / "base"), {"both": output})
+
+
+def test_several_processes_train_one_adapter(desk: Path, tmp_path: Path) -> None:
+    output = tmp_path / "yes"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    launch += ["-m", "pipeline.cli"]
+    command = ["train", str(desk / "pairs.jsonl"), "--name", "yes", "--output", str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *command, "--model", str(desk / "base"), *RECIPE],
+        capture_output=True, text=True, env=environment, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("written:") == 1
+    assert json.loads((output / "card.json").read_text())["recipe"]["processes"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["yes"]
+    ModelBank.load(str(desk / "base"), {"yes": output})
 
 
 def test_two_descriptions_become_an_adapter(desk: Path, tmp_path: Path) -> None:
@@ -115,6 +148,16 @@ def test_a_killed_training_goes_on_to_the_same_weights(
             ["--from-prompts", "{desk}/prompts.jsonl", "--attribute", "a", "--opposite", "b", "--model", "{desk}"],
             "can't be loaded (",
         ),
+        (["{desk}/pairs.jsonl", "--objective", "modpo"], "--other: none given; name the other attributes"),
+        (["{desk}/pairs.jsonl", "--other", "E:0.5"], "--other: some given; give --objective modpo, or leave it out"),
+        ([*MODPO, "E"], "--other E: no weight; write NAME:WEIGHT or NAME=FOLDER:WEIGHT"),
+        ([*MODPO, "E:x"], "--other E:x: no weight"),
+        ([*MODPO, "Q:0.5"], "--other Q: not shipped (shipped: E, F,"),
+        ([*MODPO, "Q={desk}:0.5"], "is no folder with adapter_config.json; give one"),
+        ([*MODPO, "E:0.5", "E:0.1"], "--other E: 'E' is given twice"),
+        ([*MODPO, "E:0.5", "J:0.5"], "--other: E, J: weights sum to 1; they must leave the pairs' own attribute some"),
+        ([*MODPO, "E:-0.5"], "--other: E: weight -0.5 must be above 0"),
+        ([*MODPO, "E:0.5"], "yes: adapter "),  # for another base than this one
         (["{desk}/pairs.jsonl", "--samples", "0"], "--samples: 0 must be at least 1"),
     ],
 )

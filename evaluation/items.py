@@ -1,0 +1,55 @@
+"""What a judge is handed: a text, with what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from evaluation.scores import Score
+
+
+@dataclass(frozen=True)
+class Item:
+    """One text to judge.
+
+    Attributes:
+        key: names it: a row's id, or a hash of the text.
+        text: what is judged.
+        prompt: what it answers, if anything: the last user's message.
+        profile, personality: of the persona that was to speak, for role-play attributes.
+        log_ratios: attribute -> the preference model's own log-ratio of the text, nats a token.
+    """
+
+    key: str
+    text: str
+    prompt: str = ""
+    profile: str = ""
+    personality: str = ""
+    log_ratios: Mapping[str, float] = field(default_factory=dict)
+
+
+class Judge(Protocol):
+    """Scores items, attribute by attribute.
+
+    Attributes:
+        name, version: part of every judgment; another rubric, model or fit is another version.
+        independent: whether it knows nothing of the models that generate.
+    """
+
+    name: str
+    version: str
+    independent: bool
+
+    def knows(self, attribute: str) -> bool:
+        """Whether it can score this attribute."""
+        ...
+
+    def judge(self, items: Sequence[Item], attributes: Sequence[str]) -> dict[str, list[Score]]:
+        """Per attribute one score an item, in the order of the items."""
+        ...
+
+
+def label_of(judge: Judge) -> str:
+    """``name@version``, as rows record it."""
+    return f"{judge.name}@{judge.version}"
