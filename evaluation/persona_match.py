@@ -13,8 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from evaluation.classifier_judge import Embedder
-from evaluation.embedding import MODEL_NAME, SentenceEmbedder
+from evaluation.embedding import MODEL_NAME, Embedder, SentenceEmbedder
 from evaluation.items import Item
 from evaluation.scores import Score, Status
 from evaluation.stock_personas import PERSONALITIES, PROFILES
@@ -57,6 +56,8 @@ class PersonaMatchJudge:
         unknown = [attribute for attribute in attributes if attribute not in STOCK]
         if unknown:
             raise ValueError(f"the judge {self.name!r} knows {' and '.join(STOCK)}, not {unknown[0]!r}")
+        if not items:
+            return {name: [] for name in attributes}
         texts = self._vectors([item.text for item in items])  # [items, dim]
         return {name: self._scores(items, texts, name) for name in attributes}
 
@@ -78,7 +79,5 @@ class PersonaMatchJudge:
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         """``[texts, dim]``; equal texts are embedded once."""
         distinct = list(dict.fromkeys(texts))
-        if not distinct:
-            return np.zeros((0, 1), dtype=np.float32)
         rows = dict(zip(distinct, self._embedder.embed(distinct), strict=True))
         return np.stack([rows[text] for text in texts])

@@ -24,6 +24,10 @@ class Status(StrEnum):
 class Score:
     """How far a text carries an attribute, 0 (its opposite) to 1, or why there is no score.
 
+    Attributes:
+        prompt_tokens, completion_tokens: of the call that gave the score, where a call did; a call that gives
+            several scores is booked on the first of them.
+
     Raises:
         TypeError: a score that is not a real number.
         ValueError: a score outside [0, 1], an ``ok`` without a score, a score without an ``ok``,
@@ -33,6 +37,8 @@ class Score:
     score: float | None
     status: Status
     rationale: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     def __post_init__(self) -> None:
         # A plain "ok" read back from Parquet is taken as Status.OK; an unknown word raises.

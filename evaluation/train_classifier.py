@@ -29,11 +29,10 @@ from evaluation.classifier_judge import (
     SHIPPED,
     ClassifierJudge,
     DimensionModel,
-    Embedder,
     Features,
     write_weights,
 )
-from evaluation.embedding import SentenceEmbedder
+from evaluation.embedding import Embedder, SentenceEmbedder
 from personas.preferences import PreferencePair, load_mbti_pairs, split
 
 VERSION = "1"

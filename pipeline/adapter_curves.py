@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from personas import MBTI
-from pipeline.job import load_job
+import pyarrow.parquet as pq
+
+from evaluation.aggregate import clustered_mean
+from personas import MBTI, ROLE_PLAY
+from pipeline.job import Job, load_job
 from pipeline.run import run_job
-from pipeline.summary import PersonaSummary
 
 _WORKFLOWS = Path(__file__).parent.parent / "workflows"
-JOBS = {"adapters.yaml": tuple(MBTI), "role-play-adapters.yaml": ("profile", "personality")}
+JOBS = {"adapters.yaml": tuple(MBTI), "role-play-adapters.yaml": tuple(ROLE_PLAY)}
+
+Row = Mapping[str, Any]
 
 
 def write_curves(adapters: Path, names: Sequence[str]) -> str:
@@ -27,29 +32,56 @@ def write_curves(adapters: Path, names: Sequence[str]) -> str:
         wanted = [name for name in attributes if name in names]
         if not wanted:
             continue
-        overrides = [f"attributes={json.dumps([{'name': name, 'adapter': str(adapters / name)} for name in wanted])}"]
-        result = run_job(load_job(_WORKFLOWS / file, overrides))
-        summaries = {each.persona: each for each in result.summary.personas}
-        lines.append(f"{file}: judged adherence / perplexity under the reference, by strength")
+        lines.append(f"{file}: strength: judged adherence / perplexity under the reference (its own at strength 0)")
+        curves = curves_of(_job(file, adapters))
         for name in wanted:
-            curve = [_point(0.0, summaries["reference"], name)]
-            for strength in load_job(_WORKFLOWS / file).personas.strengths:
-                curve.append(_point(strength, summaries[f"{name}1.00x{strength:g}"], name))
             card_file = adapters / name / "card.json"
-            card = json.loads(card_file.read_text("utf-8")) | {"curve": curve}
+            card = json.loads(card_file.read_text("utf-8")) | {"curve": curves[name]}
             card_file.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
-            cells = [f"{p['strength']:g}: {p['adherence']:.2f} / {p['perplexity']:.2f}" for p in curve]
-            lines.append(f"{name:11}  " + "  ".join(cells))
+            lines.append(f"{name:11}  " + "  ".join(map(_shown, curves[name])))
     return "\n".join(lines)
 
 
-def _point(strength: float, summary: PersonaSummary, name: str) -> dict[str, Any]:
-    mean = summary.adherence[name]
+def _job(file: str, adapters: Path) -> Job:
+    """The job with these adapters; all of its attributes, so that the same rows are found again."""
+    entries = [{"name": name, "adapter": str(adapters / name)} for name in JOBS[file]]
+    return load_job(_WORKFLOWS / file, [f"attributes={json.dumps(entries)}"])
+
+
+def curves_of(job: Job) -> dict[str, list[dict[str, Any]]]:
+    """Run a job whose personas have one attribute each; per attribute a point for each strength, 0 first."""
+    folder = run_job(job).folder
+    rows, judgments = _table(folder / "data"), _table(folder / "judgments")
+    scores = {(row["row_id"], row["attribute"]): row["score"] for row in judgments}
+    control = [row for row in rows if not row["attributes"]]
+    curves = {}
+    for name in job.attribute_names:
+        mine = [row for row in rows if row["attributes"] == [name]]
+        curves[name] = [_point(0.0, name, control, scores)]
+        for strength in sorted({row["strengths"][0] for row in mine}):
+            curves[name].append(_point(strength, name, [r for r in mine if r["strengths"] == [strength]], scores))
+    return curves
+
+
+def _point(strength: float, name: str, rows: Sequence[Row], scores: Mapping[tuple[str, str], float]) -> dict[str, Any]:
+    adherence = clustered_mean([scores[row["row_id"], name] for row in rows], [row["prompt_id"] for row in rows])
+    log_prob, n_tokens = (math.fsum(row[key] for row in rows) for key in ("log_prob_reference", "n_tokens"))
+    rates = [row["acceptance_rate"] for row in rows if row["acceptance_rate"] is not None]
     return {
-        "strength": strength,  # 0: the reference itself
-        "adherence": mean.value,
-        "n": mean.n,
-        "n_unscored": mean.n_unscored,
-        "perplexity": summary.perplexity,
-        "acceptance": summary.acceptance_rate,
+        "strength": strength,
+        "adherence": adherence.value,
+        "half_width": adherence.half_width,
+        "n": adherence.n,
+        "n_unscored": adherence.n_unscored,
+        "perplexity": math.exp(-log_prob / n_tokens),
+        "acceptance": math.fsum(rates) / len(rates) if rates else None,
     }
+
+
+def _shown(point: Mapping[str, Any]) -> str:
+    adherence = "-" if point["adherence"] is None else f"{point['adherence']:.2f}"
+    return f"{point['strength']:g}: {adherence} / {point['perplexity']:.2f}"
+
+
+def _table(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]

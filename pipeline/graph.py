@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from pipeline.cells import PlannedCell, Sources
-from pipeline.judging import JudgeFn, JudgeTask
+from pipeline.judging import JudgeFn, JudgeTask, JudgeWork
 from pipeline.progress import ProgressBar
 from pipeline.worker import DecodeFn, Shard, WriteFn, WrittenShard
 
@@ -74,9 +74,8 @@ class Work:
     """What a run has left to do, and where it does it."""
 
     cells: Sequence[PlannedCell]
-    judge_tasks: Mapping[str, Sequence[JudgeTask]]  # judge kind -> rows written earlier, not judged yet
+    judges: Sequence[JudgeWork]
     sources: Sources
-    attributes: tuple[str, ...]
     folder: Path
     batch_size: int
     rows_per_shard: int
@@ -100,12 +99,12 @@ def build(pipeline: beam.Pipeline, work: Work, workers: int) -> None:
     else:  # every row is there: no model needs to be loaded
         written = pipeline | "No shards to decode" >> beam.Create([])
     books = [written | "Count rows and tokens" >> beam.Map(Books.of)]
-    for kind, earlier in work.judge_tasks.items():
-        judge = JudgeFn(kind, work.attributes, work=folder, progress=f"{folder}/progress/judge")
+    for each in work.judges:
+        kind, judge = each.spec.kind, JudgeFn(each, folder=folder, progress=f"{folder}/progress/judge")
         judged = (
             (
                 written | f"Rows to judge by {kind}" >> beam.FlatMap(to_judge_tasks),
-                pipeline | f"Rows of earlier runs to judge by {kind}" >> beam.Create(list(earlier)),
+                pipeline | f"Rows of earlier runs to judge by {kind}" >> beam.Create(list(each.earlier)),
             )
             | f"All rows to judge by {kind}" >> beam.Flatten()
             | f"Spread rows over judges ({kind})" >> beam.Reshuffle()
@@ -143,8 +142,8 @@ def run(work: Work, options: PipelineOptions) -> Books:
     """Run the graph to its end and return its counts."""
     books_file = work.folder / BOOKS_FILE
     books_file.unlink(missing_ok=True)
-    n_earlier = sum(len(task.row_ids) for tasks in work.judge_tasks.values() for task in tasks)
-    to_judge = len(work.cells) * len(work.judge_tasks) + n_earlier
+    n_earlier = sum(len(task.row_ids) for judge in work.judges for task in judge.earlier)
+    to_judge = len(work.cells) * len(work.judges) + n_earlier
     phases = [("decode", "decoding", len(work.cells)), ("judge", "judging", to_judge)]
     with ProgressBar(work.folder / "progress", phases):
         pipeline = beam.Pipeline(options=options)

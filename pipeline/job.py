@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from personas import weights as grids
 from personas.attributes import KNOWN, Attribute, Persona, mbti_type
 from personas.files import load_personas
-from personas.prompts import Prompt, load_prompts_dataset, load_prompts_jsonl
+from personas.prompts import Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Grid
 from pipeline.job_checks import problems_in
 from pipeline.job_errors import JobError, Problem, problems_of
@@ -34,9 +34,11 @@ from pipeline.job_fields import (
     Float,
     Frozen,
     Int,
+    Judges,
     MbtiPersonas,
     Model,
     OneHotPersonas,
+    PersonaMatchJudge,
     Personas,
     PromptSource,
     SimplexPersonas,
@@ -67,8 +69,9 @@ class Job(Frozen):
     prompts: PromptSource = Field(description="{file: prompts.jsonl} or {dataset: ..., split, column}.")
     samples_per_cell: Int = Field(1, ge=1, description="Texts for each prompt and persona.")
     decoder: Decoder = Field(default_factory=lambda: Decoder.model_validate({}), description="How to decode.")
-    judges: tuple[ClassifierJudge, ...] = Field(
-        (ClassifierJudge(kind="classifier"),), description="What scores the texts; an empty list: nothing."
+    judges: tuple[Judges, ...] = Field(
+        (ClassifierJudge(kind="classifier"), PersonaMatchJudge(kind="persona-match")),
+        description="What scores the texts, each what it knows; an empty list: nothing.",
     )
     batch_size: Int = Field(32, ge=1, description="Rows decoded together by one worker; never changes a row's text.")
     rows_per_shard: Int = Field(64, ge=1, description="Rows in one unit of work.")
@@ -129,10 +132,17 @@ class Job(Frozen):
     def load_prompts(self) -> list[Prompt]:
         """The prompts, read now. Raises PromptError, see `personas.prompts`."""
         source = self.prompts
+        last = None if source.limit is None else source.skip + source.limit
         if source.file is not None:
-            return load_prompts_jsonl(self._folder / Path(source.file).expanduser(), source.limit)
-        assert source.dataset is not None
-        return load_prompts_dataset(self.resolve(source.dataset), source.split, source.column, source.limit)
+            found = load_prompts_jsonl(self._folder / Path(source.file).expanduser(), last)
+        else:
+            assert source.dataset is not None
+            found = load_prompts_dataset(self.resolve(source.dataset), source.split, source.column, last)
+        if len(found) <= source.skip:
+            raise PromptError(
+                source.file or str(source.dataset), f"holds {len(found)} prompts, and skip leaves out all"
+            )
+        return found[source.skip :]
 
     @property
     def n_personas(self) -> int:

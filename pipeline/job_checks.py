@@ -37,6 +37,10 @@ def problems_in(job: Job) -> Iterator[Problem]:
     """All that is wrong between the fields of a job and with the files that it names."""
     found = [*_attribute_problems(job), *_persona_problems(job)]
     yield from found or _text_problems(job)
+    kinds = [judge.kind for judge in job.judges]
+    for index, kind in enumerate(kinds):
+        if kind in kinds[:index]:
+            yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
     yield from _place_problems(job)
 
 

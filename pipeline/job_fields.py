@@ -245,6 +245,7 @@ class PromptSource(Frozen):
     )
     split: Text = Field("train", description="Split of the data set.")
     column: Text = Field("prompt", description="Column of the data set: text, or lists of chat messages.")
+    skip: Int = Field(0, ge=0, description="How many prompts to leave out at the beginning.")
     limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="How many prompts to use at most; null: all.")
 
     @model_validator(mode="after")
@@ -314,3 +315,23 @@ class ClassifierJudge(Frozen):
     """The embedded classifier, independent of the generator."""
 
     kind: Literal["classifier"] = Field(description="classifier: the embedded classifier of MBTI poles.")
+    abstain: Float = Field(
+        0.0, ge=0, lt=0.5, description="Scores nearer to 0.5 than this are left unscored ('refused'); 0: none are."
+    )
+
+
+class PersonaMatchJudge(Frozen):
+    """The embedded judge of role-play."""
+
+    kind: Literal["persona-match"] = Field(
+        description="persona-match: whether a text is nearer to its own profile or personality than to other people's."
+    )
+
+
+class LogRatioJudge(Frozen):
+    """The preference models' own opinion, never counted as independent."""
+
+    kind: Literal["log-ratio"] = Field(description="log-ratio: the preference models' own log-ratios, as a score.")
+
+
+Judges = Annotated[ClassifierJudge | PersonaMatchJudge | LogRatioJudge, Field(discriminator="kind")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,14 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
+from evaluation.items import Item, Judge, label_of
+from evaluation.scores import Score
+from personas import MBTI, ROLE_PLAY
+from pipeline.job_fields import ClassifierJudge, Judges, LogRatioJudge, PersonaMatchJudge
 from pipeline.progress import Ticker
 from pipeline.shards import shard_name, write_rows
+
+_COLUMNS = ("row_id", "prompt", "profile", "personality", "response", "attributes", "log_ratios", "n_tokens")
 
 
 @dataclass(frozen=True)
@@ -23,41 +29,92 @@ class JudgeTask:
     row_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class JudgeWork:
+    """What one judge has to do: its attributes, and the rows of earlier runs that it has not judged."""
+
+    spec: Judges
+    attributes: tuple[str, ...]
+    label: str
+    earlier: tuple[JudgeTask, ...] = ()
+
+
 class JudgeError(RuntimeError):
     """A judge that can't be loaded on this machine."""
 
 
-def load_judge(kind: str) -> Any:
+def known_to(spec: Judges, attributes: Sequence[str]) -> tuple[str, ...]:
+    """The attributes that a judge can score, known without loading it."""
+    known: dict[str, Mapping[str, Any]] = {"classifier": MBTI, "persona-match": ROLE_PLAY}
+    return tuple(name for name in attributes if spec.kind not in known or name in known[spec.kind])
+
+
+def load_judge(spec: Judges) -> Judge:
     """The judge of a job's ``judges`` entry.
 
     Raises:
         JudgeError: its weights or the package it needs are missing.
     """
-    if kind == "classifier":
-        from evaluation.classifier_judge import ClassifierJudge, JudgeWeightsError
-        from evaluation.embedding import EmbeddingModelError
+    from evaluation.classifier_judge import ClassifierJudge as Classifier
+    from evaluation.classifier_judge import JudgeWeightsError
+    from evaluation.embedding import EmbeddingModelError
+    from evaluation.log_ratio_judge import LogRatioJudge as LogRatio
+    from evaluation.persona_match import PersonaMatchJudge as PersonaMatch
 
-        try:
-            return ClassifierJudge.load()
-        except (JudgeWeightsError, EmbeddingModelError) as error:
-            raise JudgeError(f"judges: {kind}: {error}") from error
-    raise ValueError(f"judges: {kind!r} is not a judge; choose classifier")
+    try:
+        match spec:
+            case ClassifierJudge(abstain=abstain):
+                return Classifier.load(abstain=abstain)
+            case PersonaMatchJudge():
+                return PersonaMatch()
+            case LogRatioJudge():
+                return LogRatio()
+    except (JudgeWeightsError, EmbeddingModelError) as error:
+        raise JudgeError(f"judges: {spec.kind}: {error}") from error
 
 
-def judge_label(judge: Any) -> str:
-    """``name@version``, as the rows record it."""
-    return f"{judge.name}@{judge.version}"
+def item_of(row: Mapping[str, Any]) -> Item:
+    """A generation row as judges see it."""
+    asked = [message["content"] for message in row["prompt"] if message["role"] == "user"]
+    n = row["n_tokens"] or 1
+    return Item(
+        key=row["row_id"],
+        text=row["response"],
+        prompt=asked[-1] if asked else "",
+        profile=row["profile"] or "",
+        personality=row["personality"] or "",
+        log_ratios={a: ratio / n for a, ratio in zip(row["attributes"], row["log_ratios"], strict=True)},
+    )
+
+
+def judgment_rows(items: Sequence[Item], label: str, scores: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:
+    """Scores as rows of the table ``judgments``."""
+    return [
+        {
+            "row_id": item.key,
+            "attribute": attribute,
+            "judge": label,
+            "score": score.score,
+            "status": str(score.status),
+            "rationale": score.rationale,
+            "prompt_tokens": score.prompt_tokens,
+            "completion_tokens": score.completion_tokens,
+        }
+        for i, item in enumerate(items)
+        for attribute, of_attribute in scores.items()
+        for score in [of_attribute[i]]
+    ]
 
 
 class JudgeFn(beam.DoFn):
     """Score every text on every attribute; what can't be scored is written with its reason."""
 
-    def __init__(self, kind: str, attributes: tuple[str, ...], *, work: str, progress: str) -> None:
-        self._kind, self._attributes, self._work, self._progress = kind, attributes, work, progress
+    def __init__(self, work: JudgeWork, *, folder: str, progress: str) -> None:
+        self._work, self._folder, self._progress = work, folder, progress
         self._shared = Shared()
 
     def setup(self) -> None:
-        self._judge = self._shared.acquire(lambda: load_judge(self._kind), tag=self._kind)
+        self._judge: Judge = self._shared.acquire(lambda: load_judge(self._work.spec), tag=self._work.label)
         self._ticker = Ticker(Path(self._progress))
 
     def teardown(self) -> None:
@@ -65,27 +122,13 @@ class JudgeFn(beam.DoFn):
 
     def process(self, task: JudgeTask) -> Iterator[int]:
         wanted = set(task.row_ids)
-        columns = pq.read_table(task.path, columns=["row_id", "response"]).to_pydict()
-        texts = {i: t for i, t in zip(columns["row_id"], columns["response"], strict=True) if i in wanted}
-        scores = self._judge.score_many(list(texts.values()), self._attributes)
-        label = judge_label(self._judge)
-        rows = [
-            {
-                "row_id": row_id,
-                "attribute": attribute,
-                "judge": label,
-                "score": score.score,
-                "status": str(score.status),
-                "rationale": score.rationale,
-                "prompt_tokens": None,
-                "completion_tokens": None,
-            }
-            for i, row_id in enumerate(texts)
-            for attribute in self._attributes
-            for score in [scores[attribute][i]]
-        ]
-        name = shard_name(texts, label, *self._attributes)
-        write_rows(rows, "judgments", Path(self._work) / "judgments" / name)
-        for _ in texts:
+        table = pq.read_table(task.path, columns=list(_COLUMNS))
+        items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
+        scores = self._judge.judge(items, self._work.attributes)
+        label = label_of(self._judge)
+        rows = judgment_rows(items, label, scores)
+        name = shard_name((item.key for item in items), label, *self._work.attributes)
+        write_rows(rows, "judgments", Path(self._folder) / "judgments" / name)
+        for _ in items:
             self._ticker.tick()
         yield len(rows)

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import mpg
-from personas import MBTI
+from evaluation.items import label_of
 from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Sources, Systems, plan_cells
 from pipeline.job import Job
-from pipeline.judging import JudgeError, JudgeTask, judge_label, load_judge
+from pipeline.judging import JudgeError, JudgeTask, JudgeWork, known_to, load_judge
 from pipeline.shards import read_shards, write_dataset
 from pipeline.summary import Summary, summarise
 
@@ -118,13 +118,8 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
     done = _ids(read_shards(work_folder / "generations", "generations"))
     dead = _ids(read_shards(work_folder / "rejected", "rejected"))
     to_do = [cell for cell in cells if cell.row_id not in done and cell.row_id not in dead]
-    judged_attributes = tuple(name for name in job.attribute_names if name in MBTI)
-    unjudged = [name for name in job.attribute_names if name not in MBTI]
-    if job.judges and unjudged:
-        logger.warning("the classifier judge knows no %s: these attributes stay unjudged", ", ".join(unjudged))
-    kinds = [judge.kind for judge in job.judges] if judged_attributes else []
     try:
-        labels = {kind: judge_label(load_judge(kind)) for kind in kinds}
+        judges = _judges(job, work_folder, wanted)
     except JudgeError as error:
         raise RunError(str(error)) from error
     if len(to_do) < len(cells):
@@ -135,11 +130,8 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
     books = graph.run(
         graph.Work(
             cells=to_do,
-            judge_tasks={
-                k: _left_to_judge(work_folder, label, judged_attributes, wanted) for k, label in labels.items()
-            },
+            judges=judges,
             sources=sources,
-            attributes=judged_attributes,
             folder=work_folder,
             batch_size=job.batch_size,
             rows_per_shard=job.rows_per_shard,
@@ -201,7 +193,26 @@ def _ids(table: pa.Table) -> set[str]:
     return set(table.column("row_id").to_pylist())
 
 
-def _left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> list[JudgeTask]:
+def _judges(job: Job, work: Path, wanted: set[str]) -> list[JudgeWork]:
+    """The job's judges that know any of its attributes, with what earlier runs have left them.
+
+    Raises:
+        JudgeError: one can't be loaded on this machine.
+    """
+    works = []
+    for spec in job.judges:
+        attributes = known_to(spec, job.attribute_names)
+        if attributes:
+            label = label_of(load_judge(spec))
+            works.append(JudgeWork(spec, attributes, label, _left_to_judge(work, label, attributes, wanted)))
+    judged = {name for each in works for name in each.attributes}
+    unjudged = [name for name in job.attribute_names if name not in judged]
+    if job.judges and unjudged:
+        logger.warning("no judge of this job knows %s: unjudged", ", ".join(unjudged))
+    return works
+
+
+def _left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:
     """Rows of earlier runs that a judge has not scored on every attribute."""
     scored: dict[str, set[str]] = {}
     for row in read_shards(work / "judgments", "judgments").select(["row_id", "attribute", "judge"]).to_pylist():
@@ -213,7 +224,7 @@ def _left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: 
         left = tuple(i for i in ids if i in wanted and not scored.get(i, set()).issuperset(attributes))
         if left:
             tasks.append(JudgeTask(str(path), left))
-    return tasks
+    return tuple(tasks)
 
 
 def _finalise(output: Path, work: Path, cells: Sequence[PlannedCell]) -> dict[str, pa.Table]:

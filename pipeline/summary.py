@@ -9,14 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean with what it stands on; ``value`` is None where nothing was scored."""
-
-    value: float | None
-    n: int
-    n_unscored: int
+from evaluation.aggregate import Mean, clustered_mean, is_independent, panel
 
 
 @dataclass(frozen=True)
@@ -48,10 +41,11 @@ class Summary:
 
 
 def summarise(generations: pa.Table, judgments: pa.Table, attributes: Sequence[str], n_samples: int = 2) -> Summary:
-    """Group rows by persona; several judges' scores of a text count one by one."""
+    """Group rows by persona; a text has the mean score of its independent judges, a mean an interval by prompt."""
     scores: dict[tuple[str, str], list[float | None]] = {}
-    for row in judgments.select(["row_id", "attribute", "score"]).to_pylist():
-        scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
+    for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
+        if is_independent(row["judge"]):
+            scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
     by_persona: dict[str, list[dict[str, Any]]] = {}
     for row in generations.to_pylist():
         by_persona.setdefault(row["persona"], []).append(row)
@@ -60,9 +54,9 @@ def summarise(generations: pa.Table, judgments: pa.Table, attributes: Sequence[s
     for persona, rows in by_persona.items():
         adherence = {}
         for attribute in judged:
-            values = [s for row in rows for s in scores.get((row["row_id"], attribute), [])]
-            given = [s for s in values if s is not None]
-            adherence[attribute] = Mean(fmean(given) if given else None, len(given), len(values) - len(given))
+            mine = [row for row in rows if (row["row_id"], attribute) in scores]
+            values = [panel(scores[row["row_id"], attribute]) for row in mine]
+            adherence[attribute] = clustered_mean(values, [row["prompt_id"] for row in mine])
         rates = [row["acceptance_rate"] for row in rows if row["acceptance_rate"] is not None]
         personas.append(
             PersonaSummary(
@@ -91,12 +85,6 @@ def _samples(by_persona: dict[str, list[dict[str, Any]]], count: int) -> list[di
     return samples
 
 
-def _cell(mean: Mean) -> str:
-    if mean.value is None:
-        return f"- ({mean.n_unscored} unscored)" if mean.n_unscored else "-"
-    return f"{mean.value:.2f}" + (f" ({mean.n_unscored} unscored)" if mean.n_unscored else "")
-
-
 def header(summary: Summary) -> list[str]:
     """Column titles of :func:`table_rows`."""
     return ["persona", "rows", *summary.attributes, "acceptance", "perplexity"]
@@ -108,7 +96,7 @@ def table_rows(summary: Summary) -> list[list[str]]:
         [
             p.persona,
             str(p.n_rows),
-            *(_cell(p.adherence[a]) for a in summary.attributes),
+            *(p.adherence[a].shown for a in summary.attributes),
             "-" if p.acceptance_rate is None else f"{p.acceptance_rate:.2f}",
             f"{p.perplexity:.2f}",
         ]

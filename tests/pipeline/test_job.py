@@ -30,7 +30,7 @@ prompts: {file: prompts.jsonl}
 samples_per_cell: 1
 decoder: {name: scr-exact, aggregate: sum, horizon: 8, chunk_len: 8, max_new_tokens: 96,
           temperature: 0.8, top_p: 0.95, top_k: 0, strength: 1.0, window: 64, max_tries: 8}
-judges: [{kind: classifier}]
+judges: [{kind: classifier}, {kind: persona-match}]
 batch_size: 32
 rows_per_shard: 64
 max_rejected_fraction: 0.1
@@ -256,7 +256,8 @@ SHAPE = [
     ("decoder.name=scrx", "decoder.name: 'scrx' is not one of its values; did you mean 'scr'?"),
     ("decoder.aggregate=mean", "decoder.aggregate: 'mean' is not one of its values; choose from sum, produc"),
     ("model.dtype=fp16", "model.dtype: 'fp16' is not one of its values; choose from auto, float32, bfloat16"),
-    ("judges=[{kind: llm}]", "judges[0].kind: 'llm' is not one of its values; choose from classifier"),
+    ("judges=[{kind: llm}]", "judges[0].kind: 'llm' is not one of its kinds; choose from classifier, pers"),
+    ("judges=[{kind: classifier, abstain: .5}]", "judges[0].abstain: 0.5 is out of range; give a number below 0.5"),
     ("personas.kind=simplx", "personas.kind: 'simplx' is not one of its kinds; did you mean 'simplex'?"),
     ("attributes=[]", "attributes: [] is empty; give at least one entry"),
     ("output=''", "output: '' is empty; give at least one character"),
@@ -298,6 +299,8 @@ BETWEEN = [
     ("model.id=shipped", "model.id: 'shipped' is no folder with config.json"),
     ("prompts={dataset: ../no}", "prompts.dataset: '../no' is no folder in "),
     ("prompts.file=no.jsonl", "prompts.file: 'no.jsonl' (in "),
+    ("judges=[{kind: log-ratio}, {kind: log-ratio}]", "judges[1]: 'log-ratio' is judges[0] already; remove one"),
+    ("prompts.skip=2", "prompts.file: 'prompts.jsonl' (in "),
     ("output={job}", "output: '{job}' is a file; name a folder"),
 ]
 WEIGHTS = [
@@ -450,3 +453,9 @@ def test_attributes_are_described_by_the_job_or_by_their_names(desk: Desk) -> No
         "attributes=[{name: profile, adapter: shipped/N}]",
     )  # fmt: skip
     assert soup.startswith("attributes[0].system: 'profile' reads a prompt of its own, and decoder 'soup'")
+
+
+def test_prompts_may_be_left_out_at_the_beginning(desk: Desk) -> None:
+    assert [p.prompt_id for p in desk.load("prompts.skip=1").load_prompts()] == ["yo"]
+    assert len(desk.load("prompts.skip=0", "prompts.limit=1").load_prompts()) == 1
+    assert "holds 2 prompts, and skip leaves out all" in desk.line("prompts.skip=2")
