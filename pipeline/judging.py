@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
 from evaluation.items import Item, Judge, label_of
-from evaluation.scores import Score
 from personas import MBTI, ROLE_PLAY
 from pipeline.job_fields import ClassifierJudge, Judges, LogRatioJudge, PersonaMatchJudge
+from pipeline.judgments import judgment_rows
 from pipeline.progress import Ticker
 from pipeline.shards import shard_name, write_rows
 
@@ -85,25 +85,6 @@ def item_of(row: Mapping[str, Any]) -> Item:
         personality=row["personality"] or "",
         log_ratios={a: ratio / n for a, ratio in zip(row["attributes"], row["log_ratios"], strict=True)},
     )
-
-
-def judgment_rows(items: Sequence[Item], label: str, scores: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:
-    """Scores as rows of the table ``judgments``."""
-    return [
-        {
-            "row_id": item.key,
-            "attribute": attribute,
-            "judge": label,
-            "score": score.score,
-            "status": str(score.status),
-            "rationale": score.rationale,
-            "prompt_tokens": score.prompt_tokens,
-            "completion_tokens": score.completion_tokens,
-        }
-        for i, item in enumerate(items)
-        for attribute, of_attribute in scores.items()
-        for score in [of_attribute[i]]
-    ]
 
 
 class JudgeFn(beam.DoFn):

@@ -23,6 +23,7 @@ from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Sources, Systems, plan_cells
 from pipeline.job import Job
 from pipeline.judging import JudgeError, JudgeTask, JudgeWork, known_to, load_judge
+from pipeline.judgments import judged_attributes, merged
 from pipeline.shards import read_shards, write_dataset
 from pipeline.summary import Summary, summarise
 
@@ -214,10 +215,7 @@ def _judges(job: Job, work: Path, wanted: set[str]) -> list[JudgeWork]:
 
 def _left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:
     """Rows of earlier runs that a judge has not scored on every attribute."""
-    scored: dict[str, set[str]] = {}
-    for row in read_shards(work / "judgments", "judgments").select(["row_id", "attribute", "judge"]).to_pylist():
-        if row["judge"] == label:
-            scored.setdefault(row["row_id"], set()).add(row["attribute"])
+    scored = judged_attributes(read_shards(work / "judgments", "judgments"), label, scored_only=False)
     tasks = []
     for path in sorted((work / "generations").glob("*.parquet")):
         ids = pq.read_table(path, columns=["row_id"]).column("row_id").to_pylist()
@@ -233,6 +231,8 @@ def _finalise(output: Path, work: Path, cells: Sequence[PlannedCell]) -> dict[st
     tables = {}
     for name, keys in (("generations", ()), ("judgments", ("judge", "attribute")), ("rejected", ())):
         table = read_shards(work / name, name)
+        if name == "judgments":
+            table = merged(table)
         ids = table.column("row_id").to_pylist()
         extra = [table.column(key).to_pylist() for key in keys]
         rows: dict[tuple[Any, ...], int] = {}

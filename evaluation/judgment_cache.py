@@ -1,0 +1,64 @@
+"""Answers already paid for, on disk: one SQLite file, safe for several processes. Only good ones are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.scores import Score, Status
+
+# How long a process waits for another's write to end.
+_PATIENCE_S = 60.0
+
+
+class JudgmentCache:
+    """Scores by key. Raises OSError where the folder can't be written."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()  # one connection, any thread
+        try:
+            self._db = sqlite3.connect(self.path, timeout=_PATIENCE_S, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")  # a killed writer leaves the last whole state
+            self._db.execute("PRAGMA synchronous=NORMAL")  # whose loss costs a question, no data: no fsync an answer
+            self._db.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise OSError(f"{self.path}: {error}; remove the file, or name another") from error
+
+    def get(self, key: str) -> Score | None:
+        """The score of a key, without the tokens that it once cost."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM scores WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        score, rationale = json.loads(row[0])
+        return Score(score, Status.OK, rationale)
+
+    def put(self, scores: Mapping[str, Score]) -> None:
+        """Keep the scored ones of these; what is there already stays."""
+        kept = [(key, json.dumps([s.score, s.rationale])) for key, s in scores.items() if s.status is Status.OK]
+        if kept:
+            with self._lock:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", kept)
+                self._db.execute("COMMIT")
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._db.execute("SELECT COUNT(*) FROM scores").fetchone()[0])
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._lock:
+            self._db.close()
+
+
+def cache_key(**identity: Any) -> str:
+    """A key for all that a judgment depends on."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""A judge behind any OpenAI-compatible endpoint: several attributes a call, all of it bounded, cached and resumable.
+
+One call grades one text under every rubric that is not answered yet. Answers are kept on disk as they come, so that
+a run that is stopped asks again only for what had not been answered. Nothing but a well-formed answer becomes a
+score; everything else is unscored with its reason and asked again by the next run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from evaluation.items import Item
+from evaluation.judgment_cache import JudgmentCache, cache_key
+from evaluation.limits import Budget, Clock
+from evaluation.openai_calls import Caller, OpenAISettings, Unanswered, Usage, key_of
+from evaluation.parse import AnswerError, parse_answer
+from evaluation.rubrics import FLUENCY, Rubric, answer_schema, messages
+from evaluation.scores import Score, Status
+
+# Called with an item's index and its scores as soon as they are known.
+OnScored = Callable[[int, Mapping[str, Score]], None]
+
+
+class OpenAIJudge:
+    """Scores attributes by their rubrics, and fluency with them.
+
+    Args:
+        rubrics: of every attribute it is to know.
+        settings: see :class:`OpenAISettings`.
+        cache: answers kept between runs; ``None``: none are.
+        clock: how time passes.
+
+    Raises:
+        JudgeSetupError: no key in the environment.
+    """
+
+    name = "openai"
+    independent = True
+    streams = True  # tells each text's scores as soon as they are known
+
+    def __init__(
+        self,
+        rubrics: Sequence[Rubric],
+        settings: OpenAISettings,
+        *,
+        cache: JudgmentCache | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._rubrics = {rubric.attribute: rubric for rubric in rubrics}
+        self._settings, self._cache, self._clock = settings, cache, clock or Clock()
+        self._key = key_of(settings)
+        self.budget = Budget(settings.budget, settings.prompt_price, settings.completion_price)
+        self.n_calls = 0
+        self.stopped: str | None = None  # why the last run left texts unasked, if it did
+
+    @property
+    def version(self) -> str:
+        """Model, parameters and rubrics: another one of these, another judge."""
+        identity = self._settings.answer_parameters | {"rubrics": {n: r.version for n, r in self._rubrics.items()}}
+        return f"{self._settings.model}+{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
+
+    def knows(self, attribute: str) -> bool:
+        """See :class:`evaluation.items.Judge`."""
+        return attribute in self._rubrics
+
+    def judge(
+        self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None = None
+    ) -> dict[str, list[Score]]:
+        """See :class:`evaluation.items.Judge`; fluency comes as one attribute more.
+
+        Raises:
+            ValueError: an attribute without a rubric.
+        """
+        unknown = [name for name in attributes if name not in self._rubrics and name != FLUENCY]
+        if unknown:
+            raise ValueError(f"the judge has no rubric of {unknown[0]!r}; it has {', '.join(self._rubrics) or 'none'}")
+        wanted = tuple(dict.fromkeys((*attributes, FLUENCY)))
+        found = asyncio.run(self._judge_all(items, wanted, on_scored))
+        return {name: [scores[name] for scores in found] for name in wanted}
+
+    async def _judge_all(
+        self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None
+    ) -> list[dict[str, Score]]:
+        results: list[dict[str, Score]] = [{} for _ in items]
+        queue = iter(enumerate(items))
+        caller = Caller(self._settings, self._key, self.budget, self._clock)
+
+        async def worker() -> None:  # a task for each call in flight, not for each of a million texts
+            for index, item in queue:
+                results[index] = await self._judge_one(caller, item, attributes)
+                if on_scored is not None:
+                    on_scored(index, results[index])
+
+        try:
+            async with caller, asyncio.TaskGroup() as group:
+                for _ in range(min(self._settings.in_flight, len(items))):
+                    group.create_task(worker())
+        finally:
+            self.n_calls += caller.n_calls
+            self.stopped = caller.stopped
+        return results
+
+    async def _judge_one(self, caller: Caller, item: Item, attributes: Sequence[str]) -> dict[str, Score]:
+        scores: dict[str, Score] = {}
+        keys = {name: self._cache_key(item, name) for name in attributes}
+        for name in attributes:
+            kept = self._cache.get(keys[name]) if self._cache is not None else None
+            if kept is not None:
+                scores[name] = kept
+            elif not any(map(str.isalnum, item.text)):
+                scores[name] = Score(None, Status.FAILED, "the text has no words")
+            elif name != FLUENCY and not self._rubrics[name].applies_to(item):
+                scores[name] = Score(None, Status.FAILED, f"the row lacks the text that {name} is about")
+        missing = [name for name in attributes if name not in scores]
+        if missing:
+            fresh, usage = await self._ask(caller, item, missing)
+            first = fresh[missing[0]]  # the call's tokens are booked once
+            fresh[missing[0]] = Score(first.score, first.status, first.rationale, *usage)
+            if self._cache is not None:
+                self._cache.put({keys[name]: score for name, score in fresh.items()})
+            scores |= fresh
+        return {name: scores[name] for name in attributes}
+
+    async def _ask(self, caller: Caller, item: Item, names: Sequence[str]) -> tuple[dict[str, Score], Usage]:
+        rubrics = [self._rubrics[name] for name in names if name != FLUENCY]
+        try:
+            answer = await caller.ask(messages(item, rubrics), "grades", answer_schema(rubrics))
+        except Unanswered as error:
+            return {name: Score(None, error.status, str(error)) for name in names}, error.usage
+        try:
+            scores = parse_answer(answer.content, [rubric.attribute for rubric in rubrics])
+        except AnswerError as error:
+            cut = f", cut off at {self._settings.max_tokens} tokens" if answer.cut_off else ""
+            why = caller.clean(f"{error}{cut}")
+            return {name: Score(None, Status.PARSE_ERROR, why) for name in names}, answer.usage
+        return {name: scores[name] for name in names}, answer.usage
+
+    def _cache_key(self, item: Item, attribute: str) -> str:
+        rubric = Rubric(FLUENCY, "", "") if attribute == FLUENCY else self._rubrics[attribute]
+        return cache_key(
+            attribute=attribute,
+            rubric=rubric.version,
+            asked=rubric.for_item(item),
+            text=item.text,
+            prompt=item.prompt,
+            parameters=self._settings.answer_parameters,
+        )
