@@ -73,6 +73,11 @@ def columns_of(source: str | Path) -> tuple[str, ...]:
     return _read(source)[0]
 
 
+def read_table(path: Path) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
+    """Column names and rows of a Parquet, JSONL or CSV file. Raises ExampleError: it can't be read."""
+    return _read_jsonl(path) if path.suffix == ".jsonl" else _read_table(path)
+
+
 def _load(source: str | Path, answers: Sequence[str]) -> list[Example]:
     columns, rows = _read(source)
     for column in ("prompt", *answers):
@@ -107,7 +112,7 @@ def _read(source: str | Path) -> tuple[tuple[str, ...], Iterator[Mapping[str, An
         if path.suffix not in FILES or not path.is_file():
             what = "no such file" if not path.exists() else f"is no {', '.join(FILES)} file"
             raise ExampleError(str(source), f"{what}; give one, or a Hub id")
-        return _read_jsonl(path) if path.suffix == ".jsonl" else _read_table(path)
+        return read_table(path)
     from datasets import load_dataset
 
     try:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from personas import PromptError
-from pipeline import infer, train_command
+from pipeline import infer, judge_command, train_command
 from pipeline.job import Job, JobError, job_schema, load_job
 
 USAGE_ERROR = 2  # bad input: nothing was started
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if options.command in ("infer-weights", "train"):
         return _learn(options)
+    if options.command == "judge":
+        return _judge(options)
     try:
         job = load_job(options.job, options.set)
         prompts = job.load_prompts()
@@ -67,6 +69,25 @@ def _learn(options: argparse.Namespace) -> int:
         again = "; the same command goes on from its last checkpoint" if options.command == "train" else ""
         print(f"mpg: stopped{again}", file=sys.stderr)
         return 130
+    return 0
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from pipeline.quiet import quiet_libraries
+
+    quiet_libraries()
+    try:
+        judged = judge_command.judge(options)
+    except judge_command.JudgeInputError as error:
+        print(f"mpg: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("mpg: stopped; the same command goes on from what is judged", file=sys.stderr)
+        return 130
+    print(judged.report)
+    if judged.stopped is not None:
+        print(f"mpg: stopped: {judged.stopped}; the same command asks for the rest", file=sys.stderr)
+        return FAILURE
     return 0
 
 
@@ -121,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train_command.add_arguments(
         commands.add_parser("train", help="train an adapter from preference pairs, or from two descriptions")
+    )
+    judge_command.add_arguments(
+        commands.add_parser("judge", help="score any corpus, without generating again, and say how far to believe it")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     return parser

@@ -22,7 +22,8 @@ from evaluation.items import label_of
 from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Sources, Systems, plan_cells
 from pipeline.job import Job
-from pipeline.judging import JudgeError, JudgeTask, JudgeWork, known_to, load_judge
+from pipeline.judges import JudgeError, known_to, load_judge
+from pipeline.judging import JudgeTask, JudgeWork
 from pipeline.judgments import judged_attributes, merged
 from pipeline.shards import read_shards, write_dataset
 from pipeline.summary import Summary, summarise

@@ -1,0 +1,191 @@
+"""``mpg judge``: score any corpus without generating again, and say how far the scores can be believed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.items import Judge
+from evaluation.rubrics import FLUENCY, Rubric, rubric_of
+from personas import KNOWN, ROLE_PLAY, Attribute
+from personas.errors import SourceError
+from personas.examples import load_pairs
+from pipeline.corpus import Corpus, load_corpus
+from pipeline.job_fields import ClassifierJudge, LogRatioJudge, PersonaMatchJudge
+from pipeline.judges import JudgeError, load_judge
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("classifier", "persona-match", "log-ratio", "openai")
+WORK_FOLDER = ".work"
+_ROLE_PLAY_RUBRICS = {
+    "profile": (
+        "Speaks as this person would, from these facts: {profile}",
+        "Contradicts these facts, or could be anybody's words.",
+    ),
+    "personality": ("Speaks as somebody would who is like this: {personality}", "Sounds like the contrary of that."),
+}
+
+
+class JudgeInputError(ValueError):
+    """Input that can't be judged; one line with field, value and remedy."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a Parquet, JSONL or CSV file")
+    parser.add_argument("--judge", choices=KINDS, default="classifier", help="who judges (classifier)")
+    parser.add_argument("--column", default="response", help="of a file: the column of text (response)")
+    parser.add_argument("--attributes", nargs="+", metavar="NAME[=DESCRIPTION]",
+                        help="what is judged; left out: the attributes of the data set's job")  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="FOLDER",
+                        help="where judgments go: left out, into the data set, or beside a file")  # fmt: skip
+    parser.add_argument("--abstain", type=float, default=0.0, help="classifier: leave scores nearer to 0.5 unscored")
+    parser.add_argument("--known", nargs=2, metavar=("NAME", "PAIRS"), action="append", default=[],
+                        help="measure the judge on pairs whose chosen answer is known to carry NAME")  # fmt: skip
+    remote = parser.add_argument_group("judge openai: any OpenAI-compatible endpoint; its key from the environment")
+    remote.add_argument("--model", help="as the endpoint names it")
+    remote.add_argument("--base-url", help="of the endpoint; left out: OpenAI's own, or OPENAI_BASE_URL")
+    remote.add_argument("--api-key-env", default="OPENAI_API_KEY", help="variable with the key (OPENAI_API_KEY)")
+    remote.add_argument("--structured", choices=("auto", "json_schema", "none"), default="auto",
+                        help="how the answer's form is asked for (auto)")  # fmt: skip
+    remote.add_argument("--in-flight", type=int, default=32, help="calls at once at most (32)")
+    remote.add_argument("--per-minute", type=int, default=0, help="calls in any minute at most; 0: no limit (0)")
+    remote.add_argument("--timeout-s", type=float, default=60.0, help="of one call (60)")
+    remote.add_argument("--max-tokens", type=int, default=600, help="of an answer (600)")
+    remote.add_argument("--patience-s", type=float, default=900.0,
+                        help="how long a server may refuse all calls before it is given up (900)")  # fmt: skip
+    remote.add_argument("--budget", type=float, help="most to spend, in the currency of the prices; no limit")
+    remote.add_argument("--prompt-price", type=float, default=0.0, help="per million prompt tokens (0)")
+    remote.add_argument("--completion-price", type=float, default=0.0, help="per million completion tokens (0)")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the command leaves: its report, and why it stopped before its end, if it did."""
+
+    report: str
+    stopped: str | None
+
+
+def judge(options: argparse.Namespace) -> Judged:
+    """Judge what is not judged yet, write, and report.
+
+    Raises:
+        JudgeInputError: before a model is loaded or a call is made where that can be known.
+    """
+    try:
+        corpus = load_corpus(options.corpus, column=options.column, output=options.output)
+        known = {name: load_pairs(pairs) for name, pairs in options.known}
+    except SourceError as error:
+        raise JudgeInputError(str(error)) from error
+    attributes = _attributes(options, corpus)
+    judge = _judge(options, attributes, corpus.folder)
+    names = [a.name for a in attributes if judge.knows(a.name)]
+    strangers = [a.name for a in attributes if not judge.knows(a.name)]
+    if not names or (strangers and options.attributes):
+        raise JudgeInputError(f"--attributes: the judge {judge.name!r} does not know {', '.join(strangers) or 'any'}")
+    for name in known:
+        if name not in names:
+            raise JudgeInputError(f"--known {name}: not among the attributes judged ({', '.join(names)})")
+    if judge.name == "openai":
+        names.append(FLUENCY)
+    from tqdm import tqdm
+
+    from pipeline.judge_report import agreement_lines, known_lines, means_table
+    from pipeline.judgments import gather, judge_items
+
+    shards = corpus.folder / WORK_FOLDER / "judgments"
+    try:
+        shards.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
+            n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
+            bar.update(len(corpus.items) - bar.n)
+    except OSError as error:
+        raise JudgeInputError(f"{corpus.folder}: can't be written ({error}); what was judged before is kept") from error
+    finally:
+        table = gather(shards, [item.key for item in corpus.items], corpus.folder / "judgments")
+    stopped = getattr(judge, "stopped", None)
+    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
+    budget = getattr(judge, "budget", None)
+    if budget is not None:
+        lines.append(f"{judge.n_calls} calls, {budget.prompt_tokens} + {budget.completion_tokens} tokens, "  # type: ignore[attr-defined]
+                     f"cost {budget.spent:.4g}")  # fmt: skip
+    lines.append(
+        f"{len(corpus.items)} texts, {n_new} of them asked about now; judgments: {corpus.folder / 'judgments'}"
+    )
+    return Judged("\n".join(lines), stopped)
+
+
+def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
+    if not options.attributes:
+        if not corpus.attributes:
+            raise JudgeInputError("--attributes: none given, and the corpus names none; give NAME or NAME=DESCRIPTION")
+        return list(corpus.attributes)
+    of_corpus = {each.name: each for each in corpus.attributes}
+    found: dict[str, Attribute] = {}
+    for entry in options.attributes:
+        name, equals, description = entry.partition("=")
+        if name in found:
+            raise JudgeInputError(f"--attributes {entry}: {name!r} is given twice; remove one")
+        found[name] = (
+            Attribute(name, description) if equals else of_corpus.get(name) or KNOWN.get(name, Attribute(name, ""))
+        )
+    return list(found.values())
+
+
+def rubrics_of(attributes: Sequence[Attribute]) -> list[Rubric]:
+    """The rubrics of attributes.
+
+    Raises:
+        ValueError: one without a description.
+    """
+    rubrics = []
+    for each in attributes:
+        if each.name in _ROLE_PLAY_RUBRICS and each.description in ("", ROLE_PLAY[each.name].description):
+            rubrics.append(Rubric(each.name, *_ROLE_PLAY_RUBRICS[each.name]))
+        else:
+            opposite = KNOWN[each.opposite].description if each.opposite in KNOWN else each.opposite
+            rubrics.append(rubric_of(each.name, each.description, opposite))
+    return rubrics
+
+
+def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], folder: Path) -> Judge:
+    if options.judge == "openai":
+        return _remote(options, attributes, folder)
+    if not 0 <= options.abstain < 0.5:
+        raise JudgeInputError(f"--abstain: {options.abstain} is out of range; give a number from 0 to below 0.5")
+    specs = {
+        "classifier": ClassifierJudge(kind="classifier", abstain=options.abstain),
+        "persona-match": PersonaMatchJudge(kind="persona-match"),
+        "log-ratio": LogRatioJudge(kind="log-ratio"),
+    }
+    try:
+        return load_judge(specs[options.judge])
+    except JudgeError as error:
+        raise JudgeInputError(str(error)) from error
+
+
+def _remote(options: argparse.Namespace, attributes: Sequence[Attribute], folder: Path) -> Judge:
+    from evaluation.judgment_cache import JudgmentCache
+    from evaluation.openai_calls import JudgeSetupError, OpenAISettings
+    from evaluation.openai_judge import OpenAIJudge
+
+    if not options.model:
+        raise JudgeInputError("--model: none given; judge openai needs the endpoint's name of one")
+    given = {name: getattr(options, name) for name in OpenAISettings.__dataclass_fields__ if hasattr(options, name)}
+    try:
+        settings = OpenAISettings(**given)
+        rubrics = rubrics_of(attributes)
+        cache = JudgmentCache(folder / WORK_FOLDER / "judge-cache.sqlite")
+        return OpenAIJudge(rubrics, settings, cache=cache)
+    except JudgeSetupError as error:
+        field, _, problem = str(error).partition(":")
+        raise JudgeInputError(f"--{field.replace('_', '-')}:{problem}") from error
+    except ValueError as error:
+        raise JudgeInputError(f"--attributes {error}") from error
+    except OSError as error:
+        raise JudgeInputError(f"{folder}: can't be written ({error}); name another with --output") from error
