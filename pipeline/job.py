@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -72,6 +72,9 @@ class Job(Frozen):
     judges: tuple[Judges, ...] = Field(
         (ClassifierJudge(kind="classifier"), PersonaMatchJudge(kind="persona-match")),
         description="What scores the texts, each what it knows; an empty list: nothing.",
+    )
+    panel: Literal["mean", "median", "majority"] = Field(
+        "mean", description="How several independent judges' scores of a text become one in reports."
     )
     batch_size: Int = Field(32, ge=1, description="Rows decoded together by one worker; never changes a row's text.")
     rows_per_shard: Int = Field(64, ge=1, description="Rows in one unit of work.")

@@ -41,6 +41,10 @@ def problems_in(job: Job) -> Iterator[Problem]:
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
             yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
+    for index, judge in enumerate(job.judges):
+        if judge.kind == "openai" and judge.budget is not None and judge.prompt_price == judge.completion_price == 0:
+            remedy = "needs prompt_price or completion_price to know what a call costs; give them"
+            yield Problem(f"judges[{index}].budget", f"{judge.budget:g} {remedy}")
     yield from _place_problems(job)
 
 

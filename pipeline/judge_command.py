@@ -9,25 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.items import Judge
-from evaluation.rubrics import FLUENCY, Rubric, rubric_of
-from personas import KNOWN, ROLE_PLAY, Attribute
+from evaluation.rubrics import FLUENCY
+from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import load_pairs
 from pipeline.corpus import Corpus, load_corpus
-from pipeline.job_fields import ClassifierJudge, LogRatioJudge, PersonaMatchJudge
-from pipeline.judges import JudgeError, load_judge
+from pipeline.job_fields import ClassifierJudge, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+from pipeline.judges import JudgeError, load_judge, load_remote_judge
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("classifier", "persona-match", "log-ratio", "openai")
 WORK_FOLDER = ".work"
-_ROLE_PLAY_RUBRICS = {
-    "profile": (
-        "Speaks as this person would, from these facts: {profile}",
-        "Contradicts these facts, or could be anybody's words.",
-    ),
-    "personality": ("Speaks as somebody would who is like this: {personality}", "Sounds like the contrary of that."),
-}
 
 
 class JudgeInputError(ValueError):
@@ -137,22 +130,6 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     return list(found.values())
 
 
-def rubrics_of(attributes: Sequence[Attribute]) -> list[Rubric]:
-    """The rubrics of attributes.
-
-    Raises:
-        ValueError: one without a description.
-    """
-    rubrics = []
-    for each in attributes:
-        if each.name in _ROLE_PLAY_RUBRICS and each.description in ("", ROLE_PLAY[each.name].description):
-            rubrics.append(Rubric(each.name, *_ROLE_PLAY_RUBRICS[each.name]))
-        else:
-            opposite = KNOWN[each.opposite].description if each.opposite in KNOWN else each.opposite
-            rubrics.append(rubric_of(each.name, each.description, opposite))
-    return rubrics
-
-
 def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], folder: Path) -> Judge:
     if options.judge == "openai":
         return _remote(options, attributes, folder)
@@ -170,22 +147,17 @@ def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], folder:
 
 
 def _remote(options: argparse.Namespace, attributes: Sequence[Attribute], folder: Path) -> Judge:
-    from evaluation.judgment_cache import JudgmentCache
-    from evaluation.openai_calls import JudgeSetupError, OpenAISettings
-    from evaluation.openai_judge import OpenAIJudge
-
     if not options.model:
         raise JudgeInputError("--model: none given; judge openai needs the endpoint's name of one")
-    given = {name: getattr(options, name) for name in OpenAISettings.__dataclass_fields__ if hasattr(options, name)}
+    from evaluation.openai_calls import JudgeSetupError, OpenAISettings, key_of
+
+    given = {name: getattr(options, name) for name in OpenAIJudge.model_fields if hasattr(options, name)}
     try:
-        settings = OpenAISettings(**given)
-        rubrics = rubrics_of(attributes)
-        cache = JudgmentCache(folder / WORK_FOLDER / "judge-cache.sqlite")
-        return OpenAIJudge(rubrics, settings, cache=cache)
+        key_of(OpenAISettings(**given))
     except JudgeSetupError as error:
         field, _, problem = str(error).partition(":")
         raise JudgeInputError(f"--{field.replace('_', '-')}:{problem}") from error
-    except ValueError as error:
-        raise JudgeInputError(f"--attributes {error}") from error
-    except OSError as error:
-        raise JudgeInputError(f"{folder}: can't be written ({error}); name another with --output") from error
+    try:
+        return load_remote_judge(OpenAIJudge(kind="openai", **given), attributes, folder / WORK_FOLDER)
+    except JudgeError as error:
+        raise JudgeInputError(str(error)) from error

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from evaluation.items import Item, Judge
-from personas import MBTI, ROLE_PLAY
-from pipeline.job_fields import ClassifierJudge, Judges, LogRatioJudge, PersonaMatchJudge
+from evaluation.rubrics import Rubric, rubric_of
+from personas import KNOWN, MBTI, ROLE_PLAY, Attribute
+from pipeline.job_fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+
+if TYPE_CHECKING:
+    from evaluation.openai_judge import OpenAIJudge as Remote
 
 # Of a generation row, what judges see.
 COLUMNS = ("row_id", "prompt", "profile", "personality", "response", "attributes", "log_ratios", "n_tokens")
+
+
+_ROLE_PLAY_RUBRICS = {
+    "profile": (
+        "Speaks as this person would, from these facts: {profile}",
+        "Contradicts these facts, or could be anybody's words.",
+    ),
+    "personality": ("Speaks as somebody would who is like this: {personality}", "Sounds like the contrary of that."),
+}
 
 
 class JudgeError(RuntimeError):
@@ -43,8 +57,47 @@ def load_judge(spec: Judges) -> Judge:
                 return PersonaMatch()
             case LogRatioJudge():
                 return LogRatio()
+            case OpenAIJudge():
+                raise ValueError("a judge behind an endpoint has one process, see load_remote_judge")
     except (JudgeWeightsError, EmbeddingModelError) as error:
         raise JudgeError(f"judges: {spec.kind}: {error}") from error
+
+
+def rubrics_of(attributes: Sequence[Attribute]) -> list[Rubric]:
+    """The rubrics of attributes.
+
+    Raises:
+        ValueError: one without a description.
+    """
+    rubrics = []
+    for each in attributes:
+        if each.name in _ROLE_PLAY_RUBRICS and each.description in ("", ROLE_PLAY[each.name].description):
+            rubrics.append(Rubric(each.name, *_ROLE_PLAY_RUBRICS[each.name]))
+        else:
+            opposite = KNOWN[each.opposite].description if each.opposite in KNOWN else each.opposite
+            rubrics.append(rubric_of(each.name, each.description, opposite))
+    return rubrics
+
+
+def load_remote_judge(spec: OpenAIJudge, attributes: Sequence[Attribute], work: Path) -> Remote:
+    """The judge behind an endpoint; its cache is kept in a work folder.
+
+    Raises:
+        JudgeError: no key in the environment, an attribute without a description, a folder that can't be written.
+    """
+    from evaluation.judgment_cache import JudgmentCache
+    from evaluation.openai_calls import JudgeSetupError, OpenAISettings
+    from evaluation.openai_judge import OpenAIJudge as Remote
+
+    try:
+        settings = OpenAISettings(**spec.model_dump(exclude={"kind"}))
+        return Remote(rubrics_of(attributes), settings, cache=JudgmentCache(work / "judge-cache.sqlite"))
+    except JudgeSetupError as error:
+        raise JudgeError(f"judges: openai: {error}") from error
+    except ValueError as error:
+        raise JudgeError(f"attributes: {error}") from error
+    except OSError as error:
+        raise JudgeError(f"{work}: can't be written ({error}); name another folder") from error
 
 
 def item_of(row: Mapping[str, Any]) -> Item:

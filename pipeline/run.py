@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 
 import mpg
 from evaluation.items import label_of
+from evaluation.openai_judge import OpenAIJudge
+from evaluation.rubrics import FLUENCY
 from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Sources, Systems, plan_cells
 from pipeline.job import Job
-from pipeline.judges import JudgeError, known_to, load_judge
+from pipeline.judges import COLUMNS, JudgeError, item_of, known_to, load_judge, load_remote_judge
 from pipeline.judging import JudgeTask, JudgeWork
-from pipeline.judgments import judged_attributes, merged
+from pipeline.judgments import judge_items, judged_attributes, merged
 from pipeline.shards import read_shards, write_dataset
 from pipeline.summary import Summary, summarise
 
@@ -122,6 +124,7 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
     to_do = [cell for cell in cells if cell.row_id not in done and cell.row_id not in dead]
     try:
         judges = _judges(job, work_folder, wanted)
+        remote = _remote_judges(job, work_folder)
     except JudgeError as error:
         raise RunError(str(error)) from error
     if len(to_do) < len(cells):
@@ -140,6 +143,8 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
         ),
         graph.beam_options(beam_arguments),
     )
+    for judge in remote:
+        _judge_remotely(judge, job.attribute_names, work_folder, cells)
     tables = _finalise(output, work_folder, cells)
     n_rejected = tables["rejected"].num_rows
     if n_rejected > job.max_rejected_fraction * len(cells):
@@ -147,7 +152,7 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
             f"{n_rejected} of {len(cells)} rows were rejected, more than max_rejected_fraction "
             f"{job.max_rejected_fraction:g} allows; reasons are in {output / 'rejected'}, finished rows are kept"
         )
-    summary = summarise(tables["generations"], tables["judgments"], job.attribute_names)
+    summary = summarise(tables["generations"], tables["judgments"], job.attribute_names, panel_rule=job.panel)
     run = {
         "job": job.name,
         "counts": {
@@ -164,6 +169,16 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
             "decode_s": round(books.decode_s, 3),
             "tokens_per_s": round(books.n_tokens / books.decode_s, 1) if books.decode_s else None,
             "total_s": round(time.time() - started, 3),
+        },
+        "judges": {
+            label_of(judge): {
+                "calls": judge.n_calls,
+                "prompt_tokens": judge.budget.prompt_tokens,
+                "completion_tokens": judge.budget.completion_tokens,
+                "cost": round(judge.budget.spent, 6),
+                "stopped": judge.stopped,
+            }
+            for judge in remote
         },
         "model": sources.model_label,
         "adapters": dict(sources.adapter_revisions),
@@ -204,14 +219,38 @@ def _judges(job: Job, work: Path, wanted: set[str]) -> list[JudgeWork]:
     works = []
     for spec in job.judges:
         attributes = known_to(spec, job.attribute_names)
-        if attributes:
+        if attributes and spec.kind != "openai":
             label = label_of(load_judge(spec))
             works.append(JudgeWork(spec, attributes, label, _left_to_judge(work, label, attributes, wanted)))
-    judged = {name for each in works for name in each.attributes}
+    judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
     unjudged = [name for name in job.attribute_names if name not in judged]
     if job.judges and unjudged:
         logger.warning("no judge of this job knows %s: unjudged", ", ".join(unjudged))
     return works
+
+
+def _remote_judges(job: Job, work: Path) -> list[OpenAIJudge]:
+    """The job's judges behind endpoints, ready to ask.
+
+    Raises:
+        JudgeError: one that can't ask.
+    """
+    specs = [spec for spec in job.judges if spec.kind == "openai"]
+    return [load_remote_judge(spec, job.described_attributes(), work) for spec in specs]
+
+
+def _judge_remotely(judge: OpenAIJudge, attributes: Sequence[str], work: Path, cells: Sequence[PlannedCell]) -> None:
+    """Judge behind an endpoint, from this process alone: its limits are for all calls together."""
+    from tqdm import tqdm
+
+    order = {cell.row_id: i for i, cell in enumerate(cells)}
+    rows = read_shards(work / "generations", "generations").select(list(COLUMNS)).to_pylist()
+    items = [item_of(row) for row in rows if row["row_id"] in order]
+    items.sort(key=lambda item: order[item.key])
+    with tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar:
+        judge_items(judge, items, [*attributes, FLUENCY], work / "judgments", on_text=bar.update)
+    if judge.stopped is not None:
+        logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
 
 
 def _left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:

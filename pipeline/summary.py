@@ -40,8 +40,15 @@ class Summary:
     samples: tuple[dict[str, Any], ...]
 
 
-def summarise(generations: pa.Table, judgments: pa.Table, attributes: Sequence[str], n_samples: int = 2) -> Summary:
-    """Group rows by persona; a text has the mean score of its independent judges, a mean an interval by prompt."""
+def summarise(
+    generations: pa.Table,
+    judgments: pa.Table,
+    attributes: Sequence[str],
+    *,
+    n_samples: int = 2,
+    panel_rule: str = "mean",
+) -> Summary:
+    """Group rows by persona; a text has one score of its independent judges, a mean an interval by prompt."""
     scores: dict[tuple[str, str], list[float | None]] = {}
     for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
         if is_independent(row["judge"]):
@@ -55,7 +62,7 @@ def summarise(generations: pa.Table, judgments: pa.Table, attributes: Sequence[s
         adherence = {}
         for attribute in judged:
             mine = [row for row in rows if (row["row_id"], attribute) in scores]
-            values = [panel(scores[row["row_id"], attribute]) for row in mine]
+            values = [panel(scores[row["row_id"], attribute], panel_rule) for row in mine]
             adherence[attribute] = clustered_mean(values, [row["prompt_id"] for row in mine])
         rates = [row["acceptance_rate"] for row in rows if row["acceptance_rate"] is not None]
         personas.append(

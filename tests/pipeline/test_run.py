@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.job import load_job
 from pipeline.run import RunError, run_job
 from pipeline.schema import GENERATIONS, JUDGMENTS, REJECTED
 from tests.fakes import tiny_adapter, tiny_llama
+from tests.judge_server import JudgeServer, serving, status
 
 
 @pytest.fixture
@@ -195,3 +197,65 @@ def test_rows_do_not_depend_on_where_the_model_lies(job_file: Path) -> None:
     second = run_job(load_job(moved, ["judges=[]"]))
     assert second.run["counts"]["generated"] == 0
     assert str(job_file.parent) not in json.dumps(rows(first.folder)) + json.dumps(second.run)
+
+
+def test_a_job_is_judged_by_a_panel_with_one_behind_an_endpoint(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both judges' rows are there; the table shows their panel; what the endpoint refused is asked again."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    refused = JudgeServer(lambda text, n: status(401))
+    with serving(refused) as url:
+        judges = [{"kind": "classifier"}, {"kind": "openai", "model": "m", "base_url": url}, {"kind": "log-ratio"}]
+        assert main(["run", str(write_job(job_file.parent, judges=judges))]) == 0
+    found = rows(job_file.parent / "out", "judgments")
+    assert Counter(row["judge"].partition("@")[0] for row in found) == {"classifier": 24, "openai": 36, "log-ratio": 24}
+    assert {row["status"] for row in found if row["judge"].startswith("openai")} == {"failed"}
+    server = JudgeServer()
+    with serving(server) as url:
+        judges[1]["base_url"] = url
+        job = write_job(job_file.parent, judges=judges, panel="median")
+        assert main(["run", str(job)]) == 0
+    assert sum(server.calls.values()) == 12 - sum(not row["response"].strip() for row in rows(job_file.parent / "out"))
+    run = json.loads((job_file.parent / "out" / "run.json").read_text())
+    (remote,) = run["judges"].values()
+    assert remote["calls"] == sum(server.calls.values()) and remote["stopped"] is None
+    assert run["counts"]["generated"] == 0
+    everything = b"".join(path.read_bytes() for path in (job_file.parent / "out").rglob("*") if path.is_file())
+    assert b"sk-secret" not in everything
+
+
+def test_a_judge_without_its_key_stops_a_run_before_it_begins(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(["run", str(write_job(job_file.parent, judges=[{"kind": "openai", "model": "m"}]))]) == 1
+    assert "judges: openai: api_key_env: the environment has no OPENAI_API_KEY" in capsys.readouterr().err
+    assert not list((job_file.parent / "out").rglob("*.parquet"))
+
+
+def test_role_play_through_the_whole_job(job_file: Path) -> None:
+    """Each model reads its own prompt; rows say what the persona is and what the reference was told."""
+    people = [
+        {"weights": {"E": 0.5, "J": 0.5}, "profile": {"age": 36, "gender": "woman"}, "personality": "Calm."},
+        {"name": "other", "weights": {"J": 1}, "profile": "He bakes."},
+    ]
+    job = write_job(
+        job_file.parent,
+        model={"id": "base", "dtype": "float32", "system": "Be {profile}"},
+        attributes=[
+            {"name": "E", "adapter": "E", "system": "P {profile} {personality}"},
+            {"name": "J", "adapter": "J"},
+        ],
+        personas={"kind": "explicit", "control": True, "weights": people},
+    )
+    assert main(["run", str(job)]) == 0
+    found = rows(job_file.parent / "out")
+    assert [row["system"] for row in found[:3]] == [None, "Be She is a 36-year-old woman.", "Be He bakes."]
+    assert found[1]["personality"] == "Calm." and found[0]["profile"] is None
+    assert all(row["prompt"][0]["role"] == "user" for row in found)
+    bank_row = found[1]
+    assert main(["run", str(job), "--set", "personas.weights.0.personality=Loud."]) == 0
+    changed = rows(job_file.parent / "out")
+    assert changed[0] == found[0] and changed[2] == found[2]  # kept
+    assert changed[1]["row_id"] != bank_row["row_id"]
