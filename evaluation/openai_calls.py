@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -105,7 +105,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Failure:
     """A call without an answer; ``again``: ``pause`` (throttled), ``retry``, ``now`` (asked otherwise), or never."""
 
     status: Status
@@ -154,9 +154,7 @@ class Caller:
         Raises:
             Unanswered: none, after all retries.
         """
-        # A token has a byte at least; a message, some tokens of its own.
-        most_prompt = sum(len(m["content"].encode("utf-8", "replace")) + 16 for m in chat)
-        most = self._budget.cost(most_prompt, self._settings.max_tokens)
+        most = self._budget.cost(most_tokens(chat), self._settings.max_tokens)
         failures = 0
         while True:
             if not await self._breaker.wait():
@@ -182,67 +180,46 @@ class Caller:
 
     async def _call(
         self, chat: Sequence[Mapping[str, str]], name: str, schema: Mapping[str, Any], most: float
-    ) -> Answer | _Failure:
+    ) -> Answer | Failure:
         import openai
 
-        s, structured = self._settings, {}
-        if s.structured == "json_schema" or (s.structured == "auto" and not self._schema_refused):
-            form = {"name": name, "strict": True, "schema": dict(schema)}
-            structured = {"response_format": {"type": "json_schema", "json_schema": form}}
+        s = self._settings
+        structured = s.structured == "json_schema" or (s.structured == "auto" and not self._schema_refused)
         self.n_calls += 1
         used: Usage = (0, 0)
         try:
-            completion = await self._client.chat.completions.create(
-                model=s.model,
-                messages=list(chat),
-                temperature=s.temperature,
-                max_tokens=s.max_tokens,
-                seed=s.seed,
-                **structured,
-            )
-            used = _usage(completion)
+            body = request_body(s, chat, name, schema if structured else None)
+            completion = await self._client.chat.completions.create(**body)
+            used = usage_of(completion)
         except openai.RateLimitError as error:
             self._breaker.throttled(_retry_after_s(error), "the server says 429, too many requests")
-            return _Failure(Status.THROTTLED, self.clean(error), "pause")
+            return Failure(Status.THROTTLED, self.clean(error), "pause")
         except openai.BadRequestError as error:
             self._breaker.abandoned()
             if not structured or s.structured != "auto":
-                return _Failure(Status.FAILED, self.clean(error), None)
+                return Failure(Status.FAILED, self.clean(error), None)
             if not self._schema_refused:
                 logger.warning("judge: the endpoint takes no JSON schema; the form is asked for in words")
             self._schema_refused = True
-            return _Failure(Status.FAILED, self.clean(error), "now")
+            return Failure(Status.FAILED, self.clean(error), "now")
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             self._breaker.abandoned()
-            return _Failure(Status.FAILED, self.clean(error), None)
+            return Failure(Status.FAILED, self.clean(error), None)
         except openai.APIConnectionError as error:  # time-outs too; such a call may have been answered, and billed
             self._breaker.abandoned()
             used = (None, None)
-            return _Failure(Status.FAILED, self.clean(error), "retry")
+            return Failure(Status.FAILED, self.clean(error), "retry")
         except (openai.APIError, ValueError) as error:  # 5xx; a body that is no answer
             self._breaker.abandoned()
-            return _Failure(Status.FAILED, self.clean(error), "retry")
+            return Failure(Status.FAILED, self.clean(error), "retry")
         finally:
             self._budget.settle(most, *used)
         self._breaker.answered()
-        return self._read(completion, used)
-
-    def _read(self, completion: Any, used: Usage) -> Answer | _Failure:
-        choices = getattr(completion, "choices", None)
-        if not isinstance(choices, list) or not choices or getattr(choices[0], "message", None) is None:
-            return _Failure(Status.FAILED, "the server answered without choices", "retry", used)
-        message, reason = choices[0].message, choices[0].finish_reason
-        if getattr(message, "refusal", None):
-            return _Failure(Status.REFUSED, self.clean(message.refusal), None, used)
-        if reason == "content_filter":
-            return _Failure(Status.REFUSED, "the server's content filter", None, used)
-        if not isinstance(message.content, str) or not message.content:
-            return _Failure(Status.FAILED, f"an empty answer (finish_reason {reason})", "retry", used)
-        return Answer(message.content, used, cut_off=reason == "length")
+        return read_completion(completion, used, self.clean)
 
     def clean(self, error: object) -> str:
         """An error's text on one line, without the key."""
-        return " ".join(str(error).split()).replace(self._key, "***")[:300]
+        return without_key(error, self._key)
 
 
 def key_of(settings: OpenAISettings) -> str:
@@ -258,7 +235,50 @@ def key_of(settings: OpenAISettings) -> str:
     return key
 
 
-def _usage(completion: Any) -> Usage:
+def without_key(error: object, key: str) -> str:
+    """An error's text on one line, without the key."""
+    return " ".join(str(error).split()).replace(key, "***")[:300]
+
+
+def request_body(
+    settings: OpenAISettings, chat: Sequence[Mapping[str, str]], name: str, schema: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What is sent: a chat, and the answer's form if the endpoint is held to take one."""
+    body: dict[str, Any] = {
+        "model": settings.model,
+        "messages": list(chat),
+        "temperature": settings.temperature,
+        "max_tokens": settings.max_tokens,
+        "seed": settings.seed,
+    }
+    if schema is not None:
+        form = {"name": name, "strict": True, "schema": dict(schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
+    return body
+
+
+def read_completion(completion: Any, used: Usage, clean: Callable[[object], str]) -> Answer | Failure:
+    """What the model said, or why there is nothing to read."""
+    choices = getattr(completion, "choices", None)
+    if not isinstance(choices, list) or not choices or getattr(choices[0], "message", None) is None:
+        return Failure(Status.FAILED, "the server answered without choices", "retry", used)
+    message, reason = choices[0].message, choices[0].finish_reason
+    if getattr(message, "refusal", None):
+        return Failure(Status.REFUSED, clean(message.refusal), None, used)
+    if reason == "content_filter":
+        return Failure(Status.REFUSED, "the server's content filter", None, used)
+    if not isinstance(message.content, str) or not message.content:
+        return Failure(Status.FAILED, f"an empty answer (finish_reason {reason})", "retry", used)
+    return Answer(message.content, used, cut_off=reason == "length")
+
+
+def most_tokens(chat: Sequence[Mapping[str, str]]) -> int:
+    """More tokens than a chat can have: a token has a byte at least, a message some of its own."""
+    return sum(len(message["content"].encode("utf-8", "replace")) + 16 for message in chat)
+
+
+def usage_of(completion: Any) -> Usage:
+    """Tokens that an answer says it cost; ``None`` where it does not say."""
     usage = getattr(completion, "usage", None)
     counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     return counts if all(isinstance(count, int) and count >= 0 for count in counts) else (None, None)

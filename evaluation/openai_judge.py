@@ -103,7 +103,9 @@ class OpenAIJudge:
             self.stopped = caller.stopped
         return results
 
-    async def _judge_one(self, caller: Caller, item: Item, attributes: Sequence[str]) -> dict[str, Score]:
+    async def _judge_one(
+        self, caller: Caller, item: Item, attributes: Sequence[str], *, keep: bool = True
+    ) -> dict[str, Score]:
         scores: dict[str, Score] = {}
         keys = {name: self._cache_key(item, name) for name in attributes}
         for name in attributes:
@@ -119,7 +121,7 @@ class OpenAIJudge:
             fresh, usage = await self._ask(caller, item, missing)
             first = fresh[missing[0]]  # the call's tokens are booked once
             fresh[missing[0]] = Score(first.score, first.status, first.rationale, *usage)
-            if self._cache is not None:
+            if self._cache is not None and keep:
                 self._cache.put({keys[name]: score for name, score in fresh.items()})
             scores |= fresh
         return {name: scores[name] for name in attributes}

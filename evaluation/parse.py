@@ -37,7 +37,7 @@ def parse_answer(text: str, attributes: Sequence[str]) -> dict[str, Score]:
     Raises:
         AnswerError: the text does not hold exactly one JSON object with ``grades``.
     """
-    found = [value for value in _objects(text) if isinstance(value.get("grades"), dict)]
+    found = [value for value in json_objects(text) if isinstance(value.get("grades"), dict)]
     if len(found) != 1:
         raise AnswerError(f"{len(found)} JSON objects with grades, not one, in {text[:120]!r}")
     (answer,) = found
@@ -55,7 +55,7 @@ def parse_answer(text: str, attributes: Sequence[str]) -> dict[str, Score]:
     return scores
 
 
-def _objects(text: str) -> list[dict[str, Any]]:
+def json_objects(text: str) -> list[dict[str, Any]]:
     """Every outermost JSON object in a text, whatever stands around it."""
     decoder, found, at = json.JSONDecoder(), [], text.find("{")
     while at >= 0:

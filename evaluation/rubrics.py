@@ -55,7 +55,7 @@ class Rubric:
     @property
     def version(self) -> str:
         """A hash of all that this rubric's question consists of."""
-        parts = [asdict(self), _ANCHORS, _FLUENCY_ANCHORS, _SYSTEM, _FORM, _fence("")]
+        parts = [asdict(self), _ANCHORS, _FLUENCY_ANCHORS, _SYSTEM, _FORM, fence("")]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def for_item(self, item: Item) -> str:
@@ -73,7 +73,7 @@ _FORM = (
 )
 
 
-def _fence(text: str) -> str:
+def fence(text: str) -> str:
     """A mark that the text can't hold: a hash of the text itself."""
     return "TEXT-" + hashlib.sha256(b"fence:" + text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -86,8 +86,8 @@ def messages(item: Item, rubrics: Sequence[Rubric]) -> list[dict[str, str]]:
     lines += ["", "Grades:", *_ANCHORS, "", "Fluency, whatever the text says:", *_FLUENCY_ANCHORS, ""]
     if item.prompt:
         lines += [f"It answers this (for context, not to be graded): {json.dumps(item.prompt)}", ""]
-    fence = _fence(item.text)
-    lines += [f"<{fence}>", item.text, f"</{fence}>", "", _FORM + ", ".join(r.attribute for r in rubrics)]
+    mark = fence(item.text)
+    lines += [f"<{mark}>", item.text, f"</{mark}>", "", _FORM + ", ".join(r.attribute for r in rubrics)]
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n".join(lines)}]
 
 

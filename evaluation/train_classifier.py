@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from evaluation import ngrams
+from evaluation.calibration import Bin, calibration_error, reliability, temperature
 from evaluation.classifier_judge import (
     DIMENSIONS,
     SHIPPED,
@@ -35,7 +36,7 @@ from evaluation.classifier_judge import (
 from evaluation.embedding import Embedder, SentenceEmbedder
 from personas.preferences import PreferencePair, load_mbti_pairs, split
 
-VERSION = "1"
+VERSION = "2"
 # Accuracy on unseen answers that plain tf-idf with logistic regression reaches (shared/data/README.md).
 FLOORS = {"E/I": 0.85, "S/N": 0.76, "T/F": 0.87, "J/P": 0.83}
 N_FOLDS = 5
@@ -123,12 +124,38 @@ def folds(groups: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def cross_validate(answers: Answers, *, c: float) -> Measure:
     """Measure every pair by a model that has not seen its question."""
+    return Measure.of(cross_validated_logits(answers, c=c))
+
+
+def cross_validated_logits(answers: Answers, *, c: float) -> np.ndarray:
+    """Log odds of every answer by a model that has not seen its question: [2 * pairs], all chosen first."""
     logits = np.zeros(2 * answers.n_pairs)
     for fitted, measured in folds(answers.groups):
         model = fit(answers.features[answers.rows(fitted)], c=c)
         rows = answers.rows(measured)
         logits[rows] = model.logits(answers.features[rows])
-    return Measure.of(logits)
+    return logits
+
+
+def calibrated(model: DimensionModel, answers: Answers, *, c: float) -> tuple[DimensionModel, float]:
+    """The model with its log odds divided by the temperature that cross-validation asks for, and that temperature."""
+    divisor = temperature(cross_validated_logits(answers, c=c), np.repeat([1, 0], answers.n_pairs))
+    cooled = replace(
+        model,
+        ngram_coef=(model.ngram_coef.astype(np.float64) / divisor).astype(np.float16),
+        embedding_coef=(model.embedding_coef.astype(np.float64) / divisor).astype(np.float32),
+        intercept=model.intercept / divisor,
+    )
+    return cooled, divisor
+
+
+def reliability_table(bins: Mapping[str, Sequence[Bin]]) -> str:
+    """Held-out answers by score: how many, their mean score, and the share that speaks for the first pole."""
+    lines = ["", "held-out answers by score      n   mean score   share of the first pole"]
+    for dimension, some in bins.items():
+        lines.append(f"{dimension}  (expected calibration error {calibration_error(some):.3f})")
+        lines += [f"  {b.low:.1f} to {b.high:.1f}        {b.n:13} {b.mean_score:12.2f} {b.share:12.2f}" for b in some]
+    return "\n".join(lines)
 
 
 def choose_c(train: Answers) -> float:
@@ -141,6 +168,12 @@ def held_out_measure(judge: ClassifierJudge, pairs: Sequence[PreferencePair], at
     scores = judge.score([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs], attribute)
     probabilities = np.array([score.score for score in scores], dtype=np.float64)
     return Measure.of(np.log(probabilities) - np.log1p(-probabilities))
+
+
+def held_out_reliability(judge: ClassifierJudge, pairs: Sequence[PreferencePair], attribute: str) -> list[Bin]:
+    """Scores of held-out answers against what they are."""
+    scores = judge.score([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs], attribute)
+    return reliability([float(score.score or 0.0) for score in scores], [1] * len(pairs) + [0] * len(pairs))
 
 
 TABLE_HEAD = (
@@ -179,10 +212,13 @@ def train(data: Path, output: Path, *, embedder: Embedder) -> bool:
     vectors = dict(zip(texts, embedder.embed(texts), strict=True))
     models: dict[str, DimensionModel] = {}
     chosen_c: dict[str, float] = {}
+    cooling: dict[str, float] = {}
+    bins: dict[str, list[Bin]] = {}
     for dimension, some in pairs.items():
         train_answers = prepare(split(some)[0], vectors)
         chosen_c[dimension] = choose_c(train_answers)
-        models[dimension] = fit(train_answers.features, c=chosen_c[dimension])
+        fitted = fit(train_answers.features, c=chosen_c[dimension])
+        models[dimension], cooling[dimension] = calibrated(fitted, train_answers, c=chosen_c[dimension])
     facts = {
         "version": VERSION,
         "what": "P(first pole) of an answer to an everyday question, one logistic regression a dimension",
@@ -200,6 +236,7 @@ def train(data: Path, output: Path, *, embedder: Embedder) -> bool:
     for dimension, some in pairs.items():
         fitting, held_out = split(some)
         measured = held_out_measure(judge, held_out, DIMENSIONS[dimension][0])
+        bins[dimension] = held_out_reliability(judge, held_out, DIMENSIONS[dimension][0])
         crossed = cross_validate(prepare(some, vectors), c=chosen_c[dimension])
         reached = measured.accuracy >= FLOORS[dimension]
         met = met and reached
@@ -207,11 +244,15 @@ def train(data: Path, output: Path, *, embedder: Embedder) -> bool:
         results[dimension] = {
             "poles": list(DIMENSIONS[dimension]),
             "c": chosen_c[dimension],
+            "temperature": cooling[dimension],
+            "reliability": [asdict(each) for each in bins[dimension]],
+            "calibration_error": calibration_error(bins[dimension]),
             "n_train_pairs": len(fitting),
             "held_out": asdict(measured),
             "cross_validated_all_pairs": asdict(crossed),
             "floor": FLOORS[dimension],
         }
+    print(reliability_table(bins))
     write_weights(output, models, {**facts, "dimensions": results})
     return met
 

@@ -160,7 +160,7 @@ def refine_adapter(
     trainer.train()
     if recipe.scale != 1.0:
         config = trainer.model.peft_config["default"]
-        config.lora_alpha = config.lora_alpha * recipe.scale
+        config.lora_alpha = round(config.lora_alpha * recipe.scale, 6)
     save_adapter(trainer.model, scratch / "adapter", model_id)
     for kept in output.glob("*.json") if output.is_dir() else ():
         if kept.name != "adapter_config.json":

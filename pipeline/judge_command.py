@@ -13,6 +13,7 @@ from evaluation.rubrics import FLUENCY
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import load_pairs
+from pipeline.against import against_persona
 from pipeline.corpus import Corpus, load_corpus
 from pipeline.job_fields import ClassifierJudge, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 from pipeline.judges import JudgeError, load_judge, load_remote_judge
@@ -43,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remote.add_argument("--model", help="as the endpoint names it")
     remote.add_argument("--base-url", help="of the endpoint; left out: OpenAI's own, or OPENAI_BASE_URL")
     remote.add_argument("--api-key-env", default="OPENAI_API_KEY", help="variable with the key (OPENAI_API_KEY)")
+    remote.add_argument("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
+    remote.add_argument("--against", metavar="PERSONA",
+                        help="compare every text with this persona's to the same prompt, in both orders")  # fmt: skip
     remote.add_argument("--structured", choices=("auto", "json_schema", "none"), default="auto",
                         help="how the answer's form is asked for (auto)")  # fmt: skip
     remote.add_argument("--in-flight", type=int, default=32, help="calls at once at most (32)")
@@ -76,7 +80,7 @@ def judge(options: argparse.Namespace) -> Judged:
     except SourceError as error:
         raise JudgeInputError(str(error)) from error
     attributes = _attributes(options, corpus)
-    judge = _judge(options, attributes, corpus.folder)
+    judge = _judge(options, attributes, corpus)
     names = [a.name for a in attributes if judge.knows(a.name)]
     strangers = [a.name for a in attributes if not judge.knows(a.name)]
     if not names or (strangers and options.attributes):
@@ -88,7 +92,7 @@ def judge(options: argparse.Namespace) -> Judged:
         names.append(FLUENCY)
     from tqdm import tqdm
 
-    from pipeline.judge_report import agreement_lines, known_lines, means_table
+    from pipeline.judge_report import agreement_lines, known_lines, means_table, quality_lines
     from pipeline.judgments import gather, judge_items
 
     shards = corpus.folder / WORK_FOLDER / "judgments"
@@ -102,7 +106,10 @@ def judge(options: argparse.Namespace) -> Judged:
     finally:
         table = gather(shards, [item.key for item in corpus.items], corpus.folder / "judgments")
     stopped = getattr(judge, "stopped", None)
-    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
+    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known), *quality_lines(corpus)]
+    bias = getattr(judge, "position_bias", None)
+    if bias is not None:
+        lines.append(f"of the decided answers {bias:.0%} named the text shown first (50 %: no position bias)")
     budget = getattr(judge, "budget", None)
     if budget is not None:
         lines.append(f"{judge.n_calls} calls, {budget.prompt_tokens} + {budget.completion_tokens} tokens, "  # type: ignore[attr-defined]
@@ -130,9 +137,12 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     return list(found.values())
 
 
-def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], folder: Path) -> Judge:
+def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
     if options.judge == "openai":
-        return _remote(options, attributes, folder)
+        return _remote(options, attributes, corpus)
+    for name in ("batch", "against", "model", "base_url"):
+        if getattr(options, name):
+            raise JudgeInputError(f"--{name.replace('_', '-')}: belongs to --judge openai; add that, or leave it out")
     if not 0 <= options.abstain < 0.5:
         raise JudgeInputError(f"--abstain: {options.abstain} is out of range; give a number from 0 to below 0.5")
     specs = {
@@ -146,18 +156,27 @@ def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], folder:
         raise JudgeInputError(str(error)) from error
 
 
-def _remote(options: argparse.Namespace, attributes: Sequence[Attribute], folder: Path) -> Judge:
-    if not options.model:
-        raise JudgeInputError("--model: none given; judge openai needs the endpoint's name of one")
+def _remote(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
     from evaluation.openai_calls import JudgeSetupError, OpenAISettings, key_of
 
+    if not options.model:
+        raise JudgeInputError("--model: none given; judge openai needs the endpoint's name of one")
+    if options.batch and options.against:
+        raise JudgeInputError("--batch, --against: both are given; comparisons are not asked by batch")
     given = {name: getattr(options, name) for name in OpenAIJudge.model_fields if hasattr(options, name)}
     try:
         key_of(OpenAISettings(**given))
     except JudgeSetupError as error:
         field, _, problem = str(error).partition(":")
         raise JudgeInputError(f"--{field.replace('_', '-')}:{problem}") from error
+    mode = "batch" if options.batch else "pairwise" if options.against else "grades"
     try:
-        return load_remote_judge(OpenAIJudge(kind="openai", **given), attributes, folder / WORK_FOLDER)
+        judge = load_remote_judge(OpenAIJudge(kind="openai", **given), attributes, corpus.folder / WORK_FOLDER, mode)
     except JudgeError as error:
         raise JudgeInputError(str(error)) from error
+    if not options.against:
+        return judge
+    try:
+        return against_persona(judge, options.against, corpus)
+    except ValueError as error:
+        raise JudgeInputError(f"--against {error}") from error

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from evaluation.aggregate import clustered_mean, is_independent
+from evaluation.aggregate import clustered_mean, why_uncounted
 from evaluation.agreement import agreements, known_pairs
 from evaluation.items import Item, Judge, label_of
+from evaluation.quality import quality
 from personas.examples import Example
 from pipeline.corpus import Corpus
 
@@ -29,7 +30,8 @@ def means_table(table: pa.Table, corpus: Corpus) -> str:
     lines = []
     for label in sorted({key[0] for key in cells}):
         names = list(dict.fromkeys(key[2] for key in cells if key[0] == label))
-        beside = "" if is_independent(label) else " (the generator's own models: no independent judge)"
+        why = why_uncounted(label)
+        beside = "" if why is None else f" ({why})"
         rows = [["persona", *names]]
         for group in dict.fromkeys(corpus.groups):
             values = [cells.get((label, group, name), []) for name in names]
@@ -79,3 +81,14 @@ def known_lines(judge: Judge, known: Mapping[str, Sequence[Example]]) -> list[st
             f"accuracy {found.accuracy:.3f}, {found.n} pairs, {found.n_unscored} unscored ({label_of(judge)}){flag}"
         )
     return ["", *lines] if lines else []
+
+
+def quality_lines(corpus: Corpus) -> list[str]:
+    """The texts as texts, by persona, whatever they say."""
+    lines = ["", "persona                   texts  words  distinct-1  distinct-2  repetition"]
+    for group in dict.fromkeys(corpus.groups):
+        texts = [item.text for item, mine in zip(corpus.items, corpus.groups, strict=True) if mine == group]
+        q = quality(texts)
+        shown = f"{q.distinct_1:10.2f}  {q.distinct_2:10.2f}  {q.repetition:10.3f}"
+        lines.append(f"{group[:24]:24}  {q.n:5}  {q.words:5.0f}  {shown}")
+    return lines

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluation.items import Item, Judge
 from evaluation.rubrics import Rubric, rubric_of
 from personas import KNOWN, MBTI, ROLE_PLAY, Attribute
 from pipeline.job_fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
-
-if TYPE_CHECKING:
-    from evaluation.openai_judge import OpenAIJudge as Remote
 
 # Of a generation row, what judges see.
 COLUMNS = ("row_id", "prompt", "profile", "personality", "response", "attributes", "log_ratios", "n_tokens")
@@ -79,19 +76,28 @@ def rubrics_of(attributes: Sequence[Attribute]) -> list[Rubric]:
     return rubrics
 
 
-def load_remote_judge(spec: OpenAIJudge, attributes: Sequence[Attribute], work: Path) -> Remote:
+def load_remote_judge(spec: OpenAIJudge, attributes: Sequence[Attribute], work: Path, mode: str = "grades") -> Any:
     """The judge behind an endpoint; its cache is kept in a work folder.
+
+    Args:
+        mode: ``grades`` (:class:`evaluation.openai_judge.OpenAIJudge`), ``batch`` (the same, by the Batch API) or
+            ``pairwise`` (:class:`evaluation.pairwise.PairwiseJudge`).
 
     Raises:
         JudgeError: no key in the environment, an attribute without a description, a folder that can't be written.
     """
     from evaluation.judgment_cache import JudgmentCache
+    from evaluation.openai_batch import BatchJudge
     from evaluation.openai_calls import JudgeSetupError, OpenAISettings
     from evaluation.openai_judge import OpenAIJudge as Remote
+    from evaluation.pairwise import PairwiseJudge
 
     try:
-        settings = OpenAISettings(**spec.model_dump(exclude={"kind"}))
-        return Remote(rubrics_of(attributes), settings, cache=JudgmentCache(work / "judge-cache.sqlite"))
+        settings, rubrics = OpenAISettings(**spec.model_dump(exclude={"kind"})), rubrics_of(attributes)
+        cache = JudgmentCache(work / "judge-cache.sqlite")
+        if mode == "batch":
+            return BatchJudge(rubrics, settings, cache=cache, state=work / "judge-batch.json")
+        return (PairwiseJudge if mode == "pairwise" else Remote)(rubrics, settings, cache=cache)
     except JudgeSetupError as error:
         raise JudgeError(f"judges: openai: {error}") from error
     except ValueError as error:

@@ -39,7 +39,7 @@ FLOORS = {
     **{"profile": 0.80, "personality": 0.80},
 }
 # What strength 1 means after refining: chosen on the first 40 of the project's prompts, measured on the other 40.
-SCALES = {name: 1.0 for name in MBTI}
+SCALES = {"E": 0.7, "I": 0.75, "S": 1.2, "N": 1.15, "T": 1.0, "F": 0.65, "J": 0.9, "P": 1.0}
 _SOURCES = {
     MBTI_FILE: "PKU-YuanGroup/Machine-Mindset (Apache-2.0), English pairs, those of S/N and T/F as selected by "
     "Libra117/MPG; questions split by hash, 80 % to train on",
@@ -47,6 +47,8 @@ _SOURCES = {
     "personas split by hash, 80 % to train on",
 }
 CARD_FILE = "card.json"
+# Held-out pairs that are scored, in the order of the file: a standard error of .04, in a minute on two cores.
+MOST_MEASURED = 64
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ def train(name: str, data: Path, output: Path) -> None:
             "source": _SOURCES[file],
         },
         output=output / name,
-        recipe=Recipe(max_pair_tokens=160 if name in MBTI else 256),
+        recipe=Recipe() if name in MBTI else Recipe(steps=24, max_pair_tokens=256),
     )
 
 
@@ -131,7 +133,7 @@ def measure(name: str, data: Path, output: Path) -> None:
 
     card = _card(output / name)
     limit = 2 * card["recipe"]["max_pair_tokens"]
-    card["held_out"] = asdict(adapter_report(SMOLLM2, output / name, pairs_of(name, data)[1], limit))
+    card["held_out"] = asdict(adapter_report(SMOLLM2, output / name, pairs_of(name, data)[1][:MOST_MEASURED], limit))
     _write(output / name, card)
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.schema import JUDGMENTS
+from tests.evaluation.test_pairwise import Comparing
 from tests.judge_server import JudgeServer, serving, status
 
 KEY = "sk-secret-0123456789"
@@ -149,6 +150,11 @@ def test_the_embedded_judge_on_a_foreign_file_and_on_known_pairs(
         (["{corpus}", "--column", "text", "--attributes", "E", "--abstain", ".5"], "--abstain: 0.5 is out of range"),
         (["{corpus}", "--column", "text", "--attributes", "E", "--known", "E", "no.jsonl"], "no.jsonl: no such file"),
         (["{corpus}", "--column", "text", "--attributes", "E", "--judge", "openai"], "--model: none given"),
+        (["{corpus}", "--column", "text", "--attributes", "E", "--batch"], "--batch: belongs to --judge openai"),
+        (
+            ["{corpus}", "--column", "text", "--attributes", "E", *remote("http://127.0.0.1:9/v1", "--against", "me")],
+            "--against me: the corpus has no such persona (it has all)",
+        ),
         (["{corpus}", "--column", "text", "--attributes", "Q", *remote("http://127.0.0.1:9/v1")], "Q: has no descript"),
         (
             ["{corpus}", "--column", "text", "--attributes", "E", *remote("http://127.0.0.1:9/v1", "--in-flight", "0")],
@@ -167,3 +173,28 @@ def test_each_mistake_has_its_line(
     assert main(["judge", *given]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mpg: ")]
     assert len(lines) == 1 and says in lines[0]
+
+
+def test_a_data_set_against_its_control(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every text against the control's to the same prompt; the comparison is shown and averaged with nothing."""
+    from pipeline.schema import GENERATIONS
+
+    base = {field.name: None for field in GENERATIONS}
+    words = {"reference": "plain", "E": "bold"}
+    told = [(f"p{i}", who, f"{who} {word} {i}") for i in range(3) for who, word in words.items()]
+    found = [
+        base
+        | {"row_id": f"{prompt}-{who}", "prompt_id": prompt, "persona": who, "response": text, "prompt": [],
+           "attributes": [], "log_ratios": [], "n_tokens": 3}
+        for prompt, who, text in told
+    ]  # fmt: skip
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(found), tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
+    with serving(Comparing()) as url:
+        command = ["judge", str(tmp_path / "set"), "--attributes", "bold=Bold.", *remote(url, "--against", "reference")]
+        assert main(command) == 0
+    scores = {row["row_id"]: row["score"] for row in judged(tmp_path / "set")}
+    assert scores == {f"p{i}-{who}": 1.0 if who == "E" else None for i in range(3) for who in ("reference", "E")}
+    printed = capsys.readouterr().out
+    assert "against another persona's text: 0.5 is no difference" in printed
+    assert "50% named the text shown first" in printed
