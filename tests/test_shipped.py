@@ -11,9 +11,10 @@ import torch
 from mpg import DecoderSettings, ModelBank, Request, decode
 from mpg.embedded import SMOLLM2, gguf_file, resolve
 from mpg.revisions import pick_dtype
-from personas.preferences import MBTI_FILE, load_mbti_pairs, split
+from personas import MBTI
+from personas.preferences import MBTI_FILE
 from pipeline.job import SHIPPED_ADAPTERS, load_job, shipped_adapters
-from pipeline.shipped_adapters import FLOORS
+from pipeline.shipped_adapters import FLOORS, pairs_of
 from tests.fakes import feed_every_branch
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,19 @@ def test_every_adapter_is_small_has_a_card_and_meets_its_floor(name: str) -> Non
     assert card["base_model"] == SMOLLM2
     assert card["held_out"]["accuracy"] >= FLOORS[name]
     assert card["held_out"]["n_pairs"] > 40 and card["data"]["source"] and card["recipe"]["steps"]
+    assert 0 < card["held_out"]["kl_per_token"] < 2 and 0.5 < card["held_out"]["acceptance_per_token"] < 1
+    assert ("refined" in card) == (name in MBTI)
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_every_card_shows_what_strength_does(name: str) -> None:
+    """The curve from the bare model (strength 0) to 3, with what each point stands on."""
+    curve = json.loads((SHIPPED_ADAPTERS / name / "card.json").read_text())["curve"]
+    assert [point["strength"] for point in curve] == [0.0, 0.25, 0.5, 1.0, 2.0, 3.0]
+    assert all(point["n"] + point["n_unscored"] >= 5 and point["perplexity"] > 1 for point in curve)
+    judged = [point for point in curve if point["adherence"] is not None]
+    assert len(judged) == (6 if name in MBTI else 5)  # the bare model has no persona to be near to
+    assert judged[-1]["adherence"] > judged[0]["adherence"]
 
 
 @pytest.mark.skipif(not (DATA / MBTI_FILE).is_file(), reason="the preference pairs are not beside the project")
@@ -48,11 +62,11 @@ def test_rewards_on_held_out_pairs_agree_with_the_card(name: str) -> None:
     """The shipped weights, through this project's own engine, on 12 pairs that nothing was trained on."""
     dtype = getattr(torch, pick_dtype("auto"))
     bank = ModelBank.load(SMOLLM2, {name: SHIPPED_ADAPTERS / name}, dtype=dtype)
-    _, held_out = split(load_mbti_pairs(DATA, name))
+    _, held_out = pairs_of(name, DATA)
     pairs = [p for p in held_out if len(p.question + p.chosen) < 400 and len(p.rejected) < 400][:12]
     right = 0
     for pair in pairs:
-        prompt = prompt_ids(bank, pair.question)
+        prompt = list(bank.tokenizer.apply_chat_template(pair.as_chat(), add_generation_prompt=True, return_dict=False))
         rewards = []
         for answer in (pair.chosen, pair.rejected):
             ids = torch.tensor([prompt + bank.tokenizer(answer).input_ids])
