@@ -8,14 +8,12 @@ score; everything else is unscored with its reason and asked again by the next r
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 
+from evaluation.endpoint_judge import EndpointJudge
 from evaluation.items import Item
-from evaluation.judgment_cache import JudgmentCache, cache_key
-from evaluation.limits import Budget, Clock
-from evaluation.openai_calls import Caller, OpenAISettings, Unanswered, Usage, key_of
+from evaluation.judgment_cache import cache_key
+from evaluation.openai_calls import Caller, Unanswered, Usage
 from evaluation.parse import AnswerError, parse_answer
 from evaluation.rubrics import FLUENCY, Rubric, answer_schema, messages
 from evaluation.scores import Score, Status
@@ -24,47 +22,12 @@ from evaluation.scores import Score, Status
 OnScored = Callable[[int, Mapping[str, Score]], None]
 
 
-class OpenAIJudge:
-    """Scores attributes by their rubrics, and fluency with them.
-
-    Args:
-        rubrics: of every attribute it is to know.
-        settings: see :class:`OpenAISettings`.
-        cache: answers kept between runs; ``None``: none are.
-        clock: how time passes.
-
-    Raises:
-        JudgeSetupError: no key in the environment.
-    """
+class OpenAIJudge(EndpointJudge):
+    """Scores attributes by their rubrics, and fluency with them."""
 
     name = "openai"
     independent = True
     streams = True  # tells each text's scores as soon as they are known
-
-    def __init__(
-        self,
-        rubrics: Sequence[Rubric],
-        settings: OpenAISettings,
-        *,
-        cache: JudgmentCache | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self._rubrics = {rubric.attribute: rubric for rubric in rubrics}
-        self._settings, self._cache, self._clock = settings, cache, clock or Clock()
-        self._key = key_of(settings)
-        self.budget = Budget(settings.budget, settings.prompt_price, settings.completion_price)
-        self.n_calls = 0
-        self.stopped: str | None = None  # why the last run left texts unasked, if it did
-
-    @property
-    def version(self) -> str:
-        """Model, parameters and rubrics: another one of these, another judge."""
-        identity = self._settings.answer_parameters | {"rubrics": {n: r.version for n, r in self._rubrics.items()}}
-        return f"{self._settings.model}+{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
-
-    def knows(self, attribute: str) -> bool:
-        """See :class:`evaluation.items.Judge`."""
-        return attribute in self._rubrics
 
     def judge(
         self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None = None
@@ -74,9 +37,7 @@ class OpenAIJudge:
         Raises:
             ValueError: an attribute without a rubric.
         """
-        unknown = [name for name in attributes if name not in self._rubrics and name != FLUENCY]
-        if unknown:
-            raise ValueError(f"the judge has no rubric of {unknown[0]!r}; it has {', '.join(self._rubrics) or 'none'}")
+        self.check_known([name for name in attributes if name != FLUENCY])
         wanted = tuple(dict.fromkeys((*attributes, FLUENCY)))
         found = asyncio.run(self._judge_all(items, wanted, on_scored))
         return {name: [scores[name] for scores in found] for name in wanted}
@@ -116,6 +77,9 @@ class OpenAIJudge:
                 scores[name] = Score(None, Status.FAILED, "the text has no words")
             elif name != FLUENCY and not self._rubrics[name].applies_to(item):
                 scores[name] = Score(None, Status.FAILED, f"the row lacks the text that {name} is about")
+        graded = [scores.get(name) for name in attributes if name != FLUENCY]
+        if all(score is not None and score.score is None for score in graded):  # fluency alone is worth no call
+            scores.setdefault(FLUENCY, Score(None, Status.FAILED, "no attribute of the row can be judged"))
         missing = [name for name in attributes if name not in scores]
         if missing:
             fresh, usage = await self._ask(caller, item, missing)

@@ -7,16 +7,15 @@ is counted: :attr:`PairwiseJudge.position_bias`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.endpoint_judge import EndpointJudge
 from evaluation.items import Item
-from evaluation.judgment_cache import JudgmentCache, cache_key
-from evaluation.limits import Budget, Clock
-from evaluation.openai_calls import Caller, OpenAISettings, Unanswered, Usage, key_of
+from evaluation.judgment_cache import cache_key
+from evaluation.openai_calls import Caller, Unanswered, Usage
 from evaluation.parse import AnswerError, json_objects
 from evaluation.rubrics import Rubric, fence
 from evaluation.scores import Score, Status
@@ -38,49 +37,18 @@ class _Side:
     usage: Usage
 
 
-class PairwiseJudge:
+class PairwiseJudge(EndpointJudge):
     """Scores a text against another one: 1 where it carries the attribute more in both orders, 0 where less.
 
     0.5: the orders disagree, or both say it is a tie; 0.75 and 0.25: one of them says so.
-
-    Args:
-        rubrics: of every attribute it is to know.
-        settings: of the endpoint.
-        cache: answers kept between runs.
-        clock: how time passes.
-
-    Raises:
-        JudgeSetupError: no key in the environment.
     """
 
     name = "openai-pairwise"
+    asked = _SYSTEM
 
-    def __init__(
-        self,
-        rubrics: Sequence[Rubric],
-        settings: OpenAISettings,
-        *,
-        cache: JudgmentCache | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self._rubrics = {rubric.attribute: rubric for rubric in rubrics}
-        self._settings, self._cache, self._clock = settings, cache, clock or Clock()
-        self._key = key_of(settings)
-        self.budget = Budget(settings.budget, settings.prompt_price, settings.completion_price)
-        self.stopped: str | None = None
-        self.n_calls = 0
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
         self._first_named = self._decided = 0
-
-    @property
-    def version(self) -> str:
-        """Model, parameters and rubrics, as of :class:`evaluation.openai_judge.OpenAIJudge`."""
-        rubrics = {name: rubric.version for name, rubric in self._rubrics.items()}
-        identity = self._settings.answer_parameters | {"rubrics": rubrics, "asked": _SYSTEM}
-        return f"{self._settings.model}+{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
-
-    def knows(self, attribute: str) -> bool:
-        """Whether it has a rubric of it."""
-        return attribute in self._rubrics
 
     @property
     def position_bias(self) -> float | None:
@@ -95,9 +63,7 @@ class PairwiseJudge:
         Raises:
             ValueError: an attribute without a rubric, or lists of different length.
         """
-        unknown = [name for name in attributes if name not in self._rubrics]
-        if unknown:
-            raise ValueError(f"the judge has no rubric of {unknown[0]!r}; it has {', '.join(self._rubrics)}")
+        self.check_known(attributes)
         found = asyncio.run(self._compare_all(list(zip(items, others, strict=True)), attributes))
         return {name: [scores[name] for scores in found] for name in attributes}
 

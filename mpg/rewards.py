@@ -12,7 +12,7 @@ from torch import Tensor
 
 _BATCH_SIZE = 8
 # Answers over whose tokens the distance from the reference is averaged: it needs whole laws, not one number each.
-_ANSWERS_FOR_DISTANCE = 32
+_ANSWERS_FOR_DISTANCE = 24
 
 
 @dataclass(frozen=True)

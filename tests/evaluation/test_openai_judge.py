@@ -231,6 +231,7 @@ def test_rows_that_cannot_be_judged_cost_no_call() -> None:
         found = judge.judge([told, Item("b", "I bake."), Item("c", " .. ", profile="x")], ["profile"])
         assert [s.status for s in found["profile"]] == [Status.OK, Status.FAILED, Status.FAILED]
         assert "Speaks as this person: He is a baker." in server.bodies[0]["messages"][-1]["content"]
+        assert sum(server.calls.values()) == 1 and [s.score is None for s in found[FLUENCY]] == [False, True, True]
         assert found["profile"][1].rationale == "the row lacks the text that profile is about"
 
 
