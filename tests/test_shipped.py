@@ -14,7 +14,7 @@ from mpg.revisions import pick_dtype
 from personas import MBTI
 from personas.preferences import MBTI_FILE
 from pipeline.job import SHIPPED_ADAPTERS, load_job, shipped_adapters
-from pipeline.shipped_adapters import FLOORS, pairs_of
+from pipeline.shipped_adapters import FLOORS, SCALES, pairs_of
 from tests.fakes import feed_every_branch
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ def test_every_adapter_is_small_has_a_card_and_meets_its_floor(name: str) -> Non
     assert card["held_out"]["accuracy"] >= FLOORS[name]
     assert card["held_out"]["n_pairs"] > 40 and card["data"]["source"] and card["recipe"]["steps"]
     assert 0 < card["held_out"]["kl_per_token"] < 2 and 0.5 < card["held_out"]["acceptance_per_token"] < 1
-    assert ("refined" in card) == (name in MBTI)
+    assert ("refined" in card) == (name in SCALES)
 
 
 @pytest.mark.parametrize("name", FLOORS)
