@@ -45,7 +45,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
         if settings.name == "routing":
             log_weights = one_hot(component, len(strengths)).double().log()
         state = TargetState(alphas, log_weights)
-        log_policies = log_policy(_logits(bank, request, response, mix), settings.temperature)
+        log_policies = log_policy(branch_logits(bank, request, response, mix), settings.temperature)
         target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
         if settings.name != "scr-exact":
             token = draw(target, u[:, DRAFT])
@@ -65,7 +65,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
 
 
 @torch.inference_mode()
-def _logits(bank: ModelBank, request: Request, response: list[int], mix: list[float] | None) -> Tensor:
+def branch_logits(bank: ModelBank, request: Request, response: list[int], mix: list[float] | None) -> Tensor:
     """Next-token logits under every branch, or under the soup alone, ``[branches, vocab]``."""
     lines = []
     for branch in range(bank.layout.n_branches) if mix is None else [-1]:

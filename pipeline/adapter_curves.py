@@ -50,9 +50,10 @@ def _job(file: str, adapters: Path) -> Job:
 
 def curves_of(job: Job) -> dict[str, list[dict[str, Any]]]:
     """Run a job whose personas have one attribute each; per attribute a point for each strength, 0 first."""
-    folder = run_job(job).folder
+    done = run_job(job)
+    folder, labels = done.folder, done.run["judges"]  # without those of a judge's older versions
     rows, judgments = _table(folder / "data"), _table(folder / "judgments")
-    scores = {(row["row_id"], row["attribute"]): row["score"] for row in judgments}
+    scores = {(row["row_id"], row["attribute"]): row["score"] for row in judgments if row["judge"] in labels}
     control = [row for row in rows if not row["attributes"]]
     curves = {}
     for name in job.attribute_names:

@@ -6,108 +6,105 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from personas import PromptError
-from pipeline import infer, judge_command, train_command
+from pipeline import infer, judge_command, questionnaire_command, train_command
+from pipeline.command import InputError, Outcome
 from pipeline.job import Job, JobError, job_schema, load_job
 
 USAGE_ERROR = 2  # bad input: nothing was started
 FAILURE = 1
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status (0 done, 1 failed, 2 bad input)."""
+    """Run the command; returns its exit status (0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     ours, beam_arguments = arguments, []
     if "--" in arguments:
         split = arguments.index("--")
         ours, beam_arguments = arguments[:split], arguments[split + 1 :]
-    options = _parser().parse_args(ours)
+    parser = _parser()
+    options = parser.parse_args(ours)
     if options.command is None:
-        _parser().print_help()
+        parser.print_help()
         return USAGE_ERROR
+    options.beam_arguments = beam_arguments
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("mpg", "pipeline"):
         logging.getLogger(name).setLevel(logging.INFO)
-    if options.command == "schema":
-        print(json.dumps(job_schema(), indent=2))
-        return 0
-    if options.command in ("infer-weights", "train"):
-        return _learn(options)
-    if options.command == "judge":
-        return _judge(options)
+    command = _COMMANDS[options.command]
+    if command.loads_models:
+        from pipeline.quiet import quiet_libraries
+
+        quiet_libraries()
+    try:
+        outcome = command.function(options)
+    except InputError as error:
+        return _fail(str(error), USAGE_ERROR)
+    except KeyboardInterrupt:
+        return _fail(f"stopped{command.again}", INTERRUPTED)
+    if outcome.report:
+        print(outcome.report)
+    return 0 if outcome.problem is None else _fail(outcome.problem, FAILURE)
+
+
+def _fail(problem: str, status: int) -> int:
+    print("\n".join(f"mpg: {line}" for line in problem.splitlines()), file=sys.stderr)
+    return status
+
+
+def _schema(options: argparse.Namespace) -> Outcome:
+    return Outcome(json.dumps(job_schema(), indent=2))
+
+
+def _check(options: argparse.Namespace) -> Outcome:
+    job, n_prompts = _load(options)
+    return Outcome(
+        f"{options.job}: {n_prompts} prompts x {job.n_personas} personas x {job.samples_per_cell} samples\n"
+        f"{job.n_cells(n_prompts)} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output}"
+    )
+
+
+def _load(options: argparse.Namespace) -> tuple[Job, int]:
+    """The job and its number of prompts. Raises InputError."""
     try:
         job = load_job(options.job, options.set)
-        prompts = job.load_prompts()
+        return job, len(job.load_prompts())
     except JobError as error:
-        print("\n".join(f"mpg: {line}" for line in error.lines), file=sys.stderr)
-        return USAGE_ERROR
+        raise InputError("\n".join(error.lines)) from error
     except PromptError as error:
-        print(f"mpg: {options.job}: prompts: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    if options.command == "check":
-        n_prompts = len(prompts)
-        print(f"{options.job}: {n_prompts} prompts x {job.n_personas} personas x {job.samples_per_cell} samples")
-        print(f"{job.n_cells(n_prompts)} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output}")
-        return 0
-    return _run(options.job, job, beam_arguments)
+        raise InputError(f"{options.job}: prompts: {error}") from error
 
 
-def _learn(options: argparse.Namespace) -> int:
-    from pipeline.quiet import quiet_libraries
-
-    quiet_libraries()
-    try:
-        report = infer.infer_weights(options) if options.command == "infer-weights" else train_command.train(options)
-        if report:
-            print(report)
-    except (infer.InferError, train_command.TrainInputError) as error:
-        print(f"mpg: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        again = "; the same command goes on from its last checkpoint" if options.command == "train" else ""
-        print(f"mpg: stopped{again}", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _judge(options: argparse.Namespace) -> int:
-    from pipeline.quiet import quiet_libraries
-
-    quiet_libraries()
-    try:
-        judged = judge_command.judge(options)
-    except judge_command.JudgeInputError as error:
-        print(f"mpg: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        print("mpg: stopped; the same command goes on from what is judged", file=sys.stderr)
-        return 130
-    print(judged.report)
-    if judged.stopped is not None:
-        print(f"mpg: stopped: {judged.stopped}; the same command asks for the rest", file=sys.stderr)
-        return FAILURE
-    return 0
-
-
-def _run(path: str, job: Job, beam_arguments: Sequence[str]) -> int:
-    from pipeline.quiet import quiet_libraries
-
-    quiet_libraries()
-    from pipeline.report import print_report
+def _run(options: argparse.Namespace) -> Outcome:
+    job, _ = _load(options)
+    from pipeline.report import run_report
     from pipeline.run import RunError, run_job
 
     try:
-        result = run_job(job, beam_arguments)
+        return Outcome(run_report(run_job(job, options.beam_arguments)))
     except RunError as error:
-        print(f"mpg: {path}: {error}", file=sys.stderr)
-        return FAILURE
-    except KeyboardInterrupt:
-        print(f"mpg: stopped; the same command goes on from the rows in {job.output}", file=sys.stderr)
-        return 130
-    print_report(result)
-    return 0
+        return Outcome("", f"{options.job}: {error}")
+
+
+class _Command(NamedTuple):
+    function: Callable[[argparse.Namespace], Outcome]
+    loads_models: bool = True
+    again: str = ""  # what the same command does after it was stopped
+
+
+_COMMANDS = {
+    "run": _Command(_run, again="; the same command goes on from the rows that are written"),
+    "check": _Command(_check, loads_models=False),
+    "infer-weights": _Command(infer.infer_weights),
+    "train": _Command(train_command.train, again="; the same command goes on from its last checkpoint"),
+    "judge": _Command(judge_command.judge, again="; the same command goes on from what is judged"),
+    "questionnaire": _Command(questionnaire_command.questionnaire),
+    "schema": _Command(_schema, loads_models=False),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
         "--direct_running_mode=multi_processing",
     )
     check = commands.add_parser("check", help="check a job file and say how many texts it will write")
-    for command in (run, check):
+    asked = commands.add_parser(
+        "questionnaire", help="put questions to a job's personas: what type do they answer like?"
+    )
+    for command in (run, check, asked):
         command.add_argument("job", metavar="JOB.yaml", type=str, help="the job file")
         command.add_argument(
             "--set",
@@ -134,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
+    questionnaire_command.add_arguments(asked)
     infer.add_arguments(
         commands.add_parser(
             "infer-weights",

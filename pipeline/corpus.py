@@ -33,6 +33,7 @@ class Corpus:
         groups: one each an item: the persona it was written for; of a foreign file all the same.
         attributes: that the corpus is known to be about.
         folder: data set folder of the judgments.
+        log_probs: one each an item, where rows have them: nats under the reference, and tokens.
     """
 
     items: tuple[Item, ...]
@@ -40,6 +41,7 @@ class Corpus:
     groups: tuple[str, ...]
     attributes: tuple[Attribute, ...]
     folder: Path
+    log_probs: tuple[tuple[float, int], ...] = ()
 
 
 def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corpus:
@@ -80,6 +82,9 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
         groups=tuple(row["persona"] for row in rows),
         attributes=_attributes_of(path / "job.json"),
         folder=output or path,
+        log_probs=()
+        if any(row["log_prob_reference"] is None for row in rows)
+        else tuple((row["log_prob_reference"], row["n_tokens"]) for row in rows),
     )
 
 

@@ -12,13 +12,14 @@ from personas.examples import Example, ExampleError, columns_of, load_pairs, loa
 from personas.files import save_personas
 from personas.weights import rounded
 from pipeline.adapter_arguments import adapters_by_name
+from pipeline.command import InputError, Outcome
 
 if TYPE_CHECKING:
     from mpg import ModelBank
     from mpg.infer_weights import InferredWeights
 
 
-class InferError(ValueError):
+class InferError(InputError):
     """Input that no weights can be inferred from; one line with field, value and remedy."""
 
 
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the posterior's draws (0)")
 
 
-def infer_weights(options: argparse.Namespace) -> str:
+def infer_weights(options: argparse.Namespace) -> Outcome:
     """Infer, write the persona file, and return the report.
 
     Raises:
@@ -80,7 +81,7 @@ def infer_weights(options: argparse.Namespace) -> str:
     found = _infer(_load(options.model, adapters), examples, settings, options)
     weights = dict(zip(found.weights, rounded(list(found.weights.values())), strict=True))
     save_personas(output, [Persona(options.name or output.stem, weights)])
-    return _report(found, pairs=pairs, output=output)
+    return Outcome(_report(found, pairs=pairs, output=output))
 
 
 def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from evaluation.items import Judge
+from evaluation.items import Judge, label_of
 from evaluation.rubrics import FLUENCY
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import load_pairs
 from pipeline.against import against_persona
+from pipeline.command import InputError, Outcome
 from pipeline.corpus import Corpus, load_corpus
 from pipeline.job_fields import ClassifierJudge, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 from pipeline.judges import JudgeError, load_judge, load_remote_judge
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from evaluation.embedding import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +30,7 @@ KINDS = ("classifier", "persona-match", "log-ratio", "openai")
 WORK_FOLDER = ".work"
 
 
-class JudgeInputError(ValueError):
+class JudgeInputError(InputError):
     """Input that can't be judged; one line with field, value and remedy."""
 
 
@@ -47,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remote.add_argument("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
     remote.add_argument("--against", metavar="PERSONA",
                         help="compare every text with this persona's to the same prompt, in both orders")  # fmt: skip
+    remote.add_argument("--repeat", type=int, default=0, metavar="N",
+                        help="ask again about N texts with another seed: does it agree with itself?")  # fmt: skip
     remote.add_argument("--structured", choices=("auto", "json_schema", "none"), default="auto",
                         help="how the answer's form is asked for (auto)")  # fmt: skip
     remote.add_argument("--in-flight", type=int, default=32, help="calls at once at most (32)")
@@ -60,15 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remote.add_argument("--completion-price", type=float, default=0.0, help="per million completion tokens (0)")
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What the command leaves: its report, and why it stopped before its end, if it did."""
-
-    report: str
-    stopped: str | None
-
-
-def judge(options: argparse.Namespace) -> Judged:
+def judge(options: argparse.Namespace) -> Outcome:
     """Judge what is not judged yet, write, and report.
 
     Raises:
@@ -106,7 +106,10 @@ def judge(options: argparse.Namespace) -> Judged:
     finally:
         table = gather(shards, [item.key for item in corpus.items], corpus.folder / "judgments")
     stopped = getattr(judge, "stopped", None)
-    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known), *quality_lines(corpus)]
+    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
+    lines += quality_lines(corpus, _embedder())
+    if options.repeat:
+        lines.append(_repeated(options, judge, attributes, corpus, table))
     bias = getattr(judge, "position_bias", None)
     if bias is not None:
         lines.append(f"of the decided answers {bias:.0%} named the text shown first (50 %: no position bias)")
@@ -117,7 +120,8 @@ def judge(options: argparse.Namespace) -> Judged:
     lines.append(
         f"{len(corpus.items)} texts, {n_new} of them asked about now; judgments: {corpus.folder / 'judgments'}"
     )
-    return Judged("\n".join(lines), stopped)
+    problem = None if stopped is None else f"stopped: {stopped}; the same command asks for the rest"
+    return Outcome("\n".join(lines), problem)
 
 
 def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
@@ -140,7 +144,7 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
 def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
     if options.judge == "openai":
         return _remote(options, attributes, corpus)
-    for name in ("batch", "against", "model", "base_url"):
+    for name in ("batch", "against", "model", "base_url", "repeat"):
         if getattr(options, name):
             raise JudgeInputError(f"--{name.replace('_', '-')}: belongs to --judge openai; add that, or leave it out")
     if not 0 <= options.abstain < 0.5:
@@ -156,14 +160,50 @@ def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], corpus:
         raise JudgeInputError(str(error)) from error
 
 
+def _endpoint_fields(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in OpenAIJudge.model_fields if hasattr(options, name)}
+
+
+def _embedder() -> Embedder | None:
+    """For diversity; ``None`` where its package is not installed."""
+    from evaluation.embedding import EmbeddingModelError, SentenceEmbedder
+
+    try:
+        return SentenceEmbedder()
+    except EmbeddingModelError:
+        return None
+
+
+def _repeated(
+    options: argparse.Namespace, judge: Any, attributes: Sequence[Attribute], corpus: Corpus, table: pa.Table
+) -> str:
+    """Ask about some texts once more, out of the same budget; only the report sees these answers."""
+    from pipeline.judge_report import repeat_line
+
+    items = corpus.items[:: max(1, len(corpus.items) // options.repeat)][: options.repeat]
+    spec = OpenAIJudge(kind="openai", seed=1, **_endpoint_fields(options))
+    other = load_remote_judge(spec, attributes, corpus.folder / WORK_FOLDER)
+    other.budget = judge.budget
+    names = [each.name for each in attributes]
+    again = {name: [score.score for score in scores] for name, scores in other.judge(items, names).items()}
+    judge.n_calls += other.n_calls
+    known = {
+        (row["row_id"], row["attribute"]): row["score"] for row in table.to_pylist() if row["judge"] == label_of(judge)
+    }
+    first = {name: [known.get((item.key, name)) for item in items] for name in names}
+    return repeat_line(first, {name: again[name] for name in names})
+
+
 def _remote(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
     from evaluation.openai_calls import JudgeSetupError, OpenAISettings, key_of
 
     if not options.model:
         raise JudgeInputError("--model: none given; judge openai needs the endpoint's name of one")
+    if options.repeat < 0 or (options.repeat and (options.batch or options.against)):
+        raise JudgeInputError(f"--repeat {options.repeat}: give 0 or more, without --batch and --against")
     if options.batch and options.against:
         raise JudgeInputError("--batch, --against: both are given; comparisons are not asked by batch")
-    given = {name: getattr(options, name) for name in OpenAIJudge.model_fields if hasattr(options, name)}
+    given = _endpoint_fields(options)
     try:
         key_of(OpenAISettings(**given))
     except JudgeSetupError as error:

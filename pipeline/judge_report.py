@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from evaluation.aggregate import clustered_mean, why_uncounted
-from evaluation.agreement import agreements, known_pairs
+from evaluation.agreement import agreements, known_pairs, self_consistency
+from evaluation.embedding import Embedder
 from evaluation.items import Item, Judge, label_of
 from evaluation.quality import quality
 from personas.examples import Example
@@ -83,12 +85,31 @@ def known_lines(judge: Judge, known: Mapping[str, Sequence[Example]]) -> list[st
     return ["", *lines] if lines else []
 
 
-def quality_lines(corpus: Corpus) -> list[str]:
+def quality_lines(corpus: Corpus, embedder: Embedder | None = None) -> list[str]:
     """The texts as texts, by persona, whatever they say."""
-    lines = ["", "persona                   texts  words  distinct-1  distinct-2  repetition"]
-    for group in dict.fromkeys(corpus.groups):
-        texts = [item.text for item, mine in zip(corpus.items, corpus.groups, strict=True) if mine == group]
-        q = quality(texts)
+    lines = [
+        "",
+        "persona                   texts  words  distinct-1  distinct-2  repetition  diversity  perplexity",
+    ]
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(corpus.groups):
+        members.setdefault(group, []).append(i)
+    for group, mine in members.items():
+        q = quality([corpus.items[i].text for i in mine], embedder)
         shown = f"{q.distinct_1:10.2f}  {q.distinct_2:10.2f}  {q.repetition:10.3f}"
-        lines.append(f"{group[:24]:24}  {q.n:5}  {q.words:5.0f}  {shown}")
+        diversity = "-" if q.diversity is None else f"{q.diversity:.3f}"
+        perplexity = "-"
+        if corpus.log_probs:
+            n_tokens = sum(corpus.log_probs[i][1] for i in mine)
+            perplexity = f"{math.exp(-math.fsum(corpus.log_probs[i][0] for i in mine) / max(1, n_tokens)):.2f}"
+        lines.append(f"{group[:24]:24}  {q.n:5}  {q.words:5.0f}  {shown}  {diversity:>9}  {perplexity:>10}")
     return lines
+
+
+def repeat_line(first: Mapping[str, Sequence[float | None]], again: Mapping[str, Sequence[float | None]]) -> str:
+    """How far a judge's scores of the same texts differ from one call to the next, by attribute."""
+    found = []
+    for name in first:
+        mean, n = self_consistency([first[name], again[name]])
+        found.append(f"{name} {'-' if mean is None else f'{mean:.3f}'} over {n} texts")
+    return "asked again, a score differs by (mean): " + ", ".join(found)

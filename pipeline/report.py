@@ -9,32 +9,34 @@ from pipeline.run import Result
 from pipeline.summary import header, table_rows
 
 
-def print_report(result: Result) -> None:
-    """Print what the run made and where it is."""
+def run_report(result: Result) -> str:
+    """What the run made and where it is."""
+    lines = []
     summary, run = result.summary, result.run
     rows = [header(summary), *table_rows(summary)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    print("\njudged adherence (0 to 1) by persona and attribute\n")
+    lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
     for n, row in enumerate(rows):
-        print(
+        lines.append(
             "  ".join(
                 cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
             )
         )
         if n == 0:
-            print("  ".join("-" * w for w in widths))
+            lines.append("  ".join("-" * w for w in widths))
     for sample in summary.samples:
         question = sample["prompt"][-1]["content"]
-        print(f"\n{sample['persona']} | {question}")
+        lines.append(f"\n{sample['persona']} | {question}")
         paragraphs = [line for line in sample["response"].splitlines() if line.strip()]
-        print("\n".join(textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs))
+        lines += [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs]
     counts, timings = run["counts"], run["timings"]
     speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
-    print(
+    lines.append(
         f"\n{counts['rows']} rows ({counts['generated']} new, {counts['kept_from_earlier_runs']} kept, "
         f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
         f"{timings['total_s']:.0f} s in all"
     )
     here = Path.cwd()
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
-    print(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
+    lines.append(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
+    return "\n".join(lines)

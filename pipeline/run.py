@@ -152,7 +152,10 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
             f"{n_rejected} of {len(cells)} rows were rejected, more than max_rejected_fraction "
             f"{job.max_rejected_fraction:g} allows; reasons are in {output / 'rejected'}, finished rows are kept"
         )
-    summary = summarise(tables["generations"], tables["judgments"], job.attribute_names, panel_rule=job.panel)
+    labels = {*(judge.label for judge in judges), *map(label_of, remote)}
+    summary = summarise(
+        tables["generations"], tables["judgments"], job.attribute_names, panel_rule=job.panel, judges=labels
+    )
     run = {
         "job": job.name,
         "counts": {
@@ -170,7 +173,8 @@ def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
             "tokens_per_s": round(books.n_tokens / books.decode_s, 1) if books.decode_s else None,
             "total_s": round(time.time() - started, 3),
         },
-        "judges": {
+        "judges": sorted(labels),
+        "calls": {
             label_of(judge): {
                 "calls": judge.n_calls,
                 "prompt_tokens": judge.budget.prompt_tokens,

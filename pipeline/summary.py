@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -47,11 +47,16 @@ def summarise(
     *,
     n_samples: int = 2,
     panel_rule: str = "mean",
+    judges: Collection[str] | None = None,
 ) -> Summary:
-    """Group rows by persona; a text has one score of its independent judges, a mean an interval by prompt."""
+    """Group rows by persona; a text has one score of its independent judges, a mean an interval by prompt.
+
+    Args:
+        judges: labels of those that count; ``None``: all. Judgments of a judge's older version stay in a data set.
+    """
     scores: dict[tuple[str, str], list[float | None]] = {}
     for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
-        if is_independent(row["judge"]):
+        if is_independent(row["judge"]) and (judges is None or row["judge"] in judges):
             scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
     by_persona: dict[str, list[dict[str, Any]]] = {}
     for row in generations.to_pylist():

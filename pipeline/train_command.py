@@ -19,6 +19,7 @@ from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
 from pipeline.adapter_arguments import adapters_by_name
+from pipeline.command import InputError, Outcome
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -36,7 +37,7 @@ _RECIPE = {
 }
 
 
-class TrainInputError(ValueError):
+class TrainInputError(InputError):
     """Input that nothing can be trained from; one line with field, value and remedy."""
 
 
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
 
 
-def train(options: argparse.Namespace) -> str:
+def train(options: argparse.Namespace) -> Outcome:
     """Train, and return the report; in all but the first of several processes an empty one.
 
     Raises:
@@ -109,10 +110,10 @@ def train(options: argparse.Namespace) -> str:
     from accelerate import PartialState
 
     if not PartialState().is_main_process:  # of several processes, one moves files and speaks
-        return ""
+        return Outcome("")
     if made is not None:
         made.replace(output / "pairs.jsonl")
-    return _report(card, output)
+    return Outcome(_report(card, output))
 
 
 def _check(options: argparse.Namespace) -> None:

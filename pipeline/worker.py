@@ -116,7 +116,7 @@ class DecodeFn(beam.DoFn):
 
         if not cells:
             return []
-        requests = [Request(prompts[c.row_id].reference, dict(c.weights), c.seed, prompts[c.row_id].own) for c in cells]
+        requests = [_request(cell, prompts[cell.row_id]) for cell in cells]
         completions = decode(
             self._handle.bank,
             requests,
@@ -137,6 +137,15 @@ class Prompts:
 
     reference: list[int]
     own: dict[str, list[int]]
+
+
+def _request(cell: PlannedCell, prompts: Prompts) -> Request:
+    return Request(prompts.reference, dict(cell.weights), cell.seed, prompts.own)
+
+
+def request_of(bank: Any, cell: PlannedCell) -> Request:
+    """A cell as the engine takes it. Raises RejectedCell, see :func:`encode`."""
+    return _request(cell, encode(bank, cell))
 
 
 def encode(bank: Any, cell: PlannedCell) -> Prompts:

@@ -19,7 +19,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.schema import JUDGMENTS
 from tests.evaluation.test_pairwise import Comparing
-from tests.judge_server import JudgeServer, serving, status
+from tests.judge_server import JudgeServer, says, serving, status
 
 KEY = "sk-secret-0123456789"
 
@@ -198,3 +198,23 @@ def test_a_data_set_against_its_control(tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "against another persona's text: 0.5 is no difference" in printed
     assert "50% named the text shown first" in printed
+
+
+def test_a_judge_asked_again_may_contradict_itself(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fickle(text: str, n: int) -> dict[str, Any]:
+        """The second answer about a text halves the grade that `bold` had."""
+        grades = {"bold": {"attribute": 3, "opposite": 3, "reason": "hm"}}
+        return says(json.dumps({"grades": grades, "fluency": 4})) if n else {}
+
+    command = ["judge", str(corpus), "--column", "text", "--attributes", "bold=Speaks boldly.", "--repeat", "10"]
+    server = JudgeServer(fickle)
+    with serving(server) as url:
+        assert main([*command, *remote(url)]) == 0
+    printed = capsys.readouterr().out
+    assert "asked again, a score differs by (mean): bold 0.500 over 10 texts" in printed and "49 calls" in printed
+    rows = judged(tmp_path / "corpus-judgments")
+    assert len(rows) == 39 * 2 and {row["score"] for row in rows if row["attribute"] == "bold"} == {0.0, 1.0}
+    assert main([*command, "--judge", "classifier"]) == 2
+    assert "--repeat: belongs to --judge openai" in capsys.readouterr().err

@@ -218,7 +218,7 @@ def test_a_job_is_judged_by_a_panel_with_one_behind_an_endpoint(
         assert main(["run", str(job)]) == 0
     assert sum(server.calls.values()) == 12 - sum(not row["response"].strip() for row in rows(job_file.parent / "out"))
     run = json.loads((job_file.parent / "out" / "run.json").read_text())
-    (remote,) = run["judges"].values()
+    (remote,) = run["calls"].values()
     assert remote["calls"] == sum(server.calls.values()) and remote["stopped"] is None
     assert run["counts"]["generated"] == 0
     everything = b"".join(path.read_bytes() for path in (job_file.parent / "out").rglob("*") if path.is_file())
