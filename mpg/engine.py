@@ -53,6 +53,7 @@ def decode(
     batch_size: int = DEFAULT_BATCH_SIZE,
     draft_len: int | None = None,
     on_done: Callable[[int, Completion], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[Completion]:
     """Decode requests, several rows at a time; completions come in the order of the requests.
 
@@ -61,9 +62,11 @@ def decode(
         draft_len: tokens that ``scr-exact`` drafts a round, at most ``chunk_len``; ``None``: what is
             fastest. Likewise.
         on_done: called with (index, completion) as soon as a row ends, in the order of ending.
+        stop: asked before a row is taken in; once it says yes, the rows in flight are the last completions.
 
     Raises:
         ValueError: a request that can't be decoded, named by its index, before any is decoded.
+        FloatingPointError: a model's logits are not numbers (:mod:`mpg.resilient` goes on without the row).
     """
     pending = list(requests)
     for index, request in enumerate(pending):
@@ -74,7 +77,7 @@ def decode(
     waiting: dict[int, Completion] = {}
     following = 0
     engine = Engine(bank, settings, batch_size=batch_size, draft_len=draft_len)
-    for index, completion in engine.run(pending):
+    for index, completion in engine.run(pending, stop):
         if on_done is not None:
             on_done(index, completion)
         waiting[index] = completion
@@ -113,8 +116,8 @@ class Engine:
         self.round = kind(bank, settings, self.alarm, draft_len=draft_len)
         self._shared: list[int] = []  # per branch, tokens that all of its prompts begin with
 
-    def run(self, requests: list[Request]) -> Iterator[tuple[int, Completion]]:
-        """Yield (index, completion) in the order in which rows end."""
+    def run(self, requests: list[Request], stop: Callable[[], bool] | None = None) -> Iterator[tuple[int, Completion]]:
+        """Yield (index, completion) in the order in which rows end; see :func:`decode`."""
         if not requests:
             return
         longest_own = max((len(own) for request in requests for own in request.prompts.values()), default=0)
@@ -133,7 +136,7 @@ class Engine:
             device=self.bank.device,
             longest_own_prompt=longest if longest_own else 0,
         )
-        queue = iter(enumerate(requests))
+        queue = itertools.takewhile(lambda _: stop is None or not stop(), enumerate(requests))
         while (ended := self._step(session, rows, queue, slots)) is not None:
             yield from ended
         session.close()  # not after an error: a NaN in its cache would outlive it

@@ -182,7 +182,11 @@ def _parse_line(line: bytes) -> Prompt:
 
 
 def chat_messages(value: object) -> tuple[Message, ...]:
-    """Chat messages from text or from a list of messages; raises ValueError with what is wrong."""
+    """Chat messages from text or from a list of messages; raises ValueError with what is wrong.
+
+    What a text says is not looked at: one that is empty or that no tokenizer takes (half a surrogate pair) costs its
+    own rows and no others, see the data set's ``rejected``.
+    """
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
@@ -194,9 +198,9 @@ def chat_messages(value: object) -> tuple[Message, ...]:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             raise ValueError(f"message {number} has the role {role!r}; choose from {', '.join(ROLES)}")
-        if not isinstance(content, str) or not content.strip():
-            raise ValueError(f"message {number} has no text as its content; give some")
-        messages.append(Message(role, _storable(content, f"message {number}")))
+        if not isinstance(content, str):
+            raise ValueError(f"message {number} has {_kind(content)} as its content; give text")
+        messages.append(Message(role, content))
     if messages[-1].role != "user":
         raise ValueError(f"the last message is the {messages[-1].role}'s; end with one of the user's")
     return tuple(messages)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mpg.settings import SAMPLER_VERSION, DecoderSettings
-from personas import Attribute, Grid, Persona, row_id, row_seed
+from personas import Attribute, Cell, Persona, row_id, row_seed
 from personas import control as control_persona
 from personas.profiles import placeholders, render, with_system
 from pipeline.schema import SCHEMA_VERSION
@@ -149,7 +149,7 @@ def identity(settings: DecoderSettings, dtype: str, attributes: Sequence[str] = 
 
 
 def plan_cells(
-    grid: Grid, settings: DecoderSettings, sources: Sources, seed: int, systems: Systems | None = None
+    grid: Iterable[Cell], settings: DecoderSettings, sources: Sources, seed: int, systems: Systems | None = None
 ) -> list[PlannedCell]:
     """Give every cell its settings, id and seed; cells that come to the same row are planned once.
 

@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> Outcome:
     from pipeline.run import RunError, run_job
 
     try:
-        return Outcome(run_report(run_job(job, options.beam_arguments)))
+        return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))
     except RunError as error:
         return Outcome("", f"{options.job}: {error}")
 

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipeline.cells import PlannedCell, Sources
+from pipeline.failures import OutputError, line_in
 from pipeline.judging import JudgeFn, JudgeTask, JudgeWork
 from pipeline.progress import ProgressBar
+from pipeline.supervise import supervised
 from pipeline.worker import DecodeFn, Shard, WriteFn, WrittenShard
 
 BOOKS_FILE = "books.json"
@@ -63,32 +65,38 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(flags)
 
 
+def in_processes(options: PipelineOptions) -> bool:
+    """Whether the DirectRunner is to start worker processes."""
+    direct = options.view_as(StandardOptions).runner in (None, "DirectRunner")
+    return direct and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+
+
 def n_workers(options: PipelineOptions) -> int:
     """Worker processes that share this machine (1 unless DirectRunner runs several)."""
-    direct = options.view_as(DirectOptions)
-    return int(direct.direct_num_workers or 1) if direct.direct_running_mode == "multi_processing" else 1
+    return int(options.view_as(DirectOptions).direct_num_workers or 1) if in_processes(options) else 1
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has left to do, and where it does it."""
+    """What a run has left to do, and where it does it; the cells of a shard are decoded and written together."""
 
-    cells: Sequence[PlannedCell]
+    shards: Sequence[Sequence[PlannedCell]]
     judges: Sequence[JudgeWork]
     sources: Sources
     folder: Path
     batch_size: int
-    rows_per_shard: int
+
+    @property
+    def n_cells(self) -> int:
+        return sum(map(len, self.shards))
 
 
 def build(pipeline: beam.Pipeline, work: Work, workers: int) -> None:
     """Add the whole graph to a pipeline. Its results are files below ``work.folder``."""
     folder = str(work.folder)
-    if work.cells:
-        size = work.rows_per_shard
-        shards = [Shard(tuple(work.cells[i : i + size])) for i in range(0, len(work.cells), size)]
-        progress = f"{folder}/progress/decode"
-        decode = DecodeFn(work.sources, batch_size=work.batch_size, n_workers=workers, progress=progress)
+    if work.shards:
+        shards = [Shard(tuple(cells)) for cells in work.shards]
+        decode = DecodeFn(work.sources, batch_size=work.batch_size, n_workers=workers, folder=folder)
         written = (
             pipeline
             | "Shards of the grid" >> beam.Create(shards)
@@ -100,7 +108,7 @@ def build(pipeline: beam.Pipeline, work: Work, workers: int) -> None:
         written = pipeline | "No shards to decode" >> beam.Create([])
     books = [written | "Count rows and tokens" >> beam.Map(Books.of)]
     for each in work.judges:
-        kind, judge = each.spec.kind, JudgeFn(each, folder=folder, progress=f"{folder}/progress/judge")
+        kind, judge = each.spec.kind, JudgeFn(each, folder=folder)
         judged = (
             (
                 written | f"Rows to judge by {kind}" >> beam.FlatMap(to_judge_tasks),
@@ -138,15 +146,36 @@ def write_books(books: Books, path: str) -> None:
     Path(path).write_text(json.dumps(asdict(books)), encoding="utf-8")
 
 
-def run(work: Work, options: PipelineOptions) -> Books:
-    """Run the graph to its end and return its counts."""
-    books_file = work.folder / BOOKS_FILE
-    books_file.unlink(missing_ok=True)
+def execute(work: Work, options: PipelineOptions) -> None:
+    """Run the graph to its end, in this process; its counts are in the work folder."""
+    (work.folder / BOOKS_FILE).unlink(missing_ok=True)
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline, work, n_workers(options))
+    pipeline.run().wait_until_finish()
+
+
+def run(work: Work, arguments: Sequence[str]) -> Books:
+    """Run the graph and return its counts.
+
+    Args:
+        arguments: Beam's own options.
+
+    Raises:
+        OutputError: the output can't be written. WorkerDied: a worker process is gone.
+    """
+    options = beam_options(arguments)
     n_earlier = sum(len(task.row_ids) for judge in work.judges for task in judge.earlier)
-    to_judge = len(work.cells) * len(work.judges) + n_earlier
-    phases = [("decode", "decoding", len(work.cells)), ("judge", "judging", to_judge)]
+    to_judge = work.n_cells * len(work.judges) + n_earlier
+    phases = [("decode", "decoding", work.n_cells), ("judge", "judging", to_judge)]
     with ProgressBar(work.folder / "progress", phases):
-        pipeline = beam.Pipeline(options=options)
-        build(pipeline, work, n_workers(options))
-        pipeline.run().wait_until_finish()
-    return Books(**json.loads(books_file.read_text(encoding="utf-8")))
+        if in_processes(options):
+            supervised(work, arguments)
+        else:
+            try:
+                execute(work, options)
+            except Exception as error:
+                line = line_in(error)
+                if line is None:
+                    raise
+                raise OutputError(line) from None
+    return Books(**json.loads((work.folder / BOOKS_FILE).read_text(encoding="utf-8")))

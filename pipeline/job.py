@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -24,9 +24,11 @@ from personas.records import Grid
 from pipeline.job_checks import problems_in
 from pipeline.job_errors import JobError, Problem, problems_of
 from pipeline.job_fields import (
+    Accept,
     AttributeEntry,
     ClassifierJudge,
     CoverPersonas,
+    Deadline,
     Decoder,
     DirichletPersonas,
     ExplicitPersonas,
@@ -81,6 +83,16 @@ class Job(Frozen):
     max_rejected_fraction: Float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job stops."
     )
+    accept: Accept | None = Field(
+        None, description="{min_score, rows_per_cell, max_candidates}: draw texts until enough pass the judges."
+    )
+    deadline: Deadline | None = Field(
+        None, description="When to stop cleanly: a duration from the start (6h) or a time (2026-11-26T07:00)."
+    )
+    budget: Annotated[Float, Field(gt=0)] | None = Field(
+        None, description="What the run may cost, devices and judges, in the currency of their prices; then it stops."
+    )
+    device_price: Float = Field(0.0, ge=0, description="Of one device (a worker's) for an hour.")
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
     output: Text = Field(description="Folder of the data set, relative to the current directory.")
 

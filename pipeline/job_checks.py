@@ -20,9 +20,11 @@ from pipeline.job_fields import (
     DirichletPersonas,
     ExplicitPersonas,
     FilePersonas,
+    Judges,
     MbtiPersonas,
     SimplexPersonas,
 )
+from pipeline.judges import known_to
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -45,7 +47,30 @@ def problems_in(job: Job) -> Iterator[Problem]:
         if judge.kind == "openai" and judge.budget is not None and judge.prompt_price == judge.completion_price == 0:
             remedy = "needs prompt_price or completion_price to know what a call costs; give them"
             yield Problem(f"judges[{index}].budget", f"{judge.budget:g} {remedy}")
+    yield from _limit_problems(job)
     yield from _place_problems(job)
+
+
+def _limit_problems(job: Job) -> Iterator[Problem]:
+    priced = [judge for judge in job.judges if judge.kind == "openai" and judge.prompt_price + judge.completion_price]
+    if job.budget is not None and job.device_price == 0 and not priced:
+        remedy = "needs device_price, or a judge with prices, to know what the run costs; give one"
+        yield Problem("budget", f"{job.budget:g} {remedy}")
+    if job.accept is None:
+        return
+    if job.samples_per_cell != 1:
+        remedy = "has no meaning beside accept, which draws as many as it needs; remove it"
+        yield Problem("samples_per_cell", f"{job.samples_per_cell} {remedy}")
+    if job.decoder.name == "reference":
+        yield Problem("accept", "decoder 'reference' gives no persona's texts, which could pass or not; remove one")
+    unjudged = [name for name in job.attribute_names if not any(_judges(judge, name) for judge in job.judges)]
+    if unjudged == list(job.attribute_names):
+        yield Problem("accept", f"no independent judge of this job knows {', '.join(unjudged)}; add one to judges")
+
+
+def _judges(judge: Judges, name: str) -> bool:
+    """Whether a judge knows an attribute and its scores count."""
+    return judge.kind != "log-ratio" and bool(known_to(judge, [name]))
 
 
 def _attribute_problems(job: Job) -> Iterator[Problem]:
@@ -198,5 +223,9 @@ def _place_problems(job: Job) -> Iterator[Problem]:
             yield Problem("prompts.file", f"{where}: {error.problem}{remedy}")
     elif job.prompts.dataset is not None:
         yield from _folder_problems(job, "prompts.dataset", job.prompts.dataset, "")
+    scheme = re.match(r"[a-z][a-z0-9+.-]*://", job.output)
+    if scheme:
+        remedy = "is a URL; a run writes to a folder: name one, and copy or publish it afterwards"
+        yield Problem("output", f"{job.output!r} {remedy}")
     if Path(job.output).expanduser().is_file():
         yield Problem("output", f"{job.output!r} is a file; name a folder")

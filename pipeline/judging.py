@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
 from evaluation.items import Judge, label_of
+from pipeline.failures import output_errors
 from pipeline.job_fields import Judges
 from pipeline.judges import COLUMNS, item_of, load_judge
 from pipeline.judgments import judgment_rows
 from pipeline.progress import Ticker
 from pipeline.shards import shard_name, write_rows
+from pipeline.stop import StopFile
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,21 @@ class JudgeWork:
 class JudgeFn(beam.DoFn):
     """Score every text on every attribute; what can't be scored is written with its reason."""
 
-    def __init__(self, work: JudgeWork, *, folder: str, progress: str) -> None:
-        self._work, self._folder, self._progress = work, folder, progress
+    def __init__(self, work: JudgeWork, *, folder: str) -> None:
+        self._work, self._folder = work, folder
         self._shared = Shared()
 
     def setup(self) -> None:
         self._judge: Judge = self._shared.acquire(lambda: load_judge(self._work.spec), tag=self._work.label)
-        self._ticker = Ticker(Path(self._progress))
+        self._ticker = Ticker(Path(self._folder) / "progress" / "judge")
+        self._stop = StopFile.of(Path(self._folder)).watcher()
 
     def teardown(self) -> None:
         self._ticker.close()
 
     def process(self, task: JudgeTask) -> Iterator[int]:
+        if self._stop():
+            return  # the next run judges it
         wanted = set(task.row_ids)
         table = pq.read_table(task.path, columns=list(COLUMNS))
         items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
@@ -58,7 +63,8 @@ class JudgeFn(beam.DoFn):
         label = label_of(self._judge)
         rows = judgment_rows(items, label, scores)
         name = shard_name((item.key for item in items), label, *self._work.attributes)
-        write_rows(rows, "judgments", Path(self._folder) / "judgments" / name)
+        with output_errors(Path(self._folder)):
+            write_rows(rows, "judgments", Path(self._folder) / "judgments" / name)
         for _ in items:
             self._ticker.tick()
         yield len(rows)

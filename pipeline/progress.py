@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -25,10 +26,16 @@ class Ticker:
         self._file = (folder / f"{os.getpid()}-{threading.get_ident()}").open("ab", buffering=0)
 
     def tick(self) -> None:
-        self._file.write(b".")
+        with suppress(OSError):  # a full disk ends the run where rows are written, not here
+            self._file.write(b".")
 
     def close(self) -> None:
         self._file.close()
+
+
+def ticks(folder: Path) -> int:
+    """All ticks in a folder."""
+    return sum(file.stat().st_size for file in folder.glob("*"))
 
 
 class ProgressBar:
@@ -49,9 +56,6 @@ class ProgressBar:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def _done(self, name: str) -> int:
-        return sum(file.stat().st_size for file in (self._folder / name).glob("*"))
-
     def _watch(self) -> None:
         for name, label, total in self._phases:
             bar = tqdm(
@@ -67,7 +71,7 @@ class ProgressBar:
             stopped = False
             while bar.n < total and not stopped:
                 stopped = self._stop.wait(0.5)
-                step = min(self._done(name), total) - bar.n
+                step = min(ticks(self._folder / name), total) - bar.n
                 if step:
                     bar.update(step)
             bar.close()

@@ -66,7 +66,7 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
         raise QuestionnaireInputError(f"--items {' '.join(options.items)}: two files of one name; rename one")
     if options.output is not None and not options.output.absolute().parent.is_dir():
         raise QuestionnaireInputError(f"--output {options.output}: its folder does not exist; make it first")
-    from pipeline.run import RunError, resolve_sources
+    from pipeline.sources import RunError, resolve_sources
 
     try:
         sources = resolve_sources(job)
@@ -101,8 +101,8 @@ Entry = tuple[str, str, str, dict[str, str | None], Result]  # file, persona, me
 def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], methods: Sequence[str]) -> list[Entry]:
     from tqdm import tqdm
 
-    from pipeline.run import decoder_settings
-    from pipeline.worker import Handle
+    from pipeline.handle import Handle
+    from pipeline.sources import decoder_settings
 
     bank = Handle(sources, n_workers=1).bank
     settings = replace(decoder_settings(job), max_new_tokens=MAX_NEW_TOKENS)
@@ -128,7 +128,7 @@ def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], me
 
 
 def _requests(bank: Any, cells: Sequence[PlannedCell]) -> list[Any]:
-    from pipeline.worker import request_of
+    from pipeline.rows import request_of
 
     return [request_of(bank, cell) for cell in cells]
 

@@ -1,4 +1,4 @@
-"""A run from job to data set: plan, resume, Beam, data set, card, report."""
+"""A run from job to data set: plan, resume, Beam, judges, data set, card, report."""
 
 from __future__ import annotations
 
@@ -6,40 +6,57 @@ import importlib.metadata
 import json
 import logging
 import platform
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 import mpg
 from evaluation.items import label_of
 from evaluation.openai_judge import OpenAIJudge
 from evaluation.rubrics import FLUENCY
+from personas import Cell
+from pipeline import accept
 from pipeline.card import write_card
-from pipeline.cells import PlannedCell, Sources, Systems, plan_cells
+from pipeline.cells import PlannedCell, Systems, plan_cells
+from pipeline.dataset import (
+    JOB_FILE,
+    RUN_FILE,
+    dead_ids,
+    done_ids,
+    gather_rows,
+    prepare,
+    write_tables,
+)
+from pipeline.failures import OutputError, output_errors, readable
 from pipeline.job import Job
+from pipeline.job_fields import seconds_until
 from pipeline.judges import COLUMNS, JudgeError, item_of, known_to, load_judge, load_remote_judge
 from pipeline.judging import JudgeTask, JudgeWork
 from pipeline.judgments import judge_items, judged_attributes, merged
-from pipeline.shards import read_shards, write_dataset
+from pipeline.lock import FolderInUse, FolderLock
+from pipeline.progress import ticks
+from pipeline.shards import read_shards, shard_tables, write_bytes
+from pipeline.sources import RunError, decoder_settings, resolve_sources
+from pipeline.stop import StopFile, Watch, graceful_signals
 from pipeline.summary import Summary, summarise
+from pipeline.supervise import GraphFailed, WorkerDied
 
 logger = logging.getLogger(__name__)
 
-WORK_FOLDER = ".work"
-RUN_FILE = "run.json"
-JOB_FILE = "job.json"
+PLAN_FILE = "plan.json"
+# Worker processes that may be killed one after the other without a shard finished between, before a run gives up.
+MOST_DEATHS = 3
 _VERSIONS_OF = ("torch", "transformers", "accelerate", "datasets", "apache-beam", "pyarrow")
 
 
-class RunError(RuntimeError):
-    """A run that can't start or had to stop; one line that says what and how to go on."""
+class RunStopped(RunError):
+    """A run that ended early because it was asked to: what it had finished is in the data set."""
 
 
 @dataclass(frozen=True)
@@ -51,243 +68,317 @@ class Result:
     run: dict[str, Any]
 
 
-def resolve_sources(job: Job) -> Sources:
-    """Decide what ``auto`` and names stand for: places, revisions, number format.
-
-    Raises:
-        RunError: an adapter without weights or for another model, an embedded model that is not installed.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    from mpg import BankError
-    from mpg.bank import check_sources
-    from mpg.embedded import EmbeddedModelError, resolve
-    from mpg.revisions import fingerprint, model_revision, pick_dtype
-
-    transformers_logging.disable_progress_bar()  # the run has a bar of its own
-    model = job.resolve(job.model.id)
-    try:
-        resolve(model)
-    except EmbeddedModelError as error:
-        raise RunError(f"model.id: {error}") from error
-    adapters, references = job.adapter_places(), job.reference_places()
-    try:
-        check_sources(model, [*adapters.values(), *references.values()], revision=job.model.revision)
-    except BankError as error:
-        raise RunError(f"attributes: {error}") from error
-
-    def revision(place: str) -> str:
-        return fingerprint(Path(place)) if Path(place).is_dir() else model_revision(place)
-
-    revisions = {
-        name: revision(place) + (f"/{revision(references[name])}" if name in references else "")
-        for name, place in adapters.items()
-    }
-    # A folder is known by its own name and its content: a row must not change when the folder moves.
-    name = Path(model).name if Path(model).is_dir() else model
-    return Sources(
-        model=model,
-        model_label=f"{name}@{model_revision(model, job.model.revision)}",
-        hub_revision=job.model.revision,
-        adapters=tuple(adapters.items()),
-        references=tuple(references.items()),
-        adapter_revisions=tuple(revisions.items()),
-        dtype=pick_dtype(job.model.dtype),
-    )
-
-
-def decoder_settings(job: Job) -> Any:
-    """The job's decoder section as the engine's settings."""
-    from mpg import DecoderSettings
-
-    fields = {name: getattr(job.decoder, name) for name in type(job.decoder).model_fields}
-    return DecoderSettings(**fields)
-
-
-def run_job(job: Job, beam_arguments: Sequence[str] = ()) -> Result:
+def run_job(job: Job, beam_arguments: Sequence[str] = (), *, interruptible: bool = False) -> Result:
     """Run a job to its data set. A run that was stopped goes on where it was: finished rows are kept.
 
-    Raises:
-        RunError: the output folder holds something else, or too many rows were rejected.
-    """
-    from pipeline import graph
+    Args:
+        beam_arguments: Beam's own options.
+        interruptible: Ctrl-C and SIGTERM finish the rows in flight first; from the main thread only.
 
-    started = time.time()
+    Raises:
+        RunError: the output folder holds something else, is in use or can't be written; too many rows were rejected;
+            worker processes were killed again and again.
+        RunStopped: Ctrl-C, a deadline or a budget ended it.
+    """
     output = Path(job.output).absolute()
-    work_folder = _prepare(output)
-    sources = resolve_sources(job)
-    systems = Systems.of(job.described_attributes(), job.model.system)
-    cells = plan_cells(job.cells(job.load_prompts()), decoder_settings(job), sources, job.seed, systems)
-    wanted = {cell.row_id for cell in cells}
-    done = _ids(read_shards(work_folder / "generations", "generations"))
-    dead = _ids(read_shards(work_folder / "rejected", "rejected"))
-    to_do = [cell for cell in cells if cell.row_id not in done and cell.row_id not in dead]
     try:
-        judges = _judges(job, work_folder, wanted)
-        remote = _remote_judges(job, work_folder)
-    except JudgeError as error:
-        raise RunError(str(error)) from error
-    if len(to_do) < len(cells):
-        logger.info("%d of %d rows are there already and are kept", len(cells) - len(to_do), len(cells))
-
-    (output / JOB_FILE).write_text(job.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (output / RUN_FILE).unlink(missing_ok=True)
-    books = graph.run(
-        graph.Work(
-            cells=to_do,
-            judges=judges,
-            sources=sources,
-            folder=work_folder,
-            batch_size=job.batch_size,
-            rows_per_shard=job.rows_per_shard,
-        ),
-        graph.beam_options(beam_arguments),
-    )
-    for judge in remote:
-        _judge_remotely(judge, job.attribute_names, work_folder, cells)
-    tables = _finalise(output, work_folder, cells)
-    n_rejected = tables["rejected"].num_rows
-    if n_rejected > job.max_rejected_fraction * len(cells):
-        raise RunError(
-            f"{n_rejected} of {len(cells)} rows were rejected, more than max_rejected_fraction "
-            f"{job.max_rejected_fraction:g} allows; reasons are in {output / 'rejected'}, finished rows are kept"
-        )
-    labels = {*(judge.label for judge in judges), *map(label_of, remote)}
-    summary = summarise(
-        tables["generations"], tables["judgments"], job.attribute_names, panel_rule=job.panel, judges=labels
-    )
-    run = {
-        "job": job.name,
-        "counts": {
-            "planned": len(cells),
-            "kept_from_earlier_runs": len(cells) - len(to_do),
-            "generated": books.n_rows,
-            "rejected": n_rejected,
-            "rows": tables["generations"].num_rows,
-            "judgments": tables["judgments"].num_rows,
-            "unscored": tables["judgments"].column("score").null_count,
-            "tokens": books.n_tokens,
-        },
-        "timings": {
-            "decode_s": round(books.decode_s, 3),
-            "tokens_per_s": round(books.n_tokens / books.decode_s, 1) if books.decode_s else None,
-            "total_s": round(time.time() - started, 3),
-        },
-        "judges": sorted(labels),
-        "calls": {
-            label_of(judge): {
-                "calls": judge.n_calls,
-                "prompt_tokens": judge.budget.prompt_tokens,
-                "completion_tokens": judge.budget.completion_tokens,
-                "cost": round(judge.budget.spent, 6),
-                "stopped": judge.stopped,
-            }
-            for judge in remote
-        },
-        "model": sources.model_label,
-        "adapters": dict(sources.adapter_revisions),
-        "dtype": sources.dtype,
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
-        | {"mpg-scr": mpg.__version__, "python": platform.python_version()},
-    }
-    write_card(output, job, tables, summary, run)
-    # Last of all: its presence says that everything else is there.
-    (output / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    return Result(output, summary, run)
+        work = prepare(output)
+        stop = StopFile.of(work)
+        with FolderLock(work):
+            stop.clear()
+            with graceful_signals(stop) if interruptible else nullcontext():
+                return _Run(job, output, work, stop, tuple(beam_arguments)).result()
+    except GraphFailed as error:
+        logger.error("%s", error)
+        raise RunError(str(error).splitlines()[0]) from error
+    except (OutputError, FolderInUse, JudgeError) as error:
+        raise RunError(readable(error)) from error
 
 
-def _prepare(output: Path) -> Path:
-    """The output folder with its work folder; refuses a folder that something else has filled."""
-    work = output / WORK_FOLDER
-    if output.exists() and not output.is_dir():
-        raise RunError(f"output: {output} is a file; give a folder")
-    if output.is_dir() and any(output.iterdir()) and not work.is_dir():
-        raise RunError(f"output: {output} holds files of something else; give an empty or new folder")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"output: {output} can't be written ({error.strerror}); give a folder you own") from error
-    return work
+class _Run:
+    """One run of a job."""
 
+    def __init__(self, job: Job, output: Path, work: Path, stop: StopFile, beam_arguments: tuple[str, ...]) -> None:
+        self.job, self.output, self.work, self.stop, self.beam_arguments = job, output, work, stop, beam_arguments
+        self.started = time.time()
+        self.sources = resolve_sources(job)
+        self.settings = decoder_settings(job)
+        self.systems = Systems.of(job.described_attributes(), job.model.system)
+        self.labels = {label_of(load_judge(spec)) for spec in self.local_judges}
+        self.remote = [
+            load_remote_judge(spec, job.described_attributes(), work) for spec in job.judges if spec.kind == "openai"
+        ]
+        self.labels |= {label_of(judge) for judge in self.remote}
+        self.kept: int | None = None
+        self.n_rows = self.n_tokens = 0
+        self.decode_s = 0.0
+        judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
+        unjudged = [name for name in job.attribute_names if name not in judged]
+        if job.judges and unjudged:
+            logger.warning("no judge of this job knows %s: unjudged", ", ".join(unjudged))
 
-def _ids(table: pa.Table) -> set[str]:
-    return set(table.column("row_id").to_pylist())
+    @property
+    def local_judges(self) -> list[Any]:
+        """The job's judges that know any of its attributes and are asked by Beam's workers."""
+        return [s for s in self.job.judges if s.kind != "openai" and known_to(s, self.job.attribute_names)]
 
+    def result(self) -> Result:
+        with output_errors(self.output):
+            write_bytes((self.job.model_dump_json(indent=2) + "\n").encode(), self.output / JOB_FILE)
+            (self.output / RUN_FILE).unlink(missing_ok=True)
+        grid = self.job.cells(self.job.load_prompts())
+        if self.job.accept is None:
+            cells = kept = self.plan(grid)
+            self.generate(cells)
+            accepted = None
+        else:
+            cells, kept, accepted = self.until_enough(accept.Draws(self.job.accept, grid))
+        return self.finish(cells, kept, accepted)
 
-def _judges(job: Job, work: Path, wanted: set[str]) -> list[JudgeWork]:
-    """The job's judges that know any of its attributes, with what earlier runs have left them.
+    def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
+        return plan_cells(cells, self.settings, self.sources, self.job.seed, self.systems)
 
-    Raises:
-        JudgeError: one can't be loaded on this machine.
-    """
-    works = []
-    for spec in job.judges:
-        attributes = known_to(spec, job.attribute_names)
-        if attributes and spec.kind != "openai":
+    # ------------------------------------------------------------------ rows
+
+    def generate(self, cells: Sequence[PlannedCell]) -> None:
+        """Decode and judge what is not there yet; a worker that is killed costs its shard's time and no more."""
+        from pipeline import graph
+
+        deaths = 0
+        before: set[str] | None = None
+        while True:
+            done = done_ids(self.work)
+            dead = dead_ids(self.work)
+            to_do = {cell.row_id for cell in cells if cell.row_id not in done and cell.row_id not in dead}
+            if before is None:
+                if self.kept is None:
+                    self.kept = len(cells) - len(to_do)
+                    if self.kept:
+                        logger.info("%d of %d rows are there already and are kept", self.kept, len(cells))
+            else:
+                deaths = 0 if done - before else deaths
+            before = done
+            shards = shards_of(cells, to_do, self.job.rows_per_shard)
+            work = graph.Work(
+                shards=shards,
+                judges=self.judge_work({cell.row_id for cell in cells}),
+                sources=self.sources,
+                folder=self.work,
+                batch_size=self.job.batch_size,
+            )
+            n_dead = len(dead & {cell.row_id for cell in cells})
+            try:
+                with Watch(self.stop, self.limits(len(cells), n_dead)):
+                    books = graph.run(work, self.beam_arguments)
+            except WorkerDied as error:
+                deaths += 1
+                if deaths >= MOST_DEATHS:
+                    raise RunError(
+                        f"{error}; {deaths} one after the other without a shard finished between: lower batch_size or "
+                        "the number of workers; what was written is kept, the same command goes on"
+                    ) from error
+                logger.warning("%s; its shard is made again", error)
+                continue
+            break
+        self.n_rows += books.n_rows
+        self.n_tokens += books.n_tokens
+        self.decode_s += books.decode_s
+        if self.stop.reason() is None:
+            for judge in self.remote:
+                self.judge_remotely(judge, cells)
+
+    def judge_work(self, wanted: set[str]) -> list[JudgeWork]:
+        """The judges, with what earlier runs have left them."""
+        works = []
+        for spec in self.local_judges:
+            attributes = known_to(spec, self.job.attribute_names)
             label = label_of(load_judge(spec))
-            works.append(JudgeWork(spec, attributes, label, _left_to_judge(work, label, attributes, wanted)))
-    judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
-    unjudged = [name for name in job.attribute_names if name not in judged]
-    if job.judges and unjudged:
-        logger.warning("no judge of this job knows %s: unjudged", ", ".join(unjudged))
-    return works
+            works.append(JudgeWork(spec, attributes, label, left_to_judge(self.work, label, attributes, wanted)))
+        return works
+
+    def judge_remotely(self, judge: OpenAIJudge, cells: Sequence[PlannedCell]) -> None:
+        """Judge behind an endpoint, from this process alone: its limits are for all calls together."""
+        from tqdm import tqdm
+
+        order = {cell.row_id: i for i, cell in enumerate(cells)}
+        rows = read_shards(self.work / "generations", "generations", COLUMNS).to_pylist()
+        items = [item_of(row) for row in rows if row["row_id"] in order]
+        items.sort(key=lambda item: order[item.key])
+        if self.job.budget is not None:
+            left = max(0.0, self.job.budget - self.cost() + judge.budget.spent)
+            judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
+        names = [*self.job.attribute_names, FLUENCY]
+        with (
+            output_errors(self.work),
+            tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
+        ):
+            judge_items(judge, items, names, self.work / "judgments", on_text=bar.update)
+        if judge.stopped is not None:
+            logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
+
+    def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any]]:
+        """Draw candidates until every cell has its rows or no more may be drawn: all, those kept, and the report."""
+        judged = {name for spec in self.job.judges for name in known_to(spec, self.job.attribute_names)}
+        while True:
+            cells = self.plan(draws.candidates())
+            self.generate(cells)
+            table = merged(read_shards(self.work / "judgments", "judgments"))
+            scores = accept.adherence(cells, table, judged, self.labels, self.job.panel)
+            groups = accept.by_cell(cells)
+            passed = accept.passing(groups, scores, done_ids(self.work), draws.rule)
+            dead = dead_ids(self.work)
+            n_dead = {key: sum(cell.row_id in dead for cell in group) for key, group in groups.items()}
+            if self.stop.reason() is not None or not draws.draw_more(passed, n_dead):
+                kept = [cell for group in passed.values() for cell in group]
+                return cells, kept, accept.report(draws, passed)
+            logger.info("%d candidates so far; more are drawn where too few have passed", len(cells))
+
+    # ------------------------------------------------------------------ limits
+
+    def cost(self) -> float:
+        """Of devices and judges so far."""
+        from pipeline.graph import beam_options, n_workers
+
+        hours = (time.time() - self.started) / 3600
+        devices = hours * n_workers(beam_options(self.beam_arguments)) * self.job.device_price
+        return devices + sum(judge.budget.spent for judge in self.remote)
+
+    def limits(self, n_cells: int, n_dead: int) -> list[Callable[[], str | None]]:
+        """What may end the run early."""
+        most = self.job.max_rejected_fraction * n_cells
+
+        def rejected() -> str | None:
+            n = n_dead + ticks(self.work / "progress" / "rejected")
+            return f"{n} of {n_cells} rows were rejected" if n > most else None
+
+        conditions: list[Callable[[], str | None]] = [rejected]
+        if self.job.deadline is not None:
+            end = self.started + seconds_until(self.job.deadline, datetime.fromtimestamp(self.started))
+            conditions.append(lambda: f"deadline {self.job.deadline} reached" if time.time() >= end else None)
+        if self.job.budget is not None and self.job.device_price > 0:
+            budget = self.job.budget
+            conditions.append(lambda: f"budget of {budget:g} spent" if self.cost() >= budget else None)
+        return conditions
+
+    # ------------------------------------------------------------------ data set
+
+    def finish(
+        self, cells: Sequence[PlannedCell], kept: Sequence[PlannedCell], accepted: dict[str, Any] | None
+    ) -> Result:
+        with output_errors(self.output):
+            tables = gather_rows(self.work, kept, cells)
+            write_tables(self.output, tables)
+        job, n_rejected = self.job, tables["rejected"].num_rows
+        if n_rejected > job.max_rejected_fraction * len(cells):
+            raise RunError(
+                f"{n_rejected} of {len(cells)} rows were rejected, more than max_rejected_fraction "
+                f"{job.max_rejected_fraction:g} allows; reasons: {self.output / 'rejected'}; finished rows are kept"
+            )
+        reason = self.stop.reason()
+        n_rows = tables["generations"].num_rows
+        if reason is not None:
+            raise RunStopped(
+                f"stopped ({reason}): {n_rows} rows are in {self.output}, of {len(kept)} planned; "
+                "the same command goes on with the others"
+            )
+        if accepted is None and n_rows + n_rejected < len(cells):
+            missing = len(cells) - n_rows - n_rejected
+            raise RunError(
+                f"{missing} of {len(cells)} rows are missing: shards have vanished; the same command goes on"
+            )
+        labels = self.labels
+        summary = summarise(
+            tables["generations"], tables["judgments"], job.attribute_names, panel_rule=job.panel, judges=labels
+        )
+        run = self.record(cells, tables, accepted)
+        with output_errors(self.output):
+            write_card(self.output, job, tables, summary, run)
+            # Last of all: its presence says that everything else is there.
+            write_bytes((json.dumps(run, indent=2) + "\n").encode(), self.output / RUN_FILE)
+        return Result(self.output, summary, run)
+
+    def record(
+        self, cells: Sequence[PlannedCell], tables: dict[str, pa.Table], accepted: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """What ``run.json`` says: counts, times and costs, planned and actual; versions."""
+        total_s, n_tokens = time.time() - self.started, self.n_tokens
+        actual = {
+            "cells": len(cells),
+            "tokens": sum(tables["generations"].column("n_tokens").to_pylist()),
+            "generated_tokens": n_tokens,
+            "seconds": round(total_s, 3),
+            "cost": round(self.cost(), 6),
+        }
+        return {
+            "job": self.job.name,
+            "counts": {
+                "planned": len(cells),
+                "kept_from_earlier_runs": self.kept or 0,
+                "generated": self.n_rows,
+                "rejected": tables["rejected"].num_rows,
+                "rows": tables["generations"].num_rows,
+                "judgments": tables["judgments"].num_rows,
+                "unscored": tables["judgments"].column("score").null_count,
+                "tokens": n_tokens,
+            },
+            "timings": {
+                "decode_s": round(self.decode_s, 3),
+                "tokens_per_s": round(n_tokens / self.decode_s, 1) if self.decode_s else None,
+                "total_s": round(total_s, 3),
+            },
+            "planned": read_plan(self.work),
+            "actual": actual,
+            "accept": accepted,
+            "judges": sorted(self.labels),
+            "calls": {
+                label_of(judge): {
+                    "calls": judge.n_calls,
+                    "prompt_tokens": judge.budget.prompt_tokens,
+                    "completion_tokens": judge.budget.completion_tokens,
+                    "cost": round(judge.budget.spent, 6),
+                    "stopped": judge.stopped,
+                }
+                for judge in self.remote
+            },
+            "model": self.sources.model_label,
+            "adapters": dict(self.sources.adapter_revisions),
+            "dtype": self.sources.dtype,
+            "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+            | {"mpg-scr": mpg.__version__, "python": platform.python_version()},
+        }
 
 
-def _remote_judges(job: Job, work: Path) -> list[OpenAIJudge]:
-    """The job's judges behind endpoints, ready to ask.
+def read_plan(work: Path) -> dict[str, Any] | None:
+    """What ``mpg plan`` expected, if it was asked."""
+    try:
+        plan: dict[str, Any] = json.loads((work / PLAN_FILE).read_text("utf-8"))
+        return plan
+    except (OSError, ValueError):
+        return None
 
-    Raises:
-        JudgeError: one that can't ask.
+
+def shards_of(cells: Sequence[PlannedCell], to_do: set[str], size: int) -> list[list[PlannedCell]]:
+    """What is left to do, as shards. The plan alone divides it: a shard that was not finished is made again as it was.
+
+    Only what is left of shards that are there in part (the plan has grown, a run was stopped) is put together anew.
     """
-    specs = [spec for spec in job.judges if spec.kind == "openai"]
-    return [load_remote_judge(spec, job.described_attributes(), work) for spec in specs]
+    whole, left = [], []
+    for first in range(0, len(cells), size):
+        shard = [cell for cell in cells[first : first + size] if cell.row_id in to_do]
+        if len(shard) == len(cells[first : first + size]):
+            whole.append(shard)
+        else:
+            left += shard
+    return whole + [left[i : i + size] for i in range(0, len(left), size)]
 
 
-def _judge_remotely(judge: OpenAIJudge, attributes: Sequence[str], work: Path, cells: Sequence[PlannedCell]) -> None:
-    """Judge behind an endpoint, from this process alone: its limits are for all calls together."""
-    from tqdm import tqdm
-
-    order = {cell.row_id: i for i, cell in enumerate(cells)}
-    rows = read_shards(work / "generations", "generations").select(list(COLUMNS)).to_pylist()
-    items = [item_of(row) for row in rows if row["row_id"] in order]
-    items.sort(key=lambda item: order[item.key])
-    with tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar:
-        judge_items(judge, items, [*attributes, FLUENCY], work / "judgments", on_text=bar.update)
-    if judge.stopped is not None:
-        logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
-
-
-def _left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:
+def left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:
     """Rows of earlier runs that a judge has not scored on every attribute."""
     scored = judged_attributes(read_shards(work / "judgments", "judgments"), label, scored_only=False)
     tasks = []
-    for path in sorted((work / "generations").glob("*.parquet")):
-        ids = pq.read_table(path, columns=["row_id"]).column("row_id").to_pylist()
+    for path, table in shard_tables(work / "generations", "generations", ["row_id"]):
+        ids = table.column("row_id").to_pylist()
         left = tuple(i for i in ids if i in wanted and not scored.get(i, set()).issuperset(attributes))
         if left:
             tasks.append(JudgeTask(str(path), left))
     return tuple(tasks)
-
-
-def _finalise(output: Path, work: Path, cells: Sequence[PlannedCell]) -> dict[str, pa.Table]:
-    """Gather the shards into the data set: the plan's rows, once each, in the plan's order."""
-    order = {cell.row_id: i for i, cell in enumerate(cells)}
-    tables = {}
-    for name, keys in (("generations", ()), ("judgments", ("judge", "attribute")), ("rejected", ())):
-        table = read_shards(work / name, name)
-        if name == "judgments":
-            table = merged(table)
-        ids = table.column("row_id").to_pylist()
-        extra = [table.column(key).to_pylist() for key in keys]
-        rows: dict[tuple[Any, ...], int] = {}
-        for i, key in enumerate(zip(ids, *extra, strict=True)):
-            if key[0] in order:
-                rows[key] = i
-        sequence = sorted(rows, key=lambda key: (order[key[0]], *key[1:]))
-        tables[name] = table.take(pa.array([rows[key] for key in sequence], type=pa.int64()))
-        write_dataset(tables[name], output / ("data" if name == "generations" else name))
-        if not tables[name].num_rows:
-            shutil.rmtree(output / ("data" if name == "generations" else name))
-    if cells and pc.count_distinct(tables["generations"].column("row_id")).as_py() != tables["generations"].num_rows:
-        raise AssertionError("a row id stands twice in the data set")
-    return tables

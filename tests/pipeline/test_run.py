@@ -13,7 +13,8 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.job import load_job
-from pipeline.run import RunError, run_job
+from pipeline.run import run_job
+from pipeline.sources import RunError
 from pipeline.schema import GENERATIONS, JUDGMENTS, REJECTED
 from tests.fakes import tiny_adapter, tiny_llama
 from tests.judge_server import JudgeServer, serving, status

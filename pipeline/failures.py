@@ -1,0 +1,64 @@
+"""Errors that have to come out of a Beam worker as one line.
+
+Beam hands a worker's exception to the driver as the text of its traceback, so the line travels between two marks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_BEGIN, _END = "<<mpg: ", " :mpg>>"
+
+
+class OutputError(RuntimeError):
+    """The output folder can't be written; the message is one line."""
+
+
+@contextmanager
+def output_errors(folder: Path) -> Iterator[None]:
+    """Turn an operating system's error about a folder's files into one line with a remedy.
+
+    Raises:
+        OutputError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{_BEGIN}output: {what_happened(error, folder)}{_END}") from error
+
+
+def what_happened(error: OSError, folder: Path) -> str:
+    """The error in a line: where, what, and what to do."""
+    what = (error.strerror or type(error).__name__).lower()
+    if not folder.is_dir():
+        what, remedy = "is gone", "bring it back, or name another folder"
+    else:
+        remedy = "make room, or see to it that it can be written"
+    return f"{error.filename or folder}: {what}; {remedy}; what was written before is kept, the same command goes on"
+
+
+def line_in(error: BaseException | str) -> str | None:
+    """The marked line in an error or in the text of one, if there is any."""
+    found = re.search(re.escape(_BEGIN) + r"(.*?)" + re.escape(_END), str(error), re.DOTALL)
+    return found.group(1) if found else None
+
+
+def readable(error: BaseException | str) -> str:
+    """The marked line of an error, else the last line of its text."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return line_in(error) or lines[-1].strip()
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a file can be made there; asked by making one, since permissions don't tell root of a read-only disk."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""What a process decodes with: its model bank, and the batch that fits into its memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from pipeline.cells import Sources
+from pipeline.shards import write_bytes
+
+# File of a work folder: batch sizes that fitted, by device.
+BATCH_SIZES = "batch-sizes.json"
+
+
+class Handle:
+    """A process's model bank, the lock that keeps threads from sharing a forward pass, and the batch that fits.
+
+    Args:
+        sources: of the weights.
+        n_workers: processes that share this machine.
+        batch_size: rows to decode together.
+        memory: file in which smaller sizes are kept, by device; ``None``: none is.
+    """
+
+    def __init__(self, sources: Sources, n_workers: int, batch_size: int = 1, memory: Path | None = None) -> None:
+        import torch
+        from accelerate import PartialState
+        from transformers.utils import logging as transformers_logging
+
+        from mpg import ModelBank
+        from mpg.resilient import BatchSize
+
+        transformers_logging.disable_progress_bar()  # the run has a bar of its own
+        if n_workers > 1:
+            # Processes that share a machine's cores must not each claim them all.
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_workers))
+        self.lock = threading.Lock()
+        self.bank = ModelBank.load(
+            sources.model,
+            dict(sources.adapters),
+            dict(sources.references),
+            revision=sources.hub_revision,
+            dtype=getattr(torch, sources.dtype),
+            device=PartialState().device,
+        )
+        if self.bank.tokenizer.chat_template is None:
+            raise ValueError(
+                f"model {sources.model}: its tokenizer has no chat template; use an instruction-tuned model"
+            )
+        device = torch.cuda.get_device_name() if self.bank.device.type == "cuda" else str(self.bank.device)
+        self.batch_size = BatchSize(
+            batch_size,
+            now=0 if memory is None else remembered_sizes(memory).get(device, 0),
+            on_change=None if memory is None else lambda size: remember_size(memory, device, size),
+        )
+
+
+def remembered_sizes(memory: Path) -> dict[str, int]:
+    """Device -> batch size that fitted, of earlier runs; empty where the file is missing or damaged."""
+    try:
+        return {str(device): int(size) for device, size in json.loads(memory.read_text("utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def remember_size(memory: Path, device: str, size: int) -> None:
+    """Keep a batch size for the next run."""
+    write_bytes(json.dumps(remembered_sizes(memory) | {device: size}).encode(), memory)

@@ -1,0 +1,130 @@
+"""How a run is told to end early: a file that every worker looks for before it takes in a row.
+
+Ctrl-C, a deadline, a budget or too many rejected rows ask for it; rows in flight are finished and written.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+
+STOP_FILE = "stop"
+INTERRUPTED = "interrupted"
+# How often the driver looks whether a limit is reached, in seconds.
+_EVERY_S = 0.5
+# A worker asks for the file at most so often: a look costs a few microseconds, on a network more.
+_LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class StopFile:
+    """The request to stop, in a work folder."""
+
+    path: str
+
+    @classmethod
+    def of(cls, work: Path) -> StopFile:
+        return cls(str(work / STOP_FILE))
+
+    def request(self, reason: str) -> None:
+        """Ask all to stop; the first reason stays."""
+        if self.reason() is None:
+            Path(self.path).write_text(reason, encoding="utf-8")
+
+    def reason(self) -> str | None:
+        """Why the run is to stop; ``None``: it is not."""
+        try:
+            return Path(self.path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def clear(self) -> None:
+        """Of an earlier run."""
+        Path(self.path).unlink(missing_ok=True)
+
+    def watcher(self) -> Callable[[], bool]:
+        """Whether to stop, cheap enough to be asked all the time."""
+        last, found = 0.0, False
+
+        def requested() -> bool:
+            nonlocal last, found
+            now = time.monotonic()
+            if not found and now - last > _LOOK_EVERY_S:
+                last, found = now, os.path.exists(self.path)
+            return found
+
+        return requested
+
+
+class Watch:
+    """Asks for a stop when a limit is reached: ``with Watch(stop, [condition]): ...``.
+
+    Args:
+        conditions: each says why to stop, or ``None``.
+    """
+
+    def __init__(self, stop: StopFile, conditions: Sequence[Callable[[], str | None]]) -> None:
+        self._stop, self._conditions = stop, conditions
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def _look(self) -> None:
+        while not self._ended.wait(_EVERY_S):
+            for condition in self._conditions:
+                reason = condition()
+                if reason is not None:
+                    self._stop.request(reason)
+                    return
+
+    def __enter__(self) -> Watch:
+        if self._conditions:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._conditions:
+            self._thread.join()
+
+
+@contextmanager
+def graceful_signals(stop: StopFile) -> Iterator[None]:
+    """Ctrl-C (or SIGTERM, which preempted machines get) asks for a stop; the second one ends the process at once.
+
+    Nothing that is written is lost either way: a shard is there wholly or not at all, and worker processes end with
+    the one that started them. Call it from the main thread.
+    """
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, second)
+        signal.signal(signal.SIGTERM, second)
+        try:
+            stop.request(INTERRUPTED)
+        except OSError:  # a full disk, say: nobody can be told
+            second(number, frame)
+        _say("mpg: stopping: rows in flight are finished and written; Ctrl-C again stops at once")
+
+    def second(number: int, frame: FrameType | None) -> None:
+        _say("mpg: stopped at once; the same command goes on from the rows that are written")
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    """To stderr, from a signal handler: no buffer, no lock."""
+    os.write(2, f"\n{line}\n".encode())

@@ -1,0 +1,140 @@
+"""Worker processes under watch.
+
+Beam's DirectRunner waits for ever for a worker process that was killed (by the system, for want of memory, say). So
+the graph that has worker processes runs in a process of its own, in a session of its own: this one watches all of
+them, ends them when one is gone, and Ctrl-C reaches this one alone. They end by themselves when this one is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import psutil
+
+from pipeline.failures import OutputError, line_in, readable
+
+if TYPE_CHECKING:
+    from pipeline.graph import Work
+
+_EVERY_S = 0.5
+# How long a graph whose worker is gone may take to end by itself: at its end, workers go before it does.
+_GRACE_S = 5.0
+_KEPT_LINES = 400
+_WORKER = "apache_beam.runners.worker.sdk_worker_main"
+
+
+class WorkerDied(RuntimeError):
+    """A worker process is gone before its work was done; what it had finished is written."""
+
+
+class GraphFailed(RuntimeError):
+    """The graph ended with an error; the message is its last words."""
+
+
+def supervised(work: Work, arguments: Sequence[str]) -> None:
+    """Run the graph in a process of its own to its end.
+
+    Raises:
+        WorkerDied: it, or one of its workers, was killed; noticed within seconds.
+        OutputError: the output can't be written. GraphFailed: any other error.
+    """
+    from pipeline.graph import BOOKS_FILE
+
+    (work.folder / BOOKS_FILE).unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.graph_process", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    said: deque[str] = deque(maxlen=_KEPT_LINES)
+    listener = threading.Thread(target=_listen, args=(process.stdout, said), daemon=True)
+    listener.start()
+    try:
+        try:
+            process.stdin.write(pickle.dumps((work, list(arguments))))
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended: what it said is looked at below
+        dead = _wait(process, work.folder / BOOKS_FILE)
+    finally:
+        _end(process)
+        listener.join(timeout=_GRACE_S)
+    if dead is not None or process.returncode < 0:
+        who = f"process {process.pid} (signal {-process.returncode})" if dead is None else f"worker process {dead}"
+        raise WorkerDied(f"{who} was killed, by hand or by the system for want of memory")
+    if process.returncode:
+        text = "\n".join(said)
+        line = line_in(text)
+        if line is not None:
+            raise OutputError(line)
+        raise GraphFailed(f"{readable(text)}\n{text}")
+
+
+def _listen(pipe: IO[bytes], said: deque[str]) -> None:
+    for line in pipe:
+        said.append(line.decode(errors="replace").rstrip())
+
+
+def _wait(process: subprocess.Popen[bytes], books: Path) -> int | None:
+    """Until the graph ends; the pid of a worker that was gone before, if one was."""
+    workers: dict[int, psutil.Process] = {}
+    while True:
+        try:
+            process.wait(_EVERY_S)
+            return None
+        except subprocess.TimeoutExpired:
+            pass
+        for child in _children(process.pid):
+            if child.pid not in workers and _is_worker(child):
+                workers[child.pid] = child
+        gone = [pid for pid, worker in workers.items() if not _is_alive(worker)]
+        if gone and not books.exists():  # the books are written while all workers live
+            try:
+                process.wait(_GRACE_S)
+                return None
+            except subprocess.TimeoutExpired:
+                return gone[0]
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return _WORKER in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the graph's process and all that it has started."""
+    for each in _children(process.pid):
+        try:
+            each.kill()
+        except psutil.Error:
+            continue
+    if process.poll() is None:
+        process.kill()
+    process.wait()
