@@ -81,7 +81,7 @@ def decode_each(
     Raises:
         ValueError: a request that is not well-formed, see :func:`mpg.decode`.
     """
-    waiting = [list(range(len(requests)))]
+    waiting = [list(range(len(requests)))] if requests else []
     while waiting and not (stop is not None and stop()):
         indices = waiting.pop(0)
         done: dict[int, Completion] = {}

@@ -127,13 +127,18 @@ class Rows:
         return self.n_cached()[entries.rows] + self.shift[entries.rows, entries.branches]
 
     def tokens_at(self, entries: Entries, positions: Tensor) -> Tensor:
-        """Tokens of lanes at positions ``[entries, n]`` of the lanes themselves, prompts included."""
+        """Tokens of lanes at positions ``[entries, n]`` of the lanes themselves, prompts included.
+
+        Past what is written, any tokens: where lanes are fed together, the shorter ones are padded with them.
+        """
         rows, branches = entries.rows[:, None], entries.branches[:, None]
         if self.own_prompts is None:
             return self.tokens[rows, positions]
         in_row = positions - self.shift[rows, branches]
         own = self.own_prompts[rows, branches, positions.clamp_max(self.own_prompts.shape[2] - 1)]
-        return torch.where(in_row < self.n_prompt[rows], own, self.tokens[rows, in_row.clamp_min(0)])
+        return torch.where(
+            in_row < self.n_prompt[rows], own, self.tokens[rows, in_row.clamp(0, self.tokens.shape[1] - 1)]
+        )
 
     def cached_lengths(self) -> list[list[int]]:
         """Tokens whose keys and values are kept, of every row and branch."""

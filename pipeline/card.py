@@ -49,7 +49,7 @@ No text was written by a person; the prompts are the job's.
 - decoder `{decoder.name}`, aggregate `{decoder.aggregate}`, horizon {decoder.horizon}, temperature
   {decoder.temperature:g}, top-p {decoder.top_p:g}: {exact}
 - {run["counts"]["rows"]} rows, {run["counts"]["rejected"]} rejected, seed {job.seed}
-- how it was made, to the version: `job.json`, `run.json`
+{_accepted(run)}- how it was made, to the version: `job.json`, `run.json`
 
 ## Judged adherence
 
@@ -66,3 +66,14 @@ run in parallel; all are empty for the control persona `reference`. `log_ratios`
 Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 """
     (output / "README.md").write_text(text, encoding="utf-8")
+
+
+def _accepted(run: dict[str, Any]) -> str:
+    found = run["accept"]
+    if found is None:
+        return ""
+    return (
+        f"- kept: of {found['candidates']} candidates the first {found['rows_per_cell']} of each prompt and persona "
+        f"whose judged score is {found['min_score']:g} or more; {len(found['short'])} cells fell short. The judge that "
+        "chose them also judged them below: its scores of them are no independent measure\n"
+    )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from personas import PromptError
-from pipeline import infer, judge_command, questionnaire_command, train_command
+from pipeline import infer, judge_command, plan, questionnaire_command, train_command, verify
 from pipeline.command import InputError, Outcome
 from pipeline.job import Job, JobError, job_schema, load_job
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"stopped{command.again}", INTERRUPTED)
     if outcome.report:
         print(outcome.report)
-    return 0 if outcome.problem is None else _fail(outcome.problem, FAILURE)
+    return 0 if outcome.problem is None else _fail(outcome.problem, outcome.status)
 
 
 def _fail(problem: str, status: int) -> int:
@@ -80,12 +80,17 @@ def _load(options: argparse.Namespace) -> tuple[Job, int]:
 
 
 def _run(options: argparse.Namespace) -> Outcome:
+    limits = {name: getattr(options, name) for name in ("deadline", "budget")}
+    options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
     job, _ = _load(options)
     from pipeline.report import run_report
-    from pipeline.run import RunError, run_job
+    from pipeline.run import RunStopped, run_job
+    from pipeline.sources import RunError
 
     try:
         return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))
+    except RunStopped as error:
+        return Outcome("", f"{options.job}: {error}", INTERRUPTED if error.interrupted else FAILURE)
     except RunError as error:
         return Outcome("", f"{options.job}: {error}")
 
@@ -103,6 +108,8 @@ _COMMANDS = {
     "train": _Command(train_command.train, again="; the same command goes on from its last checkpoint"),
     "judge": _Command(judge_command.judge, again="; the same command goes on from what is judged"),
     "questionnaire": _Command(questionnaire_command.questionnaire),
+    "plan": _Command(plan.plan),
+    "verify": _Command(verify.verify),
     "schema": _Command(_schema, loads_models=False),
 }
 
@@ -125,7 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     asked = commands.add_parser(
         "questionnaire", help="put questions to a job's personas: what type do they answer like?"
     )
-    for command in (run, check, asked):
+    planned = commands.add_parser(
+        "plan", help="what a job will take: tokens, time, money, from a pilot on this machine"
+    )
+    for command in (run, check, planned, asked):
         command.add_argument("job", metavar="JOB.yaml", type=str, help="the job file")
         command.add_argument(
             "--set",
@@ -134,7 +144,13 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
+    run.add_argument("--deadline", help="stop cleanly then: 6h, 1h30m, 2026-11-26T07:00 (as --set deadline=...)")
+    run.add_argument("--budget", type=float, help="stop cleanly when so much is spent (as --set budget=...)")
+    plan.add_arguments(planned)
     questionnaire_command.add_arguments(asked)
+    verify.add_arguments(
+        commands.add_parser("verify", help="check a data set's files, and write some of its rows again")
+    )
     infer.add_arguments(
         commands.add_parser(
             "infer-weights",

@@ -16,7 +16,9 @@ class Outcome:
     Attributes:
         report: for the terminal; may be empty.
         problem: why it did not do all that it was asked for, in a line; ``None``: it did.
+        status: exit status where there is a problem.
     """
 
     report: str
     problem: str | None = None
+    status: int = 1

@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 from pipeline.cells import PlannedCell
 from pipeline.failures import OutputError, is_writable
 from pipeline.judgments import merged
-from pipeline.shards import read_shards, write_dataset, write_manifest
+from pipeline.shards import read_shards, write_bytes, write_dataset, write_manifest
 
 WORK_FOLDER = ".work"
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
+PLAN_FILE = "plan.json"  # in the work folder
+_JOB_FOLDER = "job-folder"
 # Table -> its folder in the data set.
 FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
 # Dead letters whose next try may go well, on another machine: the row itself is not at fault.
@@ -43,6 +45,19 @@ def prepare(output: Path) -> Path:
     if not is_writable(work):
         raise OutputError(f"output: {output} can't be written (read-only, or full); make room, or give another folder")
     return work
+
+
+def keep_job_folder(work: Path, folder: Path) -> None:
+    """Remember what the job's paths are relative to, on this machine: no data set names a place. Raises OSError."""
+    write_bytes(str(folder).encode(), work / _JOB_FOLDER)
+
+
+def job_folder(work: Path) -> Path | None:
+    """What the paths of the data set's job are relative to; ``None`` where it was not written on this machine."""
+    try:
+        return Path((work / _JOB_FOLDER).read_text("utf-8"))
+    except OSError:
+        return None
 
 
 def done_ids(work: Path) -> set[str]:

@@ -243,13 +243,20 @@ def job_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = (), *, shipped: Mapping[str, Path] | None = None) -> Job:
+def load_job(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    shipped: Mapping[str, Path] | None = None,
+    folder: Path | None = None,
+) -> Job:
     """Read a job file, apply ``a.b=c`` overrides, and check all that can be checked without a model.
 
     Args:
         path: the YAML file.
         overrides: what stands after each ``--set``; values are YAML.
         shipped: the adapters to know by name, `shipped_adapters()` if None.
+        folder: that paths are relative to; the file's own if None.
 
     Raises:
         JobError: with one line for each problem: file, field, value, remedy.
@@ -257,7 +264,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = (), *, shipped: Mappin
     file = str(path)
     data = read_yaml(path)
     set_paths = apply_overrides(data, overrides, file)
-    folder = Path(path).absolute().parent
+    folder = Path(path).absolute().parent if folder is None else folder
     context = {"folder": folder, "shipped": dict(shipped_adapters() if shipped is None else shipped)}
     problems: list[Problem] = []
     job: Job | None = None

@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 
+from pipeline.failures import line_in
+
 
 def quiet_libraries() -> None:
     """Turn off progress bars and notices of transformers, datasets and the Hub. Call before importing them.
@@ -20,10 +22,11 @@ def quiet_libraries() -> None:
     for name in ("apache_beam", "transformers", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_not_about_bigquery)
+        handler.addFilter(_says_something)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def _is_not_about_bigquery(record: logging.LogRecord) -> bool:
-    """Beam says through the root logger that its BigQuery client is missing; nothing here uses one."""
-    return not record.getMessage().startswith("apitools not found")
+def _says_something(record: logging.LogRecord) -> bool:
+    """Not that Beam's BigQuery client is missing (nothing uses one), nor an error that comes as one line anyhow."""
+    text = record.getMessage()
+    return not text.startswith("apitools not found") and line_in(text) is None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.run import Result
 from pipeline.summary import header, table_rows
+
+_MOST_SHOWN = 5
 
 
 def run_report(result: Result) -> str:
@@ -36,7 +40,29 @@ def run_report(result: Result) -> str:
         f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
         f"{timings['total_s']:.0f} s in all"
     )
+    if run["accept"] is not None:
+        lines += accept_lines(run["accept"])
+    if run["planned"] is not None:
+        seconds, tokens = run["planned"]["seconds"], run["planned"]["tokens"]
+        lines.append(
+            f"planned: {tokens['value']:.0f} tokens in {seconds['value']:.0f} s "
+            f"({seconds['low']:.0f} to {seconds['high']:.0f}); was: {run['actual']['tokens']} in "
+            f"{run['actual']['seconds']:.0f} s{' and earlier runs' if counts['kept_from_earlier_runs'] else ''}"
+        )
     here = Path.cwd()
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
     lines.append(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
     return "\n".join(lines)
+
+
+def accept_lines(found: Mapping[str, Any]) -> list[str]:
+    """How many candidates it took, and the cells that fell short."""
+    lines = [
+        f"{found['rows']} texts of {found['candidates']} candidates have a score of {found['min_score']:g} or more, "
+        f"{found['rows_per_cell']} for each of {found['cells']} cells wanted"
+    ]
+    short = found["short"]
+    if short:
+        lines.append(f"{len(short)} cells fell short after {found['max_candidates']} candidates (all are in run.json):")
+        lines += [f"  {cell['prompt_id']}, {cell['persona']}: {cell['rows']}" for cell in short[:_MOST_SHOWN]]
+    return lines

@@ -26,10 +26,12 @@ from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Systems, plan_cells
 from pipeline.dataset import (
     JOB_FILE,
+    PLAN_FILE,
     RUN_FILE,
     dead_ids,
     done_ids,
     gather_rows,
+    keep_job_folder,
     prepare,
     write_tables,
 )
@@ -43,20 +45,26 @@ from pipeline.lock import FolderInUse, FolderLock
 from pipeline.progress import ticks
 from pipeline.shards import read_shards, shard_tables, write_bytes
 from pipeline.sources import RunError, decoder_settings, resolve_sources
-from pipeline.stop import StopFile, Watch, graceful_signals
+from pipeline.stop import INTERRUPTED, StopFile, Watch, graceful_signals
 from pipeline.summary import Summary, summarise
 from pipeline.supervise import GraphFailed, WorkerDied
 
 logger = logging.getLogger(__name__)
 
-PLAN_FILE = "plan.json"
 # Worker processes that may be killed one after the other without a shard finished between, before a run gives up.
 MOST_DEATHS = 3
 _VERSIONS_OF = ("torch", "transformers", "accelerate", "datasets", "apache-beam", "pyarrow")
 
 
 class RunStopped(RunError):
-    """A run that ended early because it was asked to: what it had finished is in the data set."""
+    """A run that ended early because it was asked to: what it had finished is in the data set.
+
+    ``interrupted``: by Ctrl-C or SIGTERM, not by a limit.
+    """
+
+    def __init__(self, message: str, *, interrupted: bool) -> None:
+        super().__init__(message)
+        self.interrupted = interrupted
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ class _Run:
     def result(self) -> Result:
         with output_errors(self.output):
             write_bytes((self.job.model_dump_json(indent=2) + "\n").encode(), self.output / JOB_FILE)
+            keep_job_folder(self.work, self.job.folder)
             (self.output / RUN_FILE).unlink(missing_ok=True)
         grid = self.job.cells(self.job.load_prompts())
         if self.job.accept is None:
@@ -279,7 +288,8 @@ class _Run:
         if reason is not None:
             raise RunStopped(
                 f"stopped ({reason}): {n_rows} rows are in {self.output}, of {len(kept)} planned; "
-                "the same command goes on with the others"
+                "the same command goes on with the others",
+                interrupted=reason == INTERRUPTED,
             )
         if accepted is None and n_rows + n_rejected < len(cells):
             missing = len(cells) - n_rows - n_rejected

@@ -192,20 +192,19 @@ def write_manifest(output: Path, tables: dict[str, list[dict[str, Any]]]) -> Non
     write_bytes((json.dumps(files, indent=2) + "\n").encode(), output / DATASET_MANIFEST)
 
 
-def changed_files(output: Path) -> list[str]:
-    """What of a data set is not as its manifest says, a line each; empty: all is.
+def changed_files(output: Path) -> dict[str, str]:
+    """What of a data set is not as its manifest says: file -> how; empty: all is.
 
     Raises:
         OSError, ValueError: there is no manifest, or it can't be read.
     """
     files = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
-    problems = []
+    problems = {}
     for name, entry in files.items():
         path = output / name
         if not path.is_file():
-            problems.append(f"{name}: missing")
+            problems[name] = "missing"
         elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            problems.append(f"{name}: not the {entry['bytes']} bytes that were written")
+            problems[name] = f"not the {entry['bytes']} bytes that were written"
     found = {str(path.relative_to(output)) for path in output.glob("*/*.parquet") if path.parent.name[0] != "."}
-    problems += [f"{name}: not in the manifest" for name in sorted(found - set(files))]
-    return problems
+    return problems | {name: "not in the manifest" for name in sorted(found - set(files))}

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -76,12 +76,15 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def _look(self) -> None:
-        while not self._ended.wait(_EVERY_S):
+        while True:
             for condition in self._conditions:
                 reason = condition()
                 if reason is not None:
-                    self._stop.request(reason)
+                    with suppress(OSError):  # a full disk ends the run by itself
+                        self._stop.request(reason)
                     return
+            if self._ended.wait(_EVERY_S):
+                return
 
     def __enter__(self) -> Watch:
         if self._conditions:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -28,6 +29,8 @@ _EVERY_S = 0.5
 # How long a graph whose worker is gone may take to end by itself: at its end, workers go before it does.
 _GRACE_S = 5.0
 _KEPT_LINES = 400
+# What Beam says when it does notice that a worker is gone, as it does while it hands it work.
+_WORKER_GONE = ("Worker subprocess exited with return code", "Channel closed prematurely")
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 
 
@@ -66,18 +69,17 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
             process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended: what it said is looked at below
-        dead = _wait(process, work.folder / BOOKS_FILE)
+        dead = _wait(process, work.folder / BOOKS_FILE, said)
     finally:
         _end(process)
         listener.join(timeout=_GRACE_S)
-    if dead is not None or process.returncode < 0:
-        who = f"process {process.pid} (signal {-process.returncode})" if dead is None else f"worker process {dead}"
-        raise WorkerDied(f"{who} was killed, by hand or by the system for want of memory")
+    text = "\n".join(said)
+    line = line_in(text)
+    if line is not None:
+        raise OutputError(line)
+    if dead is not None or process.returncode < 0 or (process.returncode and any(map(text.count, _WORKER_GONE))):
+        raise WorkerDied(f"{dead or 'the graph process'} was killed, by hand or by the system for want of memory")
     if process.returncode:
-        text = "\n".join(said)
-        line = line_in(text)
-        if line is not None:
-            raise OutputError(line)
         raise GraphFailed(f"{readable(text)}\n{text}")
 
 
@@ -86,8 +88,8 @@ def _listen(pipe: IO[bytes], said: deque[str]) -> None:
         said.append(line.decode(errors="replace").rstrip())
 
 
-def _wait(process: subprocess.Popen[bytes], books: Path) -> int | None:
-    """Until the graph ends; the pid of a worker that was gone before, if one was."""
+def _wait(process: subprocess.Popen[bytes], books: Path, said: Sequence[str]) -> str | None:
+    """Until the graph ends; which worker was gone before, if one was."""
     workers: dict[int, psutil.Process] = {}
     while True:
         try:
@@ -98,13 +100,13 @@ def _wait(process: subprocess.Popen[bytes], books: Path) -> int | None:
         for child in _children(process.pid):
             if child.pid not in workers and _is_worker(child):
                 workers[child.pid] = child
-        gone = [pid for pid, worker in workers.items() if not _is_alive(worker)]
+        gone = [f"worker process {pid}" for pid, worker in workers.items() if not _is_alive(worker)]
+        if any(_WORKER_GONE[0] in line for line in tuple(said)):  # as soon as it was there, so that it was never seen
+            gone.append("a worker process")
         if gone and not books.exists():  # the books are written while all workers live
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)
-                return None
-            except subprocess.TimeoutExpired:
-                return gone[0]
+            return gone[0]
 
 
 def _children(pid: int) -> list[psutil.Process]:

@@ -6,22 +6,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from mpg.settings import Completion, DecoderSettings, Request
 from pipeline.cells import PlannedCell, Sources
+from pipeline.decoding import decode_cells
 from pipeline.failures import output_errors
 from pipeline.handle import BATCH_SIZES, Handle
 from pipeline.progress import Ticker
-from pipeline.rows import RejectedCell, request_of, to_dead_letter, to_row
+from pipeline.rows import to_dead_letter
 from pipeline.shards import shard_name, write_rows
 from pipeline.stop import StopFile
-
-if TYPE_CHECKING:
-    from mpg.resilient import Failure
 
 
 @dataclass(frozen=True)
@@ -67,50 +64,21 @@ class DecodeFn(beam.DoFn):
         if self._stop():
             return
         result = DecodedShard(started_s=time.time())
-        requests: dict[str, Request] = {}
-        rejected: dict[str, tuple[str, str]] = {}
-        for cell in shard.cells:
-            try:
-                requests[cell.row_id] = request_of(self._handle.bank, cell)
-            except RejectedCell as error:
-                rejected[cell.row_id] = error.reason, str(error)
-                self._decoded.tick()
         rows: dict[str, dict[str, Any]] = {}
         with self._handle.lock:
-            for settings in dict.fromkeys(_hashable(cell.decoder) for cell in shard.cells):
-                cells = [c for c in shard.cells if c.row_id in requests and _hashable(c.decoder) == settings]
-                for cell, outcome in self._decode(cells, requests):
-                    if isinstance(outcome, Completion):
-                        rows[cell.row_id] = to_row(self._handle.bank, cell, outcome, self._sources)
-                    else:
-                        rejected[cell.row_id] = outcome.reason, outcome.message
-        for _ in rejected:
-            self._rejected.tick()
+            for cell, outcome in decode_cells(
+                self._handle, shard.cells, self._sources, stop=self._stop, on_done=self._decoded.tick
+            ):
+                if isinstance(outcome, dict):
+                    rows[cell.row_id] = outcome
+                else:
+                    result.rejected.append(to_dead_letter(cell, outcome.reason, outcome.message))
+                    self._rejected.tick()
         result.rows = [rows[cell.row_id] for cell in shard.cells if cell.row_id in rows]
-        result.rejected = [to_dead_letter(c, *rejected[c.row_id]) for c in shard.cells if c.row_id in rejected]
+        order = [cell.row_id for cell in shard.cells]
+        result.rejected.sort(key=lambda row: order.index(row["row_id"]))
         result.ended_s = time.time()
         yield result
-
-    def _decode(
-        self, cells: list[PlannedCell], requests: dict[str, Request]
-    ) -> Iterator[tuple[PlannedCell, Completion | Failure]]:
-        from mpg.resilient import decode_each
-
-        if not cells:
-            return
-        for index, outcome in decode_each(
-            self._handle.bank,
-            [requests[cell.row_id] for cell in cells],
-            cells[0].decoder,
-            self._handle.batch_size,
-            stop=self._stop,
-            on_done=lambda index: self._decoded.tick(),
-        ):
-            yield cells[index], outcome
-
-
-def _hashable(settings: DecoderSettings) -> str:
-    return repr(settings)
 
 
 @dataclass(frozen=True)

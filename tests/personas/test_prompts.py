@@ -63,7 +63,6 @@ def test_byte_order_mark_and_crlf_do_not_matter(tmp_path: Path) -> None:
         ({"prompt": "x", "messages": []}, "line 2: .*has both"),
         ({"prompt": None}, "line 2: 'prompt' is null"),
         ({"prompt": [{"role": "user", "content": "x"}]}, "line 2: 'prompt' is a list; .*'messages'"),
-        ({"prompt": "  "}, "line 2: message 1 has no text"),
         ({"messages": "x"}, "line 2: 'messages' is text"),
         ({"messages": []}, "line 2: an empty list in place of"),
         ({"messages": ["x"]}, "line 2: message 1 is text"),
@@ -71,14 +70,14 @@ def test_byte_order_mark_and_crlf_do_not_matter(tmp_path: Path) -> None:
             {"messages": [{"role": "human", "content": "x"}]},
             "line 2: message 1 has the role 'human'; choose from",
         ),
-        ({"messages": [{"role": "user"}]}, "line 2: message 1 has no text"),
+        ({"messages": [{"role": "user"}]}, "line 2: message 1 has null as its content; give text"),
         (
             {"messages": [{"role": "assistant", "content": "x"}]},
             "line 2: the last message is the assistant's",
         ),
         ({"prompt": "x", "id": ""}, "line 2: 'id' is ''"),
         ({"prompt": "x", "id": True}, "line 2: 'id' is True"),
-        ('{"prompt": "\\ud83d"}', "line 2: message 1 holds half a surrogate pair"),
+        ('{"prompt": "x", "id": "\\ud83d"}', "line 2: id holds half a surrogate pair"),
         ({"prompt": "b", "id": "one"}, "line 2: id 'one' is taken by line 1"),
         ({"prompt": "first"}, "line 2: the same prompt as on line 1"),
         ("[" * 100_000, "line 2: nested too deeply"),
@@ -91,6 +90,14 @@ def test_a_bad_line_is_named(tmp_path: Path, line: object, message: str) -> None
     assert str(caught.value).startswith(f"{path}: line 2: ")
     assert len(str(caught.value).splitlines()) == 1
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_text_that_no_model_can_read_costs_its_own_rows_only(tmp_path: Path) -> None:
+    """It is loaded, with an id, and goes to the dead letters when its turn comes."""
+    path = write(tmp_path, {"prompt": "  "}, '{"prompt": "\\ud83d"}', {"prompt": "fine"})
+    prompts = load_prompts_jsonl(path)
+    assert [prompt.messages[0].content for prompt in prompts] == ["  ", "\ud83d", "fine"]
+    assert len({prompt.prompt_id for prompt in prompts}) == 3
 
 
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
@@ -116,7 +123,7 @@ def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("dataset")
     chats = [[{"role": "user", "content": text}] for text in ("a", "b", "a")]
     data = datasets.Dataset.from_dict(
-        {"prompt": ["a", "b", "a"], "chat": chats, "number": [1, 2, 3], "gap": ["a", "", "b"]}
+        {"prompt": ["a", "b", "a"], "chat": chats, "number": [1, 2, 3], "gap": ["a", None, "b"]}
     )
     datasets.DatasetDict({"train": data}).save_to_disk(str(folder))
     return str(folder)
@@ -135,7 +142,7 @@ def test_a_dataset_of_text_or_chats(dataset_folder: str) -> None:
         ({"column": "question"}, "has no column 'question'; choose from prompt, chat, number, gap"),
         ({"split": "test"}, "has no split 'test'; choose from train"),
         ({"column": "number"}, "column 'number', row 0: a number in place of text"),
-        ({"column": "gap"}, "column 'gap', row 1: message 1 has no text"),
+        ({"column": "gap"}, "column 'gap', row 1: null in place of text"),
     ],
 )
 def test_a_dataset_that_does_not_fit(dataset_folder: str, options: dict[str, str], message: str) -> None:

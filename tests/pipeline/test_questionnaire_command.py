@@ -10,7 +10,6 @@ import pytest
 from personas import Persona
 from pipeline.cli import main
 from pipeline.questionnaire_command import wanted_of
-from tests.pipeline.test_run import job_file  # noqa: F401  (a fixture)
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def items(tmp_path: Path) -> Path:
 
 
 def test_every_persona_answers_in_words_and_by_options(
-    job_file: Path,  # noqa: F811
+    job_file: Path,
     items: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -48,7 +47,7 @@ def test_every_persona_answers_in_words_and_by_options(
 
 
 def test_bad_input_is_a_line_each_before_a_model_is_loaded(
-    job_file: Path,  # noqa: F811
+    job_file: Path,
     items: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -5,51 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from pipeline.cli import main
 from pipeline.job import load_job
 from pipeline.run import run_job
-from pipeline.sources import RunError
 from pipeline.schema import GENERATIONS, JUDGMENTS, REJECTED
-from tests.fakes import tiny_adapter, tiny_llama
+from pipeline.sources import RunError
 from tests.judge_server import JudgeServer, serving, status
-
-
-@pytest.fixture
-def job_file(tmp_path: Path) -> Path:
-    """A job with two attributes that the judge knows, over a tiny Llama."""
-    base = tiny_llama(tmp_path / "base")
-    for seed, name in enumerate("EJ", start=1):
-        tiny_adapter(base, tmp_path / name, seed=seed)
-    prompts = [{"id": f"p{i}", "prompt": text} for i, text in enumerate(["hello you", "what now?", "tell me more"])]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
-    return write_job(tmp_path)
-
-
-def write_job(folder: Path, **changes: Any) -> Path:
-    job: dict[str, Any] = {
-        "name": "tiny",
-        "model": {"id": "base", "dtype": "float32"},
-        "attributes": [{"name": "E", "adapter": "E"}, {"name": "J", "adapter": "J"}],
-        "personas": {"kind": "simplex", "steps": 2, "control": True},
-        "prompts": {"file": "prompts.jsonl"},
-        "decoder": {"name": "scr-exact", "max_new_tokens": 12, "chunk_len": 4, "top_p": 0.95},
-        "batch_size": 4,
-        "rows_per_shard": 5,
-        "output": str(folder / "out"),
-    }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(job | changes))
-    return path
-
-
-def rows(output: Path, table: str = "data") -> list[dict[str, Any]]:
-    return [row for path in sorted((output / table).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+from tests.tiny_job import rows, write_job
 
 
 def test_a_job_becomes_a_data_set_that_datasets_opens(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
