@@ -18,6 +18,7 @@ from pipeline.command import InputError, Outcome
 from pipeline.corpus import Corpus, load_corpus
 from pipeline.job_fields import ClassifierJudge, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 from pipeline.judges import JudgeError, load_judge, load_remote_judge
+from pipeline.lock import FolderInUse, FolderLock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,13 +99,17 @@ def judge(options: argparse.Namespace) -> Outcome:
     shards = corpus.folder / WORK_FOLDER / "judgments"
     try:
         shards.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
-            n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
-            bar.update(len(corpus.items) - bar.n)
+        with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
+            try:
+                with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
+                    n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
+                    bar.update(len(corpus.items) - bar.n)
+            finally:
+                table = gather(shards, [item.key for item in corpus.items], corpus.folder)
+    except FolderInUse as error:
+        raise JudgeInputError(str(error)) from error
     except OSError as error:
         raise JudgeInputError(f"{corpus.folder}: can't be written ({error}); what was judged before is kept") from error
-    finally:
-        table = gather(shards, [item.key for item in corpus.items], corpus.folder / "judgments")
     stopped = getattr(judge, "stopped", None)
     lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
     lines += quality_lines(corpus, _embedder())

@@ -192,6 +192,19 @@ def write_manifest(output: Path, tables: dict[str, list[dict[str, Any]]]) -> Non
     write_bytes((json.dumps(files, indent=2) + "\n").encode(), output / DATASET_MANIFEST)
 
 
+def update_manifest(output: Path, folder: str, entries: list[dict[str, Any]]) -> None:
+    """Replace what a data set's manifest, if it has one, says of one folder. Raises OSError."""
+    if not (output / DATASET_MANIFEST).is_file():
+        return
+    known = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
+    others: dict[str, list[dict[str, Any]]] = {}
+    for name, entry in known.items():
+        place, _, file = name.rpartition("/")
+        if place != folder:
+            others.setdefault(place, []).append(entry | {"file": file})
+    write_manifest(output, others | {folder: entries})
+
+
 def changed_files(output: Path) -> dict[str, str]:
     """What of a data set is not as its manifest says: file -> how; empty: all is.
 

@@ -55,13 +55,15 @@ def tabular_bank(
     )
 
 
+TINY_ALPHABET = ["<eos>", *"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,?!'"]
+
+
 def tiny_llama(folder: Path, *, seed: int = 0, vocab_size: int = 64) -> Path:
     """A random Llama of 2 layers with a byte-level tokenizer and a chat template, saved to a folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    alphabet = ["<eos>", *"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,?!'"]
-    vocab = {token: i for i, token in enumerate((alphabet + [f"<{i}>" for i in range(vocab_size)])[:vocab_size])}
+    vocab = {token: i for i, token in enumerate((TINY_ALPHABET + [f"<{i}>" for i in range(vocab_size)])[:vocab_size])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<eos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()

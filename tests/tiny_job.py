@@ -24,6 +24,13 @@ def make_job(folder: Path, prompts: tuple[str, ...] = PROMPTS, **changes: Any) -
     return write_job(folder, **changes)
 
 
+def tiny_token(char: str) -> int:
+    """The tiny tokenizer's id of a character."""
+    from tests.fakes import TINY_ALPHABET
+
+    return TINY_ALPHABET.index(char)
+
+
 def write_prompts(folder: Path, prompts: tuple[str, ...]) -> None:
     """The job's prompts, p0 and on."""
     lines = (json.dumps({"id": f"p{i}", "prompt": text}) + "\n" for i, text in enumerate(prompts))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
 from pipeline.job import load_job
@@ -15,7 +16,7 @@ from pipeline.run import run_job
 from pipeline.schema import GENERATIONS, JUDGMENTS, REJECTED
 from pipeline.sources import RunError
 from tests.judge_server import JudgeServer, serving, status
-from tests.tiny_job import rows, write_job
+from tests.tiny_job import rows, tiny_token, write_job, write_prompts
 
 
 def test_a_job_becomes_a_data_set_that_datasets_opens(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +102,38 @@ def test_a_prompt_that_is_too_long_goes_to_the_dead_letters_alone(job_file: Path
     with pytest.raises(RunError, match=r"4 of 16 rows were rejected, more than max_rejected_fraction 0\.1"):
         run_job(load_job(job_file))
     assert len(rows(result.folder)) == 12
+
+
+def test_dead_letters_row_by_row(job_file: Path) -> None:
+    """Empty, half a surrogate pair, too long, NaN: each goes with its reason, and its batch-mates' texts stay."""
+    folder = job_file.parent
+    weights = load_file(folder / "base" / "model.safetensors")
+    weights["model.embed_tokens.weight"][tiny_token("Z")] = float("nan")  # a prompt with a Z makes the model emit NaN
+    save_file(weights, folder / "base" / "model.safetensors", metadata={"format": "pt"})
+    good = run_job(load_job(job_file))
+    write_prompts(folder, ("hello you", "  ", "what now?", "ha\ud83d", "so Z", "a" * 400, "tell me more", "Z"))
+    bad = run_job(load_job(write_job(folder, max_rejected_fraction=0.7, output=str(folder / "bad"))))
+    found = rows(bad.folder, "rejected")
+    reasons = {(row["prompt_id"], row["reason"]) for row in found}
+    assert len(found) == 5 * 4 and reasons == {
+        ("p1", "empty_prompt"), ("p3", "encoding"), ("p4", "not_finite"), ("p5", "too_long"), ("p7", "not_finite")
+    }  # fmt: skip
+    (half,) = {row["prompt"][0]["content"] for row in found if row["reason"] == "encoding"}
+    assert half == "ha\\ud83d"  # spelled out: Parquet holds no half pair
+    texts = [[(row["prompt"], row["persona"], row["response"]) for row in rows(run.folder)] for run in (good, bad)]
+    assert texts[0] == texts[1] and len(texts[0]) == 12
+    assert bad.run["counts"]["rejected"] == 20
+    again = run_job(load_job(write_job(folder, max_rejected_fraction=0.7, output=str(folder / "bad"))))
+    assert again.run["counts"]["generated"] == 0 and rows(again.folder, "rejected") == found
+
+
+def test_too_many_dead_letters_stop_a_run_before_its_end(job_file: Path) -> None:
+    """Half of the prompts are too long; the other half is not decoded to its end."""
+    long = tuple("a" * (300 + i) for i in range(50))
+    write_prompts(job_file.parent, (*long, *(f"tell me {a} {b}" for a in "abcde" for b in "fghijklmno")))
+    with pytest.raises(RunError, match="were rejected, more than max_rejected_fraction"):
+        run_job(load_job(job_file, ["decoder.max_new_tokens=100", "rows_per_shard=50"]))
+    assert len(rows(job_file.parent / "out")) < 200
 
 
 @pytest.mark.parametrize("decoder", ["reference", "scr", "routing", "soup", "pad", "best-of-n", "sequence-rejection"])

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.cli import main
+from pipeline.lock import FolderLock
 from pipeline.schema import GENERATIONS
 from pipeline.shards import write_dataset, write_manifest
 from tests.tiny_job import make_job, rows, write_job
@@ -72,6 +73,18 @@ def test_a_changed_row_is_found(
     assert main(["verify", str(output), "--sample", "9"]) == 1
     captured = capsys.readouterr()
     assert words in captured.out and "rows are not as they should be" in captured.err
+
+
+def test_judging_again_leaves_a_data_set_that_verifies(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(written / "out", output)
+    assert main(["judge", str(output), "--judge", "log-ratio"]) == 0
+    assert main(["verify", str(output), "--sample", "0"]) == 0
+    with FolderLock(output / ".work"):  # a run is under way
+        assert main(["judge", str(output)]) == 2
+    assert "is in use by another process" in capsys.readouterr().err
 
 
 def test_a_changed_file_is_found(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,37 @@
+"""Batch sizes that fitted are remembered by device, and a damaged memory is no obstacle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.handle import Handle, remember_size, remembered_sizes
+from pipeline.job import load_job
+from pipeline.sources import resolve_sources
+
+
+def test_sizes_are_kept_by_device(tmp_path: Path) -> None:
+    memory = tmp_path / "batch-sizes.json"
+    assert remembered_sizes(memory) == {}
+    remember_size(memory, "cpu", 8)
+    remember_size(memory, "H200", 64)
+    remember_size(memory, "cpu", 4)
+    assert remembered_sizes(memory) == {"cpu": 4, "H200": 64}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"cpu": "many"}', "{"])
+def test_a_damaged_memory_is_none(tmp_path: Path, content: str) -> None:
+    memory = tmp_path / "batch-sizes.json"
+    memory.write_text(content)
+    assert remembered_sizes(memory) == {}
+
+
+def test_a_process_begins_with_the_size_that_fitted_before(job_file: Path) -> None:
+    sources, memory = resolve_sources(load_job(job_file)), job_file.parent / "batch-sizes.json"
+    handle = Handle(sources, 1, 32, memory)
+    assert handle.batch_size.now == 32
+    device = str(handle.bank.device)
+    assert handle.batch_size.halve() and remembered_sizes(memory)[device] == 16
+    assert Handle(sources, 1, 32, memory).batch_size.now == 16
+    assert Handle(sources, 1, 8, memory).batch_size.now == 8
