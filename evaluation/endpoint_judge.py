@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evaluation.judgment_cache import JudgmentCache
 from evaluation.limits import Budget, Clock
@@ -41,6 +41,7 @@ class EndpointJudge:
         self.budget = Budget(settings.budget, settings.prompt_price, settings.completion_price)
         self.n_calls = 0
         self.stopped: str | None = None  # why the last run left texts unasked, if it did
+        self.stop: Callable[[], bool] | None = None  # once it says yes, no further text is asked about
 
     @property
     def version(self) -> str:

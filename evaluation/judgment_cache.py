@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ class JudgmentCache:
 
     def get(self, key: str) -> Score | None:
         """The score of a key, without the tokens that it once cost."""
-        with self._lock:
+        with self._lock, self._errors():
             row = self._db.execute("SELECT value FROM scores WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
@@ -44,10 +46,18 @@ class JudgmentCache:
         """Keep the scored ones of these; what is there already stays."""
         kept = [(key, json.dumps([s.score, s.rationale])) for key, s in scores.items() if s.status is Status.OK]
         if kept:
-            with self._lock:
+            with self._lock, self._errors():
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", kept)
                 self._db.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """A full disk, a damaged file: an OSError as of any other file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, str(error), str(self.path)) from error
 
     def __len__(self) -> int:
         with self._lock:

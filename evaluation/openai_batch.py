@@ -86,7 +86,9 @@ class BatchJudge(OpenAIJudge):
             try:
                 if known.get("digest") != digest:
                     if not self.budget.reserve(most):
-                        self.stopped = f"the batch may cost {most:.4g}, more than is left of the budget of {s.budget:g}"
+                        self.stopped = (
+                            f"the batch may cost {most:.4g}, more than is left of the budget of {self.budget.limit:g}"
+                        )
                         return {}
                     file = await client.files.create(file=("questions.jsonl", data), purpose="batch")
                     batch = await client.batches.create(

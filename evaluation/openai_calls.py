@@ -164,7 +164,7 @@ class Caller:
                 if not self._budget.reserve(most):
                     self._breaker.abandoned()
                     if self.stopped is None:
-                        self.stopped = f"the budget of {self._settings.budget:g} is spent"
+                        self.stopped = f"the budget of {self._budget.limit:g} is spent"
                         logger.warning("judge: %s (%.4g); the rest is unscored", self.stopped, self._budget.spent)
                     raise Unanswered(Status.FAILED, self.stopped)
                 result = await self._call(chat, name, schema, most)

@@ -18,6 +18,8 @@ from evaluation.parse import AnswerError, parse_answer
 from evaluation.rubrics import FLUENCY, Rubric, answer_schema, messages
 from evaluation.scores import Score, Status
 
+# How long calls in flight may take once a stop is asked for, and how often that is looked for, in seconds.
+GRACE_S, _LOOK_EVERY_S = 10.0, 0.5
 # Called with an item's index and its scores as soon as they are known.
 OnScored = Callable[[int, Mapping[str, Score]], None]
 
@@ -39,8 +41,12 @@ class OpenAIJudge(EndpointJudge):
         """
         self.check_known([name for name in attributes if name != FLUENCY])
         wanted = tuple(dict.fromkeys((*attributes, FLUENCY)))
-        found = asyncio.run(self._judge_all(items, wanted, on_scored))
-        return {name: [scores[name] for scores in found] for name in wanted}
+        try:
+            found = asyncio.run(self._judge_all(items, wanted, on_scored))
+        except ExceptionGroup as group:  # of the calls in flight: the first says what happened
+            raise group.exceptions[0] from None
+        unasked = Score(None, Status.FAILED, "stopped before it was asked about")
+        return {name: [scores.get(name, unasked) for scores in found] for name in wanted}
 
     async def _judge_all(
         self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None
@@ -51,14 +57,17 @@ class OpenAIJudge(EndpointJudge):
 
         async def worker() -> None:  # a task for each call in flight, not for each of a million texts
             for index, item in queue:
+                if self.stop is not None and self.stop():
+                    return
                 results[index] = await self._judge_one(caller, item, attributes)
                 if on_scored is not None:
                     on_scored(index, results[index])
 
         try:
             async with caller, asyncio.TaskGroup() as group:
-                for _ in range(min(self._settings.in_flight, len(items))):
-                    group.create_task(worker())
+                tasks = [group.create_task(worker()) for _ in range(min(self._settings.in_flight, len(items)))]
+                if self.stop is not None and tasks:
+                    await _let_end(tasks, self.stop)
         finally:
             self.n_calls += caller.n_calls
             self.stopped = caller.stopped
@@ -114,3 +123,16 @@ class OpenAIJudge(EndpointJudge):
             prompt=item.prompt,
             parameters=self._settings.answer_parameters,
         )
+
+
+async def _let_end(tasks: Sequence[asyncio.Task[None]], stop: Callable[[], bool]) -> None:
+    """Wait for tasks; once a stop is asked for, the calls in flight have a while to be answered."""
+    while True:
+        _, left = await asyncio.wait(tasks, timeout=_LOOK_EVERY_S)
+        if not left:
+            return
+        if stop():
+            _, late = await asyncio.wait(left, timeout=GRACE_S)
+            for task in late:  # a server that refuses or hangs: asked again by the next run
+                task.cancel()
+            return

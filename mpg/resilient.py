@@ -51,15 +51,12 @@ class BatchSize:
             raise ValueError(f"batch_size: {self.wanted} must be at least 1")
         self.now = min(self.now or self.wanted, self.wanted)
 
-    def halve(self) -> bool:
-        """Half as many rows from now on; False: there is only one."""
-        if self.now == 1:
-            return False
-        self.now //= 2
-        logger.warning("out of memory: batches of %d rows from now on", self.now)
+    def set(self, size: int) -> None:
+        """So many rows from now on."""
+        logger.warning("out of memory: batches of %d rows from now on", size)
+        self.now = size
         if self.on_change is not None:
-            self.on_change(self.now)
-        return True
+            self.on_change(size)
 
 
 def decode_each(
@@ -82,6 +79,7 @@ def decode_each(
         ValueError: a request that is not well-formed, see :func:`mpg.decode`.
     """
     waiting = [list(range(len(requests)))] if requests else []
+    fitted = 0  # the largest batch that rows have come out of
     while waiting and not (stop is not None and stop()):
         indices = waiting.pop(0)
         done: dict[int, Completion] = {}
@@ -104,6 +102,8 @@ def decode_each(
                 raise
             error = other.with_traceback(None)  # its frames hold the memory
         yield from done.items()
+        if done:
+            fitted = max(fitted, min(batch_size.now, len(indices)))
         if error is None:
             continue
         left = [i for i in indices if i not in done]
@@ -112,10 +112,13 @@ def decode_each(
         if isinstance(error, FloatingPointError) and len(flying) > 1:
             half = len(flying) // 2
             waiting[:0] = [flying[:half], flying[half:]] + ([rest] if rest else [])
-        elif not isinstance(error, FloatingPointError) and _give_memory_back() and batch_size.halve():
+        elif not isinstance(error, FloatingPointError) and _give_memory_back() and len(flying) > 1:
+            batch_size.set(len(flying) // 2)
             waiting.insert(0, left)
         else:
             reason = NOT_FINITE if isinstance(error, FloatingPointError) else OUT_OF_MEMORY
+            if reason == OUT_OF_MEMORY and fitted > batch_size.now:  # it was this row's size, not the batch's
+                batch_size.set(fitted)
             if on_done is not None:
                 on_done(left[0])
             yield left[0], Failure(reason, " ".join(str(error).split()) or type(error).__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,17 @@ import pyarrow.compute as pc
 from pipeline.cells import PlannedCell
 from pipeline.failures import OutputError, is_writable
 from pipeline.judgments import merged
-from pipeline.shards import read_shards, write_bytes, write_dataset, write_manifest
+from pipeline.shards import (
+    DATASET_MANIFEST,
+    free_name,
+    read_shards,
+    shard_name,
+    shard_tables,
+    write_bytes,
+    write_dataset,
+    write_manifest,
+    write_rows,
+)
 
 WORK_FOLDER = ".work"
 RUN_FILE = "run.json"
@@ -36,15 +46,38 @@ def prepare(output: Path) -> Path:
     if output.exists() and not output.is_dir():
         raise OutputError(f"output: {output} is a file; give a folder")
     try:
-        if output.is_dir() and any(output.iterdir()) and not work.is_dir():
+        ours = work.is_dir() or (output / DATASET_MANIFEST).is_file()
+        if output.is_dir() and any(output.iterdir()) and not ours:
             raise OutputError(f"output: {output} holds files of something else; give an empty or new folder")
-        for name in FOLDERS:
+        anew = not work.is_dir()
+        for name, folder in FOLDERS.items():
             (work / name).mkdir(parents=True, exist_ok=True)
+            if anew:  # the work folder was deleted: the data set's own files are as good
+                for file in (output / folder).glob("*.parquet"):
+                    shutil.copyfile(file, work / name / file.name)
     except OSError as error:
         raise OutputError(f"output: {output} can't be written ({error.strerror}); give a folder you own") from error
     if not is_writable(work):
         raise OutputError(f"output: {output} can't be written (read-only, or full); make room, or give another folder")
     return work
+
+
+def n_shards(work: Path) -> int:
+    """How many shards there are, of all tables."""
+    return sum(len(list((work / name).glob("*.parquet"))) for name in FOLDERS)
+
+
+def set_aside_judgments(work: Path, row_ids: Collection[str]) -> None:
+    """Of rows that are about to be written anew, as another text needs other ones; they are kept as ``*.stale``."""
+    if not row_ids:
+        return
+    for path, table in shard_tables(work / "judgments", "judgments"):
+        rows = table.to_pylist()
+        rest = [row for row in rows if row["row_id"] not in row_ids]
+        if len(rest) < len(rows):
+            if rest:
+                write_rows(rest, "judgments", path.with_name(shard_name([path.name, *(row["row_id"] for row in rest)])))
+            path.rename(free_name(path.with_suffix(".stale")))
 
 
 def keep_job_folder(work: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _BEGIN, _END = "<<mpg: ", " :mpg>>"
@@ -57,8 +57,10 @@ def is_writable(folder: Path) -> bool:
     """Whether a file can be made there; asked by making one, since permissions don't tell root of a read-only disk."""
     probe = folder / f".probe-{os.getpid()}"
     try:
-        probe.write_bytes(b"")
-        probe.unlink()
+        probe.write_bytes(b"." * 4096)  # an empty file fits on a full disk
     except OSError:
         return False
+    finally:
+        with suppress(OSError):
+            probe.unlink()
     return True

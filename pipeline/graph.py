@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +74,10 @@ def in_processes(options: PipelineOptions) -> bool:
 
 def n_workers(options: PipelineOptions) -> int:
     """Worker processes that share this machine (1 unless DirectRunner runs several)."""
-    return int(options.view_as(DirectOptions).direct_num_workers or 1) if in_processes(options) else 1
+    if not in_processes(options):
+        return 1
+    asked = options.view_as(DirectOptions).direct_num_workers  # 0: as many as there are cores
+    return int(asked or os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

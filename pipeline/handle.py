@@ -45,10 +45,6 @@ class Handle:
             dtype=getattr(torch, sources.dtype),
             device=PartialState().device,
         )
-        if self.bank.tokenizer.chat_template is None:
-            raise ValueError(
-                f"model {sources.model}: its tokenizer has no chat template; use an instruction-tuned model"
-            )
         device = torch.cuda.get_device_name() if self.bank.device.type == "cuda" else str(self.bank.device)
         self.batch_size = BatchSize(
             batch_size,

@@ -8,6 +8,7 @@ relative to the current directory.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -219,6 +220,11 @@ class Job(Frozen):
         if self.personas.strengths:
             built = grids.at_strengths(built, self.personas.strengths)
         return (*([grids.control()] if self.personas.control else []), *built)
+
+    def work_hash(self) -> str:
+        """Names what there is to do, whatever its limits and prices are and wherever it goes."""
+        work = self.model_dump_json(exclude={"deadline", "budget", "device_price", "output"})
+        return hashlib.sha256(work.encode()).hexdigest()[:16]
 
     def n_cells(self, n_prompts: int) -> int:
         """How many texts the job writes for so many prompts."""

@@ -20,11 +20,10 @@ from pipeline.job_fields import (
     DirichletPersonas,
     ExplicitPersonas,
     FilePersonas,
-    Judges,
     MbtiPersonas,
     SimplexPersonas,
 )
-from pipeline.judges import known_to
+from pipeline.judges import counted
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -39,6 +38,8 @@ def problems_in(job: Job) -> Iterator[Problem]:
     """All that is wrong between the fields of a job and with the files that it names."""
     found = [*_attribute_problems(job), *_persona_problems(job)]
     yield from found or _text_problems(job)
+    if job.accept is not None and not found:
+        yield from _accepted_persona_problems(job)
     kinds = [judge.kind for judge in job.judges]
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
@@ -63,14 +64,22 @@ def _limit_problems(job: Job) -> Iterator[Problem]:
         yield Problem("samples_per_cell", f"{job.samples_per_cell} {remedy}")
     if job.decoder.name == "reference":
         yield Problem("accept", "decoder 'reference' gives no persona's texts, which could pass or not; remove one")
-    unjudged = [name for name in job.attribute_names if not any(_judges(judge, name) for judge in job.judges)]
-    if unjudged == list(job.attribute_names):
-        yield Problem("accept", f"no independent judge of this job knows {', '.join(unjudged)}; add one to judges")
+    judged = counted(job.judges, job.attribute_names)
+    if not judged:
+        names = ", ".join(job.attribute_names)
+        yield Problem("accept", f"no independent judge of this job knows {names}; add one to judges")
 
 
-def _judges(judge: Judges, name: str) -> bool:
-    """Whether a judge knows an attribute and its scores count."""
-    return judge.kind != "log-ratio" and bool(known_to(judge, [name]))
+def _accepted_persona_problems(job: Job) -> Iterator[Problem]:
+    """Personas whose texts no judge could let pass."""
+    judged = counted(job.judges, job.attribute_names)
+    for persona in job.build_personas():
+        if judged and persona.active and not any(name in judged for name in persona.active):
+            names = ", ".join(persona.active)
+            yield Problem(
+                "accept", f"no independent judge of this job knows {names} of persona {persona.name!r}; add one"
+            )
+            return
 
 
 def _attribute_problems(job: Job) -> Iterator[Problem]:

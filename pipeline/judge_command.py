@@ -100,12 +100,16 @@ def judge(options: argparse.Namespace) -> Outcome:
     try:
         shards.mkdir(parents=True, exist_ok=True)
         with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
+            corpus = load_corpus(
+                options.corpus, column=options.column, output=options.output
+            )  # no run can change it now
             try:
                 with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
                     n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
                     bar.update(len(corpus.items) - bar.n)
             finally:
-                table = gather(shards, [item.key for item in corpus.items], corpus.folder)
+                with FolderLock(shards.parent, wait=True, name="gathering"):  # one at a time
+                    table = gather(shards, [item.key for item in corpus.items], corpus.folder)
     except FolderInUse as error:
         raise JudgeInputError(str(error)) from error
     except OSError as error:

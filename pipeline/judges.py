@@ -34,6 +34,11 @@ def known_to(spec: Judges, attributes: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in attributes if spec.kind not in known or name in known[spec.kind])
 
 
+def counted(specs: Sequence[Judges], attributes: Sequence[str]) -> list[str]:
+    """The attributes that any judge knows whose scores count: not the models' own opinion."""
+    return [a for a in attributes if any(spec.kind != "log-ratio" and known_to(spec, [a]) for spec in specs)]
+
+
 def load_judge(spec: Judges) -> Judge:
     """The judge of a job's ``judges`` entry.
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -29,19 +30,22 @@ class FolderLock:
     Args:
         folder: exists.
         shared: beside others who share it, but not beside a run.
+        wait: until it is free, instead of an error.
+        name: of the lock; those of other names do not know of each other.
 
     Raises:
-        FolderInUse: on entry.
+        FolderInUse: on entry. OSError: a folder that can't be written.
     """
 
-    def __init__(self, folder: Path, *, shared: bool = False) -> None:
-        self._path, self._shared = folder / LOCK_FILE, shared
+    def __init__(self, folder: Path, *, shared: bool = False, wait: bool = False, name: str = LOCK_FILE) -> None:
+        self._path, self._shared, self._wait = folder / name, shared, wait
         self._descriptor = -1
 
     def __enter__(self) -> FolderLock:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._descriptor, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
+            fcntl.flock(self._descriptor, kind if self._wait else kind | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(self._descriptor, 1000)
             os.close(self._descriptor)
@@ -52,15 +56,22 @@ class FolderLock:
                     return self
                 raise
             raise FolderInUse(f"{self._path.parent} is in use by {_shown(holder)}; wait for it, or stop it") from error
-        if not self._shared:
+        try:  # an earlier holder's words, if it was killed, are no longer true
             os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+            if not self._shared:
+                os.write(self._descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+        except OSError:
+            os.close(self._descriptor)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._descriptor >= 0:
+            if not self._shared:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
 
 

@@ -100,8 +100,8 @@ def plan(options: argparse.Namespace) -> Outcome:
     Raises:
         PlanInputError: before a model is loaded where that can be known.
     """
-    if options.cells < 2:
-        raise PlanInputError(f"--cells: {options.cells} must be at least 2, or nothing is known of the spread")
+    if not 2 <= options.cells <= MOST_CELLS:
+        raise PlanInputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
     try:
         job = load_job(options.job, options.set)
         prompts = job.load_prompts()
@@ -110,8 +110,14 @@ def plan(options: argparse.Namespace) -> Outcome:
     except PromptError as error:
         raise PlanInputError(f"{options.job}: prompts: {error}") from error
     from pipeline.graph import beam_options, n_workers
+    from pipeline.judges import rubrics_of
     from pipeline.sources import RunError, decoder_settings, resolve_sources
 
+    try:
+        if any(spec.kind == "openai" for spec in job.judges):
+            rubrics_of(job.described_attributes())
+    except ValueError as error:
+        raise PlanInputError(f"{options.job}: attributes: {error}") from error
     try:
         work = prepare(Path(job.output).absolute())
         sources = resolve_sources(job)
@@ -120,7 +126,8 @@ def plan(options: argparse.Namespace) -> Outcome:
     systems = Systems.of(job.described_attributes(), job.model.system)
     cells = plan_cells(job.cells(prompts), decoder_settings(job), sources, job.seed, systems)
     made = make_plan(job, cells, sources, options.cells, n_workers(beam_options(options.beam_arguments)))
-    write_bytes((json.dumps(asdict(made), indent=2) + "\n").encode(), work / PLAN_FILE)
+    kept = asdict(made) | {"of": job.work_hash()}
+    write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
     return Outcome(report(made, job))
 
 

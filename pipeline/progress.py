@@ -35,7 +35,11 @@ class Ticker:
 
 def ticks(folder: Path) -> int:
     """All ticks in a folder."""
-    return sum(file.stat().st_size for file in folder.glob("*"))
+    n = 0
+    for file in folder.glob("*"):
+        with suppress(OSError):  # it may be emptied while it is looked at
+            n += file.stat().st_size
+    return n
 
 
 class ProgressBar:

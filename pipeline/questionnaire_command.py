@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from pipeline.job import Job, JobError, load_job
 
 if TYPE_CHECKING:
     from pipeline.cells import Sources
+    from pipeline.handle import Handle
+
+logger = logging.getLogger(__name__)
 
 OWN = "own"
 METHODS = ("text", "options")
@@ -64,6 +68,8 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
         raise QuestionnaireInputError(f"--items {error}") from error
     if len(items) < len(options.items):
         raise QuestionnaireInputError(f"--items {' '.join(options.items)}: two files of one name; rename one")
+    if options.output is not None and options.output.is_dir():
+        raise QuestionnaireInputError(f"--output {options.output}: is a folder; name a file")
     if options.output is not None and not options.output.absolute().parent.is_dir():
         raise QuestionnaireInputError(f"--output {options.output}: its folder does not exist; make it first")
     from pipeline.sources import RunError, resolve_sources
@@ -74,10 +80,14 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
         raise QuestionnaireInputError(f"{options.job}: {error}") from error
     methods = METHODS if options.by == "both" else (options.by,)
     answers = _put(job, sources, items, methods)
+    problem = None
     if options.output is not None:
         text = json.dumps([_as_json(entry) for entry in answers], indent=2)
-        options.output.write_text(text + "\n", encoding="utf-8")
-    return Outcome(_report(answers))
+        try:
+            options.output.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            problem = f"--output {options.output}: can't be written ({error.strerror})"
+    return Outcome(_report(answers), problem)
 
 
 def wanted_of(persona: Persona) -> dict[str, float]:
@@ -104,7 +114,7 @@ def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], me
     from pipeline.handle import Handle
     from pipeline.sources import decoder_settings
 
-    bank = Handle(sources, n_workers=1).bank
+    decoder = _Decoder(Handle(sources, 1, job.batch_size), sources)
     settings = replace(decoder_settings(job), max_new_tokens=MAX_NEW_TOKENS)
     systems = Systems.of(job.described_attributes(), job.model.system)
     personas = job.build_personas()
@@ -112,42 +122,55 @@ def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], me
     total = len(personas) * len(methods) * sum(map(len, items.values()))
     with tqdm(total=total, desc="asking", unit="item", mininterval=1.0) as bar:
         for file, questions in items.items():
-            prompts = tuple(Prompt(f"{file}:{q.key}", (Message("user", asked(q)),)) for q in questions)
+            texts = list(dict.fromkeys(map(asked, questions)))  # items of the same words are asked once
+            prompts = tuple(Prompt(f"{file}:{i}", (Message("user", text),)) for i, text in enumerate(texts))
             for persona in personas:
-                cells = plan_cells(Grid(prompts, (persona,)), settings, sources, job.seed, systems)
+                decoder.persona = plan_cells(Grid(prompts, (persona,)), settings, sources, job.seed, systems)
                 for method in methods:
-                    if method == "text":
-                        choices = ask(questions, lambda _, cells=cells: _texts(bank, cells, job.batch_size))  # type: ignore[misc]
-                    else:
-                        choices = choose(questions, lambda _, options, cells=cells: _likely(bank, cells, options))  # type: ignore[misc]
-                    found = result(questions, choices, wanted_of(persona))
-                    keyed = {q.key: choice for q, choice in zip(questions, choices, strict=True)}
+                    put = ask(questions, decoder.texts) if method == "text" else choose(questions, decoder.likely)
+                    found = result(questions, put, wanted_of(persona))
+                    keyed = {q.key: choice for q, choice in zip(questions, put, strict=True)}
                     entries.append((file, persona.name, method, keyed, found))
                     bar.update(len(questions))
     return entries
 
 
-def _requests(bank: Any, cells: Sequence[PlannedCell]) -> list[Any]:
-    from pipeline.rows import request_of
+class _Decoder:
+    """A model bank as questionnaires want it; ``persona`` holds the cells of all questions, asked under one persona."""
 
-    return [request_of(bank, cell) for cell in cells]
+    def __init__(self, handle: Handle, sources: Sources) -> None:
+        self._handle, self._sources = handle, sources
+        self.persona: Sequence[PlannedCell] = ()
 
+    def _of(self, questions: Sequence[str]) -> list[PlannedCell]:
+        cells = {cell.messages[-1][1]: cell for cell in self.persona}
+        return [cells[question] for question in questions]
 
-def _texts(bank: Any, cells: Sequence[PlannedCell], batch_size: int) -> list[str]:
-    from mpg import decode
+    def texts(self, questions: Sequence[str]) -> list[str]:
+        """What is answered; nothing where a question can't be decoded, which is counted as unreadable."""
+        from pipeline.decoding import decode_cells
 
-    completions = decode(bank, _requests(bank, cells), cells[0].decoder, batch_size=batch_size)
-    return [bank.tokenizer.decode(each.token_ids, skip_special_tokens=True) for each in completions]
+        found = {}
+        for cell, outcome in decode_cells(self._handle, self.persona, self._sources):
+            if not isinstance(outcome, dict):
+                logger.warning("%s: %s", cell.prompt_id, outcome.message)
+            found[cell.row_id] = outcome["response"] if isinstance(outcome, dict) else ""
+        return [found[cell.row_id] for cell in self._of(questions)]
 
+    def likely(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Log-probabilities of the options."""
+        from mpg.options import option_log_probs
+        from pipeline.rows import RejectedCell, request_of
 
-def _likely(bank: Any, cells: Sequence[PlannedCell], options: Sequence[Sequence[str]]) -> list[list[float]]:
-    from mpg.options import option_log_probs
-
-    scored = []
-    for cell, request, names in zip(cells, _requests(bank, cells), options, strict=True):
-        tokens = [bank.tokenizer(name.capitalize(), add_special_tokens=False).input_ids for name in names]
-        scored.append(option_log_probs(bank, request, tokens, cell.decoder))
-    return scored
+        bank, cells = self._handle.bank, self._of(questions)
+        try:
+            requests = [request_of(bank, cell) for cell in cells]
+        except RejectedCell as error:
+            raise QuestionnaireInputError(
+                f"--items: a question can't be put to {cells[0].persona!r}: {error}"
+            ) from error
+        tokens = [[bank.tokenizer(n.capitalize(), add_special_tokens=False).input_ids for n in o] for o in options]
+        return option_log_probs(bank, list(zip(requests, tokens, strict=True)), cells[0].decoder)
 
 
 def _report(entries: Sequence[Entry]) -> str:

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -32,13 +33,15 @@ from pipeline.dataset import (
     done_ids,
     gather_rows,
     keep_job_folder,
+    n_shards,
     prepare,
+    set_aside_judgments,
     write_tables,
 )
-from pipeline.failures import OutputError, output_errors, readable
+from pipeline.failures import OutputError, output_errors, readable, what_happened
 from pipeline.job import Job
 from pipeline.job_fields import seconds_until
-from pipeline.judges import COLUMNS, JudgeError, item_of, known_to, load_judge, load_remote_judge
+from pipeline.judges import COLUMNS, JudgeError, counted, item_of, known_to, load_judge, load_remote_judge
 from pipeline.judging import JudgeTask, JudgeWork
 from pipeline.judgments import judge_items, judged_attributes, merged
 from pipeline.lock import FolderInUse, FolderLock
@@ -101,6 +104,8 @@ def run_job(job: Job, beam_arguments: Sequence[str] = (), *, interruptible: bool
         raise RunError(str(error).splitlines()[0]) from error
     except (OutputError, FolderInUse, JudgeError) as error:
         raise RunError(readable(error)) from error
+    except OSError as error:  # the disk, at any other moment
+        raise RunError(f"output: {what_happened(error, output)}") from error
 
 
 class _Run:
@@ -117,8 +122,7 @@ class _Run:
             load_remote_judge(spec, job.described_attributes(), work) for spec in job.judges if spec.kind == "openai"
         ]
         self.labels |= {label_of(judge) for judge in self.remote}
-        self.kept: int | None = None
-        self.n_rows = self.n_tokens = 0
+        self.done_before: set[str] | None = None
         self.decode_s = 0.0
         judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
         unjudged = [name for name in job.attribute_names if name not in judged]
@@ -153,34 +157,34 @@ class _Run:
         """Decode and judge what is not there yet; a worker that is killed costs its shard's time and no more."""
         from pipeline import graph
 
-        deaths = 0
-        before: set[str] | None = None
+        planned = {cell.row_id for cell in cells}
+        deaths = n_files = 0
         while True:
-            done = done_ids(self.work)
-            dead = dead_ids(self.work)
-            to_do = {cell.row_id for cell in cells if cell.row_id not in done and cell.row_id not in dead}
-            if before is None:
-                if self.kept is None:
-                    self.kept = len(cells) - len(to_do)
-                    if self.kept:
-                        logger.info("%d of %d rows are there already and are kept", self.kept, len(cells))
-            else:
-                deaths = 0 if done - before else deaths
-            before = done
-            shards = shards_of(cells, to_do, self.job.rows_per_shard)
+            done, dead = done_ids(self.work), dead_ids(self.work)
+            if self.done_before is None:
+                self.done_before = done
+                if done & planned:
+                    logger.info("%d of %d rows are there already and are kept", len(done & planned), len(planned))
+            to_do = planned - done - dead
+            set_aside_judgments(self.work, to_do)
             work = graph.Work(
-                shards=shards,
-                judges=self.judge_work({cell.row_id for cell in cells}),
+                shards=shards_of(cells, to_do, self.job.rows_per_shard),
+                judges=self.judge_work(planned),
                 sources=self.sources,
                 folder=self.work,
                 batch_size=self.job.batch_size,
             )
-            n_dead = len(dead & {cell.row_id for cell in cells})
+            if deaths and n_shards(self.work) > n_files:
+                deaths = 0
+            n_files = n_shards(self.work)
+            shutil.rmtree(self.work / "progress", ignore_errors=True)  # or old ticks would count as new ones
+            began = time.time()
             try:
-                with Watch(self.stop, self.limits(len(cells), n_dead)):
+                with Watch(self.stop, self.limits(len(cells), len(dead & planned))):
                     books = graph.run(work, self.beam_arguments)
             except WorkerDied as error:
                 deaths += 1
+                self.decode_s += time.time() - began
                 if deaths >= MOST_DEATHS:
                     raise RunError(
                         f"{error}; {deaths} one after the other without a shard finished between: lower batch_size or "
@@ -189,12 +193,11 @@ class _Run:
                 logger.warning("%s; its shard is made again", error)
                 continue
             break
-        self.n_rows += books.n_rows
-        self.n_tokens += books.n_tokens
         self.decode_s += books.decode_s
-        if self.stop.reason() is None:
+        with Watch(self.stop, self.limits(len(cells), 0)[1:]):  # without the first, which counts rows as they end
             for judge in self.remote:
-                self.judge_remotely(judge, cells)
+                if self.stop.reason() is None:
+                    self.judge_remotely(judge, cells)
 
     def judge_work(self, wanted: set[str]) -> list[JudgeWork]:
         """The judges, with what earlier runs have left them."""
@@ -213,9 +216,11 @@ class _Run:
         rows = read_shards(self.work / "generations", "generations", COLUMNS).to_pylist()
         items = [item_of(row) for row in rows if row["row_id"] in order]
         items.sort(key=lambda item: order[item.key])
+        judge.stop, is_jobs = self.stop.watcher(), False
         if self.job.budget is not None:
             left = max(0.0, self.job.budget - self.cost() + judge.budget.spent)
             judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
+            is_jobs = judge.budget.limit == left
         names = [*self.job.attribute_names, FLUENCY]
         with (
             output_errors(self.work),
@@ -224,10 +229,14 @@ class _Run:
             judge_items(judge, items, names, self.work / "judgments", on_text=bar.update)
         if judge.stopped is not None:
             logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
+            if is_jobs and "budget" in judge.stopped:
+                self.stop.request(f"budget of {self.job.budget:g} spent")
+            elif self.job.accept is not None:  # unjudged candidates must not be taken for bad ones
+                self.stop.request(judge.stopped)
 
     def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any]]:
         """Draw candidates until every cell has its rows or no more may be drawn: all, those kept, and the report."""
-        judged = {name for spec in self.job.judges for name in known_to(spec, self.job.attribute_names)}
+        judged = counted(self.job.judges, self.job.attribute_names)
         while True:
             cells = self.plan(draws.candidates())
             self.generate(cells)
@@ -311,7 +320,11 @@ class _Run:
         self, cells: Sequence[PlannedCell], tables: dict[str, pa.Table], accepted: dict[str, Any] | None
     ) -> dict[str, Any]:
         """What ``run.json`` says: counts, times and costs, planned and actual; versions."""
-        total_s, n_tokens = time.time() - self.started, self.n_tokens
+        total_s, before = time.time() - self.started, self.done_before or set()
+        rows = read_shards(self.work / "generations", "generations", ["row_id", "n_tokens"]).to_pylist()
+        planned = {cell.row_id for cell in cells}
+        new = {row["row_id"]: row["n_tokens"] for row in rows if row["row_id"] in planned - before}
+        n_tokens = sum(new.values())
         actual = {
             "cells": len(cells),
             "tokens": sum(tables["generations"].column("n_tokens").to_pylist()),
@@ -323,8 +336,8 @@ class _Run:
             "job": self.job.name,
             "counts": {
                 "planned": len(cells),
-                "kept_from_earlier_runs": self.kept or 0,
-                "generated": self.n_rows,
+                "kept_from_earlier_runs": len(planned & before),
+                "generated": len(new),
                 "rejected": tables["rejected"].num_rows,
                 "rows": tables["generations"].num_rows,
                 "judgments": tables["judgments"].num_rows,
@@ -336,7 +349,7 @@ class _Run:
                 "tokens_per_s": round(n_tokens / self.decode_s, 1) if self.decode_s else None,
                 "total_s": round(total_s, 3),
             },
-            "planned": read_plan(self.work),
+            "planned": read_plan(self.work, self.job),
             "actual": actual,
             "accept": accepted,
             "judges": sorted(self.labels),
@@ -358,12 +371,12 @@ class _Run:
         }
 
 
-def read_plan(work: Path) -> dict[str, Any] | None:
-    """What ``mpg plan`` expected, if it was asked."""
+def read_plan(work: Path, job: Job) -> dict[str, Any] | None:
+    """What ``mpg plan`` expected, if it was asked about this very job."""
     try:
         plan: dict[str, Any] = json.loads((work / PLAN_FILE).read_text("utf-8"))
-        return plan
-    except (OSError, ValueError):
+        return plan if plan["of"] == job.work_hash() else None
+    except (OSError, ValueError, KeyError):
         return None
 
 

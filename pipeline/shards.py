@@ -142,7 +142,7 @@ def shard_tables(
                 problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
         if problem is not None:
             logger.warning("shard %s %s: set aside, its rows are made again", path, problem)
-            path.rename(_free_name(path.with_suffix(".corrupt")))
+            path.rename(free_name(path.with_suffix(".corrupt")))
             continue
         if entry is None:
             digest = hashlib.sha256(content).hexdigest()
@@ -150,7 +150,8 @@ def shard_tables(
         yield path, table if columns is None else table.select(list(columns))
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
+    """The path, or the first of ``path-1``, ``path-2``, ... that is not there."""
     names = (path if n == 0 else path.with_name(f"{path.name}-{n}") for n in range(10**6))
     return next(name for name in names if not name.exists())
 

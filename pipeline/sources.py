@@ -17,8 +17,9 @@ def resolve_sources(job: Job) -> Sources:
     """Decide what ``auto`` and names stand for: places, revisions, number format.
 
     Raises:
-        RunError: an adapter without weights or for another model, an embedded model that is not installed.
+        RunError: an adapter without weights or for another model, a model that is not there or has no chat template.
     """
+    from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     from mpg import BankError
@@ -35,8 +36,13 @@ def resolve_sources(job: Job) -> Sources:
     adapters, references = job.adapter_places(), job.reference_places()
     try:
         check_sources(model, [*adapters.values(), *references.values()], revision=job.model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(resolve(model), revision=job.model.revision)
     except BankError as error:
         raise RunError(f"attributes: {error}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"model.id: {model} can't be loaded ({' '.join(str(error).split())})") from error
+    if tokenizer.chat_template is None:
+        raise RunError(f"model.id: {model}'s tokenizer has no chat template; use an instruction-tuned model")
 
     def revision(place: str) -> str:
         return fingerprint(Path(place)) if Path(place).is_dir() else model_revision(place)

@@ -17,6 +17,7 @@ from types import FrameType, TracebackType
 
 STOP_FILE = "stop"
 INTERRUPTED = "interrupted"
+_INTERRUPTED_STATUS = 130
 # How often the driver looks whether a limit is reached, in seconds.
 _EVERY_S = 0.5
 # A worker asks for the file at most so often: a look costs a few microseconds, on a network more.
@@ -118,7 +119,7 @@ def graceful_signals(stop: StopFile) -> Iterator[None]:
 
     def second(number: int, frame: FrameType | None) -> None:
         _say("mpg: stopped at once; the same command goes on from the rows that are written")
-        os._exit(128 + number)
+        os._exit(_INTERRUPTED_STATUS)
 
     before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,7 +31,9 @@ _EVERY_S = 0.5
 _GRACE_S = 5.0
 _KEPT_LINES = 400
 # What Beam says when it does notice that a worker is gone, as it does while it hands it work.
-_WORKER_GONE = ("Worker subprocess exited with return code", "Channel closed prematurely")
+_WORKER_GONE, _CHANNEL_CLOSED = "Worker subprocess exited with return code", "Channel closed prematurely"
+# How long the end of a graph may take after its work is done.
+_END_S = 60.0
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 
 
@@ -77,8 +80,13 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
     line = line_in(text)
     if line is not None:
         raise OutputError(line)
-    if dead is not None or process.returncode < 0 or (process.returncode and any(map(text.count, _WORKER_GONE))):
-        raise WorkerDied(f"{dead or 'the graph process'} was killed, by hand or by the system for want of memory")
+    last = said[-1] if said else ""
+    if process.returncode and dead is None and (_WORKER_GONE in text or _CHANNEL_CLOSED in last):
+        dead = "a worker process"
+    if process.returncode < 0 and dead is None:
+        dead = f"the graph process (signal {-process.returncode})"
+    if dead is not None:
+        raise WorkerDied(f"{dead} was killed, by hand or by the system for want of memory")
     if process.returncode:
         raise GraphFailed(f"{readable(text)}\n{text}")
 
@@ -89,8 +97,9 @@ def _listen(pipe: IO[bytes], said: deque[str]) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], books: Path, said: Sequence[str]) -> str | None:
-    """Until the graph ends; which worker was gone before, if one was."""
+    """Until the graph ends by itself (``None``), or hangs for a worker that is gone: which one."""
     workers: dict[int, psutil.Process] = {}
+    done_at: float | None = None
     while True:
         try:
             process.wait(_EVERY_S)
@@ -101,11 +110,14 @@ def _wait(process: subprocess.Popen[bytes], books: Path, said: Sequence[str]) ->
             if child.pid not in workers and _is_worker(child):
                 workers[child.pid] = child
         gone = [f"worker process {pid}" for pid, worker in workers.items() if not _is_alive(worker)]
-        if any(_WORKER_GONE[0] in line for line in tuple(said)):  # as soon as it was there, so that it was never seen
+        if any(_WORKER_GONE in line for line in tuple(said)):  # as soon as it was there, so that it was never seen
             gone.append("a worker process")
-        if gone and not books.exists():  # the books are written while all workers live
+        if done_at is None and books.exists():  # they are written while all workers live
+            done_at = time.monotonic()
+        if gone and (done_at is None or time.monotonic() - done_at > _END_S):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)
+                return None  # it has noticed by itself, or ends its workers because of an error
             return gone[0]
 
 

@@ -104,12 +104,13 @@ class WriteFn(beam.DoFn):
         ids = tuple(row["row_id"] for row in shard.rows)
         path = None
         with output_errors(work):
-            if shard.rejected:
-                name = shard_name(row["row_id"] for row in shard.rejected)
-                write_rows(shard.rejected, "rejected", work / "rejected" / name)
             if shard.rows:
                 path = str(work / "generations" / shard_name(ids))
                 write_rows(shard.rows, "generations", Path(path))
+            # After the rows: killed between the two, the next run makes dead letters again and no row in another batch.
+            if shard.rejected:
+                name = shard_name(row["row_id"] for row in shard.rejected)
+                write_rows(shard.rejected, "rejected", work / "rejected" / name)
         yield WrittenShard(
             path=path,
             row_ids=ids,

@@ -68,7 +68,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_remembered(error: Exce
     changes: list[int] = []
     size = BatchSize(16, on_change=changes.append)
     found = dict(decode_each(bank(small), requests(11), SETTINGS, size))
-    assert size.now == 2 and changes == [8, 4, 2]
+    assert size.now == 2 and changes == [5, 2]  # half of the eleven in flight, and so on
     assert texts(found) == {i: c.token_ids for i, c in enumerate(decode(bank(), requests(11), SETTINGS))}
     seen.clear()
     assert len(dict(decode_each(bank(small), requests(5), SETTINGS, size))) == 5
@@ -83,10 +83,12 @@ def test_a_row_that_does_not_fit_alone_is_set_aside() -> None:
 
     asked = requests(5)
     asked[2] = Request([2, 1], {"a": 1.0}, seed=2)
-    found = dict(decode_each(bank(never), asked, SETTINGS, BatchSize(4)))
+    size = BatchSize(4)
+    found = dict(decode_each(bank(never), asked, SETTINGS, size))
     failure = found[2]
     assert isinstance(failure, Failure) and failure.reason == "out_of_memory"
     assert len(texts(found)) == 4
+    assert size.now == 2  # that rows had come out of: the others' batches are not 1 for it
 
 
 def test_other_errors_are_not_swallowed() -> None:

@@ -134,6 +134,14 @@ def test_candidates_of_a_prompt_that_can_not_be_read_are_not_drawn_on_and_on(job
         ({"accept": RULE.model_dump(), "judges": []}, "accept: no independent judge of this job knows E, J"),
         ({"accept": RULE.model_dump(), "judges": [{"kind": "log-ratio"}]}, "accept: no independent judge"),
         ({"accept": RULE.model_dump(), "decoder": {"name": "reference"}}, "accept: decoder 'reference'"),
+        (
+            {
+                "accept": RULE.model_dump(),
+                "attributes": [{"name": "E", "adapter": "E"}, {"name": "captain", "adapter": "J"}],
+                "judges": [{"kind": "classifier"}, {"kind": "log-ratio"}],
+            },
+            "accept: no independent judge of this job knows captain of persona 'captain1.00'; add one",
+        ),
     ],
 )
 def test_each_mistake_has_its_line(

@@ -190,10 +190,17 @@ def test_a_second_run_on_one_folder_is_refused_with_the_firsts_pid(
 
 
 def test_a_lock_may_be_shared_but_not_beside_a_run(tmp_path: Path) -> None:
-    with FolderLock(tmp_path, shared=True), FolderLock(tmp_path, shared=True), pytest.raises(FolderInUse):
+    (tmp_path / "lock").write_text('{"host": "old", "pid": 4242}')  # of a run that was killed
+    with (
+        FolderLock(tmp_path, shared=True),
+        FolderLock(tmp_path, shared=True),
+        pytest.raises(FolderInUse, match="is in use by another process; wait"),  # nobody's pid, not an old one's
+    ):
         FolderLock(tmp_path).__enter__()
     with FolderLock(tmp_path), pytest.raises(FolderInUse, match=f"pid {os.getpid()}"):
         FolderLock(tmp_path, shared=True).__enter__()
+    with FolderLock(tmp_path), FolderLock(tmp_path, name="other"):  # two locks that do not know of each other
+        pass
 
 
 @pytest.mark.parametrize(

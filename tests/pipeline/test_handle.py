@@ -32,6 +32,7 @@ def test_a_process_begins_with_the_size_that_fitted_before(job_file: Path) -> No
     handle = Handle(sources, 1, 32, memory)
     assert handle.batch_size.now == 32
     device = str(handle.bank.device)
-    assert handle.batch_size.halve() and remembered_sizes(memory)[device] == 16
+    handle.batch_size.set(16)
+    assert remembered_sizes(memory)[device] == 16
     assert Handle(sources, 1, 32, memory).batch_size.now == 16
     assert Handle(sources, 1, 8, memory).batch_size.now == 8

@@ -17,6 +17,7 @@ def items(tmp_path: Path) -> Path:
     path = tmp_path / "items.json"
     entries = {
         "1": {"rewritten_en": "Do you dance?", "category": "E"},
+        "same": {"rewritten_en": "Do you dance?", "category": "E"},
         "2": {"question": "You prefer:\\nA.Plans\\nB.Surprises", "A": "J", "B": "P"},
     }
     path.write_text(json.dumps(entries))
@@ -35,9 +36,10 @@ def test_every_persona_answers_in_words_and_by_options(
     printed = capsys.readouterr().out
     entries = json.loads(output.read_text())
     assert len(entries) == 2 * 4 * 2  # files, personas, methods
+    assert all(e["answers"]["1"] == e["answers"]["same"] for e in entries if e["items"] == "items")
     own = [e for e in entries if e["items"] == "own" and e["by"] == "options"]
     assert {e["n"] for e in own} == {60} and {e["n_unreadable"] for e in own} == {0}
-    assert all(set(e["answers"]) == {"1", "2"} for e in entries if e["items"] == "items")
+    assert all(set(e["answers"]) == {"1", "same", "2"} for e in entries if e["items"] == "items")
     control, extravert = own[0], own[1]
     assert control["accuracy"] == {} and control["type_right"] is None  # the control is to be nobody
     assert set(extravert["accuracy"]) == {"E/I"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipeline.run import run_job
 from pipeline.schema import GENERATIONS, JUDGMENTS, REJECTED
 from pipeline.sources import RunError
 from tests.judge_server import JudgeServer, serving, status
-from tests.tiny_job import rows, tiny_token, write_job, write_prompts
+from tests.tiny_job import checksums, rows, tiny_token, write_job, write_prompts
 
 
 def test_a_job_becomes_a_data_set_that_datasets_opens(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,6 +233,92 @@ def test_a_judge_without_its_key_stops_a_run_before_it_begins(
     assert main(["run", str(write_job(job_file.parent, judges=[{"kind": "openai", "model": "m"}]))]) == 1
     assert "judges: openai: api_key_env: the environment has no OPENAI_API_KEY" in capsys.readouterr().err
     assert not list((job_file.parent / "out").rglob("*.parquet"))
+
+
+def test_a_jobs_budget_ends_a_judge_behind_an_endpoint(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No call goes out that the rest of it could not pay; the run says so and is not complete."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    server = JudgeServer()
+    with serving(server) as url:
+        judge = {"kind": "openai", "model": "m", "base_url": url, "prompt_price": 1000.0, "in_flight": 1}
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], budget=1.5))]) == 1
+        assert "stopped (budget of 1.5 spent): 12 rows are in" in capsys.readouterr().err
+        asked = sum(server.calls.values())
+        assert 0 < asked < 12 and len(rows(job_file.parent / "out")) == 12
+        assert not (job_file.parent / "out" / "run.json").exists()
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], budget=500.0))]) == 0
+    assert sum(server.calls.values()) == 12  # none twice
+
+
+def test_candidates_that_could_not_be_judged_are_not_taken_for_bad_ones(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    rule = {"min_score": 0.0, "rows_per_cell": 1, "max_candidates": 9}
+    with serving(JudgeServer(lambda text, n: status(429))) as url:
+        judge = {"kind": "openai", "model": "m", "base_url": url, "patience_s": 0.5}
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], accept=rule))]) == 1
+    assert "stopped (the server refused all calls for 0.5 s)" in capsys.readouterr().err
+    assert len(rows(job_file.parent / "out" / ".work", "generations")) == 12  # no more were drawn
+
+
+def test_a_deadline_ends_a_judge_behind_an_endpoint(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One call at a time, a second each: twelve seconds of calls, and a deadline in the middle."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    server = JudgeServer(delay_s=1.0)
+    with serving(server) as url:
+        judge = {"kind": "openai", "model": "m", "base_url": url, "in_flight": 1}
+        assert main(["run", str(write_job(job_file.parent, judges=[judge])), "--deadline", "6s"]) == 1
+        assert "stopped (deadline 6s reached)" in capsys.readouterr().err
+        first = sum(server.calls.values())
+        assert 0 < first < 12 and len(rows(job_file.parent / "out", "judgments")) == 3 * first
+        assert main(["run", str(write_job(job_file.parent, judges=[judge | {"in_flight": 12}]))]) == 0
+    assert sum(server.calls.values()) == 12
+
+
+def test_a_work_folder_that_was_deleted_is_made_from_the_data_set(job_file: Path) -> None:
+    first = run_job(load_job(job_file))
+    before = checksums(first.folder)
+    shutil.rmtree(first.folder / ".work")
+    again = run_job(load_job(job_file))
+    assert again.run["counts"]["generated"] == 0 and checksums(first.folder) == before
+
+
+def test_rows_that_are_written_anew_are_judged_anew(job_file: Path) -> None:
+    first = run_job(load_job(job_file))
+    before = checksums(first.folder)
+    shard = sorted((first.folder / ".work" / "generations").glob("*.parquet"))[0]
+    shard.write_bytes(b"")
+    again = run_job(load_job(job_file))
+    assert again.run["counts"]["generated"] in (2, 5) and checksums(first.folder) == before
+    stale = list((first.folder / ".work" / "judgments").glob("*.stale"))
+    assert sum(pq.read_table(path).num_rows for path in stale) == 2 * again.run["counts"]["generated"]
+
+
+def test_ticks_of_a_killed_run_are_not_counted_again(job_file: Path) -> None:
+    write_prompts(job_file.parent, (*(f"tell me {a}" for a in "abcdefghij"), " "))
+    job = load_job(job_file)
+    assert run_job(job).run["counts"]["rejected"] == 4  # of 44: one more would be too many
+    progress = job_file.parent / "out" / ".work" / "progress" / "rejected"
+    progress.mkdir(parents=True)
+    (progress / "1-1").write_bytes(b"....")
+    assert run_job(load_job(job_file, ["samples_per_cell=1", "batch_size=2"])).run["counts"]["rejected"] == 4
+
+
+def test_a_model_without_a_chat_template_is_one_line(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (job_file.parent / "base").glob("*"):
+        if file.name == "chat_template.jinja":
+            file.unlink()
+        elif file.name == "tokenizer_config.json":
+            file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "chat_template"}))
+    for command in ("run", "plan", "questionnaire"):
+        assert main([command, str(job_file)]) in (1, 2)
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and "has no chat template; use an instruction-tuned model" in lines[0]
 
 
 def test_role_play_through_the_whole_job(job_file: Path) -> None:
