@@ -61,7 +61,7 @@ class Against:
         """See :class:`evaluation.items.Judge`; a text without a counterpart, or that is it, is unscored."""
         missing = Score(None, Status.FAILED, "no other text to the same prompt")
         found = {name: [missing] * len(items) for name in attributes}
-        asked = [i for i, item in enumerate(items) if self._others.get(item.key, item) is not item]
+        asked = [i for i, item in enumerate(items) if self._others.get(item.key, item).key != item.key]
         if self.stopped is not None:
             left = Score(None, Status.FAILED, self.stopped)
             return {name: [left] * len(items) for name in attributes}

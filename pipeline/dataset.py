@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +68,18 @@ def n_shards(work: Path) -> int:
     return sum(len(list((work / name).glob("*.parquet"))) for name in FOLDERS)
 
 
-def set_aside_judgments(work: Path, row_ids: Collection[str]) -> None:
+def set_aside_judgments(work: Path, row_ids: AbstractSet[str]) -> None:
     """Of rows that are about to be written anew, as another text needs other ones; they are kept as ``*.stale``."""
     if not row_ids:
         return
     for path, table in shard_tables(work / "judgments", "judgments"):
+        if row_ids.isdisjoint(table.column("row_id").to_pylist()):
+            continue
         rows = table.to_pylist()
         rest = [row for row in rows if row["row_id"] not in row_ids]
-        if len(rest) < len(rows):
-            if rest:
-                write_rows(rest, "judgments", path.with_name(shard_name([path.name, *(row["row_id"] for row in rest)])))
-            path.rename(free_name(path.with_suffix(".stale")))
+        if rest:
+            write_rows(rest, "judgments", path.with_name(shard_name([path.name, *(row["row_id"] for row in rest)])))
+        path.rename(free_name(path.with_suffix(".stale")))
 
 
 def keep_job_folder(work: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ from pipeline.against import against_persona
 from pipeline.command import InputError, Outcome
 from pipeline.corpus import Corpus, load_corpus
 from pipeline.job_fields import ClassifierJudge, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
-from pipeline.judges import JudgeError, load_judge, load_remote_judge
+from pipeline.judges import NATURALNESS, JudgeError, load_judge, load_remote_judge, with_naturalness
 from pipeline.lock import FolderInUse, FolderLock
 
 if TYPE_CHECKING:
@@ -100,9 +100,10 @@ def judge(options: argparse.Namespace) -> Outcome:
     try:
         shards.mkdir(parents=True, exist_ok=True)
         with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
-            corpus = load_corpus(
-                options.corpus, column=options.column, output=options.output
-            )  # no run can change it now
+            if load_corpus(options.corpus, column=options.column, output=options.output).items != corpus.items:
+                raise JudgeInputError(
+                    f"{options.corpus}: has changed while the judge was loaded; give the command again"
+                )
             try:
                 with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
                     n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
@@ -137,8 +138,8 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     if not options.attributes:
         if not corpus.attributes:
             raise JudgeInputError("--attributes: none given, and the corpus names none; give NAME or NAME=DESCRIPTION")
-        return list(corpus.attributes)
-    of_corpus = {each.name: each for each in corpus.attributes}
+        return list(with_naturalness(corpus.attributes))
+    of_corpus = {each.name: each for each in (*corpus.attributes, NATURALNESS)}
     found: dict[str, Attribute] = {}
     for entry in options.attributes:
         name, equals, description = entry.partition("=")

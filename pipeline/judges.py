@@ -24,6 +24,22 @@ _ROLE_PLAY_RUBRICS = {
 }
 
 
+# Judged beside role-play attributes by judges that grade by rubrics, as in the literature on role-play (profile,
+# personality, naturalness; grades of 1 to 5, averaged over turns: here over rows, each of which is one turn).
+NATURALNESS = Attribute(
+    "naturalness",
+    "Speaks as a real person would in this conversation: at ease, to the point, in a voice of its own.",
+    "Recites facts about itself, lists traits, speaks like an assistant or a form.",
+)
+
+
+def with_naturalness(attributes: Sequence[Attribute]) -> tuple[Attribute, ...]:
+    """The attributes, and naturalness where any is of role-play."""
+    names = [each.name for each in attributes]
+    wanted = NATURALNESS.name not in names and any(name in ROLE_PLAY for name in names)
+    return (*attributes, NATURALNESS) if wanted else tuple(attributes)
+
+
 class JudgeError(RuntimeError):
     """A judge that can't be loaded on this machine."""
 

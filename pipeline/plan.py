@@ -241,13 +241,13 @@ def _endpoints(
 ) -> tuple[int, Estimate, Estimate]:
     """Prompt tokens, completion tokens and cost of judges behind endpoints, by the model's own tokenizer."""
     from evaluation.rubrics import messages
-    from pipeline.judges import item_of, rubrics_of
+    from pipeline.judges import item_of, rubrics_of, with_naturalness
 
     asked, answered, cost = 0, Estimate(0.0, 0.0, 0.0), Estimate(0.0, 0.0, 0.0)
     remote = [spec for spec in job.judges if spec.kind == "openai"]
     if not remote:
         return asked, answered, cost
-    rubrics = rubrics_of(job.described_attributes())
+    rubrics = rubrics_of(with_naturalness(job.described_attributes()))
     chats = [messages(item_of(row), rubrics) for row in rows]
     each = fmean(sum(len(tokenizer(m["content"]).input_ids) for m in chat) for chat in chats)
     for spec in remote:

@@ -41,7 +41,16 @@ from pipeline.dataset import (
 from pipeline.failures import OutputError, output_errors, readable, what_happened
 from pipeline.job import Job
 from pipeline.job_fields import seconds_until
-from pipeline.judges import COLUMNS, JudgeError, counted, item_of, known_to, load_judge, load_remote_judge
+from pipeline.judges import (
+    COLUMNS,
+    JudgeError,
+    counted,
+    item_of,
+    known_to,
+    load_judge,
+    load_remote_judge,
+    with_naturalness,
+)
 from pipeline.judging import JudgeTask, JudgeWork
 from pipeline.judgments import judge_items, judged_attributes, merged
 from pipeline.lock import FolderInUse, FolderLock
@@ -119,7 +128,9 @@ class _Run:
         self.systems = Systems.of(job.described_attributes(), job.model.system)
         self.labels = {label_of(load_judge(spec)) for spec in self.local_judges}
         self.remote = [
-            load_remote_judge(spec, job.described_attributes(), work) for spec in job.judges if spec.kind == "openai"
+            load_remote_judge(spec, with_naturalness(job.described_attributes()), work)
+            for spec in job.judges
+            if spec.kind == "openai"
         ]
         self.labels |= {label_of(judge) for judge in self.remote}
         self.done_before: set[str] | None = None
@@ -221,7 +232,7 @@ class _Run:
             left = max(0.0, self.job.budget - self.cost() + judge.budget.spent)
             judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
             is_jobs = judge.budget.limit == left
-        names = [*self.job.attribute_names, FLUENCY]
+        names = [*(each.name for each in with_naturalness(self.job.described_attributes())), FLUENCY]
         with (
             output_errors(self.work),
             tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,

@@ -89,7 +89,11 @@ def test_a_judge_that_is_stopped_goes_on(corpus: Path, tmp_path: Path) -> None:
         command += remote(url, "--in-flight", "2")
         for how, enough in ((signal.SIGINT, 8), (signal.SIGKILL, 20)):
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", *command], stderr=subprocess.PIPE, env=os.environ
+                [sys.executable, "-m", "pipeline.cli", *command],
+                stderr=subprocess.PIPE,
+                env=os.environ,
+                # Where the tests run in the background of a script, Ctrl-C is ignored, and children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             deadline = time.monotonic() + 60
             while server.answered.total() < enough and time.monotonic() < deadline:
@@ -198,6 +202,25 @@ def test_a_data_set_against_its_control(tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "against another persona's text: 0.5 is no difference" in printed
     assert "50% named the text shown first" in printed
+
+
+def test_role_play_is_judged_by_three_rubrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Profile and personality against the row's own, and naturalness; a row without a profile is unscored on it."""
+    rows = [
+        {"text": "I teach, profile and naturalness itself", "profile": "A teacher.", "personality": "Calm."},
+        {"text": "as an assistant I list traits", "personality": "Loud."},
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server = JudgeServer()
+    with serving(server) as url:
+        command = ["judge", str(tmp_path / "c.jsonl"), "--column", "text", *remote(url)]
+        assert main([*command, "--attributes", "profile", "personality", "naturalness"]) == 0
+    found = {(row["attribute"], row["score"], row["status"]) for row in judged(tmp_path / "c-judgments")}
+    assert ("naturalness", 1.0, "ok") in found and ("naturalness", 0.0, "ok") in found
+    assert ("profile", 1.0, "ok") in found and ("profile", None, "failed") in found
+    asked = [body["messages"][-1]["content"] for body in server.bodies]
+    assert any("A teacher." in text and "Calm." in text for text in asked)
+    assert all("lists traits, speaks like an assistant or a form" in text for text in asked)
 
 
 def test_a_judge_asked_again_may_contradict_itself(

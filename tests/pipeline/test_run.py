@@ -63,7 +63,9 @@ def test_rows_are_the_same_for_one_and_two_workers_and_any_batch(job_file: Path)
     assert texts[0] == texts[1]
 
 
-def test_a_second_run_keeps_rows_and_adds_only_what_is_new(job_file: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_second_run_keeps_rows_and_adds_only_what_is_new(job_file: Path, dtype: str) -> None:
+    write_job(job_file.parent, model={"id": "base", "dtype": dtype})
     first = run_job(load_job(job_file))
     before = {row["row_id"]: row for row in rows(first.folder)}
     again = run_job(load_job(job_file))
@@ -321,7 +323,7 @@ def test_a_model_without_a_chat_template_is_one_line(job_file: Path, capsys: pyt
         assert len(lines) == 1 and "has no chat template; use an instruction-tuned model" in lines[0]
 
 
-def test_role_play_through_the_whole_job(job_file: Path) -> None:
+def test_role_play_through_the_whole_job(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each model reads its own prompt; rows say what the persona is and what the reference was told."""
     people = [
         {"weights": {"E": 0.5, "J": 0.5}, "profile": {"age": 36, "gender": "woman"}, "personality": "Calm."},
@@ -341,8 +343,33 @@ def test_role_play_through_the_whole_job(job_file: Path) -> None:
     assert [row["system"] for row in found[:3]] == [None, "Be She is a 36-year-old woman.", "Be He bakes."]
     assert found[1]["personality"] == "Calm." and found[0]["profile"] is None
     assert all(row["prompt"][0]["role"] == "user" for row in found)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with serving(JudgeServer()) as url:
+        assert (
+            main(["judge", str(job_file.parent / "out"), "--judge", "openai", "--model", "m", "--base-url", url]) == 0
+        )
+    assert "naturalness" not in {
+        row["attribute"] for row in rows(job_file.parent / "out", "judgments")
+    }  # no role-play one
     bank_row = found[1]
     assert main(["run", str(job), "--set", "personas.weights.0.personality=Loud."]) == 0
     changed = rows(job_file.parent / "out")
     assert changed[0] == found[0] and changed[2] == found[2]  # kept
     assert changed[1]["row_id"] != bank_row["row_id"]
+
+
+def test_naturalness_is_judged_with_role_play(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with serving(JudgeServer()) as url:
+        job = write_job(
+            job_file.parent,
+            attributes=[{"name": "profile", "adapter": "E"}],
+            personas={
+                "kind": "explicit",
+                "weights": [{"weights": {"profile": 1}, "profile": "A baker.", "personality": "Calm."}],
+            },
+            judges=[{"kind": "openai", "model": "m", "base_url": url}],
+        )
+        assert main(["run", str(job)]) == 0
+    found = Counter(row["attribute"] for row in rows(job_file.parent / "out", "judgments"))
+    assert found == {"profile": 3, "naturalness": 3, "fluency": 3}
