@@ -54,8 +54,10 @@ class JudgeFn(beam.DoFn):
         self._ticker.close()
 
     def process(self, task: JudgeTask) -> Iterator[int]:
-        if self._stop():
-            return  # the next run judges it
+        if not self._stop():  # else the next run judges it
+            yield self._judge_rows(task)
+
+    def _judge_rows(self, task: JudgeTask) -> int:
         wanted = set(task.row_ids)
         table = pq.read_table(task.path, columns=list(COLUMNS))
         items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
@@ -67,4 +69,4 @@ class JudgeFn(beam.DoFn):
             write_rows(rows, "judgments", Path(self._folder) / "judgments" / name)
         for _ in items:
             self._ticker.tick()
-        yield len(rows)
+        return len(rows)

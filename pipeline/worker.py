@@ -61,8 +61,10 @@ class DecodeFn(beam.DoFn):
         self._rejected.close()
 
     def process(self, shard: Shard) -> Iterator[DecodedShard]:
-        if self._stop():
-            return
+        if not self._stop():
+            yield self._decode(shard)
+
+    def _decode(self, shard: Shard) -> DecodedShard:
         result = DecodedShard(started_s=time.time())
         rows: dict[str, dict[str, Any]] = {}
         with self._handle.lock:
@@ -78,7 +80,7 @@ class DecodeFn(beam.DoFn):
         order = [cell.row_id for cell in shard.cells]
         result.rejected.sort(key=lambda row: order.index(row["row_id"]))
         result.ended_s = time.time()
-        yield result
+        return result
 
 
 @dataclass(frozen=True)
