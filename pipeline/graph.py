@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipeline.cells import PlannedCell, Sources
-from pipeline.failures import OutputError, line_in
+from pipeline.failures import OutputError, line_in, output_errors
 from pipeline.judging import JudgeFn, JudgeTask, JudgeWork
 from pipeline.progress import ProgressBar
 from pipeline.supervise import supervised
@@ -147,7 +147,8 @@ def total(books: Iterable[Books]) -> Books:
 
 
 def write_books(books: Books, path: str) -> None:
-    Path(path).write_text(json.dumps(asdict(books)), encoding="utf-8")
+    with output_errors(Path(path).parent):
+        Path(path).write_text(json.dumps(asdict(books)), encoding="utf-8")
 
 
 def execute(work: Work, options: PipelineOptions) -> None:

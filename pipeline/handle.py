@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.cells import Sources
@@ -62,5 +63,6 @@ def remembered_sizes(memory: Path) -> dict[str, int]:
 
 
 def remember_size(memory: Path, device: str, size: int) -> None:
-    """Keep a batch size for the next run."""
-    write_bytes(json.dumps(remembered_sizes(memory) | {device: size}).encode(), memory)
+    """Keep a batch size for the next run; where that can't be written, it finds out again."""
+    with suppress(OSError):
+        write_bytes(json.dumps(remembered_sizes(memory) | {device: size}).encode(), memory)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
@@ -19,18 +20,22 @@ from tqdm import tqdm
 
 
 class Ticker:
-    """A worker's side: one tick a row."""
+    """A worker's side: one tick a row. A disk that takes none ends the run where rows are written, not here."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / f"{os.getpid()}-{threading.get_ident()}").open("ab", buffering=0)
+        self._file: FileIO | None = None
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = FileIO(folder / f"{os.getpid()}-{threading.get_ident()}", "ab")
 
     def tick(self) -> None:
-        with suppress(OSError):  # a full disk ends the run where rows are written, not here
-            self._file.write(b".")
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.write(b".")
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def ticks(folder: Path) -> int:
