@@ -203,14 +203,18 @@ def total_of(lengths: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> 
     """
     n_known = sum(sizes[name] for name in lengths)
     known = math.fsum(sizes[name] * fmean(found) for name, found in lengths.items())
-    # Variances of the means, with the correction for strata that are nearly exhausted.
-    spread, freedom = 0.0, 0
-    for name, found in lengths.items():
-        if len(found) > 1:
-            spread += sizes[name] ** 2 * (1 - len(found) / sizes[name]) * variance(found) / len(found)
-            freedom += len(found) - 1
+    # Variances of the strata's totals, with the correction for those that are nearly exhausted; their sum's degrees of
+    # freedom by Satterthwaite's rule (Cochran 1977, 5.16).
+    parts = {
+        name: (sizes[name] ** 2 * (1 - len(found) / sizes[name]) * variance(found) / len(found), len(found) - 1)
+        for name, found in lengths.items()
+        if len(found) > 1
+    }
+    spread = math.fsum(part for part, _ in parts.values())
+    against = math.fsum(part**2 / freedom for part, freedom in parts.values())
+    freedom = spread**2 / against if against > 0 else 1.0
     scale = sum(sizes.values()) / n_known
-    reach = float(student_t.ppf((1 + COVERAGE) / 2, max(1, freedom))) * math.sqrt(max(0.0, spread)) * scale
+    reach = float(student_t.ppf((1 + COVERAGE) / 2, max(1.0, freedom))) * math.sqrt(max(0.0, spread)) * scale
     value = known * scale
     return Estimate(value, max(0.0, value - reach), value + reach)
 

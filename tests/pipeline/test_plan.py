@@ -16,17 +16,22 @@ from pipeline.plan import total_of
 from tests.tiny_job import rows, write_job, write_prompts
 
 
-def test_a_total_from_strata_covers_the_truth_as_often_as_it_says() -> None:
-    """Personas of different lengths and sizes; the truth is the sum over all of their cells."""
+@pytest.mark.parametrize("n_sampled", [2, 5])
+def test_a_total_from_strata_covers_the_truth_as_often_as_it_says(n_sampled: int) -> None:
+    """Personas of different lengths and sizes; the truth is the sum over all of their cells.
+
+    Of 400 intervals that hold 95 % of the time fewer than 0.92 or more than 0.98 of them do so once in 200 trials;
+    with the degrees of freedom of equal variances 0.88 did with two cells a persona.
+    """
     rng = np.random.default_rng(0)
     held, n_trials = 0, 400
     for _ in range(n_trials):
         strata = {f"s{i}": rng.gamma(4.0, 10.0 * (1 + i), size=50 * (1 + i)) for i in range(4)}
         sizes = {name: len(values) for name, values in strata.items()}
-        sample = {name: [float(v) for v in rng.choice(values, 5, replace=False)] for name, values in strata.items()}
+        sample = {name: [float(v) for v in rng.choice(values, n_sampled, replace=False)] for name, values in strata.items()}
         found = total_of(sample, sizes)
         held += found.low <= sum(map(float, (v.sum() for v in strata.values()))) <= found.high
-    assert 0.90 <= held / n_trials <= 0.985
+    assert 0.92 <= held / n_trials <= 0.98
 
 
 def test_a_total_of_everything_is_exact_and_strata_without_a_sample_have_the_mean() -> None:
