@@ -50,17 +50,30 @@ def prepare(output: Path) -> Path:
         ours = work.is_dir() or (output / DATASET_MANIFEST).is_file()
         if output.is_dir() and any(output.iterdir()) and not ours:
             raise OutputError(f"output: {output} holds files of something else; give an empty or new folder")
-        anew = not work.is_dir()
-        for name, folder in FOLDERS.items():
-            (work / name).mkdir(parents=True, exist_ok=True)
-            if anew:  # the work folder was deleted: the data set's own files are as good
-                for file in (output / folder).glob("*.parquet"):
-                    shutil.copyfile(file, work / name / file.name)
+        for name in FOLDERS:
+            shards_folder(output, name)
     except OSError as error:
         raise OutputError(f"output: {output} can't be written ({error.strerror}); give a folder you own") from error
     if not is_writable(work):
         raise OutputError(f"output: {output} can't be written (read-only, or full); make room, or give another folder")
     return work
+
+
+def shards_folder(output: Path, name: str) -> Path:
+    """The work folder of a table's shards, made if need be.
+
+    Where there is none (a published data set, a work folder that was deleted) the data set's own files are its first
+    shards: what they hold is kept, whoever adds to it. Raises OSError.
+    """
+    folder = output / WORK_FOLDER / name
+    if not folder.is_dir():
+        scratch = folder.with_name(f".{name}.tmp")  # renamed when it is whole: a killed copy counts for nothing
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        for file in (output / FOLDERS[name]).glob("*.parquet"):
+            shutil.copyfile(file, scratch / file.name)
+        scratch.rename(folder)
+    return folder
 
 
 def n_shards(work: Path) -> int:

@@ -12,10 +12,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipeline.cells import PlannedCell, Sources
-from pipeline.failures import OutputError, line_in, output_errors
+from pipeline.failures import OutputError, line_in, output_errors, readable
 from pipeline.judging import JudgeFn, JudgeTask, JudgeWork
 from pipeline.progress import ProgressBar
-from pipeline.supervise import supervised
+from pipeline.supervise import GraphFailed, supervised
 from pipeline.worker import DecodeFn, Shard, WriteFn, WrittenShard
 
 BOOKS_FILE = "books.json"
@@ -166,7 +166,7 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
         arguments: Beam's own options.
 
     Raises:
-        OutputError: the output can't be written. WorkerDied: a worker process is gone.
+        OutputError: the output can't be written. WorkerDied: a worker process is gone. GraphFailed: any other error.
     """
     options = beam_options(arguments)
     n_earlier = sum(len(task.row_ids) for judge in work.judges for task in judge.earlier)
@@ -181,6 +181,6 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
             except Exception as error:
                 line = line_in(error)
                 if line is None:
-                    raise
+                    raise GraphFailed(f"{readable(error)}\n{error}") from error
                 raise OutputError(line) from None
     return Books(**json.loads((work.folder / BOOKS_FILE).read_text(encoding="utf-8")))

@@ -16,6 +16,7 @@ from personas.examples import load_pairs
 from pipeline.against import against_persona
 from pipeline.command import InputError, Outcome
 from pipeline.corpus import Corpus, load_corpus
+from pipeline.dataset import WORK_FOLDER, shards_folder
 from pipeline.job_fields import ClassifierJudge, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 from pipeline.judges import NATURALNESS, JudgeError, load_judge, load_remote_judge, with_naturalness
 from pipeline.lock import FolderInUse, FolderLock
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS = ("classifier", "persona-match", "log-ratio", "openai")
-WORK_FOLDER = ".work"
 
 
 class JudgeInputError(InputError):
@@ -96,9 +96,8 @@ def judge(options: argparse.Namespace) -> Outcome:
     from pipeline.judge_report import agreement_lines, known_lines, means_table, quality_lines
     from pipeline.judgments import gather, judge_items
 
-    shards = corpus.folder / WORK_FOLDER / "judgments"
     try:
-        shards.mkdir(parents=True, exist_ok=True)
+        shards = shards_folder(corpus.folder, "judgments")
         with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
             if load_corpus(options.corpus, column=options.column, output=options.output).items != corpus.items:
                 raise JudgeInputError(

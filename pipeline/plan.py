@@ -35,8 +35,8 @@ COVERAGE = 0.95
 # Cells of each persona that the pilot decodes at least; of a thousand personas, of as many as `MOST_CELLS` allows.
 CELLS_A_PERSONA = 2
 MOST_CELLS = 256
-# How much faster or slower a machine may turn out than in the pilot's short time, as a share: what paired runs of one
-# benchmark differ by (benchmarks/README.md).
+# How much faster or slower a machine may turn out than in the pilot's short time, as a share: no measured interval, a
+# choice that the turns of benchmarks/overhead.py (4 % faster to 11 % slower) fit into.
 SPEED_NOISE = 0.15
 # Completion tokens of a judge behind an endpoint, for each attribute graded: two grades and a short reason.
 _TOKENS_A_GRADE = (15, 60)

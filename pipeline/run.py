@@ -191,7 +191,7 @@ class _Run:
             shutil.rmtree(self.work / "progress", ignore_errors=True)  # or old ticks would count as new ones
             began = time.time()
             try:
-                with Watch(self.stop, self.limits(len(cells), len(dead & planned))):
+                with Watch(self.stop, [self.rejection_limit(len(cells), len(dead & planned)), *self.limits()]):
                     books = graph.run(work, self.beam_arguments)
             except WorkerDied as error:
                 deaths += 1
@@ -205,7 +205,7 @@ class _Run:
                 continue
             break
         self.decode_s += books.decode_s
-        with Watch(self.stop, self.limits(len(cells), 0)[1:]):  # without the first, which counts rows as they end
+        with Watch(self.stop, self.limits()):
             for judge in self.remote:
                 if self.stop.reason() is None:
                     self.judge_remotely(judge, cells)
@@ -272,15 +272,19 @@ class _Run:
         devices = hours * n_workers(beam_options(self.beam_arguments)) * self.job.device_price
         return devices + sum(judge.budget.spent for judge in self.remote)
 
-    def limits(self, n_cells: int, n_dead: int) -> list[Callable[[], str | None]]:
-        """What may end the run early."""
+    def rejection_limit(self, n_cells: int, n_dead: int) -> Callable[[], str | None]:
+        """Why to stop decoding, once too many rows are dead letters; ``n_dead`` were before it began."""
         most = self.job.max_rejected_fraction * n_cells
 
         def rejected() -> str | None:
             n = n_dead + ticks(self.work / "progress" / "rejected")
             return f"{n} of {n_cells} rows were rejected" if n > most else None
 
-        conditions: list[Callable[[], str | None]] = [rejected]
+        return rejected
+
+    def limits(self) -> list[Callable[[], str | None]]:
+        """What may end the run early, whatever it does: its deadline and its budget."""
+        conditions: list[Callable[[], str | None]] = []
         if self.job.deadline is not None:
             end = self.started + seconds_until(self.job.deadline, datetime.fromtimestamp(self.started))
             conditions.append(lambda: f"deadline {self.job.deadline} reached" if time.time() >= end else None)

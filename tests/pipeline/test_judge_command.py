@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pipeline.cli import main
 from pipeline.schema import JUDGMENTS
 from tests.evaluation.test_pairwise import Comparing
 from tests.judge_server import JudgeServer, says, serving, status
+from tests.tiny_job import make_job
 
 KEY = "sk-secret-0123456789"
 
@@ -241,3 +243,18 @@ def test_a_judge_asked_again_may_contradict_itself(
     assert len(rows) == 39 * 2 and {row["score"] for row in rows if row["attribute"] == "bold"} == {0.0, 1.0}
     assert main([*command, "--judge", "classifier"]) == 2
     assert "--repeat: belongs to --judge openai" in capsys.readouterr().err
+
+
+def test_a_data_set_without_its_work_folder_keeps_its_judgments(tmp_path: Path) -> None:
+    """A published data set is judged by another judge: what stood there stays."""
+    job = make_job(tmp_path)
+    assert main(["run", str(job)]) == 0
+    output = tmp_path / "out"
+    before = judged(output)
+    shutil.rmtree(output / ".work")
+    assert main(["judge", str(output), "--judge", "log-ratio"]) == 0
+    after = judged(output)
+    assert len(after) == len(before) + 24 and [r for r in after if r["judge"].startswith("classifier")] == before
+    assert main(["run", str(job)]) == 0  # and a run goes on from all of it
+    assert json.loads((output / "run.json").read_text())["counts"]["generated"] == 0
+    assert sorted(map(str, judged(output))) == sorted(map(str, after))
