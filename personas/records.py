@@ -17,6 +17,9 @@ from personas.prompts import Prompt, canonical_json
 
 # Hex digits of a row id: 128 bits, so that no two rows of any data set collide.
 ROW_ID_DIGITS = 32
+# Of what a row's identity is made of. It was the tables' schema version once, and stays at its last value: a table may
+# gain a column, but the ids of rows that exist never change.
+_IDENTITY_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,12 @@ def row_id(
     adapters: Mapping[str, str],
     decoder: Mapping[str, Any],
     seed: int,
-    schema_version: int,
     prompts: Mapping[str, Any] | None = None,
 ) -> str:
     """The id of a cell's row: 32 hex digits of the SHA-256 of all that its text depends on.
+
+    Whatever is added to it later has to be left out where it changes nothing that is drawn (as ``prompts`` is), or
+    every row of every data set becomes another one.
 
     Args:
         cell: its prompt's messages, its persona's weights above zero and its sample index count.
@@ -76,7 +81,6 @@ def row_id(
         adapters: attribute -> revision or hash of its adapter.
         decoder: settings by name; numbers, text, null and mappings of them.
         seed: of the run.
-        schema_version: of the rows.
         prompts: who reads something else than the cell's prompt -> what they read.
 
     Raises:
@@ -90,7 +94,7 @@ def row_id(
         "adapters": adapters,
         "decoder": decoder,
         "seed": seed,
-        "schema_version": schema_version,
+        "schema_version": _IDENTITY_VERSION,
     }
     if prompts:
         identity["prompts"] = dict(prompts)

@@ -11,7 +11,6 @@ from mpg.settings import SAMPLER_VERSION, DecoderSettings
 from personas import Attribute, Cell, Persona, row_id, row_seed
 from personas import control as control_persona
 from personas.profiles import placeholders, render, with_system
-from pipeline.schema import SCHEMA_VERSION
 
 # The settings that a decoder's text depends on; the others are no part of its rows' identity.
 _COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
@@ -29,6 +28,9 @@ _IDENTITY = {
     "best-of-n": (*_COMMON, *_TARGET, "window", "n_candidates"),
     "prompting": _COMMON,
 }
+# Settings that came after data sets existed -> the value at which a decoder draws what it drew without them. There they
+# stay out of the identity, so that a new setting never orphans rows. (None so far.)
+_UNCHANGED_AT: dict[str, Any] = {}
 # How decoder `prompting` tells the reference what to be like.
 _PROMPTING = "Answer as a person would who is like this, in your own words:\n"
 
@@ -140,9 +142,23 @@ class PlannedCell:
         }
 
 
-def identity(settings: DecoderSettings, dtype: str, attributes: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings that a text depends on, by name; strengths one by one, of the attributes given."""
-    values = {name: value for name, value in asdict(settings).items() if name in _IDENTITY[settings.name]}
+def identity(
+    settings: DecoderSettings,
+    dtype: str,
+    attributes: Sequence[str] = (),
+    *,
+    unchanged_at: Mapping[str, Any] = _UNCHANGED_AT,
+) -> dict[str, Any]:
+    """The settings that a text depends on, by name; strengths one by one, of the attributes given.
+
+    Args:
+        unchanged_at: settings that are left out at these values.
+    """
+    values = {
+        name: value
+        for name, value in asdict(settings).items()
+        if name in _IDENTITY[settings.name] and (name not in unchanged_at or value != unchanged_at[name])
+    }
     if "strength" in values:
         values["strength"] = {name: settings.strength_of(name) for name in attributes}
     return values | {"dtype": dtype, "sampler": SAMPLER_VERSION}
@@ -176,7 +192,6 @@ def plan_cells(
             adapters=adapters,
             decoder=decoder_identity,
             seed=seed,
-            schema_version=SCHEMA_VERSION,
             prompts=own | ({} if system is None else {"": system}),
         )
         planned.setdefault(

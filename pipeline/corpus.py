@@ -14,7 +14,7 @@ from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import read_table
 from pipeline.judges import item_of
-from pipeline.schema import GENERATIONS
+from pipeline.schema import GENERATIONS, NewerSchema, refuse_newer
 
 ID_DIGITS = 32
 
@@ -70,6 +70,10 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
     rows: list[dict[str, Any]] = []
     for file in files:
         table = pq.read_table(file)
+        try:
+            refuse_newer(table.schema)
+        except NewerSchema as error:
+            raise CorpusError(str(file), str(error)) from error
         missing = [name for name in ("row_id", "response", "prompt_id", "persona") if name not in table.column_names]
         if missing:
             raise CorpusError(str(file), f"has no column {missing[0]!r}; is this a data set of mpg run?")

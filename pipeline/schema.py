@@ -1,10 +1,15 @@
-"""The one explicit Arrow schema of everything that is written; its version is part of every row id."""
+"""The one explicit Arrow schema of everything that is written, and what becomes of tables of an older one.
+
+A new column raises ``SCHEMA_VERSION`` and has to be nullable: tables without it are read with nulls there. No row id
+depends on the version (:func:`personas.row_id`).
+"""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
+_VERSION_KEY = b"mpg.schema_version"
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -18,7 +23,7 @@ _MESSAGES = _list_of(pa.struct([("role", pa.string()), ("content", pa.string())]
 def _schema(table: str, fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
     return pa.schema(
         [pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields],
-        metadata={"mpg.table": table, "mpg.schema_version": str(SCHEMA_VERSION)},
+        metadata={"mpg.table": table, _VERSION_KEY: str(SCHEMA_VERSION)},
     )
 
 
@@ -79,3 +84,36 @@ JUDGMENTS = _schema(
 REJECTED = _schema("rejected", [*_CELL, ("reason", pa.string(), False), ("message", pa.string(), False)])
 
 TABLES = {"generations": GENERATIONS, "judgments": JUDGMENTS, "rejected": REJECTED}
+
+
+class NewerSchema(ValueError):
+    """A table that a later version of this project wrote: reading it would lose columns."""
+
+
+def refuse_newer(schema: pa.Schema) -> None:
+    """Raises NewerSchema: it is of a later version than this one knows."""
+    version = int((schema.metadata or {}).get(_VERSION_KEY, SCHEMA_VERSION))
+    if version > SCHEMA_VERSION:
+        raise NewerSchema(f"is of schema {version}, and this mpg-scr knows {SCHEMA_VERSION}; install a newer one")
+
+
+def as_of_today(table: pa.Table, name: str) -> pa.Table:
+    """A table read from a file, under the schema of its kind: columns that its version did not have are null.
+
+    Args:
+        name: of the kind of table, see ``TABLES``.
+
+    Raises:
+        NewerSchema: it is of a later version. ValueError: a column is missing that may not be null, or is of another
+            type.
+    """
+    refuse_newer(table.schema)
+    columns = []
+    for field in TABLES[name]:
+        if field.name in table.column_names:
+            columns.append(table.column(field.name).cast(field.type))
+        elif field.nullable:
+            columns.append(pa.nulls(table.num_rows, field.type))
+        else:
+            raise ValueError(f"has no column {field.name!r}")
+    return pa.table(columns, schema=TABLES[name])

@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.schema import TABLES
+from pipeline.failures import OutputError
+from pipeline.schema import TABLES, NewerSchema, as_of_today
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +125,12 @@ def shard_tables(
     """Every sound shard of a folder, by name, with its table.
 
     One that is not what the manifest says, or can't be read, is set aside as ``*.corrupt`` (never deleted) and said
-    so: its rows are made again.
+    so: its rows are made again. One of an older schema is read under today's.
+
+    Raises:
+        OutputError: one that a later version of this project wrote.
     """
-    known, schema = manifest_of(folder), TABLES[table_name]
+    known = manifest_of(folder)
     for path in sorted(folder.glob("*.parquet")):
         content, entry = path.read_bytes(), known.get(path.name)
         problem = None
@@ -137,8 +141,11 @@ def shard_tables(
             problem = f"has {len(content)} bytes that are not the {entry['bytes']} written"
         else:
             try:
-                table = pq.read_table(pa.BufferReader(content), schema=schema, page_checksum_verification=True)
-            except (pa.ArrowInvalid, OSError) as error:
+                read = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+                table = as_of_today(read, table_name)
+            except NewerSchema as error:
+                raise OutputError(f"output: {path} {error}") from error
+            except (ValueError, pa.ArrowException, OSError) as error:
                 problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
         if problem is not None:
             logger.warning("shard %s %s: set aside, its rows are made again", path, problem)
@@ -148,6 +155,12 @@ def shard_tables(
             digest = hashlib.sha256(content).hexdigest()
             _append(folder, {"file": path.name, "rows": table.num_rows, "bytes": len(content), "sha256": digest})
         yield path, table if columns is None else table.select(list(columns))
+
+
+def read_shard(path: Path, table_name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file of a table under today's schema. Raises OSError, NewerSchema, ValueError: no such table."""
+    table = as_of_today(pq.read_table(path), table_name)
+    return table if columns is None else table.select(list(columns))
 
 
 def free_name(path: Path) -> Path:
