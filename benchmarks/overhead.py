@@ -29,6 +29,7 @@ def bare(job_file: str, overrides: list[str]) -> None:
 
     quiet_libraries()
     from mpg.resilient import BatchSize, decode_each
+    from pipeline.computed_with import cores
     from pipeline.handle import Handle
     from pipeline.rows import request_of
     from pipeline.sources import decoder_settings, resolve_sources
@@ -37,7 +38,7 @@ def bare(job_file: str, overrides: list[str]) -> None:
     sources = resolve_sources(job)
     systems = Systems.of(job.described_attributes(), job.model.system)
     cells = plan_cells(job.cells(job.load_prompts()), decoder_settings(job), sources, job.seed, systems)
-    bank = Handle(sources, 1).bank
+    bank = Handle(sources, threads=cores()).bank
     n_tokens = 0
     for settings in dict.fromkeys(repr(cell.decoder) for cell in cells):
         group = [cell for cell in cells if repr(cell.decoder) == settings]

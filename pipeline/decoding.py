@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpg.settings import Completion, Request
 from pipeline.cells import PlannedCell, Sources
+from pipeline.computed_with import passes_of
 from pipeline.rows import RejectedCell, request_of, to_row
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ def decode_cells(
             yield cell, Failure(error.reason, str(error))
         else:
             groups.setdefault(repr(cell.decoder), []).append((cell, request))
-    for group in groups.values():
-        settings, requests = group[0][0].decoder, [request for _, request in group]
-        for index, outcome in decode_each(handle.bank, requests, settings, handle.batch_size, stop=stop, on_done=done):
-            cell = group[index][0]
-            yield cell, to_row(handle.bank, cell, outcome, sources) if isinstance(outcome, Completion) else outcome
+    bank, size = handle.bank, handle.batch_size
+    with passes_of(handle.threads):
+        for group in groups.values():
+            settings, requests = group[0][0].decoder, [request for _, request in group]
+            for index, outcome in decode_each(bank, requests, settings, size, stop=stop, on_done=done):
+                cell = group[index][0]
+                yield cell, to_row(bank, cell, outcome, sources) if isinstance(outcome, Completion) else outcome

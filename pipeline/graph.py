@@ -12,7 +12,9 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipeline.cells import PlannedCell, Sources
+from pipeline.computed_with import ComputedWith
 from pipeline.failures import OutputError, line_in, output_errors, readable
+from pipeline.handle import LoadBank
 from pipeline.judging import JudgeFn, JudgeTask, JudgeWork
 from pipeline.progress import ProgressBar
 from pipeline.supervise import GraphFailed, supervised
@@ -82,25 +84,26 @@ def n_workers(options: PipelineOptions) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has left to do, and where it does it; the cells of a shard are decoded and written together."""
+    """What a run has left to do, where and with what; the cells of a shard are decoded and written together."""
 
     shards: Sequence[Sequence[PlannedCell]]
     judges: Sequence[JudgeWork]
     sources: Sources
     folder: Path
-    batch_size: int
+    computed_with: ComputedWith
+    load: LoadBank | None = None  # of the model bank, see Handle
 
     @property
     def n_cells(self) -> int:
         return sum(map(len, self.shards))
 
 
-def build(pipeline: beam.Pipeline, work: Work, workers: int) -> None:
+def build(pipeline: beam.Pipeline, work: Work) -> None:
     """Add the whole graph to a pipeline. Its results are files below ``work.folder``."""
     folder = str(work.folder)
     if work.shards:
         shards = [Shard(tuple(cells)) for cells in work.shards]
-        decode = DecodeFn(work.sources, batch_size=work.batch_size, n_workers=workers, folder=folder)
+        decode = DecodeFn(work.sources, work.computed_with, work.load, folder=folder)
         written = (
             pipeline
             | "Shards of the grid" >> beam.Create(shards)
@@ -112,7 +115,7 @@ def build(pipeline: beam.Pipeline, work: Work, workers: int) -> None:
         written = pipeline | "No shards to decode" >> beam.Create([])
     books = [written | "Count rows and tokens" >> beam.Map(Books.of)]
     for each in work.judges:
-        kind, judge = each.spec.kind, JudgeFn(each, folder=folder)
+        kind, judge = each.spec.kind, JudgeFn(each, threads=work.computed_with.threads, folder=folder)
         judged = (
             (
                 written | f"Rows to judge by {kind}" >> beam.FlatMap(to_judge_tasks),
@@ -155,7 +158,7 @@ def execute(work: Work, options: PipelineOptions) -> None:
     """Run the graph to its end, in this process; its counts are in the work folder."""
     (work.folder / BOOKS_FILE).unlink(missing_ok=True)
     pipeline = beam.Pipeline(options=options)
-    build(pipeline, work, n_workers(options))
+    build(pipeline, work)
     pipeline.run().wait_until_finish()
 
 

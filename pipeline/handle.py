@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.cells import Sources
 from pipeline.shards import write_bytes
 
+LoadBank = Callable[..., Any]
 # File of a work folder: batch sizes that fitted, by device.
 BATCH_SIZES = "batch-sizes.json"
 
@@ -20,12 +22,21 @@ class Handle:
 
     Args:
         sources: of the weights.
-        n_workers: processes that share this machine.
+        threads: of a pass, see :mod:`pipeline.computed_with`.
         batch_size: rows to decode together.
         memory: file in which smaller sizes are kept, by device; ``None``: none is.
+        load: makes the bank, as :meth:`mpg.ModelBank.load`, which is the default.
     """
 
-    def __init__(self, sources: Sources, n_workers: int, batch_size: int = 1, memory: Path | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        threads: int,
+        batch_size: int = 1,
+        memory: Path | None = None,
+        load: LoadBank | None = None,
+    ) -> None:
         import torch
         from accelerate import PartialState
         from transformers.utils import logging as transformers_logging
@@ -34,11 +45,8 @@ class Handle:
         from mpg.resilient import BatchSize
 
         transformers_logging.disable_progress_bar()  # the run has a bar of its own
-        if n_workers > 1:
-            # Processes that share a machine's cores must not each claim them all.
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_workers))
-        self.lock = threading.Lock()
-        self.bank = ModelBank.load(
+        self.lock, self.threads = threading.Lock(), threads
+        self.bank = (load or ModelBank.load)(
             sources.model,
             dict(sources.adapters),
             dict(sources.references),
@@ -46,11 +54,11 @@ class Handle:
             dtype=getattr(torch, sources.dtype),
             device=PartialState().device,
         )
-        device = torch.cuda.get_device_name() if self.bank.device.type == "cuda" else str(self.bank.device)
+        self.device = torch.cuda.get_device_name() if self.bank.device.type == "cuda" else str(self.bank.device)
         self.batch_size = BatchSize(
             batch_size,
-            now=0 if memory is None else remembered_sizes(memory).get(device, 0),
-            on_change=None if memory is None else lambda size: remember_size(memory, device, size),
+            now=0 if memory is None else remembered_sizes(memory).get(self.device, 0),
+            on_change=None if memory is None else lambda size: remember_size(memory, self.device, size),
         )
 
 

@@ -81,6 +81,11 @@ class Job(Frozen):
     )
     batch_size: Int = Field(32, ge=1, description="Rows decoded together by one worker; never changes a row's text.")
     rows_per_shard: Int = Field(64, ge=1, description="Rows in one unit of work.")
+    threads: Annotated[Int, Field(ge=1)] | None = Field(
+        None,
+        description="Threads of a decoding pass, on which last digits of measured columns may depend; null: the "
+        "machine's cores, shared out among the workers of the data set's first run.",
+    )
     max_rejected_fraction: Float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job stops."
     )

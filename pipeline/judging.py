@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apache_beam as beam
-import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
 from evaluation.items import Judge, label_of
+from pipeline.computed_with import passes_of
 from pipeline.failures import output_errors
 from pipeline.job_fields import Judges
 from pipeline.judges import COLUMNS, item_of, load_judge
 from pipeline.judgments import judgment_rows
 from pipeline.progress import Ticker
-from pipeline.shards import shard_name, write_rows
+from pipeline.shards import read_shard, shard_name, write_rows
 from pipeline.stop import StopFile
 
 
@@ -41,8 +41,8 @@ class JudgeWork:
 class JudgeFn(beam.DoFn):
     """Score every text on every attribute; what can't be scored is written with its reason."""
 
-    def __init__(self, work: JudgeWork, *, folder: str) -> None:
-        self._work, self._folder = work, folder
+    def __init__(self, work: JudgeWork, *, threads: int, folder: str) -> None:
+        self._work, self._threads, self._folder = work, threads, folder
         self._shared = Shared()
 
     def setup(self) -> None:
@@ -59,9 +59,10 @@ class JudgeFn(beam.DoFn):
 
     def _judge_rows(self, task: JudgeTask) -> int:
         wanted = set(task.row_ids)
-        table = pq.read_table(task.path, columns=list(COLUMNS))
+        table = read_shard(Path(task.path), "generations", COLUMNS)
         items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
-        scores = self._judge.judge(items, self._work.attributes)
+        with passes_of(self._threads):
+            scores = self._judge.judge(items, self._work.attributes)
         label = label_of(self._judge)
         rows = judgment_rows(items, label, scores)
         name = shard_name((item.key for item in items), label, *self._work.attributes)

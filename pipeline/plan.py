@@ -24,6 +24,7 @@ from evaluation.items import Item
 from personas import PromptError
 from pipeline.cells import PlannedCell, Systems, plan_cells
 from pipeline.command import InputError, Outcome
+from pipeline.computed_with import ComputedWith, settled
 from pipeline.dataset import PLAN_FILE, prepare
 from pipeline.failures import OutputError
 from pipeline.job import Job, JobError, load_job
@@ -119,13 +120,15 @@ def plan(options: argparse.Namespace) -> Outcome:
     except ValueError as error:
         raise PlanInputError(f"{options.job}: attributes: {error}") from error
     try:
-        work = prepare(Path(job.output).absolute())
-        sources = resolve_sources(job)
+        output = Path(job.output).absolute()
+        work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
+        computed_with = settled(output, job, workers)
+        sources = resolve_sources(job, computed_with.dtype)
     except (OutputError, RunError) as error:
         raise PlanInputError(f"{options.job}: {error}") from error
     systems = Systems.of(job.described_attributes(), job.model.system)
     cells = plan_cells(job.cells(prompts), decoder_settings(job), sources, job.seed, systems)
-    made = make_plan(job, cells, sources, options.cells, n_workers(beam_options(options.beam_arguments)))
+    made = make_plan(job, cells, sources, options.cells, workers, computed_with)
     kept = asdict(made) | {"of": job.work_hash()}
     write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
     return Outcome(report(made, job))
@@ -144,15 +147,17 @@ def pilot_of(cells: Sequence[PlannedCell], per_persona: int, at_least: int) -> l
     return [cell for name in names for cell in rng.sample(groups[name], min(each, len(groups[name])))]
 
 
-def make_plan(job: Job, cells: Sequence[PlannedCell], sources: Any, per_persona: int, workers: int) -> Plan:
+def make_plan(
+    job: Job, cells: Sequence[PlannedCell], sources: Any, per_persona: int, workers: int, computed_with: ComputedWith
+) -> Plan:
     """Decode a pilot and extrapolate."""
     from pipeline.decoding import decode_cells
     from pipeline.handle import Handle
 
     started = time.perf_counter()
-    handle = Handle(sources, 1, job.batch_size)
+    handle = Handle(sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
     loading_s = time.perf_counter() - started
-    pilot = pilot_of(cells, per_persona, at_least=2 * job.batch_size)
+    pilot = pilot_of(cells, per_persona, at_least=2 * computed_with.batch_size)
     rows: list[dict[str, Any]] = []
     started = time.perf_counter()
     for cell, outcome in decode_cells(handle, pilot, sources):

@@ -26,6 +26,7 @@ from personas import Grid, Message, Persona, Prompt
 from personas.attributes import MBTI
 from pipeline.cells import PlannedCell, Systems, plan_cells
 from pipeline.command import InputError, Outcome
+from pipeline.computed_with import cores
 from pipeline.job import Job, JobError, load_job
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], me
     from pipeline.handle import Handle
     from pipeline.sources import decoder_settings
 
-    decoder = _Decoder(Handle(sources, 1, job.batch_size), sources)
+    handle = Handle(sources, threads=job.threads or cores(), batch_size=job.batch_size)
+    decoder = _Decoder(handle, sources)
     settings = replace(decoder_settings(job), max_new_tokens=MAX_NEW_TOKENS)
     systems = Systems.of(job.described_attributes(), job.model.system)
     personas = job.build_personas()

@@ -9,9 +9,10 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from evaluation.items import label_of
 from evaluation.openai_judge import OpenAIJudge
 from evaluation.rubrics import FLUENCY
 from personas import Cell
-from pipeline import accept
+from pipeline import accept, computed_with
 from pipeline.card import write_card
 from pipeline.cells import PlannedCell, Systems, plan_cells
 from pipeline.dataset import (
@@ -39,6 +40,7 @@ from pipeline.dataset import (
     write_tables,
 )
 from pipeline.failures import OutputError, output_errors, readable, what_happened
+from pipeline.handle import BATCH_SIZES, LoadBank, remembered_sizes
 from pipeline.job import Job
 from pipeline.job_fields import seconds_until
 from pipeline.judges import (
@@ -88,12 +90,15 @@ class Result:
     run: dict[str, Any]
 
 
-def run_job(job: Job, beam_arguments: Sequence[str] = (), *, interruptible: bool = False) -> Result:
+def run_job(
+    job: Job, beam_arguments: Sequence[str] = (), *, interruptible: bool = False, load: LoadBank | None = None
+) -> Result:
     """Run a job to its data set. A run that was stopped goes on where it was: finished rows are kept.
 
     Args:
         beam_arguments: Beam's own options.
         interruptible: Ctrl-C and SIGTERM finish the rows in flight first; from the main thread only.
+        load: of the model bank, see :class:`pipeline.handle.Handle`.
 
     Raises:
         RunError: the output folder holds something else, is in use or can't be written; too many rows were rejected;
@@ -107,7 +112,7 @@ def run_job(job: Job, beam_arguments: Sequence[str] = (), *, interruptible: bool
         with FolderLock(work):
             stop.clear()
             with graceful_signals(stop) if interruptible else nullcontext():
-                return _Run(job, output, work, stop, tuple(beam_arguments)).result()
+                return _Run(job, output, work, stop, tuple(beam_arguments), load).result()
     except GraphFailed as error:
         logger.error("%s", error)
         raise RunError(str(error).splitlines()[0]) from error
@@ -120,10 +125,22 @@ def run_job(job: Job, beam_arguments: Sequence[str] = (), *, interruptible: bool
 class _Run:
     """One run of a job."""
 
-    def __init__(self, job: Job, output: Path, work: Path, stop: StopFile, beam_arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        output: Path,
+        work: Path,
+        stop: StopFile,
+        beam_arguments: tuple[str, ...],
+        load: LoadBank | None,
+    ) -> None:
+        from pipeline.graph import beam_options, n_workers
+
         self.job, self.output, self.work, self.stop, self.beam_arguments = job, output, work, stop, beam_arguments
+        self.load, self.n_workers = load, n_workers(beam_options(beam_arguments))
         self.started = time.time()
-        self.sources = resolve_sources(job)
+        self.computed_with = computed_with.settled(output, job, self.n_workers)
+        self.sources = resolve_sources(job, self.computed_with.dtype)
         self.settings = decoder_settings(job)
         self.systems = Systems.of(job.described_attributes(), job.model.system)
         self.labels = {label_of(load_judge(spec)) for spec in self.local_judges}
@@ -149,6 +166,7 @@ class _Run:
         with output_errors(self.output):
             write_bytes((self.job.model_dump_json(indent=2) + "\n").encode(), self.output / JOB_FILE)
             keep_job_folder(self.work, self.job.folder)
+            computed_with.keep(self.output, self.computed_with)
             (self.output / RUN_FILE).unlink(missing_ok=True)
         grid = self.job.cells(self.job.load_prompts())
         if self.job.accept is None:
@@ -178,12 +196,17 @@ class _Run:
                     logger.info("%d of %d rows are there already and are kept", len(done & planned), len(planned))
             to_do = planned - done - dead
             set_aside_judgments(self.work, to_do)
+            whole, regrouped = shards_of(cells, to_do, self.computed_with.rows_per_shard, dead)
+            if regrouped and not self.computed_with.regrouped:
+                self.computed_with = replace(self.computed_with, regrouped=True)
+                computed_with.keep(self.output, self.computed_with)
             work = graph.Work(
-                shards=shards_of(cells, to_do, self.job.rows_per_shard),
+                shards=whole + regrouped,
                 judges=self.judge_work(planned),
                 sources=self.sources,
                 folder=self.work,
-                batch_size=self.job.batch_size,
+                computed_with=self.computed_with,
+                load=self.load,
             )
             if deaths and n_shards(self.work) > n_files:
                 deaths = 0
@@ -191,7 +214,8 @@ class _Run:
             shutil.rmtree(self.work / "progress", ignore_errors=True)  # or old ticks would count as new ones
             began = time.time()
             try:
-                with Watch(self.stop, [self.rejection_limit(len(cells), len(dead & planned)), *self.limits()]):
+                n_dead = len((dead & planned) - {cell.row_id for shard in work.shards for cell in shard})
+                with Watch(self.stop, [self.rejection_limit(len(cells), n_dead), *self.limits()]):
                     books = graph.run(work, self.beam_arguments)
             except WorkerDied as error:
                 deaths += 1
@@ -266,14 +290,12 @@ class _Run:
 
     def cost(self) -> float:
         """Of devices and judges so far."""
-        from pipeline.graph import beam_options, n_workers
-
         hours = (time.time() - self.started) / 3600
-        devices = hours * n_workers(beam_options(self.beam_arguments)) * self.job.device_price
+        devices = hours * self.n_workers * self.job.device_price
         return devices + sum(judge.budget.spent for judge in self.remote)
 
     def rejection_limit(self, n_cells: int, n_dead: int) -> Callable[[], str | None]:
-        """Why to stop decoding, once too many rows are dead letters; ``n_dead`` were before it began."""
+        """Why to stop decoding, once too many rows are dead letters; ``n_dead`` were before and stay so."""
         most = self.job.max_rejected_fraction * n_cells
 
         def rejected() -> str | None:
@@ -363,6 +385,8 @@ class _Run:
                 "decode_s": round(self.decode_s, 3),
                 "tokens_per_s": round(n_tokens / self.decode_s, 1) if self.decode_s else None,
                 "total_s": round(total_s, 3),
+                "began": _instant(self.started),
+                "ended": _instant(self.started + total_s),
             },
             "planned": read_plan(self.work, self.job),
             "actual": actual,
@@ -381,9 +405,19 @@ class _Run:
             "model": self.sources.model_label,
             "adapters": dict(self.sources.adapter_revisions),
             "dtype": self.sources.dtype,
+            "computed_with": {
+                **asdict(self.computed_with),
+                "machines": computed_with.machines(self.work),
+                "smaller_batches": remembered_sizes(self.work / BATCH_SIZES),
+            },
             "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
             | {"mpg-scr": mpg.__version__, "python": platform.python_version()},
         }
+
+
+def _instant(seconds: float) -> str:
+    """A time in seconds since the epoch, as people and programs read it: ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def read_plan(work: Path, job: Job) -> dict[str, Any] | None:
@@ -395,19 +429,28 @@ def read_plan(work: Path, job: Job) -> dict[str, Any] | None:
         return None
 
 
-def shards_of(cells: Sequence[PlannedCell], to_do: set[str], size: int) -> list[list[PlannedCell]]:
+def shards_of(
+    cells: Sequence[PlannedCell], to_do: AbstractSet[str], size: int, dead: AbstractSet[str] = frozenset()
+) -> tuple[list[list[PlannedCell]], list[list[PlannedCell]]]:
     """What is left to do, as shards. The plan alone divides it: a shard that was not finished is made again as it was.
 
-    Only what is left of shards that are there in part (the plan has grown, a run was stopped) is put together anew.
+    Returns:
+        those of the plan; what is left of others that are there in part (the plan has grown, a run was stopped), put
+        together anew.
+
+    Args:
+        to_do: ids of rows to write. dead: of those that can't be; they are tried again where their shard's others are.
     """
-    whole, left = [], []
+    whole: list[list[PlannedCell]] = []
+    left: list[PlannedCell] = []
     for first in range(0, len(cells), size):
-        shard = [cell for cell in cells[first : first + size] if cell.row_id in to_do]
-        if len(shard) == len(cells[first : first + size]):
+        shard = list(cells[first : first + size])
+        mine = [cell for cell in shard if cell.row_id in to_do]
+        if mine and all(cell.row_id in to_do or cell.row_id in dead for cell in shard):
             whole.append(shard)
         else:
-            left += shard
-    return whole + [left[i : i + size] for i in range(0, len(left), size)]
+            left += mine
+    return whole, [left[i : i + size] for i in range(0, len(left), size)]
 
 
 def left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:

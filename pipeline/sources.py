@@ -13,8 +13,11 @@ class RunError(RuntimeError):
     """A run that can't start or had to stop; one line that says what and how to go on."""
 
 
-def resolve_sources(job: Job) -> Sources:
+def resolve_sources(job: Job, dtype: str | None = None) -> Sources:
     """Decide what ``auto`` and names stand for: places, revisions, number format.
+
+    Args:
+        dtype: decided already, see :mod:`pipeline.computed_with`; ``None``: by the job, on this machine.
 
     Raises:
         RunError: an adapter without weights or for another model, a model that is not there or has no chat template.
@@ -60,7 +63,7 @@ def resolve_sources(job: Job) -> Sources:
         adapters=tuple(adapters.items()),
         references=tuple(references.items()),
         adapter_revisions=tuple(revisions.items()),
-        dtype=pick_dtype(job.model.dtype),
+        dtype=dtype or pick_dtype(job.model.dtype),
     )
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow.parquet as pq
 
 from personas import Cell, Message, Persona, Prompt, PromptError, control
 from pipeline.cells import PlannedCell, Sources, Systems, plan_cells
 from pipeline.command import InputError, Outcome
-from pipeline.dataset import JOB_FILE, WORK_FOLDER, job_folder
+from pipeline.computed_with import decided, kept, processor
+from pipeline.dataset import JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
 from pipeline.job import Job, JobError, load_job
-from pipeline.shards import changed_files
+from pipeline.shards import changed_files, read_shard
 
 if TYPE_CHECKING:
     from mpg import DecoderSettings
@@ -58,28 +59,87 @@ def verify(options: argparse.Namespace) -> Outcome:
     lines = ["files: CHANGED" if changed else "files: all as they were written"]
     lines += [f"  {file}: {how}" for file, how in changed.items()]
     sound = [path for path in sorted((folder / "data").glob("*.parquet")) if f"data/{path.name}" not in changed]
-    rows = [row for path in sound for row in pq.read_table(path).to_pylist()]
-    wrong: list[str] = []
-    sample: list[Row] = []
+    try:
+        rows = [row for path in sound for row in read_shard(path, "generations").to_pylist()]
+    except ValueError as error:
+        raise VerifyInputError(f"{folder}/data: {error}") from error
+    found = _Found()
     if rows and options.sample:
-        job, rng = _job(folder, options.job), random.Random(options.seed)
-        exact = rows[0]["dtype"] == "float32" or job.accept is not None
-        shards = [] if exact else _shards(job, {row["row_id"] for row in rows}, options.sample, rng)
-        batched = {cell.row_id for shard in shards for cell in shard}
-        able = [row for row in rows if not shards or row["row_id"] in batched]
-        sample = rng.sample(able, min(options.sample, len(able)))
-        found = _again(job, sample, shards)
-        wrong = [line for line, is_wrong in found if is_wrong]
-        noted = [line for line, is_wrong in found if not is_wrong]
-        same = len(sample) - len(found)
-        lines.append(f"rows: {same} of {len(sample)} came out the same, text, counts and log-ratios")
-        lines += [f"  {each}" for each in (wrong + noted)[:_MOST_SHOWN]]
-        if len(found) > _MOST_SHOWN:
-            lines.append(f"  and {len(found) - _MOST_SHOWN} more")
+        found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed))
+        lines += [*found.lines(), *_other_processor(folder)]
     problem = None
-    if changed or wrong:
-        problem = f"{folder}: {len(changed)} files and {len(wrong)} of {len(sample)} rows are not as they should be"
+    if changed or found.wrong:
+        problem = (
+            f"{folder}: {len(changed)} files, {len(found.texts)} texts and measured columns of {len(found.measured)} "
+            f"rows, of {found.n} looked at, are not as they should be"
+        )
     return Outcome("\n".join(lines), problem)
+
+
+@dataclass
+class _Found:
+    """What came of writing rows again: row id -> what differs.
+
+    Attributes:
+        n: rows written again; ``dtype``: theirs.
+        texts: whose text, or id, is another.
+        measured: whose text is the same, and a measured column is not.
+        rounded: whose text is another, as rounding may have it in bfloat16.
+    """
+
+    n: int = 0
+    dtype: str = "float32"
+    texts: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, str] = field(default_factory=dict)
+    rounded: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.texts or self.measured)
+
+    def lines(self) -> list[str]:
+        other = self.texts | self.rounded
+        same = self.n - len(other)
+        lines = [f"texts: {same} of {self.n} came out the same"]
+        lines += _some(self.texts)
+        lines += _some({i: f"{what} (in bfloat16 rounding depends on the batch and the processor: a text may)"
+                        for i, what in self.rounded.items()})  # fmt: skip
+        lines.append(
+            f"measured columns: {same - len(self.measured)} of {same} came out the same, counts exactly, "
+            f"log-probabilities to {5 * ROUNDING[self.dtype]:g} nats x root of the tokens"
+        )
+        return lines + _some(self.measured)
+
+
+def _record(folder: Path) -> Mapping[str, Any]:
+    """What the data set says it was computed with; empty: nothing."""
+    try:
+        record: Mapping[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))["computed_with"]
+        return record if record["machines"] else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _same_company(record: Mapping[str, Any]) -> bool:
+    """Whether every row was decoded here, or on such a processor, with the rows and the batch of the plan."""
+    return (
+        bool(record)
+        and {machine["processor"] for machine in record["machines"]} == {processor()}
+        and not record["regrouped"]
+        and not record["smaller_batches"]
+    )
+
+
+def _other_processor(folder: Path) -> list[str]:
+    """A word on it, where a data set says that none of the processors that wrote it is this one."""
+    wrote = {machine["processor"] for machine in _record(folder).get("machines", ())}
+    here = processor()
+    return [f"written on {', '.join(sorted(wrote))}; this is {here}"] if wrote and here not in wrote else []
+
+
+def _some(found: Mapping[str, str]) -> list[str]:
+    shown = [f"  {row_id}: {what}" for row_id, what in list(found.items())[:_MOST_SHOWN]]
+    return shown + ([f"  and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else [])
 
 
 def _job(folder: Path, given: str | None) -> Job:
@@ -92,26 +152,66 @@ def _job(folder: Path, given: str | None) -> Job:
         raise VerifyInputError("\n".join(error.lines) + remedy) from error
 
 
-def _sources(job: Job) -> Sources:
-    from pipeline.sources import RunError, resolve_sources
+def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.Random) -> _Found:
+    """Write some of the rows again, with what the data set is computed with, and compare."""
+    from pipeline.decoding import decode_cells
+    from pipeline.handle import Handle
+    from pipeline.sources import RunError, decoder_settings, resolve_sources
 
+    dtype = rows[0]["dtype"]
+    computed_with = kept(folder) or replace(decided(job, 1), dtype=dtype)
     try:
-        return resolve_sources(job)
+        sources = resolve_sources(job, dtype if job.model.dtype == "auto" else job.model.dtype)
     except RunError as error:
         raise VerifyInputError(str(error)) from error
+    settings, systems = decoder_settings(job), Systems.of(job.described_attributes(), job.model.system)
+    shards: list[list[PlannedCell]] = []  # in bfloat16 a text depends on what it is decoded with: whole ones
+    if dtype != "float32" and job.accept is None:
+        try:
+            cells = plan_cells(job.cells(job.load_prompts()), settings, sources, job.seed, systems)
+        except PromptError as error:
+            raise VerifyInputError(f"prompts: {error}") from error
+        per_shard = computed_with.rows_per_shard
+        shards = _shards(cells, per_shard, {row["row_id"] for row in rows}, size, rng)
+    batched = {cell.row_id for shard in shards for cell in shard}
+    able = [row for row in rows if not shards or row["row_id"] in batched]
+    sample = rng.sample(able, min(size, len(able)))
+    found = _Found(len(sample), dtype)
+    may_round = dtype != "float32" and not (shards and _same_company(_record(folder)))
+    mine: dict[str, PlannedCell] = {}
+    for row in sample:
+        other = _other_models(row, sources)
+        if other is not None:
+            raise VerifyInputError(f"row {row['row_id']}: {other}")
+        cell = cell_of(row, job, settings, sources, systems)
+        if cell.row_id == row["row_id"]:
+            mine[cell.row_id] = cell
+        else:
+            found.texts[row["row_id"]] = "its id does not follow from its prompt, persona, settings and seed"
+    handle = Handle(sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
+    again = {
+        cell.row_id: row if isinstance(row, dict) else {"reason": row.reason}
+        for batch in shards or [list(mine.values())]
+        for cell, row in decode_cells(handle, batch, sources)
+    }
+    for row in sample:
+        if row["row_id"] not in mine:
+            continue
+        now = again[row["row_id"]]
+        text, measured = other_text(row, now), other_measured(row, now)
+        if text is not None:
+            rounded = may_round and "reason" not in now
+            (found.rounded if rounded else found.texts)[row["row_id"]] = text
+        elif measured is not None:
+            found.measured[row["row_id"]] = measured
+    return found
 
 
-def _shards(job: Job, row_ids: Collection[str], at_least: int, rng: random.Random) -> list[list[PlannedCell]]:
-    """Whole shards of the plan with so many of the rows: in bfloat16 a text depends on what it is decoded with."""
-    from pipeline.sources import decoder_settings
-
-    systems = Systems.of(job.described_attributes(), job.model.system)
-    try:
-        prompts = job.load_prompts()
-    except PromptError as error:
-        raise VerifyInputError(f"prompts: {error}") from error
-    cells = plan_cells(job.cells(prompts), decoder_settings(job), _sources(job), job.seed, systems)
-    shards = [cells[i : i + job.rows_per_shard] for i in range(0, len(cells), job.rows_per_shard)]
+def _shards(
+    cells: Sequence[PlannedCell], per_shard: int, row_ids: Collection[str], at_least: int, rng: random.Random
+) -> list[list[PlannedCell]]:
+    """Whole shards of the plan with so many of the rows."""
+    shards = [list(cells[i : i + per_shard]) for i in range(0, len(cells), per_shard)]
     rng.shuffle(shards)
     found: list[list[PlannedCell]] = []
     n_rows = 0
@@ -122,46 +222,6 @@ def _shards(job: Job, row_ids: Collection[str], at_least: int, rng: random.Rando
         if mine:
             found.append(shard)
             n_rows += mine
-    return found
-
-
-def _again(job: Job, sample: Sequence[Row], shards: Sequence[Sequence[PlannedCell]]) -> list[tuple[str, bool]]:
-    """A line for each row that is not the same, and whether that is wrong (or only bfloat16's rounding).
-
-    Args:
-        shards: decoded as they are; empty: the sample's rows are decoded by themselves.
-    """
-    from pipeline.decoding import decode_cells
-    from pipeline.handle import Handle
-    from pipeline.sources import decoder_settings
-
-    sources = _sources(job)
-    settings, systems = decoder_settings(job), Systems.of(job.described_attributes(), job.model.system)
-    found: list[tuple[str, bool]] = []
-    cells = {}
-    for row in sample:
-        other = _other_models(row, sources)
-        if other is not None:
-            raise VerifyInputError(f"row {row['row_id']}: {other}")
-        cell = cell_of(row, job, settings, sources, systems)
-        if cell.row_id != row["row_id"]:
-            found.append((f"{row['row_id']}: its id does not follow from its prompt, persona, settings and seed", True))
-        else:
-            cells[cell.row_id] = cell
-    handle = Handle(sources, 1, job.batch_size)
-    again = {
-        cell.row_id: row if isinstance(row, dict) else {"reason": row.reason}
-        for batch in shards or [list(cells.values())]
-        for cell, row in decode_cells(handle, batch, sources)
-    }
-    for row in sample:
-        if row["row_id"] in cells:
-            difference = difference_of(row, again[row["row_id"]])
-            if difference is not None:
-                now = again[row["row_id"]]
-                rounding = row["dtype"] != "float32" and row["response"] != now.get("response", row["response"])
-                note = " (in bfloat16 rounding depends on the batch: a text may)" if rounding else ""
-                found.append((f"{row['row_id']}: {difference}{note}", not rounding))
     return found
 
 
@@ -197,19 +257,29 @@ def cell_of(row: Row, job: Job, settings: DecoderSettings, sources: Sources, sys
     return cell
 
 
-def difference_of(row: Row, again: Row) -> str | None:
-    """What is not the same in a row that was written again; ``None``: nothing."""
+def other_text(row: Row, again: Row) -> str | None:
+    """What of a row's text, or of what drew it, is another in a row that was written again; ``None``: nothing."""
     if "reason" in again:
         return f"could not be decoded again ({again['reason']})"
-    for name in ("response", "n_tokens", "finish_reason", "seed", "config_hash", "n_chunks"):
+    for name in ("response", "n_tokens", "finish_reason", "seed", "config_hash"):
+        if row[name] != again[name]:
+            return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
+    return None
+
+
+def other_measured(row: Row, again: Row) -> str | None:
+    """What of a row's measured columns is another, beyond rounding; ``None``: nothing."""
+    if "reason" in again:
+        return None
+    for name in ("n_chunks", "n_clipped", "n_salvaged", "n_fallbacks", "acceptance_rate"):
         if row[name] != again[name]:
             return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
     limit = 5 * ROUNDING[row["dtype"]] * math.sqrt(max(1, row["n_tokens"]))
-    told = [("log_prob_reference", row["log_prob_reference"], again["log_prob_reference"])]
+    told = [(name, row[name], again[name]) for name in ("log_prob_reference", "tv_bound")]
     told += [
         (f"log_ratios[{i}]", a, b) for i, (a, b) in enumerate(zip(row["log_ratios"], again["log_ratios"], strict=True))
     ]
     for what, was, now in told:
-        if not abs(was - now) <= limit:
-            return f"{what} was {was:.6g} and is {now:.6g}"
+        if (was is None) != (now is None) or (was is not None and not abs(was - now) <= limit):
+            return f"{what} was {was} and is {now}"
     return None

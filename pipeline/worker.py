@@ -12,9 +12,10 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from pipeline.cells import PlannedCell, Sources
+from pipeline.computed_with import ComputedWith, note_machine
 from pipeline.decoding import decode_cells
 from pipeline.failures import output_errors
-from pipeline.handle import BATCH_SIZES, Handle
+from pipeline.handle import BATCH_SIZES, Handle, LoadBank
 from pipeline.progress import Ticker
 from pipeline.rows import to_dead_letter
 from pipeline.shards import shard_name, write_rows
@@ -44,15 +45,21 @@ class DecodeFn(beam.DoFn):
     After a stop was asked for, the rows in flight are finished and no others are begun.
     """
 
-    def __init__(self, sources: Sources, *, batch_size: int, n_workers: int, folder: str) -> None:
-        self._sources, self._batch_size, self._n_workers, self._folder = sources, batch_size, n_workers, folder
+    def __init__(self, sources: Sources, computed_with: ComputedWith, load: LoadBank | None, *, folder: str) -> None:
+        self._sources, self._with, self._load, self._folder = sources, computed_with, load, folder
         self._shared = Shared()
 
     def setup(self) -> None:
         work = Path(self._folder)
-        self._handle: Handle = self._shared.acquire(
-            lambda: Handle(self._sources, self._n_workers, self._batch_size, work / BATCH_SIZES), tag=self._sources
-        )
+
+        def make() -> Handle:
+            threads, batch_size = self._with.threads, self._with.batch_size
+            return Handle(
+                self._sources, threads=threads, batch_size=batch_size, memory=work / BATCH_SIZES, load=self._load
+            )
+
+        self._handle: Handle = self._shared.acquire(make, tag=self._sources)
+        note_machine(work, self._handle.device)
         self._decoded, self._rejected = Ticker(work / "progress" / "decode"), Ticker(work / "progress" / "rejected")
         self._stop = StopFile.of(work).watcher()
 

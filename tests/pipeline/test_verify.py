@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,29 +51,39 @@ def test_rows_come_out_the_same_from_their_provenance(written: Path, capsys: pyt
     assert main(["verify", str(written / "out"), "--sample", "20"]) == 0
     printed = capsys.readouterr().out
     assert "files: all as they were written" in printed
-    assert "rows: 9 of 9 came out the same, text, counts and log-ratios" in printed
+    assert "texts: 9 of 9 came out the same" in printed and "measured columns: 9 of 9 came out the same" in printed
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "words", "what"),
     [
-        (lambda row: row.update(response=row["response"] + "!"), "response was"),
-        (lambda row: row.update(log_prob_reference=row["log_prob_reference"] + 0.1), "log_prob_reference was"),
-        (lambda row: row.update(log_ratios=[x + 0.1 for x in row["log_ratios"]]), "log_ratios[0] was"),
-        (lambda row: row.update(seed=1), "seed was 1"),
-        (lambda row: row.update(prompt=[{"role": "user", "content": "other"}]), "its id does not follow"),
-        (lambda row: row.update(personality="Loud."), "its id does not follow"),
+        (lambda row: row.update(response=row["response"] + "!"), "response was", "9 texts"),
+        (
+            lambda row: row.update(log_prob_reference=row["log_prob_reference"] + 0.1),
+            "log_prob_reference was",
+            "of 9 rows",
+        ),
+        (lambda row: row.update(log_ratios=[x + 0.1 for x in row["log_ratios"]]), "log_ratios[0] was", "of 6 rows"),
+        (
+            lambda row: row.update(n_chunks=row["n_chunks"] + 1),
+            "n_chunks was",
+            "0 texts and measured columns of 9 rows",
+        ),
+        (lambda row: row.update(tv_bound=None), "tv_bound was", "0 texts and measured columns of 9 rows"),
+        (lambda row: row.update(seed=1), "seed was 1", "9 texts and measured columns of 0 rows"),
+        (lambda row: row.update(prompt=[{"role": "user", "content": "other"}]), "its id does not follow", "9 texts"),
+        (lambda row: row.update(personality="Loud."), "its id does not follow", "texts and measured columns of 0 rows"),
     ],
 )
 def test_a_changed_row_is_found(
-    written: Path, tmp_path: Path, change: Any, words: str, capsys: pytest.CaptureFixture[str]
+    written: Path, tmp_path: Path, change: Any, words: str, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(written / "out", output)
     rewrite(output, change)
     assert main(["verify", str(output), "--sample", "9"]) == 1
     captured = capsys.readouterr()
-    assert words in captured.out and "rows are not as they should be" in captured.err
+    assert words in captured.out and what in captured.err and "are not as they should be" in captured.err
 
 
 def test_judging_again_leaves_a_data_set_that_verifies(
@@ -125,9 +136,18 @@ def test_in_bfloat16_whole_shards_are_written_again(tmp_path: Path, capsys: pyte
     job = make_job(tmp_path, prompts, model={"id": "base", "dtype": "bfloat16"}, judges=[], rows_per_shard=10)
     assert main(["run", str(job)]) == 0
     assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 0
-    assert "rows: 12 of 12 came out the same" in capsys.readouterr().out
+    assert "texts: 12 of 12 came out the same" in capsys.readouterr().out
     change = {"response": "other"}
     rewrite(tmp_path / "out", lambda row: row.update(change))
-    assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 0  # could be another machine's rounding
-    printed = capsys.readouterr().out
-    assert "rows: 0 of 12 came out the same" in printed and "rounding depends on the batch" in printed
+    assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 1
+    assert "12 texts" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    others = [("regrouped", True), ("smaller_batches", {"cpu": 2}), ("machines", [{"processor": "of another kind"}])]
+    for name, value in others:  # where it could be rounding, it is said, and no error
+        (tmp_path / "out" / "run.json").write_text(
+            json.dumps(record | {"computed_with": record["computed_with"] | {name: value}})
+        )
+        assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 0
+        printed = capsys.readouterr().out
+        assert "texts: 0 of 12 came out the same" in printed and "rounding depends on the batch" in printed
+        assert ("written on of another kind; this is" in printed) == (name == "machines")
