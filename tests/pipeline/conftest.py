@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.job_desk import Desk
-from tests.tiny_job import make_job
+from tests.run_process import finished, make_place, start
+from tests.tiny_job import checksums, make_job
 
 
 @pytest.fixture
@@ -20,3 +22,18 @@ def job_file(tmp_path: Path) -> Path:
 def desk(tmp_path: Path) -> Desk:
     """A folder with a job file, see tests/job_desk.py."""
     return Desk(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job for runs in processes of their own, see tests/run_process.py."""
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+    """Checksums of its data set when nothing happens to it, and how long it takes."""
+    here = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    assert finished(start(place, here)) == 0
+    return checksums(here / "out"), time.monotonic() - started
