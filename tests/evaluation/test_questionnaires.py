@@ -20,8 +20,9 @@ from evaluation.questionnaires import (
     read,
     result,
 )
+from tests.own_pairs import OWN_DATA, REAL_DATA, needs_real
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+YES_NO_FILE, CHOICE_FILE = "mbti_16Personalities.json", "mbti_mcqa.json"
 YES_NO = Question("1", "Do you dance?", {"yes": "E", "no": "I"})
 CHOICE = Question("2", "You prefer:\nA.Plans\nB.Surprises", {"A": "J", "B": "P"})
 
@@ -33,11 +34,43 @@ def test_the_projects_items_are_balanced() -> None:
     assert all(abs(n - 7.5) <= 0.5 for n in Counter(item.poles["yes"] for item in items).values())
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the published questionnaires are not beside the project")
+@needs_real(YES_NO_FILE, CHOICE_FILE, guards="the published questionnaires are not read")
 def test_the_published_files() -> None:
-    assert len(load_questionnaire(DATA / "mbti_16Personalities.json")) == 60
-    choices = load_questionnaire(DATA / "mbti_mcqa.json")
+    assert len(load_questionnaire(REAL_DATA / YES_NO_FILE)) == 60
+    choices = load_questionnaire(REAL_DATA / CHOICE_FILE)
     assert len(choices) == 93 and "\n" in choices[0].text and set(choices[0].poles) == {"A", "B"}
+
+
+def test_both_forms_of_the_published_files() -> None:
+    """Files of the project's own with the published ones' keys, numbering and escaped line breaks."""
+    assert load_questionnaire(OWN_DATA / "own_yes_no.json") == [
+        Question("1", "Do you whistle in company?", {"yes": "E", "no": "I"}),
+        Question("2", "Do you wonder where a road might lead, even when you know it?", {"yes": "N", "no": "S"}),
+        Question("3", "Do you weigh reasons before you weigh wishes?", {"yes": "T", "no": "F"}),
+        Question("4", "Do you leave a café's table before you have decided where to go?", {"yes": "P", "no": "J"}),
+    ]
+    assert load_questionnaire(OWN_DATA / "own_choices.json") == [
+        Question("1", "A free morning begins best with:\nA.A list\nB.An open door", {"A": "J", "B": "P"}),
+        Question("2", "You would rather mend:\nA.A friendship\nB.An argument", {"A": "F", "B": "T"}),
+        Question("3", "A map is:\nA.An invitation\nB.A tool", {"A": "N", "B": "S"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "says"),
+    [
+        ("own_yes_no.json", "rewritten_en", "item 3: 'rewritten_en'"),
+        ("own_yes_no.json", "category", "item 3: 'question'"),
+        ("own_choices.json", "question", "item 3: 'question'"),
+        ("own_choices.json", "B", "item 3: 'B'"),
+    ],
+)
+def test_a_file_that_lacks_a_key_of_its_form_is_refused(tmp_path: Path, file: str, key: str, says: str) -> None:
+    entries = json.loads((OWN_DATA / file).read_text("utf-8"))
+    del entries["3"][key]
+    (tmp_path / file).write_text(json.dumps(entries))
+    with pytest.raises(QuestionnaireError, match=says):
+        load_questionnaire(tmp_path / file)
 
 
 @pytest.mark.parametrize(
