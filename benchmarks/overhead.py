@@ -17,22 +17,22 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeline.cells import Systems, plan_cells
-from pipeline.job import load_job
+from pipeline.job.load import load_job
+from pipeline.plan.cells import Systems, plan_cells
 
 DEMO = Path(__file__).parent.parent / "workflows" / "demo.yaml"
 
 
 def bare(job_file: str, overrides: list[str]) -> None:
     """Decode a job's cells with the engine alone."""
-    from pipeline.quiet import quiet_libraries
+    from pipeline.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from mpg.resilient import BatchSize, decode_each
-    from pipeline.computed_with import cores
-    from pipeline.handle import Handle
-    from pipeline.rows import request_of
-    from pipeline.sources import decoder_settings, resolve_sources
+    from mpg.decoding.resilient import BatchSize, decode_each
+    from pipeline.decode.bank import Handle
+    from pipeline.decode.rows import request_of
+    from pipeline.plan.computed_with import cores
+    from pipeline.plan.sources import decoder_settings, resolve_sources
 
     job = load_job(job_file, overrides)
     sources = resolve_sources(job)

@@ -10,24 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpg.bank import ModelBank
-    from mpg.branches import FunctionModel
-    from mpg.engine import decode
-    from mpg.enumeration import law
-    from mpg.lora import BankError
+    from mpg.decoding.engine import decode
+    from mpg.models.adapter_files import BankError
+    from mpg.models.backbone import FunctionModel
+    from mpg.models.bank import ModelBank
+    from mpg.oracle.law import law
     from mpg.settings import Completion, DecoderSettings, Request
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "BankError": "mpg.lora",
+    "BankError": "mpg.models.adapter_files",
     "Completion": "mpg.settings",
     "DecoderSettings": "mpg.settings",
-    "FunctionModel": "mpg.branches",
-    "ModelBank": "mpg.bank",
+    "FunctionModel": "mpg.models.backbone",
+    "ModelBank": "mpg.models.bank",
     "Request": "mpg.settings",
-    "decode": "mpg.engine",
-    "law": "mpg.enumeration",
+    "decode": "mpg.decoding.engine",
+    "law": "mpg.oracle.law",
 }
 __all__ = [
     "BankError",

@@ -9,7 +9,7 @@ from typing import Literal
 
 # Raised when the same settings and seed come to draw another text of the same law: part of a row's identity.
 SAMPLER_VERSION = 2
-# Samples its target exactly -> True. What each one's target is: `mpg.target`, and the README's table.
+# Samples its target exactly -> True. What each one's target is: `mpg.laws.target`, and the README's table.
 _EXACT: dict[str, bool] = {
     "reference": True,
     "single": True,

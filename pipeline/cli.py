@@ -10,9 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from personas import PromptError
-from pipeline import infer, judge_command, plan, questionnaire_command, train_command, verify
-from pipeline.command import InputError, Outcome
-from pipeline.job import Job, JobError, job_schema, load_job
+from pipeline.commands import infer_weights as infer
+from pipeline.commands import judge as judge_command
+from pipeline.commands import plan, verify
+from pipeline.commands import questionnaire as questionnaire_command
+from pipeline.commands import train as train_command
+from pipeline.commands.shared import InputError, Outcome
+from pipeline.job.load import Job, JobError, job_schema, load_job
 
 USAGE_ERROR = 2  # bad input: nothing was started
 FAILURE = 1
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.INFO)
     command = _COMMANDS[options.command]
     if command.loads_models:
-        from pipeline.quiet import quiet_libraries
+        from pipeline.commands.quiet import quiet_libraries
 
         quiet_libraries()
     try:
@@ -83,9 +87,9 @@ def _run(options: argparse.Namespace) -> Outcome:
     limits = {name: getattr(options, name) for name in ("deadline", "budget")}
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
     job, _ = _load(options)
-    from pipeline.report import run_report
-    from pipeline.run import RunStopped, run_job
-    from pipeline.sources import RunError
+    from pipeline.commands.run_report import run_report
+    from pipeline.plan.sources import RunError
+    from pipeline.run.run import RunStopped, run_job
 
     try:
         return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job import Job, JobError, load_job, shipped_adapters
+from pipeline.job.load import Job, JobError, load_job, shipped_adapters
 
 JOB = """\
 name: entj-demo

@@ -64,8 +64,8 @@ def test_imports_follow_the_direction(package: str) -> None:
         ("personas", "import json\nimport torch.nn as nn\n", ["line 2 imports torch"]),
         ("personas", "def f():\n    from apache_beam.io import fileio\n", ["line 2 imports apache_beam"]),
         ("mpg", "import typing as t\nif t.TYPE_CHECKING:\n    import personas\n", ["line 3 imports personas"]),
-        ("mpg", "import numpy, pipeline.job\n", ["line 1 imports pipeline"]),
-        ("evaluation", 'import importlib\nimportlib.import_module("mpg.engine")\n', ["line 2 imports mpg"]),
+        ("mpg", "import numpy, pipeline.job.load\n", ["line 1 imports pipeline"]),
+        ("evaluation", 'import importlib\nimportlib.import_module("mpg.decoding.engine")\n', ["line 2 imports mpg"]),
         ("evaluation", 'bank = __import__("mpg")\n', ["line 1 imports mpg"]),
     ],
 )

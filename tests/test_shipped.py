@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
-from mpg.embedded import SMOLLM2, gguf_file, resolve
-from mpg.revisions import pick_dtype
+from mpg.models.embedded import SMOLLM2, gguf_file, resolve
+from mpg.models.fingerprint import pick_dtype
 from personas import MBTI
 from personas.preferences import MBTI_FILE
-from pipeline.job import SHIPPED_ADAPTERS, load_job, shipped_adapters
-from pipeline.shipped_adapters import FLOORS, SCALES, pairs_of
+from pipeline.job.load import SHIPPED_ADAPTERS, load_job, shipped_adapters
 from tests.fakes import feed_every_branch
+from tools.shipped_adapters import FLOORS, SCALES, pairs_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"

@@ -1,0 +1,228 @@
+"""The model bank: reference, preference models and their own references behind one handle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpg.laws.target import Layout
+from mpg.models.adapter_files import BankError, check_adapters
+from mpg.models.backbone import Backbone, FunctionBackbone, FunctionModel, SoupFunction, TransformersBackbone
+from mpg.models.lanes import BankSession
+
+
+class ModelBank:
+    """All models of a process. Branch 0 is the reference ``pi_0``; see :class:`mpg.laws.target.Layout`.
+
+    Make one with :meth:`load` (transformers models and LoRA adapters) or :meth:`from_functions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbones: Sequence[Backbone],
+        layout: Layout,
+        vocab_size: int,
+        eos_ids: frozenset[int],
+        max_positions: int | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        self.backbones = tuple(backbones)
+        self.layout = layout
+        self.vocab_size = vocab_size
+        self.eos_ids = eos_ids
+        self.max_positions = max_positions
+        self.tokenizer = tokenizer
+        self.device = self.backbones[0].device
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return self.layout.attributes
+
+    def session(self, slots: int, capacity: int, *, soup: bool = False) -> BankSession:
+        """Room for ``slots`` rows of up to ``capacity`` tokens in every branch; with ``soup``, in that one too."""
+        return BankSession(self.backbones, self.layout, slots, capacity, soup=soup)
+
+    @property
+    def can_mix(self) -> bool:
+        """Whether a weighted sum of the attributes' deltas is a model: adapters over the reference, all of them."""
+        first = self.backbones[0]
+        if isinstance(first, FunctionBackbone) and first.soup is None:
+            return False
+        return not any(self.layout.reference) and max(self.layout.policy, default=0) < first.n_branches
+
+    @classmethod
+    def from_functions(
+        cls,
+        *,
+        reference: FunctionModel,
+        attributes: Mapping[str, FunctionModel],
+        references: Mapping[str, FunctionModel] | None = None,
+        soup: SoupFunction | None = None,
+    ) -> ModelBank:
+        """A bank of functions, for tests and small experiments.
+
+        Args:
+            reference: ``pi_0``.
+            attributes: ``pi_i`` by name.
+            references: ``rho_i`` of the attributes that have their own.
+            soup: coefficients, in the order of ``attributes`` -> the model that decoder ``soup`` decodes from.
+        """
+        own = dict(references or {})
+        _check_references(attributes, own)
+        models = [reference, *attributes.values(), *own.values()]
+        for model in models[1:]:
+            if (model.vocab_size, model.eos_id) != (reference.vocab_size, reference.eos_id):
+                raise BankError("all models of a bank share one vocabulary and one EOS id")
+        return cls(
+            backbones=[FunctionBackbone(models, soup)],
+            layout=_layout(list(attributes), list(own)),
+            vocab_size=reference.vocab_size,
+            eos_ids=frozenset({reference.eos_id}),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        attributes: Mapping[str, str | Path],
+        references: Mapping[str, str | Path] | None = None,
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> ModelBank:
+        """Load a transformers model with LoRA adapters over it and, where given, whole models.
+
+        Args:
+            model: embedded id, Hub id or folder of the reference.
+            attributes: name -> PEFT LoRA folder or Hub id (shares the reference's weights), or a
+                whole model's folder or Hub id (its own weights; same tokenizer).
+            references: name -> the model ``rho_i`` an attribute was trained from, where it is not
+                the reference: likewise an adapter or a whole model.
+            revision: of the reference, on the Hub.
+            dtype: of the weights and the cache.
+
+        Raises:
+            BankError: an adapter for another base, a model with another tokenizer, weights that are
+                not safetensors.
+        """
+        from transformers import AutoTokenizer
+
+        from mpg.models.embedded import resolve
+
+        own = dict(references or {})
+        _check_references(attributes, own)
+        path = resolve(model)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        base = _load_model(path, revision, dtype, device)
+
+        names = [*attributes, *(f"{name} (reference)" for name in own)]
+        sources = [resolve(str(source)) for source in (*attributes.values(), *own.values())]
+        adapters: dict[str, Path] = {}
+        wholes: dict[str, str] = {}
+        for name, source in zip(names, sources, strict=True):
+            folder = _adapter_folder(source)
+            if folder is not None:
+                adapters[name] = folder
+            else:
+                wholes[name] = source
+        backbones: list[Backbone] = [TransformersBackbone(base, list(adapters.values()))]
+        for source in wholes.values():
+            _check_same_tokenizer(tokenizer, source)
+            backbones.append(TransformersBackbone(_load_model(source, None, dtype, device)))
+        branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
+        config = base.config
+        eos = base.generation_config.eos_token_id if base.generation_config else None
+        eos = config.eos_token_id if eos is None else eos
+        return cls(
+            backbones=backbones,
+            layout=Layout(
+                attributes=tuple(attributes),
+                policy=tuple(branch[name] for name in attributes),
+                reference=tuple(branch.get(f"{name} (reference)", 0) for name in attributes),
+            ),
+            vocab_size=config.vocab_size,
+            eos_ids=frozenset([eos] if isinstance(eos, int) else eos or []),
+            max_positions=getattr(config, "max_position_embeddings", None),
+            tokenizer=tokenizer,
+        )
+
+
+def check_sources(model: str, adapters: Sequence[str], *, revision: str | None = None) -> None:
+    """Check that adapters fit a model from its configuration alone: no weights of it are loaded.
+
+    Args:
+        model: id or folder of the reference.
+        adapters: folders or Hub ids; whole models among them are passed over.
+
+    Raises:
+        BankError: an adapter that was trained for another base, or is not plain LoRA.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from mpg.models.embedded import resolve
+
+    config = AutoConfig.from_pretrained(resolve(model), revision=revision, trust_remote_code=False)
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    folders = [_adapter_folder(resolve(source)) for source in adapters]
+    check_adapters(skeleton, [folder for folder in folders if folder is not None])
+
+
+def _layout(attributes: list[str], own: list[str]) -> Layout:
+    """Branches in the order reference, attributes, own references."""
+    rho = {name: 1 + len(attributes) + i for i, name in enumerate(own)}
+    return Layout(
+        attributes=tuple(attributes),
+        policy=tuple(range(1, 1 + len(attributes))),
+        reference=tuple(rho.get(name, 0) for name in attributes),
+    )
+
+
+def _check_references(attributes: Mapping[str, Any], references: Mapping[str, Any]) -> None:
+    for name in references:
+        if name not in attributes:
+            raise BankError(f"references: {name!r} is not one of the attributes ({', '.join(attributes)})")
+
+
+def _adapter_folder(source: str) -> Path | None:
+    """The folder of a PEFT adapter, fetched from the Hub if need be; ``None`` for a whole model."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder if (folder / "adapter_config.json").is_file() else None
+    from huggingface_hub import file_exists, snapshot_download
+
+    if not file_exists(source, "adapter_config.json"):
+        return None
+    return Path(snapshot_download(source, allow_patterns=["adapter_config.json", "adapter_model.safetensors"]))
+
+
+def _load_model(path: str, revision: str | None, dtype: torch.dtype, device: torch.device | str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+        )
+    except OSError as error:
+        raise BankError(f"model {path}: {str(error).splitlines()[0]} (safetensors only)") from error
+    return model.to(device).eval()
+
+
+def _check_same_tokenizer(tokenizer: Any, source: str) -> None:
+    from transformers import AutoTokenizer
+
+    other = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise BankError(
+            f"model {source}: its tokenizer differs from the reference's; density ratios need one vocabulary"
+        )

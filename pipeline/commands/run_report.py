@@ -1,0 +1,68 @@
+"""The end of a run on the terminal: the table, two texts, the path."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.publish.summary import header, table_rows
+from pipeline.run.run import Result
+
+_MOST_SHOWN = 5
+
+
+def run_report(result: Result) -> str:
+    """What the run made and where it is."""
+    lines = []
+    summary, run = result.summary, result.run
+    rows = [header(summary), *table_rows(summary)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
+    for n, row in enumerate(rows):
+        lines.append(
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
+        if n == 0:
+            lines.append("  ".join("-" * w for w in widths))
+    for sample in summary.samples:
+        question = sample["prompt"][-1]["content"]
+        lines.append(f"\n{sample['persona']} | {question}")
+        paragraphs = [line for line in sample["response"].splitlines() if line.strip()]
+        lines += [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs]
+    counts, timings = run["counts"], run["timings"]
+    speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
+    lines.append(
+        f"\n{counts['rows']} rows ({counts['generated']} new, {counts['kept_from_earlier_runs']} kept, "
+        f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
+        f"{timings['total_s']:.0f} s in all"
+    )
+    if run["accept"] is not None:
+        lines += accept_lines(run["accept"])
+    if run["planned"] is not None:
+        seconds, tokens = run["planned"]["seconds"], run["planned"]["tokens"]
+        lines.append(
+            f"planned: {tokens['value']:.0f} tokens in {seconds['value']:.0f} s "
+            f"({seconds['low']:.0f} to {seconds['high']:.0f}); was: {run['actual']['tokens']} in "
+            f"{run['actual']['seconds']:.0f} s{' and earlier runs' if counts['kept_from_earlier_runs'] else ''}"
+        )
+    here = Path.cwd()
+    folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
+    lines.append(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
+    return "\n".join(lines)
+
+
+def accept_lines(found: Mapping[str, Any]) -> list[str]:
+    """How many candidates it took, and the cells that fell short."""
+    lines = [
+        f"{found['rows']} texts of {found['candidates']} candidates have a score of {found['min_score']:g} or more, "
+        f"{found['rows_per_cell']} for each of {found['cells']} cells wanted"
+    ]
+    short = found["short"]
+    if short:
+        lines.append(f"{len(short)} cells fell short after {found['max_candidates']} candidates (all are in run.json):")
+        lines += [f"  {cell['prompt_id']}, {cell['persona']}: {cell['rows']}" for cell in short[:_MOST_SHOWN]]
+    return lines
