@@ -22,7 +22,7 @@ import torch
 from mpg import DecoderSettings, ModelBank, Request, decode
 from mpg.models.embedded import SMOLLM2, resolve
 from mpg.models.fingerprint import pick_dtype
-from pipeline.job.load import shipped_adapters
+from pipeline.job.model import shipped_adapters
 
 ROOT = Path(__file__).parent.parent
 GENERATE, NAIVE_MOD = "generate (reference)", "MOD by transformers"

@@ -20,7 +20,7 @@ from mpg.models.embedded import SMOLLM2
 from mpg.models.fingerprint import pick_dtype
 from mpg.score.texts import component_log_probs
 from mpg.score.weights import COVERAGE, draws_from_pairs
-from pipeline.job.load import shipped_adapters
+from pipeline.job.model import shipped_adapters
 
 ROOT = Path(__file__).parent.parent
 

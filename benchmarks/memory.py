@@ -18,7 +18,7 @@ import torch
 from mpg import DecoderSettings, ModelBank, Request, decode
 from mpg.models.embedded import SMOLLM2
 from mpg.models.fingerprint import pick_dtype
-from pipeline.job.load import shipped_adapters
+from pipeline.job.model import shipped_adapters
 
 
 def main() -> None:

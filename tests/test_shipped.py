@@ -13,7 +13,8 @@ from mpg.models.embedded import SMOLLM2, gguf_file, resolve
 from mpg.models.fingerprint import pick_dtype
 from personas import MBTI
 from personas.preferences import MBTI_FILE
-from pipeline.job.load import SHIPPED_ADAPTERS, load_job, shipped_adapters
+from pipeline.job.load import load_job
+from pipeline.job.model import SHIPPED_ADAPTERS, shipped_adapters
 from tests.fakes import feed_every_branch
 from tools.shipped_adapters import FLOORS, SCALES, pairs_of
 

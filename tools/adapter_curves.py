@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from evaluation.statistics.aggregate import clustered_mean
 from personas import MBTI, ROLE_PLAY
-from pipeline.job.load import Job, load_job
+from pipeline.job.load import load_job
+from pipeline.job.model import Job
 from pipeline.run.run import run_job
 
 _WORKFLOWS = Path(__file__).parent.parent / "workflows"

@@ -29,7 +29,7 @@ from personas.preferences import (
     load_role_play_pairs,
     split,
 )
-from pipeline.job.load import SHIPPED_ADAPTERS
+from pipeline.job.model import SHIPPED_ADAPTERS
 from tools.adapter_curves import write_curves
 
 STAGES = ("train", "refine", "measure", "curves")

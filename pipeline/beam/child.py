@@ -24,10 +24,11 @@ def end_with_parent(parent: int) -> None:
 def main() -> None:
     """Read the work, run it."""
     end_with_parent(int(sys.argv[1]))
-    from pipeline.commands.quiet import quiet_libraries
+    from pipeline.quiet import quiet_libraries
 
     quiet_libraries()
-    from pipeline.beam.graph import beam_options, execute
+    from pipeline.beam.execute import execute
+    from pipeline.beam.options import beam_options
 
     work, arguments = pickle.load(sys.stdin.buffer)
     execute(work, beam_options(arguments))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,16 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from pipeline.beam.progress import Ticker
-from pipeline.decode.bank import BATCH_SIZES, Handle, LoadBank
+from pipeline.beam.work import DecodedShard, Shard, WrittenShard
+from pipeline.decode.bank import BATCH_SIZES, LoadBank, ProcessBank
 from pipeline.decode.cells import decode_cells
+from pipeline.decode.machine import note_machine
 from pipeline.decode.rows import to_dead_letter
-from pipeline.plan.cells import PlannedCell, Sources
-from pipeline.plan.computed_with import ComputedWith, note_machine
+from pipeline.plan.cells import Sources
+from pipeline.plan.computed_with import ComputedWith
 from pipeline.store.errors import output_errors
 from pipeline.store.shards import shard_name, write_rows
 from pipeline.store.stop import StopFile
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Cells that one worker decodes together and writes as one file."""
-
-    cells: tuple[PlannedCell, ...]
-
-
-@dataclass
-class DecodedShard:
-    """What a worker made of a shard: rows, dead letters, and the time it took (for `run.json` only)."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    started_s: float = 0.0
-    ended_s: float = 0.0
 
 
 class DecodeFn(beam.DoFn):
@@ -52,13 +36,13 @@ class DecodeFn(beam.DoFn):
     def setup(self) -> None:
         work = Path(self._folder)
 
-        def make() -> Handle:
+        def make() -> ProcessBank:
             threads, batch_size = self._with.threads, self._with.batch_size
-            return Handle(
+            return ProcessBank(
                 self._sources, threads=threads, batch_size=batch_size, memory=work / BATCH_SIZES, load=self._load
             )
 
-        self._handle: Handle = self._shared.acquire(make, tag=self._sources)
+        self._handle: ProcessBank = self._shared.acquire(make, tag=self._sources)
         note_machine(work, self._handle.device)
         self._decoded, self._rejected = Ticker(work / "progress" / "decode"), Ticker(work / "progress" / "rejected")
         self._stop = StopFile.of(work).watcher()
@@ -88,18 +72,6 @@ class DecodeFn(beam.DoFn):
         result.rejected.sort(key=lambda row: order.index(row["row_id"]))
         result.ended_s = time.time()
         return result
-
-
-@dataclass(frozen=True)
-class WrittenShard:
-    """A finished shard: its file (none if every cell was rejected), row ids, and counts."""
-
-    path: str | None
-    row_ids: tuple[str, ...]
-    n_rejected: int
-    n_tokens: int
-    started_s: float
-    ended_s: float
 
 
 class WriteFn(beam.DoFn):

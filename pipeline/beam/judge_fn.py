@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import apache_beam as beam
@@ -11,31 +10,13 @@ from apache_beam.utils.shared import Shared
 
 from evaluation.items import Judge, label_of
 from pipeline.beam.progress import Ticker
-from pipeline.job.fields import Judges
+from pipeline.beam.work import JudgeTask, JudgeWork
+from pipeline.decode.machine import passes_of
 from pipeline.judging.registry import COLUMNS, item_of, load_judge
 from pipeline.judging.table import judgment_rows
-from pipeline.plan.computed_with import passes_of
 from pipeline.store.errors import output_errors
 from pipeline.store.shards import read_shard, shard_name, write_rows
 from pipeline.store.stop import StopFile
-
-
-@dataclass(frozen=True)
-class JudgeTask:
-    """Rows of one generation file that one judge has not scored on some attributes yet."""
-
-    path: str
-    row_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class JudgeWork:
-    """What one judge has to do: its attributes, and the rows of earlier runs that it has not judged."""
-
-    spec: Judges
-    attributes: tuple[str, ...]
-    label: str
-    earlier: tuple[JudgeTask, ...] = ()
 
 
 class JudgeFn(beam.DoFn):

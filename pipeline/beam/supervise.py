@@ -24,7 +24,7 @@ import psutil
 from pipeline.store.errors import OutputError, line_in, readable
 
 if TYPE_CHECKING:
-    from pipeline.beam.graph import Work
+    from pipeline.beam.work import Work
 
 _EVERY_S = 0.5
 # How long a graph whose worker is gone may take to end by itself: at its end, workers go before it does.
@@ -52,7 +52,7 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
         WorkerDied: it, or one of its workers, was killed; noticed within seconds.
         OutputError: the output can't be written. GraphFailed: any other error.
     """
-    from pipeline.beam.graph import BOOKS_FILE
+    from pipeline.beam.work import BOOKS_FILE
 
     (work.folder / BOOKS_FILE).unlink(missing_ok=True)
     process = subprocess.Popen(

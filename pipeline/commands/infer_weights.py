@@ -11,8 +11,7 @@ from personas.attributes import Persona
 from personas.examples import Example, ExampleError, columns_of, load_pairs, load_texts
 from personas.files import save_personas
 from personas.weights import rounded
-from pipeline.commands.adapter_arguments import adapters_by_name
-from pipeline.commands.shared import InputError, Outcome
+from pipeline.commands.shared import InputError, Outcome, adapters_by_name
 
 if TYPE_CHECKING:
     from mpg import ModelBank

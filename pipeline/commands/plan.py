@@ -1,92 +1,25 @@
-"""``mpg plan``: what a job will take, before it runs: cells, tokens, time, money, from a pilot on this machine.
-
-The pilot decodes a few cells of each persona, with the run's own batch size, and throws their texts away. Tokens are
-extrapolated persona by persona (stratified sampling: Cochran 1977, chapter 5), time by the pilot's tokens a second.
-"""
+"""``mpg plan``: what a job will take, before it runs: cells, tokens, time, money, see :mod:`pipeline.run.estimate`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import math
-import random
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, variance
-from typing import Any
+from typing import TYPE_CHECKING
 
-from scipy.stats import t as student_t
-
-from evaluation.items import Item
-from personas import PromptError
-from pipeline.commands.shared import InputError, Outcome
-from pipeline.job.load import Job, JobError, load_job
-from pipeline.plan.cells import PlannedCell, Systems, plan_cells
-from pipeline.plan.computed_with import ComputedWith, settled
+from pipeline.commands.shared import InputError, Outcome, job_of
+from pipeline.job.model import Job
+from pipeline.plan.computed_with import settled
 from pipeline.store.dataset import PLAN_FILE, prepare
 from pipeline.store.errors import OutputError
 from pipeline.store.shards import write_bytes
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pipeline.run.estimate import Estimate, Forecast
 
-COVERAGE = 0.95
-# Cells of each persona that the pilot decodes at least; of a thousand personas, of as many as `MOST_CELLS` allows.
-CELLS_A_PERSONA = 2
-MOST_CELLS = 256
-# How much faster or slower a machine may turn out than in the pilot's short time, as a share: no measured interval, a
-# choice that the turns of benchmarks/overhead.py (4 % faster to 11 % slower) fit into.
-SPEED_NOISE = 0.15
-# Completion tokens of a judge behind an endpoint, for each attribute graded: two grades and a short reason.
-_TOKENS_A_GRADE = (15, 60)
-
-
-class PlanInputError(InputError):
-    """A job that can't be planned; a line for each problem."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def times(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.low * factor, self.high * factor)
-
-    def plus(self, other: Estimate) -> Estimate:
-        """The sum of two that may err together: their intervals add up."""
-        return Estimate(self.value + other.value, self.low + other.low, self.high + other.high)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a job is expected to take.
-
-    Attributes:
-        cells: rows to write (with ``accept`` at least); ``pilot_cells``: decoded for this.
-        tokens: generated in all. ``tokens_per_s``: of one worker, as measured.
-        seconds: wall time with ``workers`` workers that have a device each.
-        device_hours: of all workers together.
-        judge_prompt_tokens, judge_completion_tokens: of judges behind endpoints.
-        cost: devices and judges, at the job's prices.
-    """
-
-    job: str
-    cells: int
-    pilot_cells: int
-    workers: int
-    tokens: Estimate
-    tokens_per_s: float
-    seconds: Estimate
-    device_hours: Estimate
-    judge_prompt_tokens: int
-    judge_completion_tokens: Estimate
-    cost: Estimate
+# Cells of each persona that the pilot decodes at least; of a thousand personas, of as many as the pilot's size allows.
+CELLS_A_PERSONA, MOST_CELLS = 2, 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,181 +29,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(options: argparse.Namespace) -> Outcome:
-    """Decode a pilot, extrapolate, and keep the plan for the run's ``run.json``.
+    """Decode a pilot, extrapolate, and keep what is expected for the run's ``run.json``.
 
     Raises:
-        PlanInputError: before a model is loaded where that can be known.
+        InputError: before a model is loaded where that can be known.
     """
     if not 2 <= options.cells <= MOST_CELLS:
-        raise PlanInputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
-    try:
-        job = load_job(options.job, options.set)
-        prompts = job.load_prompts()
-    except JobError as error:
-        raise PlanInputError("\n".join(error.lines)) from error
-    except PromptError as error:
-        raise PlanInputError(f"{options.job}: prompts: {error}") from error
-    from pipeline.beam.graph import beam_options, n_workers
+        raise InputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
+    job, prompts = job_of(options)
+    from pipeline.beam.options import beam_options, n_workers
     from pipeline.judging.registry import rubrics_of
-    from pipeline.plan.sources import RunError, decoder_settings, resolve_sources
+    from pipeline.plan.errors import RunError
+    from pipeline.plan.plan import Plan
+    from pipeline.run.estimate import EstimateError, forecast
 
     try:
         if any(spec.kind == "openai" for spec in job.judges):
             rubrics_of(job.described_attributes())
     except ValueError as error:
-        raise PlanInputError(f"{options.job}: attributes: {error}") from error
+        raise InputError(f"{options.job}: attributes: {error}") from error
     try:
         output = Path(job.output).absolute()
         work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
         computed_with = settled(output, job, workers)
-        sources = resolve_sources(job, computed_with.dtype)
+        planned = Plan.of(job, computed_with.dtype)
     except (OutputError, RunError) as error:
-        raise PlanInputError(f"{options.job}: {error}") from error
-    systems = Systems.of(job.described_attributes(), job.model.system)
-    cells = plan_cells(job.cells(prompts), decoder_settings(job), sources, job.seed, systems)
-    made = make_plan(job, cells, sources, options.cells, workers, computed_with)
+        raise InputError(f"{options.job}: {error}") from error
+    try:
+        made = forecast(planned, planned.cells(job.cells(prompts)), computed_with, options.cells, workers)
+    except EstimateError as error:
+        raise InputError(str(error)) from error
     kept = asdict(made) | {"of": job.work_hash()}
     write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
     return Outcome(report(made, job))
 
 
-def pilot_of(cells: Sequence[PlannedCell], per_persona: int, at_least: int) -> list[PlannedCell]:
-    """Some cells of every persona (of some personas, where there are very many), the same in every call."""
-    rng = random.Random(0)
-    groups: dict[str, list[PlannedCell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.persona, []).append(cell)
-    names = list(groups)
-    if len(names) * per_persona > MOST_CELLS:
-        names = sorted(rng.sample(names, MOST_CELLS // per_persona), key=names.index)
-    each = max(per_persona, -(-min(at_least, MOST_CELLS) // len(names)))
-    return [cell for name in names for cell in rng.sample(groups[name], min(each, len(groups[name])))]
-
-
-def make_plan(
-    job: Job, cells: Sequence[PlannedCell], sources: Any, per_persona: int, workers: int, computed_with: ComputedWith
-) -> Plan:
-    """Decode a pilot and extrapolate."""
-    from pipeline.decode.bank import Handle
-    from pipeline.decode.cells import decode_cells
-
-    started = time.perf_counter()
-    handle = Handle(sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
-    loading_s = time.perf_counter() - started
-    pilot = pilot_of(cells, per_persona, at_least=2 * computed_with.batch_size)
-    rows: list[dict[str, Any]] = []
-    started = time.perf_counter()
-    for cell, outcome in decode_cells(handle, pilot, sources):
-        if isinstance(outcome, dict):
-            rows.append(outcome)
-        else:
-            logger.warning("prompt %s: %s", cell.prompt_id, outcome.message)
-    decode_s = time.perf_counter() - started
-    if not rows:
-        raise PlanInputError(f"prompts: none of the {len(pilot)} cells of the pilot can be decoded; see the warnings")
-    n_tokens = sum(row["n_tokens"] for row in rows)
-    sizes: dict[str, int] = {}
-    for cell in cells:
-        sizes[cell.persona] = sizes.get(cell.persona, 0) + 1
-    lengths: dict[str, list[int]] = {}
-    for row in rows:
-        lengths.setdefault(row["persona"], []).append(row["n_tokens"])
-    tokens = total_of(lengths, sizes)
-    judging_s = _judging_s(job, rows) * len(cells)
-    busy = tokens.times(decode_s / n_tokens)
-    noise = 1 + SPEED_NOISE
-    decoding = Estimate(busy.value, busy.low / noise, busy.high * noise)
-    judging = Estimate(judging_s, judging_s / noise, judging_s * noise)
-    seconds = decoding.plus(judging).times(1 / workers).plus(Estimate(loading_s, loading_s / noise, loading_s * noise))
-    hours = seconds.times(workers / 3600)
-    asked, answered, judge_cost = _endpoints(job, rows, len(cells), handle.bank.tokenizer)
-    return Plan(
-        job=job.name,
-        cells=len(cells),
-        pilot_cells=len(rows),
-        workers=workers,
-        tokens=tokens,
-        tokens_per_s=n_tokens / decode_s,
-        seconds=seconds,
-        device_hours=hours,
-        judge_prompt_tokens=asked,
-        judge_completion_tokens=answered,
-        cost=hours.times(job.device_price).plus(judge_cost),
-    )
-
-
-def total_of(lengths: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> Estimate:
-    """A total from samples of strata: a persona's mean times its cells; those without a sample have the others' mean.
-
-    Args:
-        lengths: persona -> what was measured of some of its cells.
-        sizes: persona -> its cells.
-    """
-    n_known = sum(sizes[name] for name in lengths)
-    known = math.fsum(sizes[name] * fmean(found) for name, found in lengths.items())
-    # Variances of the strata's totals, with the correction for those that are nearly exhausted; their sum's degrees of
-    # freedom by Satterthwaite's rule (Cochran 1977, 5.16).
-    parts = {
-        name: (sizes[name] ** 2 * (1 - len(found) / sizes[name]) * variance(found) / len(found), len(found) - 1)
-        for name, found in lengths.items()
-        if len(found) > 1
-    }
-    spread = math.fsum(part for part, _ in parts.values())
-    against = math.fsum(part**2 / freedom for part, freedom in parts.values())
-    freedom = spread**2 / against if against > 0 else 1.0
-    scale = sum(sizes.values()) / n_known
-    reach = float(student_t.ppf((1 + COVERAGE) / 2, max(1.0, freedom))) * math.sqrt(max(0.0, spread)) * scale
-    value = known * scale
-    return Estimate(value, max(0.0, value - reach), value + reach)
-
-
-def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds that the embedded judges take for one text."""
-    from pipeline.judging.registry import JudgeError, item_of, known_to, load_judge
-
-    total = 0.0
-    items: list[Item] = [item_of(row) for row in rows]
-    for spec in job.judges:
-        names = known_to(spec, job.attribute_names)
-        if spec.kind == "openai" or not names:
-            continue
-        try:
-            judge = load_judge(spec)
-        except JudgeError as error:
-            raise PlanInputError(str(error)) from error
-        judge.judge(items[:1], names)  # the first call loads
-        started = time.perf_counter()
-        judge.judge(items, names)
-        total += (time.perf_counter() - started) / len(items)
-    return total
-
-
-def _endpoints(
-    job: Job, rows: Sequence[Mapping[str, Any]], n_cells: int, tokenizer: Any
-) -> tuple[int, Estimate, Estimate]:
-    """Prompt tokens, completion tokens and cost of judges behind endpoints, by the model's own tokenizer."""
-    from evaluation.endpoint.rubrics import messages
-    from pipeline.judging.registry import item_of, rubrics_of, with_naturalness
-
-    asked, answered, cost = 0, Estimate(0.0, 0.0, 0.0), Estimate(0.0, 0.0, 0.0)
-    remote = [spec for spec in job.judges if spec.kind == "openai"]
-    if not remote:
-        return asked, answered, cost
-    rubrics = rubrics_of(with_naturalness(job.described_attributes()))
-    chats = [messages(item_of(row), rubrics) for row in rows]
-    each = fmean(sum(len(tokenizer(m["content"]).input_ids) for m in chat) for chat in chats)
-    for spec in remote:
-        prompts = round(each * n_cells)
-        few, many = (n_cells * (len(rubrics) * count + 10) for count in _TOKENS_A_GRADE)
-        completions = Estimate((few + many) / 2, few, many)
-        asked, answered = asked + prompts, answered.plus(completions)
-        paid = completions.times(spec.completion_price / 1e6)
-        fixed = prompts * spec.prompt_price / 1e6
-        cost = cost.plus(paid).plus(Estimate(fixed, fixed, fixed))
-    return asked, answered, cost
-
-
-def report(made: Plan, job: Job) -> str:
+def report(made: Forecast, job: Job) -> str:
     """The plan in lines."""
 
     def shown(estimate: Estimate, form: str) -> str:

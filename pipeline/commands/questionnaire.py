@@ -24,14 +24,14 @@ from evaluation.questionnaires.questionnaires import (
 )
 from personas import Grid, Message, Persona, Prompt
 from personas.attributes import MBTI
-from pipeline.commands.shared import InputError, Outcome
-from pipeline.job.load import Job, JobError, load_job
-from pipeline.plan.cells import PlannedCell, Systems, plan_cells
+from pipeline.commands.shared import InputError, Outcome, job_of
+from pipeline.plan.cells import PlannedCell
 from pipeline.plan.computed_with import cores
 
 if TYPE_CHECKING:
-    from pipeline.decode.bank import Handle
+    from pipeline.decode.bank import ProcessBank
     from pipeline.plan.cells import Sources
+    from pipeline.plan.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,6 @@ OWN = "own"
 METHODS = ("text", "options")
 # An answer begins with its yes, no, A or B; the reasons after it are not read.
 MAX_NEW_TOKENS = 24
-
-
-class QuestionnaireInputError(InputError):
-    """Input that can't be put to a decoder; one line a problem with field, value and remedy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,29 +54,28 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
     """Put every item to every persona of a job; the report.
 
     Raises:
-        QuestionnaireInputError: before a model is loaded where that can be known.
+        InputError: before a model is loaded where that can be known.
     """
+    job, _ = job_of(options)
     try:
-        job = load_job(options.job, options.set)
         items = {Path(file).stem: own_items() if file == OWN else load_questionnaire(file) for file in options.items}
-    except JobError as error:
-        raise QuestionnaireInputError("\n".join(error.lines)) from error
     except QuestionnaireError as error:
-        raise QuestionnaireInputError(f"--items {error}") from error
+        raise InputError(f"--items {error}") from error
     if len(items) < len(options.items):
-        raise QuestionnaireInputError(f"--items {' '.join(options.items)}: two files of one name; rename one")
+        raise InputError(f"--items {' '.join(options.items)}: two files of one name; rename one")
     if options.output is not None and options.output.is_dir():
-        raise QuestionnaireInputError(f"--output {options.output}: is a folder; name a file")
+        raise InputError(f"--output {options.output}: is a folder; name a file")
     if options.output is not None and not options.output.absolute().parent.is_dir():
-        raise QuestionnaireInputError(f"--output {options.output}: its folder does not exist; make it first")
-    from pipeline.plan.sources import RunError, resolve_sources
+        raise InputError(f"--output {options.output}: its folder does not exist; make it first")
+    from pipeline.plan.errors import RunError
+    from pipeline.plan.plan import Plan
 
     try:
-        sources = resolve_sources(job)
+        plan = Plan.of(job)
     except RunError as error:
-        raise QuestionnaireInputError(f"{options.job}: {error}") from error
+        raise InputError(f"{options.job}: {error}") from error
     methods = METHODS if options.by == "both" else (options.by,)
-    answers = _put(job, sources, items, methods)
+    answers = _put(replace(plan, settings=replace(plan.settings, max_new_tokens=MAX_NEW_TOKENS)), items, methods)
     problem = None
     if options.output is not None:
         text = json.dumps([_as_json(entry) for entry in answers], indent=2)
@@ -109,16 +104,14 @@ def wanted_of(persona: Persona) -> dict[str, float]:
 Entry = tuple[str, str, str, dict[str, str | None], Result]  # file, persona, method, answers by item, result
 
 
-def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], methods: Sequence[str]) -> list[Entry]:
+def _put(plan: Plan, items: Mapping[str, Sequence[Question]], methods: Sequence[str]) -> list[Entry]:
     from tqdm import tqdm
 
-    from pipeline.decode.bank import Handle
-    from pipeline.plan.sources import decoder_settings
+    from pipeline.decode.bank import ProcessBank
 
-    handle = Handle(sources, threads=job.threads or cores(), batch_size=job.batch_size)
-    decoder = _Decoder(handle, sources)
-    settings = replace(decoder_settings(job), max_new_tokens=MAX_NEW_TOKENS)
-    systems = Systems.of(job.described_attributes(), job.model.system)
+    job = plan.job
+    bank = ProcessBank(plan.sources, threads=job.threads or cores(), batch_size=job.batch_size)
+    decoder = _Decoder(bank, plan.sources)
     personas = job.build_personas()
     entries = []
     total = len(personas) * len(methods) * sum(map(len, items.values()))
@@ -127,7 +120,7 @@ def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], me
             texts = list(dict.fromkeys(map(asked, questions)))  # items of the same words are asked once
             prompts = tuple(Prompt(f"{file}:{i}", (Message("user", text),)) for i, text in enumerate(texts))
             for persona in personas:
-                decoder.persona = plan_cells(Grid(prompts, (persona,)), settings, sources, job.seed, systems)
+                decoder.persona = plan.cells(Grid(prompts, (persona,)))
                 for method in methods:
                     put = ask(questions, decoder.texts) if method == "text" else choose(questions, decoder.likely)
                     found = result(questions, put, wanted_of(persona))
@@ -140,7 +133,7 @@ def _put(job: Job, sources: Sources, items: Mapping[str, Sequence[Question]], me
 class _Decoder:
     """A model bank as questionnaires want it; ``persona`` holds the cells of all questions, asked under one persona."""
 
-    def __init__(self, handle: Handle, sources: Sources) -> None:
+    def __init__(self, handle: ProcessBank, sources: Sources) -> None:
         self._handle, self._sources = handle, sources
         self.persona: Sequence[PlannedCell] = ()
 
@@ -162,15 +155,13 @@ class _Decoder:
     def likely(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[list[float]]:
         """Log-probabilities of the options."""
         from mpg.score.choices import option_log_probs
-        from pipeline.decode.rows import RejectedCell, request_of
+        from pipeline.decode.requests import RejectedCell, request_of
 
         bank, cells = self._handle.bank, self._of(questions)
         try:
             requests = [request_of(bank, cell) for cell in cells]
         except RejectedCell as error:
-            raise QuestionnaireInputError(
-                f"--items: a question can't be put to {cells[0].persona!r}: {error}"
-            ) from error
+            raise InputError(f"--items: a question can't be put to {cells[0].persona!r}: {error}") from error
         tokens = [[bank.tokenizer(n.capitalize(), add_special_tokens=False).input_ids for n in o] for o in options]
         return option_log_probs(bank, list(zip(requests, tokens, strict=True)), cells[0].decoder)
 

@@ -18,8 +18,7 @@ from personas.preferences import is_held_out
 from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
-from pipeline.commands.adapter_arguments import adapters_by_name
-from pipeline.commands.shared import InputError, Outcome
+from pipeline.commands.shared import InputError, Outcome, adapters_by_name
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -220,7 +219,7 @@ def make_pairs(
     import torch
     from tqdm import tqdm
 
-    from mpg import DecoderSettings, ModelBank, Request, decode
+    from mpg import Completion, DecoderSettings, ModelBank, Request, decode
     from mpg.models.fingerprint import pick_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -237,7 +236,11 @@ def make_pairs(
                 requests.append(Request(ids, {}, row_seed(seed, f"{i}:{j}:{side}")))
     settings = DecoderSettings(name="reference", **_SAMPLING)  # type: ignore[arg-type]
     with tqdm(total=len(requests), desc="answers", unit="text", leave=False) as bar:
-        done = list(decode(bank, requests, settings, on_done=lambda index, completion: bar.update()))
+
+        def answered(index: int, completion: Completion) -> None:
+            bar.update()
+
+        done = list(decode(bank, requests, settings, on_done=answered))
     texts = [bank.tokenizer.decode(c.token_ids, skip_special_tokens=True).strip() for c in done]
     rows = []
     for i in range(0, len(texts), 2):

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from personas import Cell, Message, Persona, Prompt, PromptError, control
 from pipeline.commands.shared import InputError, Outcome
-from pipeline.job.load import Job, JobError, load_job
-from pipeline.plan.cells import PlannedCell, Sources, Systems, plan_cells
-from pipeline.plan.computed_with import decided, kept, processor
+from pipeline.decode.machine import processor
+from pipeline.job.errors import JobError
+from pipeline.job.load import load_job
+from pipeline.job.model import Job
+from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.computed_with import decided, kept
 from pipeline.store.dataset import JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
-from pipeline.store.shards import changed_files, read_shard
+from pipeline.store.manifest import changed_files
+from pipeline.store.shards import read_shard
 
 if TYPE_CHECKING:
-    from mpg import DecoderSettings
+    from pipeline.plan.plan import Plan
 
 Row = Mapping[str, Any]
 
@@ -28,10 +32,6 @@ Row = Mapping[str, Any]
 # what rounding does to one, taken to be at most this rms (0.12 was measured in bfloat16); five times that of the sum.
 ROUNDING = {"float32": 1e-4, "bfloat16": 0.15}
 _MOST_SHOWN = 5
-
-
-class VerifyInputError(InputError):
-    """A data set that can't be verified; one line with field, value and remedy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,22 +47,22 @@ def verify(options: argparse.Namespace) -> Outcome:
     """Check every file against the manifest, and a sample of rows against what comes out of their provenance now.
 
     Raises:
-        VerifyInputError: no data set there, or no job that can be run here.
+        InputError: no data set there, or no job that can be run here.
     """
     folder: Path = options.folder
     if options.sample < 0:
-        raise VerifyInputError(f"--sample: {options.sample} must be at least 0")
+        raise InputError(f"--sample: {options.sample} must be at least 0")
     try:
         changed = changed_files(folder)
     except (OSError, ValueError) as error:
-        raise VerifyInputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
+        raise InputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
     lines = ["files: CHANGED" if changed else "files: all as they were written"]
     lines += [f"  {file}: {how}" for file, how in changed.items()]
     sound = [path for path in sorted((folder / "data").glob("*.parquet")) if f"data/{path.name}" not in changed]
     try:
         rows = [row for path in sound for row in read_shard(path, "generations").to_pylist()]
     except ValueError as error:
-        raise VerifyInputError(f"{folder}/data: {error}") from error
+        raise InputError(f"{folder}/data: {error}") from error
     found = _Found()
     if rows and options.sample:
         found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed))
@@ -149,61 +149,62 @@ def _job(folder: Path, given: str | None) -> Job:
         return load_job(folder / JOB_FILE, folder=job_folder(folder / WORK_FOLDER))
     except JobError as error:
         remedy = "" if given is not None else "\n--job: give the job file, if the data set was moved"
-        raise VerifyInputError("\n".join(error.lines) + remedy) from error
+        raise InputError("\n".join(error.lines) + remedy) from error
 
 
 def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.Random) -> _Found:
     """Write some of the rows again, with what the data set is computed with, and compare."""
-    from pipeline.decode.bank import Handle
+    from pipeline.decode.bank import ProcessBank
     from pipeline.decode.cells import decode_cells
-    from pipeline.plan.sources import RunError, decoder_settings, resolve_sources
+    from pipeline.plan.errors import RunError
+    from pipeline.plan.plan import Plan
 
     dtype = rows[0]["dtype"]
     computed_with = kept(folder) or replace(decided(job, 1), dtype=dtype)
     try:
-        sources = resolve_sources(job, dtype if job.model.dtype == "auto" else job.model.dtype)
+        plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype)
+        # In bfloat16 a text depends on what it is decoded with: whole shards.
+        cells = plan.cells() if dtype != "float32" and job.accept is None else []
     except RunError as error:
-        raise VerifyInputError(str(error)) from error
-    settings, systems = decoder_settings(job), Systems.of(job.described_attributes(), job.model.system)
-    shards: list[list[PlannedCell]] = []  # in bfloat16 a text depends on what it is decoded with: whole ones
-    if dtype != "float32" and job.accept is None:
-        try:
-            cells = plan_cells(job.cells(job.load_prompts()), settings, sources, job.seed, systems)
-        except PromptError as error:
-            raise VerifyInputError(f"prompts: {error}") from error
-        per_shard = computed_with.rows_per_shard
-        shards = _shards(cells, per_shard, {row["row_id"] for row in rows}, size, rng)
+        raise InputError(str(error)) from error
+    except PromptError as error:
+        raise InputError(f"prompts: {error}") from error
+    shards = _shards(cells, computed_with.rows_per_shard, {row["row_id"] for row in rows}, size, rng)
     batched = {cell.row_id for shard in shards for cell in shard}
     able = [row for row in rows if not shards or row["row_id"] in batched]
     sample = rng.sample(able, min(size, len(able)))
-    found = _Found(len(sample), dtype)
-    may_round = dtype != "float32" and not (shards and _same_company(_record(folder)))
-    mine: dict[str, PlannedCell] = {}
-    for row in sample:
-        other = _other_models(row, sources)
-        if other is not None:
-            raise VerifyInputError(f"row {row['row_id']}: {other}")
-        cell = cell_of(row, job, settings, sources, systems)
-        if cell.row_id == row["row_id"]:
-            mine[cell.row_id] = cell
-        else:
-            found.texts[row["row_id"]] = "its id does not follow from its prompt, persona, settings and seed"
-    handle = Handle(sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
+    mine = _planned(sample, plan)
+    bank = ProcessBank(plan.sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
     again = {
         cell.row_id: row if isinstance(row, dict) else {"reason": row.reason}
         for batch in shards or [list(mine.values())]
-        for cell, row in decode_cells(handle, batch, sources)
+        for cell, row in decode_cells(bank, batch, plan.sources)
     }
+    found = _Found(len(sample), dtype)
+    may_round = dtype != "float32" and not (shards and _same_company(_record(folder)))
     for row in sample:
-        if row["row_id"] not in mine:
+        row_id = row["row_id"]
+        if row_id not in mine:
+            found.texts[row_id] = "its id does not follow from its prompt, persona, settings and seed"
             continue
-        now = again[row["row_id"]]
-        text, measured = other_text(row, now), other_measured(row, now)
+        text, measured = other_text(row, again[row_id]), other_measured(row, again[row_id])
         if text is not None:
-            rounded = may_round and "reason" not in now
-            (found.rounded if rounded else found.texts)[row["row_id"]] = text
+            (found.rounded if may_round and "reason" not in again[row_id] else found.texts)[row_id] = text
         elif measured is not None:
-            found.measured[row["row_id"]] = measured
+            found.measured[row_id] = measured
+    return found
+
+
+def _planned(sample: Sequence[Row], plan: Plan) -> dict[str, PlannedCell]:
+    """The cells of those rows whose id follows from their own provenance. Raises InputError: of other models."""
+    found = {}
+    for row in sample:
+        other = _other_models(row, plan.sources)
+        if other is not None:
+            raise InputError(f"row {row['row_id']}: {other}")
+        cell = cell_of(row, plan)
+        if cell.row_id == row["row_id"]:
+            found[cell.row_id] = cell
     return found
 
 
@@ -228,7 +229,10 @@ def _shards(
 def _other_models(row: Row, sources: Sources) -> str | None:
     """Whether the row was written by other weights than those here."""
     here = dict(sources.adapter_revisions)
-    told = [("model", row["model"], sources.model_label), ("dtype", row["dtype"], sources.dtype)]
+    told: list[tuple[str, str, str | None]] = [
+        ("model", row["model"], sources.model_label),
+        ("dtype", row["dtype"], sources.dtype),
+    ]
     told += [
         (f"adapter {name}", revision, here.get(name))
         for name, revision in zip(row["attributes"], row["adapters"], strict=True)
@@ -239,7 +243,7 @@ def _other_models(row: Row, sources: Sources) -> str | None:
     return None
 
 
-def cell_of(row: Row, job: Job, settings: DecoderSettings, sources: Sources, systems: Systems) -> PlannedCell:
+def cell_of(row: Row, plan: Plan) -> PlannedCell:
     """The planned cell that a row's provenance describes."""
     prompt = Prompt(row["prompt_id"], tuple(Message(m["role"], m["content"]) for m in row["prompt"]))
     persona = control()
@@ -253,7 +257,7 @@ def cell_of(row: Row, job: Job, settings: DecoderSettings, sources: Sources, sys
             profile=row["profile"] or "",
             personality=row["personality"] or "",
         )
-    (cell,) = plan_cells([Cell(prompt, persona, row["sample_index"])], settings, sources, job.seed, systems)
+    (cell,) = plan.cells([Cell(prompt, persona, row["sample_index"])])
     return cell
 
 

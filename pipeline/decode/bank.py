@@ -17,7 +17,7 @@ LoadBank = Callable[..., Any]
 BATCH_SIZES = "batch-sizes.json"
 
 
-class Handle:
+class ProcessBank:
     """A process's model bank, the lock that keeps threads from sharing a forward pass, and the batch that fits.
 
     Args:

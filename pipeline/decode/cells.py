@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpg.settings import Completion, Request
-from pipeline.decode.rows import RejectedCell, request_of, to_row
+from pipeline.decode.machine import passes_of
+from pipeline.decode.requests import RejectedCell, request_of
+from pipeline.decode.rows import to_row
 from pipeline.plan.cells import PlannedCell, Sources
-from pipeline.plan.computed_with import passes_of
 
 if TYPE_CHECKING:
     from mpg.decoding.resilient import Failure
-    from pipeline.decode.bank import Handle
+    from pipeline.decode.bank import ProcessBank
 
 
 def decode_cells(
-    handle: Handle,
+    handle: ProcessBank,
     cells: Iterable[PlannedCell],
     sources: Sources,
     *,

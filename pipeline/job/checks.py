@@ -23,10 +23,10 @@ from pipeline.job.fields import (
     MbtiPersonas,
     SimplexPersonas,
 )
-from pipeline.judging.registry import counted
+from pipeline.job.known import counted
 
 if TYPE_CHECKING:
-    from pipeline.job.load import Job
+    from pipeline.job.model import Job
 
 # Models that `mpg.models.embedded` knows; repeated here because a job file is checked without mpg.
 EMBEDDED_MODELS = ("embedded/smollm2-135m-instruct",)
@@ -101,13 +101,13 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
             yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
         if each.reference is not None:
             yield from _folder_problems(job, f"{field}.reference", each.reference, "")
-    for index, known in enumerate(job.described_attributes()):
-        if job.decoder.name == "prompting" and not known.description:
+    for index, described in enumerate(job.described_attributes()):
+        if job.decoder.name == "prompting" and not described.description:
             remedy = "needs a description, which decoder 'prompting' puts into the prompt; give one"
-            yield Problem(f"attributes[{index}].description", f"{known.name!r} {remedy}")
-        if job.decoder.name == "soup" and known.system is not None:
+            yield Problem(f"attributes[{index}].description", f"{described.name!r} {remedy}")
+        if job.decoder.name == "soup" and described.system is not None:
             remedy = "reads a prompt of its own, and decoder 'soup' is one model; use mod or scr-exact"
-            yield Problem(f"attributes[{index}].system", f"{known.name!r} {remedy}")
+            yield Problem(f"attributes[{index}].system", f"{described.name!r} {remedy}")
     if isinstance(job.decoder.strength, Mapping):
         for name, strength in job.decoder.strength.items():
             if name not in seen:

@@ -125,9 +125,9 @@ def _items(path: Path, rows: Iterator[Mapping[str, Any]], column: str) -> Iterat
         text = row[column]
         if not isinstance(text, str):
             raise CorpusError(str(path), f"row {number}: {column} is {text!r}, no text")
-        seen = {
+        seen: dict[str, str] = {
             name: row[name] if isinstance(row.get(name), str) else "" for name in ("prompt", "profile", "personality")
         }
         identity = json.dumps([text, seen], sort_keys=True).encode()
         key = row.get("row_id") or hashlib.sha256(identity).hexdigest()[:ID_DIGITS]
-        yield Item(key=str(key), text=text, **seen)
+        yield Item(str(key), text, seen["prompt"], seen["profile"], seen["personality"])

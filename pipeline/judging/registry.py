@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.endpoint.rubrics import Rubric, rubric_of
 from evaluation.items import Item, Judge
-from personas import KNOWN, MBTI, ROLE_PLAY, Attribute
+from personas import KNOWN, ROLE_PLAY, Attribute
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 
 # Of a generation row, what judges see.
@@ -42,17 +42,6 @@ def with_naturalness(attributes: Sequence[Attribute]) -> tuple[Attribute, ...]:
 
 class JudgeError(RuntimeError):
     """A judge that can't be loaded on this machine."""
-
-
-def known_to(spec: Judges, attributes: Sequence[str]) -> tuple[str, ...]:
-    """The attributes that a judge can score, known without loading it."""
-    known: dict[str, Mapping[str, Any]] = {"classifier": MBTI, "persona-match": ROLE_PLAY}
-    return tuple(name for name in attributes if spec.kind not in known or name in known[spec.kind])
-
-
-def counted(specs: Sequence[Judges], attributes: Sequence[str]) -> list[str]:
-    """The attributes that any judge knows whose scores count: not the models' own opinion."""
-    return [a for a in attributes if any(spec.kind != "log-ratio" and known_to(spec, [a]) for spec in specs)]
 
 
 def load_judge(spec: Judges) -> Judge:

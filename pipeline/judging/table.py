@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from evaluation.items import Item, Judge, label_of
 from evaluation.scores import Score, Status
-from pipeline.store.shards import read_shards, shard_name, update_manifest, write_dataset, write_rows
+from pipeline.store.manifest import update_manifest
+from pipeline.store.shards import read_shards, shard_name, write_dataset, write_rows
 
 # Texts judged between two writes: what a killed run asks again of a judge that keeps no answers itself.
 TEXTS_A_SHARD = 256

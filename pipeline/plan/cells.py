@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mpg.settings import SAMPLER_VERSION, DecoderSettings
-from personas import Attribute, Cell, Persona, row_id, row_seed
+from personas import Cell, row_id, row_seed
 from personas import control as control_persona
-from personas.profiles import placeholders, render, with_system
+from personas.profiles import with_system
+from pipeline.plan.systems import Systems
 
 # The settings that a decoder's text depends on; the others are no part of its rows' identity.
 _COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
@@ -31,8 +32,6 @@ _IDENTITY = {
 # Settings that came after data sets existed -> the value at which a decoder draws what it drew without them. There they
 # stay out of the identity, so that a new setting never orphans rows. (None so far.)
 _UNCHANGED_AT: dict[str, Any] = {}
-# How decoder `prompting` tells the reference what to be like.
-_PROMPTING = "Answer as a person would who is like this, in your own words:\n"
 
 
 @dataclass(frozen=True)
@@ -54,46 +53,6 @@ class Sources:
     references: tuple[tuple[str, str], ...]
     adapter_revisions: tuple[tuple[str, str], ...]
     dtype: str
-
-
-@dataclass(frozen=True)
-class Systems:
-    """What models are told before a prompt.
-
-    Attributes:
-        reference: template for the reference, see :mod:`personas.profiles`.
-        attributes: template for an attribute's own models, by name.
-        descriptions: of the attributes, for decoder ``prompting``.
-    """
-
-    reference: str | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    descriptions: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, attributes: Iterable[Attribute], reference: str | None) -> Systems:
-        given = tuple(attributes)
-        return cls(
-            reference,
-            {each.name: each.system for each in given if each.system is not None},
-            {each.name: each.description for each in given},
-        )
-
-    def for_reference(self, persona: Persona, decoder: str) -> str | None:
-        """The reference's system message; ``None`` where it has none."""
-        told = []
-        if self.reference is not None and not (persona.is_control and placeholders(self.reference)):
-            told.append(render(self.reference, persona.texts))
-        if decoder == "prompting" and not persona.is_control:
-            traits = [f"- {self.descriptions[name]} ({weight:.0%})" for name, weight in persona.active.items()]
-            told.append(_PROMPTING + "\n".join(traits))
-        return "\n\n".join(told) or None
-
-    def for_attributes(self, persona: Persona) -> dict[str, str]:
-        """The system messages of the persona's attributes that have one of their own."""
-        return {
-            name: render(self.attributes[name], persona.texts) for name in persona.active if name in self.attributes
-        }
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.job.load import Job
+from pipeline.job.model import Job
 from pipeline.plan.cells import Sources
-
-
-class RunError(RuntimeError):
-    """A run that can't start or had to stop; one line that says what and how to go on."""
+from pipeline.plan.errors import RunError
 
 
 def resolve_sources(job: Job, dtype: str | None = None) -> Sources:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import yaml
 
 from mpg.settings import EXACT_DECODERS
-from pipeline.job.load import Job
+from pipeline.job.model import Job
 from pipeline.publish.summary import Summary, header, table_rows
 
 _FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}

@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 # The Hub's own advice for datasets: files of at most 500 MB, here measured before compression.
 MAX_FILE_BYTES = 500_000_000
 MANIFEST = "manifest.jsonl"
-DATASET_MANIFEST = "manifest.json"
 
 
 def shard_name(row_ids: Iterable[str], *more: str) -> str:
@@ -194,44 +193,3 @@ def write_dataset(table: pa.Table, folder: Path, split: str = "train") -> list[d
     for stale in set(folder.glob("*.parquet")) - set(paths):
         stale.unlink()
     return entries
-
-
-def write_manifest(output: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
-    """Write the data set's manifest: folder/file -> rows, bytes, SHA-256."""
-    files = {
-        f"{folder}/{entry['file']}": {name: entry[name] for name in ("rows", "bytes", "sha256")}
-        for folder, entries in tables.items()
-        for entry in entries
-    }
-    write_bytes((json.dumps(files, indent=2) + "\n").encode(), output / DATASET_MANIFEST)
-
-
-def update_manifest(output: Path, folder: str, entries: list[dict[str, Any]]) -> None:
-    """Replace what a data set's manifest, if it has one, says of one folder. Raises OSError."""
-    if not (output / DATASET_MANIFEST).is_file():
-        return
-    known = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
-    others: dict[str, list[dict[str, Any]]] = {}
-    for name, entry in known.items():
-        place, _, file = name.rpartition("/")
-        if place != folder:
-            others.setdefault(place, []).append(entry | {"file": file})
-    write_manifest(output, others | {folder: entries})
-
-
-def changed_files(output: Path) -> dict[str, str]:
-    """What of a data set is not as its manifest says: file -> how; empty: all is.
-
-    Raises:
-        OSError, ValueError: there is no manifest, or it can't be read.
-    """
-    files = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
-    problems = {}
-    for name, entry in files.items():
-        path = output / name
-        if not path.is_file():
-            problems[name] = "missing"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            problems[name] = f"not the {entry['bytes']} bytes that were written"
-    found = {str(path.relative_to(output)) for path in output.glob("*/*.parquet") if path.parent.name[0] != "."}
-    return problems | {name: "not in the manifest" for name in sorted(found - set(files))}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
-from pipeline.commands.plan import total_of
-from pipeline.job.fields import seconds_until
+from pipeline.job.deadline import seconds_until
+from pipeline.run.estimate import total_of
 from tests.tiny_job import rows, write_job, write_prompts
 
 

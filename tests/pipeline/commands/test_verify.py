@@ -13,8 +13,9 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.store.lock import FolderLock
+from pipeline.store.manifest import write_manifest
 from pipeline.store.schema import GENERATIONS
-from pipeline.store.shards import write_dataset, write_manifest
+from pipeline.store.shards import write_dataset
 from tests.tiny_job import make_job, rows, write_job
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode.bank import Handle, remember_size, remembered_sizes
+from pipeline.decode.bank import ProcessBank, remember_size, remembered_sizes
 from pipeline.job.load import load_job
 from pipeline.plan.sources import resolve_sources
 
@@ -29,10 +29,10 @@ def test_a_damaged_memory_is_none(tmp_path: Path, content: str) -> None:
 
 def test_a_process_begins_with_the_size_that_fitted_before(job_file: Path) -> None:
     sources, memory = resolve_sources(load_job(job_file)), job_file.parent / "batch-sizes.json"
-    handle = Handle(sources, threads=1, batch_size=32, memory=memory)
+    handle = ProcessBank(sources, threads=1, batch_size=32, memory=memory)
     assert handle.batch_size.now == 32
     device = str(handle.bank.device)
     handle.batch_size.set(16)
     assert remembered_sizes(memory)[device] == 16
-    assert Handle(sources, threads=1, batch_size=32, memory=memory).batch_size.now == 16
-    assert Handle(sources, threads=1, batch_size=8, memory=memory).batch_size.now == 8
+    assert ProcessBank(sources, threads=1, batch_size=32, memory=memory).batch_size.now == 16
+    assert ProcessBank(sources, threads=1, batch_size=8, memory=memory).batch_size.now == 8

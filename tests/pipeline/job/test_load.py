@@ -14,11 +14,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-import pipeline.job.load as job_module
+import pipeline.job.model as job_module
 from mpg.models.embedded import SMOLLM2
 from mpg.settings import DecoderSettings
 from pipeline.job.checks import EMBEDDED_MODELS
-from pipeline.job.load import Job, job_schema, load_job, shipped_adapters
+from pipeline.job.load import load_job
+from pipeline.job.model import Job, job_schema, shipped_adapters
 from tests.job_desk import JOB, Desk
 
 ROOT = Path(__file__).resolve().parents[3]

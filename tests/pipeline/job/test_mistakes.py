@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from pipeline.job.load import JobError, load_job
+from pipeline.job.errors import JobError
+from pipeline.job.load import load_job
 from tests.job_desk import JOB, Desk
 
 SHAPE = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mpg.settings import DecoderSettings
 from personas import Grid, Message, Persona, Prompt, control
-from pipeline.plan.cells import PlannedCell, Sources, Systems, plan_cells
+from pipeline.plan.cells import PlannedCell, Sources, plan_cells
+from pipeline.plan.systems import Systems
 
 SOURCES = Sources("m", "m@1", None, (), (), (("E", "e"), ("N", "n")), "float32")
 WEIGHTS = {"E": 0.5, "N": 0.5, "T": 0.0}

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pipeline.decode.bank import Handle
+from pipeline.decode.bank import ProcessBank
 from pipeline.job.load import load_job
 from pipeline.plan import computed_with
 from pipeline.plan.computed_with import ComputedWith, cores, kept
@@ -231,5 +231,5 @@ def test_the_record_says_what_a_run_was_computed_with(place: Path, tmp_path: Pat
 
 def test_a_handle_loads_with_what_it_is_given(place: Path) -> None:
     sources = resolve_sources(load_job(place / "job.yaml"))
-    handle = Handle(sources, threads=1, load=rounding_bank)
+    handle = ProcessBank(sources, threads=1, load=rounding_bank)
     assert type(handle.bank.backbones[0]).__name__ == "RoundingBackbone"

@@ -17,8 +17,9 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.job.load import load_job
-from pipeline.plan.cells import Systems, identity, plan_cells
+from pipeline.plan.cells import identity, plan_cells
 from pipeline.plan.sources import decoder_settings, resolve_sources
+from pipeline.plan.systems import Systems
 from pipeline.run.run import run_job
 from pipeline.store import schema
 from pipeline.store.errors import OutputError

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
 from pipeline.job.load import load_job
-from pipeline.plan.sources import RunError
+from pipeline.plan.errors import RunError
 from pipeline.run.run import run_job
 from pipeline.store.schema import GENERATIONS, JUDGMENTS, REJECTED
 from tests.judge_server import JudgeServer, serving, status

@@ -1,16 +1,44 @@
-"""The end of a run on the terminal: the table, two texts, the path."""
+"""``mpg run``: a job to its data set, and the end of it on the terminal: the table, two texts, the path."""
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipeline.commands.shared import INTERRUPTED, Outcome, job_of
 from pipeline.publish.summary import header, table_rows
-from pipeline.run.run import Result
+
+if TYPE_CHECKING:
+    from pipeline.run.run import Result
 
 _MOST_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options, beside the job file."""
+    parser.add_argument("--deadline", help="stop cleanly then: 6h, 1h30m, 2026-11-26T07:00 (as --set deadline=...)")
+    parser.add_argument("--budget", type=float, help="stop cleanly when so much is spent (as --set budget=...)")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Run the job, or go on with it. Raises InputError."""
+    limits = {name: getattr(options, name) for name in ("deadline", "budget")}
+    options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
+    job, _ = job_of(options)
+    from pipeline.plan.errors import RunError
+    from pipeline.run.run import RunStopped, run_job
+
+    try:
+        return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))
+    except RunStopped as error:
+        stopped = Outcome("", f"{options.job}: {error}")
+        return replace(stopped, status=INTERRUPTED) if error.interrupted else stopped
+    except RunError as error:
+        return Outcome("", f"{options.job}: {error}")
 
 
 def run_report(result: Result) -> str:
