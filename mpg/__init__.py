@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from mpg.models.backbone import FunctionModel
     from mpg.models.bank import ModelBank
     from mpg.oracle.law import law
-    from mpg.settings import Completion, DecoderSettings, Request
+    from mpg.request import Completion, Request
+    from mpg.settings import DecoderSettings
 
 __version__ = "0.1.0"
 
 _HOME = {
     "BankError": "mpg.models.adapter_files",
-    "Completion": "mpg.settings",
+    "Completion": "mpg.request",
     "DecoderSettings": "mpg.settings",
     "FunctionModel": "mpg.models.backbone",
     "ModelBank": "mpg.models.bank",
-    "Request": "mpg.settings",
+    "Request": "mpg.request",
     "decode": "mpg.decoding.engine",
     "law": "mpg.oracle.law",
 }

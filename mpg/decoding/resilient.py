@@ -17,7 +17,8 @@ import torch
 
 from mpg.decoding.engine import DEFAULT_BATCH_SIZE, decode
 from mpg.models.bank import ModelBank
-from mpg.settings import Completion, DecoderSettings, Request
+from mpg.request import Completion, Request
+from mpg.settings import DecoderSettings
 
 logger = logging.getLogger(__name__)
 

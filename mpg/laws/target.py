@@ -15,7 +15,7 @@ Notation as in the README: ``pi_0`` the reference, ``pi_i`` the preference model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,18 +93,14 @@ class TargetState:
 SUMS = ("sum", "routed")  # targets whose weights follow the tokens
 
 
-def kind_of(settings: DecoderSettings) -> str:
-    """The target of a decoder: ``reference``, ``sum``, ``product``, ``pad`` or ``routed``."""
-    return {
-        "reference": "reference",
-        "prompting": "reference",
-        "soup": "reference",  # of the soup, which stands in the reference's place
-        "single": "sum",
-        "routing": "routed",
-        "mod": "product",
-        "drift": "product",
-        "pad": "pad",
-    }.get(settings.name, settings.aggregate)
+def alphas_of(weights: Mapping[str, float], attributes: Sequence[str], settings: DecoderSettings) -> Tensor:
+    """A request's weights as the target takes them, float64 ``[attributes]``: 0 where none is given.
+
+    A division of 1 is divided by its sum, which a request may miss by rounding (``WEIGHT_TOLERANCE``); signed weights
+    are exponents, and stay as they are.
+    """
+    given = torch.tensor([float(weights.get(name, 0.0)) for name in attributes], dtype=torch.float64)
+    return given if settings.facts.signed or not weights else given / given.sum()
 
 
 def token_law(

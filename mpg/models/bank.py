@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mpg.laws.target import Layout
 from mpg.models.adapter_files import BankError, check_adapters
@@ -53,6 +54,16 @@ class ModelBank:
         if isinstance(first, FunctionBackbone) and first.soup is None:
             return False
         return not any(self.layout.reference) and max(self.layout.policy, default=0) < first.n_branches
+
+    def soup_mix(self, weights: Mapping[str, float], strengths: Sequence[float]) -> Tensor:
+        """Coefficients ``weight * strength`` of the first backbone's adapters in a soup, float64 ``[adapters]``.
+
+        The weights are taken as they are given, which may miss 1 by ``WEIGHT_TOLERANCE``.
+        """
+        mix = torch.zeros(self.backbones[0].n_branches - 1, dtype=torch.float64)
+        for name, policy, strength in zip(self.attributes, self.layout.policy, strengths, strict=True):
+            mix[policy - 1] = weights.get(name, 0.0) * strength
+        return mix
 
     @classmethod
     def from_functions(

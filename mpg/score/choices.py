@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from mpg.laws.logspace import log_policy
-from mpg.laws.target import SUMS, TargetState, follow, kind_of, log_q_of, parts_of_one_row, token_law
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, parts_of_one_row, token_law
 from mpg.models.bank import ModelBank
-from mpg.oracle.decoder import branch_logits
-from mpg.settings import DecoderSettings, Request, check_request
+from mpg.models.plain import branch_logits
+from mpg.request import Request, check_request
+from mpg.settings import DecoderSettings
 
 Tokens = tuple[int, ...]
 
@@ -47,12 +48,11 @@ def option_log_probs(
             raise ValueError(f"request {index}: {error}") from None
     settings = replace(settings, top_k=0, top_p=1.0)
     strengths = [settings.strength_of(name) for name in bank.attributes]
-    kind, parts = kind_of(settings), parts_of_one_row(bank.layout)
+    kind, parts = settings.target, parts_of_one_row(bank.layout)
     # What is known of a beginning: its log-probability, and the target's state after it.
     known: dict[tuple[int, Tokens], tuple[float, TargetState]] = {}
     for index, (request, _) in enumerate(asked):
-        given = torch.tensor([[request.weights.get(name, 0.0) for name in bank.attributes]], dtype=torch.float64)
-        alphas = given if settings.name == "drift" or not request.weights else given / given.sum()
+        alphas = alphas_of(request.weights, bank.attributes, settings)[None]  # [1, attributes]
         known[index, ()] = 0.0, TargetState(alphas, alphas.log())
     for depth in range(max((len(option) for _, options in asked for option in options), default=0)):
         longer = {
@@ -86,11 +86,9 @@ def _logits(
     bank: ModelBank, texts: Sequence[tuple[Request, Tokens]], settings: DecoderSettings, strengths: Sequence[float]
 ) -> list[Tensor]:
     """Next-token logits of each text under every branch, ``[branches, vocab]``; of the soup alone where it decodes."""
-    if settings.name == "soup":
-        mixes = [[request.weights.get(n, 0.0) * s for n, s in zip(bank.attributes, strengths, strict=True)]
-                 for request, _ in texts]  # fmt: skip
+    if settings.facts.soup:
         return [
-            branch_logits(bank, request, list(before), mix) for (request, before), mix in zip(texts, mixes, strict=True)
+            branch_logits(bank, request, before, bank.soup_mix(request.weights, strengths)) for request, before in texts
         ]
     layout = bank.layout
     fed = [[[*r.prompt_of(layout.owner(b)), *before] for b in range(layout.n_branches)] for r, before in texts]

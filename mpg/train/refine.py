@@ -24,7 +24,8 @@ import torch
 from mpg.decoding.engine import decode
 from mpg.decoding.seeding import derived_seed
 from mpg.models.bank import ModelBank
-from mpg.settings import DecoderSettings, Request
+from mpg.request import Request
+from mpg.settings import DecoderSettings
 from mpg.train.recipe import RefineRecipe
 
 Chat = Sequence[Mapping[str, str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from mpg.settings import Completion, Request
+from mpg.request import Completion, Request
 from pipeline.decode.rows import RejectedCell, request_of, to_row
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import passes_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mpg.settings import Completion, Request
+from mpg.request import Completion, Request
 from pipeline.plan.cells import PlannedCell, Sources
 
 

@@ -8,7 +8,7 @@ from mpg.laws.logspace import draw
 from mpg.models.lanes import BankSession
 
 
-class JointRound(Round):
+class DirectRound(Round):
     """``reference``, ``single``, ``mod``, ``pad``, ``drift``: ``t ~ T`` by inverse CDF."""
 
     def step(self, session: BankSession, rows: Rows) -> None:

@@ -1,7 +1,7 @@
 """Decoders that draw from one lane a row; the other lanes catch up later, many tokens in one pass.
 
-- :class:`SteeredRound`: ``prompting`` (the reference, whose prompt describes the attributes) and
-  ``soup`` (the reference with a weighted sum of the adapters' deltas)
+- :class:`SteeredRound`: ``prompting``, the reference, whose prompt describes the attributes
+- :class:`SoupRound`: ``soup``, the reference with a weighted sum of the adapters' deltas
 - :class:`RoutingRound`: ``routing``, which draws an attribute per horizon and decodes from its component
 """
 
@@ -17,7 +17,7 @@ from mpg.decoding.rows import DRAFT, Rows
 from mpg.laws.logspace import draw
 from mpg.models.adapter_files import BankError
 from mpg.models.lanes import BankSession, Entries
-from mpg.settings import Request
+from mpg.request import Request
 
 # Tokens fed in one pass while catching up: bounds the memory of its activations.
 _PASS_TOKENS = 1024
@@ -68,34 +68,35 @@ class LaggingRound(Round):
 
 
 class SteeredRound(LaggingRound):
-    """One model for the whole text."""
+    """The reference for the whole text: what steers it is its prompt."""
+
+    def step(self, session: BankSession, rows: Rows) -> None:
+        self.draw_from(session, rows, session.references())
+
+
+class SoupRound(LaggingRound):
+    """One model for the whole text, which the row's own mix of adapters makes.
+
+    Raises:
+        BankError: the bank's models have no deltas that add up.
+    """
 
     def __init__(self, *args: object, draft_len: int | None) -> None:
         super().__init__(*args, draft_len=draft_len)  # type: ignore[arg-type]
-        if self.settings.name == "soup" and not self.bank.can_mix:
+        if not self.bank.can_mix:
             raise BankError(
-                "decoder 'soup' adds up LoRA adapters over the reference: an attribute here is a whole model or "
-                "has its own reference; use 'mod' or 'scr-exact'"
+                f"decoder {self.settings.name!r} adds up LoRA adapters over the reference: an attribute here is a "
+                "whole model or has its own reference; use 'mod' or 'scr-exact'"
             )
 
     def branches(self, request: Request) -> list[int]:
-        extra = [self.bank.layout.n_branches] if self.settings.name == "soup" else []
-        return super().branches(request) + extra
+        return [*super().branches(request), self.bank.layout.n_branches]
 
     def soup(self, request: Request) -> Tensor | None:
-        if self.settings.name != "soup":
-            return None
-        mix = torch.zeros(self.bank.backbones[0].n_branches - 1, dtype=torch.float64)
-        for name, policy, strength in zip(self.bank.attributes, self.bank.layout.policy, self.strengths, strict=True):
-            mix[policy - 1] = request.weights.get(name, 0.0) * strength
-        return mix
+        return self.bank.soup_mix(request.weights, self.strengths)
 
     def step(self, session: BankSession, rows: Rows) -> None:
-        if self.settings.name == "soup":
-            entries = session.pick([(row, session.soup) for row in range(len(rows))])
-        else:
-            entries = session.references()
-        self.draw_from(session, rows, entries)
+        self.draw_from(session, rows, session.pick([(row, session.soup) for row in range(len(rows))]))
 
 
 class RoutingRound(LaggingRound):
