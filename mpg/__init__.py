@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpg.decoding.engine import decode
-    from mpg.models.adapter_files import BankError
-    from mpg.models.backbone import FunctionModel
     from mpg.models.bank import ModelBank
+    from mpg.models.errors import BankError
+    from mpg.models.functions import FunctionModel
     from mpg.oracle.law import law
     from mpg.request import Completion, Request
     from mpg.settings import DecoderSettings
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "BankError": "mpg.models.adapter_files",
+    "BankError": "mpg.models.errors",
     "Completion": "mpg.request",
     "DecoderSettings": "mpg.settings",
-    "FunctionModel": "mpg.models.backbone",
+    "FunctionModel": "mpg.models.functions",
     "ModelBank": "mpg.models.bank",
     "Request": "mpg.request",
     "decode": "mpg.decoding.engine",

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mpg.decoding.seeding import RowStream
 from mpg.laws.bound import Window
-from mpg.laws.target import Layout, TargetState, alphas_of
-from mpg.models.lanes import Entries
+from mpg.laws.layout import Layout
+from mpg.laws.target import TargetState, alphas_of
+from mpg.models.states import Entries
 from mpg.request import Completion, Request
 from mpg.settings import DecoderSettings
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpg.laws.logspace import draw
+from mpg.laws.drawing import draw
 
 
 def settle(

@@ -11,8 +11,10 @@ from torch.nn.functional import one_hot
 
 from mpg.decoding.rows import DRAFT, REPLACEMENT, ROUTE, TEST
 from mpg.decoding.seeding import RowStream
-from mpg.laws.logspace import draw, log_policy, truncate
-from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, mixture, parts_of_one_row, token_law
+from mpg.laws.drawing import draw, truncate
+from mpg.laws.layout import parts_of_one_row
+from mpg.laws.logspace import log_policy
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, mixture_law, token_law
 from mpg.laws.verify import settle
 from mpg.models.bank import ModelBank
 from mpg.models.plain import branch_logits
@@ -51,7 +53,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
             token = draw(target, u[:, DRAFT])
         else:
             if drafter == "mixture":
-                law, draft = mixture(log_q, parts, log_weights), draw(log_q[int(component)].exp(), u[:, DRAFT])
+                law, draft = mixture_law(log_q, parts, log_weights), draw(log_q[int(component)].exp(), u[:, DRAFT])
             else:
                 law = truncate(log_policies[:1].exp(), top_k=settings.top_k, top_p=settings.top_p)
                 draft = draw(law, u[:, DRAFT])

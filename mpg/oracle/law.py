@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
-from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, parts_of_one_row, token_law
-from mpg.models.adapter_files import BankError
-from mpg.models.backbone import FunctionBackbone
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
+from mpg.models.errors import BankError
+from mpg.models.functions import FunctionBackbone
 from mpg.request import Request, check_request
 from mpg.settings import DecoderSettings
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
-from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, parts_of_one_row, token_law
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
 from mpg.models.plain import branch_logits
 from mpg.request import Request, check_request

@@ -89,7 +89,7 @@ def train(options: argparse.Namespace) -> Outcome:
         sides[is_held_out(" ".join(m.content for m in example.messages if m.role == "user"))].append(example)
     import torch
 
-    from mpg.models.fingerprint import pick_dtype
+    from mpg.models.dtype import pick_dtype
     from mpg.train.dpo import TrainError, train_adapter
 
     try:
@@ -221,7 +221,7 @@ def make_pairs(
     from tqdm import tqdm
 
     from mpg import DecoderSettings, ModelBank, Request, decode
-    from mpg.models.fingerprint import pick_dtype
+    from mpg.models.dtype import pick_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

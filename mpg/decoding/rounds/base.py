@@ -9,10 +9,12 @@ from torch import Tensor
 
 from mpg.decoding.rows import ROUTE, Rows
 from mpg.laws.bound import RatioAlarm
-from mpg.laws.logspace import Workspace, draw, truncate
+from mpg.laws.drawing import draw, truncate
 from mpg.laws.target import SUMS, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
-from mpg.models.lanes import BankSession, Block, Entries, States, block_of
+from mpg.models.lanes import BankSession
+from mpg.models.states import Block, Entries, States, block_of
+from mpg.models.workspace import Workspace
 from mpg.request import Request
 from mpg.settings import DecoderSettings
 

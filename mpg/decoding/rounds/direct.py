@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpg.decoding.rounds.base import Round
 from mpg.decoding.rows import DRAFT, Rows
-from mpg.laws.logspace import draw
+from mpg.laws.drawing import draw
 from mpg.models.lanes import BankSession
 
 

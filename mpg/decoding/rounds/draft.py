@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mpg.decoding.rounds.base import Round
 from mpg.decoding.rows import DRAFT, REPLACEMENT, TEST, Rows
-from mpg.laws.logspace import draw
+from mpg.laws.drawing import draw
 from mpg.laws.verify import accepted_prefix, block_scales, block_thresholds, longest, passes, residual, settle
-from mpg.models.lanes import BankSession, Entries, States
+from mpg.models.lanes import BankSession
+from mpg.models.states import Entries, States
 
 
 @dataclass

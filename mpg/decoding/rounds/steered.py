@@ -14,9 +14,10 @@ from torch import Tensor
 
 from mpg.decoding.rounds.base import Round
 from mpg.decoding.rows import DRAFT, Rows
-from mpg.laws.logspace import draw
-from mpg.models.adapter_files import BankError
-from mpg.models.lanes import BankSession, Entries
+from mpg.laws.drawing import draw
+from mpg.models.errors import BankError
+from mpg.models.lanes import BankSession
+from mpg.models.states import Entries
 from mpg.request import Request
 
 # Tokens fed in one pass while catching up: bounds the memory of its activations.

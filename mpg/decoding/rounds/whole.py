@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mpg.decoding.rounds.draft import ThresholdRound
 from mpg.decoding.rows import Rows
-from mpg.laws.logspace import draw
+from mpg.laws.drawing import draw
 from mpg.models.lanes import BankSession
 
 

@@ -11,7 +11,7 @@ from mpg import DecoderSettings, Request, decode, law
 from mpg.decoding.engine import ROUNDS, added_decoder
 from mpg.decoding.rounds.base import Round
 from mpg.decoding.rows import DRAFT, REPLACEMENT, TEST
-from mpg.laws.logspace import draw
+from mpg.laws.drawing import draw
 from mpg.laws.verify import settle
 from mpg.score.choices import option_log_probs
 from mpg.settings import AGGREGATES, DECODERS, EXACT_DECODERS, JOB_DECODERS, TABLE, DecoderFacts
