@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from mpg.decoding.rounds.base import Round
+from mpg.decoding.rounds.block import BlockRound
 from mpg.decoding.rounds.direct import DirectRound
-from mpg.decoding.rounds.draft import BlockRound, LosslessRound, ThresholdRound
+from mpg.decoding.rounds.lossless import LosslessRound
 from mpg.decoding.rounds.mixture import MixtureRound
-from mpg.decoding.rounds.steered import RoutingRound, SoupRound, SteeredRound
+from mpg.decoding.rounds.routing import RoutingRound
+from mpg.decoding.rounds.steered import SoupRound, SteeredRound
+from mpg.decoding.rounds.threshold import ThresholdRound
 from mpg.decoding.rounds.whole import BestOfN, SequenceRejection
 from mpg.decoding.rows import Rows
 from mpg.laws.bound import RatioAlarm

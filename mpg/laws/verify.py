@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -97,6 +99,34 @@ def block_thresholds(scales: Tensor, rest: Tensor, lengths: Tensor) -> Tensor:
     s = torch.cat([rest[:, 1:], torch.zeros_like(rest[:, :1])], dim=1)
     inner = s / (s + 1 - p).clamp_min(torch.finfo(s.dtype).tiny)
     return torch.where(counts == lengths[:, None], p, inner) * (counts <= lengths[:, None])
+
+
+def block_verdict(
+    targets: Sequence[Tensor],
+    draft_laws: Sequence[Tensor],
+    drafts: Tensor,
+    log_target: Tensor,
+    lengths: Tensor,
+    uniforms: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """Block verification of drafted chunks: lossless, as :func:`settle` is, and keeps more of a chunk.
+
+    Args:
+        targets, draft_laws: T and q at each position, ``[rows, vocab]`` each.
+        drafts: ``[rows, chunk]`` or longer.
+        log_target: of the drafts, ``[rows, chunk]`` float64.
+        lengths: drafts of each chunk up to its end, ``[rows]``.
+        uniforms: in [0, 1), ``[rows, chunk]``.
+
+    Returns:
+        how many drafts are kept, ``[rows]``; ``p_i T`` at each position, whose :func:`residual` over q the token after
+        a shorter prefix follows.
+    """
+    log_draft = [q.gather(1, x[:, None])[:, 0].double().log() for q, x in zip(draft_laws, drafts.T, strict=False)]
+    scales = block_scales(log_target, torch.stack(log_draft, dim=1))
+    scaled = [p[:, None] * law for p, law in zip(scales.unbind(1), targets, strict=False)]  # p_i T
+    rest = torch.stack([(law - q).clamp_min(0).sum(-1) for law, q in zip(scaled, draft_laws, strict=True)], dim=1)
+    return longest(passes(block_thresholds(scales, rest, lengths), uniforms)), scaled
 
 
 def longest(passed: Tensor) -> Tensor:

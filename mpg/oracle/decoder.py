@@ -17,7 +17,7 @@ from mpg.laws.logspace import log_policy
 from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, mixture_law, token_law
 from mpg.laws.verify import settle
 from mpg.models.bank import ModelBank
-from mpg.models.plain import branch_logits
+from mpg.models.uncached import branch_logits
 from mpg.request import Request, check_request
 from mpg.settings import DecoderSettings, drafter_of
 

@@ -161,7 +161,7 @@ class _Decoder:
 
     def likely(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[list[float]]:
         """Log-probabilities of the options."""
-        from mpg.score.choices import option_log_probs
+        from mpg.score.choices import choice_log_probs
         from pipeline.decode.rows import RejectedCell, request_of
 
         bank, cells = self._handle.bank, self._of(questions)
@@ -172,7 +172,7 @@ class _Decoder:
                 f"--items: a question can't be put to {cells[0].persona!r}: {error}"
             ) from error
         tokens = [[bank.tokenizer(n.capitalize(), add_special_tokens=False).input_ids for n in o] for o in options]
-        return option_log_probs(bank, list(zip(requests, tokens, strict=True)), cells[0].decoder)
+        return choice_log_probs(bank, list(zip(requests, tokens, strict=True)), cells[0].decoder)
 
 
 def _report(entries: Sequence[Entry]) -> str:

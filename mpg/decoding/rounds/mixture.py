@@ -51,10 +51,6 @@ class _Drafted:
 class MixtureRound(ChunkRound):
     """A round drafts up to each row's horizon at most, since behind it another component drafts."""
 
-    def __init__(self, *args: object, draft_len: int | None) -> None:
-        super().__init__(*args, draft_len=draft_len)  # type: ignore[arg-type]
-        self.overhang = self.settings.chunk_len
-
     def step(self, session: BankSession, rows: Rows) -> None:
         self.draw_components(rows)
         ends = self._ends(rows)

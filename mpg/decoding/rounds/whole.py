@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpg.decoding.rounds.draft import ThresholdRound
+from mpg.decoding.rounds.threshold import ThresholdRound
 from mpg.decoding.rows import Rows
 from mpg.laws.drawing import draw
 from mpg.models.lanes import BankSession

@@ -13,7 +13,7 @@ from mpg.decoding.rounds.base import Round
 from mpg.decoding.rows import DRAFT, REPLACEMENT, TEST
 from mpg.laws.drawing import draw
 from mpg.laws.verify import settle
-from mpg.score.choices import option_log_probs
+from mpg.score.choices import choice_log_probs
 from mpg.settings import AGGREGATES, DECODERS, EXACT_DECODERS, JOB_DECODERS, TABLE, DecoderFacts
 from tests.fakes import tabular_bank
 from tests.laws import chi_square_p_value
@@ -110,7 +110,7 @@ def test_a_new_decoder_is_checked_and_scored_by_its_facts() -> None:
         request = Request(PROMPT, {"a": 1.4, "b": -0.6}, seed=0)
         same = DecoderSettings(name="drift", max_new_tokens=3, chunk_len=2)
         assert next(decode(bank, [request], settings)) == next(decode(bank, [request], same))
-        assert option_log_probs(bank, [(request, [(1,)])], settings) == option_log_probs(
+        assert choice_log_probs(bank, [(request, [(1,)])], settings) == choice_log_probs(
             bank, [(request, [(1,)])], same
         )
 
