@@ -17,7 +17,7 @@ def log_policy(logits: Tensor, temperature: float) -> Tensor:
 
 
 def checked(log_policies: Tensor) -> Tensor:
-    """The same, checked: one NaN among a line's logits, or no finite one, makes every entry of it NaN.
+    """Log-policies as they are, checked: one NaN among a line's logits, or no finite one, makes every entry of it NaN.
 
     Raises:
         FloatingPointError: a line is not a law.

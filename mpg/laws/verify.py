@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -151,3 +152,18 @@ def accepted_prefix(log_prefix_ratios: Tensor, log_bound: Tensor, log_uniforms: 
     if not salvage:
         return passed[:, -1].long() * chunk
     return longest(passed)
+
+
+def whole_accepted(log_r: float, bound: float, uniform: float) -> bool:
+    """Rejection sampling of one whole response: whether ``u < R / M``.
+
+    A uniform of 0 stands for the least positive float, so that its logarithm is a number.
+    """
+    return math.log(uniform or 5e-324) < log_r - math.log(bound)
+
+
+def resampled(log_r: Tensor, uniform: Tensor) -> int:
+    """Sampling-importance resampling (Rubin 1987): one of ``log_r [responses]`` in proportion to R."""
+    if not log_r.isfinite().any():  # all outside the truncated target: none is better than another
+        log_r = torch.zeros_like(log_r)
+    return int(draw(log_r.softmax(-1)[None], uniform)[0])

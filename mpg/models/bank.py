@@ -18,7 +18,7 @@ from mpg.models.load import load_models
 
 
 class ModelBank:
-    """All models of a process. Branch 0 is the reference ``pi_0``; see :class:`mpg.laws.target.Layout`.
+    """All models of a process. Branch 0 is the reference ``pi_0``; see :class:`mpg.laws.layout.Layout`.
 
     Make one with :meth:`load` (transformers models and LoRA adapters) or :meth:`from_functions`.
     """
