@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.models.dtype import pick_dtype
 from mpg.models.embedded import SMOLLM2, resolve
-from mpg.models.fingerprint import pick_dtype
 from pipeline.job.model import shipped_adapters
 
 ROOT = Path(__file__).parent.parent

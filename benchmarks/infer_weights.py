@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.models.dtype import pick_dtype
 from mpg.models.embedded import SMOLLM2
-from mpg.models.fingerprint import pick_dtype
 from mpg.score.texts import component_log_probs
 from mpg.score.weights import COVERAGE, draws_from_pairs
 from pipeline.job.model import shipped_adapters

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.models.dtype import pick_dtype
 from mpg.models.embedded import SMOLLM2
-from mpg.models.fingerprint import pick_dtype
 from pipeline.job.model import shipped_adapters
 
 

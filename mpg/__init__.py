@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpg.decoding.engine import decode
-    from mpg.models.adapter_files import BankError
-    from mpg.models.backbone import FunctionModel
     from mpg.models.bank import ModelBank
+    from mpg.models.errors import BankError
+    from mpg.models.functions import FunctionModel
     from mpg.oracle.law import law
-    from mpg.settings import Completion, DecoderSettings, Request
+    from mpg.request import Completion, Request
+    from mpg.settings import DecoderSettings
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "BankError": "mpg.models.adapter_files",
-    "Completion": "mpg.settings",
+    "BankError": "mpg.models.errors",
+    "Completion": "mpg.request",
     "DecoderSettings": "mpg.settings",
-    "FunctionModel": "mpg.models.backbone",
+    "FunctionModel": "mpg.models.functions",
     "ModelBank": "mpg.models.bank",
-    "Request": "mpg.settings",
+    "Request": "mpg.request",
     "decode": "mpg.decoding.engine",
     "law": "mpg.oracle.law",
 }

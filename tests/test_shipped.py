@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.models.dtype import pick_dtype
 from mpg.models.embedded import SMOLLM2, gguf_file, resolve
-from mpg.models.fingerprint import pick_dtype
 from personas import MBTI
 from personas.preferences import MBTI_FILE
 from pipeline.job.load import load_job

@@ -6,42 +6,75 @@ each row's own streams, so a text does not depend on its batch-mates or on the o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
 from mpg.decoding.rounds.base import Round
-from mpg.decoding.rounds.direct import JointRound
-from mpg.decoding.rounds.draft import BlockRound, LosslessRound, ThresholdRound
+from mpg.decoding.rounds.block import BlockRound
+from mpg.decoding.rounds.direct import DirectRound
+from mpg.decoding.rounds.lossless import LosslessRound
 from mpg.decoding.rounds.mixture import MixtureRound
-from mpg.decoding.rounds.steered import RoutingRound, SteeredRound
+from mpg.decoding.rounds.routing import RoutingRound
+from mpg.decoding.rounds.steered import SoupRound, SteeredRound
+from mpg.decoding.rounds.threshold import ThresholdRound
 from mpg.decoding.rounds.whole import BestOfN, SequenceRejection
 from mpg.decoding.rows import Rows
 from mpg.laws.bound import RatioAlarm
 from mpg.models.bank import ModelBank
 from mpg.models.lanes import BankSession
-from mpg.settings import Completion, DecoderSettings, Request, check_request, drafter_of
+from mpg.request import Completion, Request, check_request
+from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of
 
 DEFAULT_BATCH_SIZE = 32
 # Prompt tokens fed in one pass, all lanes together: bounds the memory of its activations, and a CPU
 # runs 1024 faster than 4096 (they stay nearer to its caches).
 _PREFILL_TOKENS = 1024
 
-_ROUNDS: dict[str, type[Round]] = {
-    "reference": JointRound,
+
+def speculative_round(bank: ModelBank, settings: DecoderSettings, alarm: RatioAlarm, *, draft_len: int | None) -> Round:
+    """Of ``scr-exact``: who drafts, and how much is judged at a time, are settings of it."""
+    kind: type[Round] = BlockRound if settings.verification == "block" else LosslessRound
+    if drafter_of(settings) == "mixture":
+        kind = MixtureRound
+    return kind(bank, settings, alarm, draft_len=draft_len)
+
+
+# What makes a decoder's round: called with (bank, settings, alarm, draft_len=).
+ROUNDS: dict[str, Callable[..., Round]] = {
+    "reference": DirectRound,
     "prompting": SteeredRound,
-    "soup": SteeredRound,
+    "soup": SoupRound,
     "routing": RoutingRound,
-    "single": JointRound,
-    "mod": JointRound,
-    "pad": JointRound,
-    "drift": JointRound,
-    "scr-exact": LosslessRound,
+    "single": DirectRound,
+    "mod": DirectRound,
+    "pad": DirectRound,
+    "drift": DirectRound,
+    "scr-exact": speculative_round,
     "scr": ThresholdRound,
     "sequence-rejection": SequenceRejection,
     "best-of-n": BestOfN,
 }
+
+
+@contextlib.contextmanager
+def added_decoder(facts: DecoderFacts, round_: Callable[..., Round]) -> Iterator[None]:
+    """One decoder more for the length of a ``with`` block: a row of the table and its round.
+
+    For experiments and tests; a decoder that is here to stay has its row in :mod:`mpg.settings` and its line above.
+
+    Raises:
+        ValueError: the name is another decoder's.
+    """
+    if facts.name in TABLE:
+        raise ValueError(f"decoder {facts.name!r} is there already; give it another name")
+    TABLE[facts.name], ROUNDS[facts.name] = facts, round_
+    try:
+        yield
+    finally:
+        del TABLE[facts.name], ROUNDS[facts.name]
 
 
 def decode(
@@ -107,12 +140,7 @@ class Engine:
             raise ValueError(f"draft_len: {draft_len} must be in 1..{settings.chunk_len} (chunk_len)")
         self.bank, self.settings, self.batch_size = bank, settings, batch_size
         self.alarm = RatioAlarm()
-        kind = _ROUNDS[settings.name]
-        if settings.name == "scr-exact" and drafter_of(settings) == "mixture":
-            kind = MixtureRound
-        elif settings.name == "scr-exact" and settings.verification == "block":
-            kind = BlockRound
-        self.round = kind(bank, settings, self.alarm, draft_len=draft_len)
+        self.round = ROUNDS[settings.name](bank, settings, self.alarm, draft_len=draft_len)
         self._shared: list[int] = []  # per branch, tokens that all of its prompts begin with
 
     def run(self, requests: list[Request], stop: Callable[[], bool] | None = None) -> Iterator[tuple[int, Completion]]:
@@ -126,7 +154,7 @@ class Engine:
         slots = min(self.batch_size, len(requests))
         # A chat template's own words begin every prompt: they run once a branch.
         self._shared = self._common_lengths(requests)
-        session = self.bank.session(slots, capacity, soup=self.settings.name == "soup")
+        session = self.bank.session(slots, capacity, soup=self.settings.facts.soup)
         rows = Rows(
             self.settings,
             self.bank.layout,

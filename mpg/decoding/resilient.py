@@ -11,13 +11,13 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from mpg.decoding.engine import DEFAULT_BATCH_SIZE, decode
 from mpg.models.bank import ModelBank
-from mpg.settings import Completion, DecoderSettings, Request
+from mpg.request import Completion, Request
+from mpg.settings import DecoderSettings
 
 logger = logging.getLogger(__name__)
 
@@ -82,48 +82,72 @@ def decode_each(
     fitted = 0  # the largest batch that rows have come out of
     while waiting and not (stop is not None and stop()):
         indices = waiting.pop(0)
-        done: dict[int, Completion] = {}
-
-        def keep(place: int, completion: Completion, indices: list[int] = indices, done: Any = done) -> None:
-            done[indices[place]] = completion
-            if on_done is not None:
-                on_done(indices[place])
-
-        error: Exception | None = None
-        try:
-            for _ in decode(
-                bank, [requests[i] for i in indices], settings, batch_size=batch_size.now, on_done=keep, stop=stop
-            ):
-                pass
-        except FloatingPointError as not_numbers:
-            error = not_numbers
-        except (RuntimeError, MemoryError) as other:
-            if not is_out_of_memory(other):
-                raise
-            error = other.with_traceback(None)  # its frames hold the memory
+        done, error = _attempt(bank, requests, indices, settings, batch_size.now, stop, on_done)
         yield from done.items()
         if done:
             fitted = max(fitted, min(batch_size.now, len(indices)))
-        if error is None:
-            continue
-        left = [i for i in indices if i not in done]
-        # Rows are taken in by their order: those in flight, the cause among them, are the first of what is left.
-        flying, rest = left[: batch_size.now], left[batch_size.now :]
-        if isinstance(error, FloatingPointError) and len(flying) > 1:
+        if error is not None:
+            left = [i for i in indices if i not in done]
+            again, failure = _after(error, left, batch_size, fitted)
+            waiting[:0] = again
+            if failure is not None:
+                if on_done is not None:
+                    on_done(left[0])
+                yield left[0], failure
+
+
+def _attempt(
+    bank: ModelBank,
+    requests: Sequence[Request],
+    indices: Sequence[int],
+    settings: DecoderSettings,
+    batch_size: int,
+    stop: Callable[[], bool] | None,
+    on_done: Callable[[int], None] | None,
+) -> tuple[dict[int, Completion], Exception | None]:
+    """Decode some of the requests, as far as it goes; what ended, by index, and the error that ended it."""
+    done: dict[int, Completion] = {}
+
+    def keep(place: int, completion: Completion) -> None:
+        done[indices[place]] = completion
+        if on_done is not None:
+            on_done(indices[place])
+
+    try:
+        for _ in decode(bank, [requests[i] for i in indices], settings, batch_size=batch_size, on_done=keep, stop=stop):
+            pass
+    except (FloatingPointError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, FloatingPointError) and not is_out_of_memory(error):
+            raise
+        return done, error.with_traceback(None)  # its frames hold the memory
+    return done, None
+
+
+def _after(
+    error: Exception, left: list[int], batch_size: BatchSize, fitted: int
+) -> tuple[list[list[int]], Failure | None]:
+    """What is tried next of the requests left, and why the first of them failed if it is to blame alone.
+
+    Args:
+        fitted: the largest batch that rows have come out of.
+    """
+    # Rows are taken in by their order: those in flight, the cause among them, are the first of what is left.
+    flying, rest = left[: batch_size.now], left[batch_size.now :]
+    if isinstance(error, FloatingPointError):
+        if len(flying) > 1:
             half = len(flying) // 2
-            waiting[:0] = [flying[:half], flying[half:]] + ([rest] if rest else [])
-        elif not isinstance(error, FloatingPointError) and _give_memory_back() and len(flying) > 1:
+            return [flying[:half], flying[half:]] + ([rest] if rest else []), None
+        reason = NOT_FINITE
+    else:
+        _give_memory_back()
+        if len(flying) > 1:
             batch_size.set(len(flying) // 2)
-            waiting.insert(0, left)
-        else:
-            reason = NOT_FINITE if isinstance(error, FloatingPointError) else OUT_OF_MEMORY
-            if reason == OUT_OF_MEMORY and fitted > batch_size.now:  # it was this row's size, not the batch's
-                batch_size.set(fitted)
-            if on_done is not None:
-                on_done(left[0])
-            yield left[0], Failure(reason, " ".join(str(error).split()) or type(error).__name__)
-            if left[1:]:
-                waiting.insert(0, left[1:])
+            return [left], None
+        reason = OUT_OF_MEMORY
+        if fitted > batch_size.now:  # it was this row's size, not the batch's
+            batch_size.set(fitted)
+    failure = Failure(reason, " ".join(str(error).split()) or type(error).__name__)
+    return ([left[1:]] if left[1:] else []), failure
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -133,9 +157,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
-def _give_memory_back() -> bool:
-    """Before the next try; always True."""
+def _give_memory_back() -> None:
+    """Before the next try."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return True

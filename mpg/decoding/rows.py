@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mpg.decoding.seeding import RowStream
 from mpg.laws.bound import Window
-from mpg.laws.target import Layout, TargetState
-from mpg.models.lanes import Entries
-from mpg.settings import EXACT_DECODERS, Completion, DecoderSettings, Request
+from mpg.laws.layout import Layout
+from mpg.laws.target import TargetState, alphas_of
+from mpg.models.states import Entries
+from mpg.request import Completion, Request
+from mpg.settings import DecoderSettings
 
 # A position's own uniforms: for its draft (or its token, where nothing is drafted), for the test of
 # that draft, for its replacement, for the component that `routing` draws there.
@@ -96,10 +98,7 @@ class Rows:
                 own = torch.tensor(list(self.prompt_of(slot, branch)), device=self.device)
                 self.own_prompts[slot, branch, : len(own)] = own
                 self.shift[slot, branch] = len(own) - len(prompt)
-        weights = [float(request.weights.get(name, 0.0)) for name in self.layout.attributes]
-        alphas = torch.tensor(weights, dtype=torch.float64)
-        if request.weights and self.settings.name != "drift":  # they sum to 1 up to rounding
-            alphas = alphas / alphas.sum()
+        alphas = alphas_of(request.weights, self.layout.attributes, self.settings)
         self.alphas[slot] = alphas
         self.log_weights[slot] = alphas.log()
 
@@ -194,18 +193,18 @@ class Rows:
         return tuple(self.tokens[slot, start : start + int(self.n_new[slot])].tolist())
 
     def completion(self, slot: int) -> Completion:
-        name, request = self.settings.name, self.requests[slot]
+        facts, request = self.settings.facts, self.requests[slot]
         reason: Literal["stop", "length"] = "stop" if self.stopped[slot] else "length"
         log_probs = self.log_probs[slot].tolist()
         models = zip(self.layout.attributes, self.layout.policy, self.layout.reference, strict=True)
-        scored: Sequence[str] = () if name == "reference" else tuple(request.weights)
+        scored: Sequence[str] = tuple(request.weights) if facts.weighted else ()
         n_tested = int(self.n_tested[slot])
         return Completion(
             token_ids=self.response(slot),
             finish_reason=reason,
             log_ratios={a: log_probs[policy] - log_probs[rho] for a, policy, rho in models if a in scored},
             log_prob_reference=log_probs[0],
-            exact=name in EXACT_DECODERS,
+            exact=facts.exact,
             acceptance_rate=int(self.n_accepted[slot]) / n_tested if n_tested else None,
             n_chunks=int(self.n_chunks[slot]),
             n_clipped=self.windows[slot].n_clipped,
@@ -215,8 +214,8 @@ class Rows:
         )
 
     def _tv_bound(self, slot: int) -> float | None:
-        if self.settings.name in EXACT_DECODERS:
+        facts = self.settings.facts
+        if facts.exact:
             return 0.0
-        unbounded = self.n_salvaged[slot] > 0 or self.settings.name == "best-of-n"
-        unbounded |= self.settings.name == "sequence-rejection" and self.n_fallbacks[slot] > 0
+        unbounded = facts.tv_bound_ends is not None and int(getattr(self, facts.tv_bound_ends)[slot]) > 0
         return None if unbounded else self.windows[slot].tv_bound

@@ -15,68 +15,15 @@ Notation as in the README: ``pi_0`` the reference, ``pi_i`` the preference model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mpg.laws.logspace import truncate
+from mpg.laws.drawing import truncate
+from mpg.laws.layout import Part
 from mpg.settings import DecoderSettings
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which branch of a bank plays which part. Branch 0 is the reference ``pi_0``.
-
-    Attributes:
-        attributes: names, in the order of the weights.
-        policy: branch of each attribute's ``pi_i``.
-        reference: branch of each attribute's ``rho_i`` (0: ``pi_0``).
-    """
-
-    attributes: tuple[str, ...]
-    policy: tuple[int, ...]
-    reference: tuple[int, ...]
-
-    @property
-    def n_branches(self) -> int:
-        return 1 + max((*self.policy, *self.reference, 0))
-
-    def owner(self, branch: int) -> str | None:
-        """The attribute whose prompt a branch reads; ``None``: the reference's, which the soup reads too."""
-        return self._owners.get(branch)
-
-    @cached_property
-    def _owners(self) -> dict[int, str]:
-        models = zip(self.attributes, self.policy, self.reference, strict=True)
-        return {branch: name for name, *pair in models for branch in pair if branch != 0}
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of a block that carry one attribute, and where its models' log-probabilities stand.
-
-    Attributes:
-        attribute: index into the layout.
-        rows: ``[n]``, indices into the block's rows.
-        policy, rho: ``[n]``, lines of ``pi_i`` and ``rho_i`` among the block's log-policies.
-        plain: whether ``rho_i`` is ``pi_0``.
-    """
-
-    attribute: int
-    rows: Tensor
-    policy: Tensor
-    rho: Tensor
-    plain: bool
-
-
-def parts_of_one_row(layout: Layout) -> list[Part]:
-    """The parts of a single row whose lines are the bank's branches, in their order."""
-    row = torch.zeros(1, dtype=torch.long)
-    models = zip(layout.policy, layout.reference, strict=True)
-    return [Part(i, row, row + policy, row + rho, plain=rho == 0) for i, (policy, rho) in enumerate(models)]
 
 
 @dataclass(frozen=True)
@@ -93,18 +40,14 @@ class TargetState:
 SUMS = ("sum", "routed")  # targets whose weights follow the tokens
 
 
-def kind_of(settings: DecoderSettings) -> str:
-    """The target of a decoder: ``reference``, ``sum``, ``product``, ``pad`` or ``routed``."""
-    return {
-        "reference": "reference",
-        "prompting": "reference",
-        "soup": "reference",  # of the soup, which stands in the reference's place
-        "single": "sum",
-        "routing": "routed",
-        "mod": "product",
-        "drift": "product",
-        "pad": "pad",
-    }.get(settings.name, settings.aggregate)
+def alphas_of(weights: Mapping[str, float], attributes: Sequence[str], settings: DecoderSettings) -> Tensor:
+    """A request's weights as the target takes them, float64 ``[attributes]``: 0 where none is given.
+
+    A division of 1 is divided by its sum, which a request may miss by rounding (``WEIGHT_TOLERANCE``); signed weights
+    are exponents, and stay as they are.
+    """
+    given = torch.tensor([float(weights.get(name, 0.0)) for name in attributes], dtype=torch.float64)
+    return given if settings.facts.signed or not weights else given / given.sum()
 
 
 def token_law(
@@ -138,8 +81,8 @@ def token_law(
     log_q = [log_component(log_policies, part, strengths[part.attribute]) for part in parts]
     if kind == "routed":
         log_q = [cut(q.exp()).log() for q in log_q]
-        return mixture(log_q, parts, state.log_weights), log_q
-    return cut(mixture(log_q, parts, state.log_weights)), log_q
+        return mixture_law(log_q, parts, state.log_weights), log_q
+    return cut(mixture_law(log_q, parts, state.log_weights)), log_q
 
 
 def log_component(log_policies: Tensor, part: Part, strength: float) -> Tensor:
@@ -150,7 +93,7 @@ def log_component(log_policies: Tensor, part: Part, strength: float) -> Tensor:
     return (log_policies[part.rows] + strength * log_r).log_softmax(-1)
 
 
-def mixture(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Tensor) -> Tensor:
+def mixture_law(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Tensor) -> Tensor:
     """``sum_i softmax(log_weights)_i q_i`` as probabilities, ``[rows, vocab]``."""
     weights = log_weights.softmax(-1)  # [rows, attributes]
     total = log_q[0].new_zeros(len(log_weights), log_q[0].shape[-1])

@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from mpg.laws.logspace import draw
+from mpg.laws.drawing import draw
 
 
 def settle(
@@ -99,6 +102,34 @@ def block_thresholds(scales: Tensor, rest: Tensor, lengths: Tensor) -> Tensor:
     return torch.where(counts == lengths[:, None], p, inner) * (counts <= lengths[:, None])
 
 
+def block_verdict(
+    targets: Sequence[Tensor],
+    draft_laws: Sequence[Tensor],
+    drafts: Tensor,
+    log_target: Tensor,
+    lengths: Tensor,
+    uniforms: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """Block verification of drafted chunks: lossless, as :func:`settle` is, and keeps more of a chunk.
+
+    Args:
+        targets, draft_laws: T and q at each position, ``[rows, vocab]`` each.
+        drafts: ``[rows, chunk]`` or longer.
+        log_target: of the drafts, ``[rows, chunk]`` float64.
+        lengths: drafts of each chunk up to its end, ``[rows]``.
+        uniforms: in [0, 1), ``[rows, chunk]``.
+
+    Returns:
+        how many drafts are kept, ``[rows]``; ``p_i T`` at each position, whose :func:`residual` over q the token after
+        a shorter prefix follows.
+    """
+    log_draft = [q.gather(1, x[:, None])[:, 0].double().log() for q, x in zip(draft_laws, drafts.T, strict=False)]
+    scales = block_scales(log_target, torch.stack(log_draft, dim=1))
+    scaled = [p[:, None] * law for p, law in zip(scales.unbind(1), targets, strict=False)]  # p_i T
+    rest = torch.stack([(law - q).clamp_min(0).sum(-1) for law, q in zip(scaled, draft_laws, strict=True)], dim=1)
+    return longest(passes(block_thresholds(scales, rest, lengths), uniforms)), scaled
+
+
 def longest(passed: Tensor) -> Tensor:
     """Length of the longest prefix that passed, ``[rows, chunk]`` bool -> ``[rows]``; 0 if none did."""
     return (passed * torch.arange(1, passed.shape[1] + 1, device=passed.device)).amax(dim=1)
@@ -121,3 +152,18 @@ def accepted_prefix(log_prefix_ratios: Tensor, log_bound: Tensor, log_uniforms: 
     if not salvage:
         return passed[:, -1].long() * chunk
     return longest(passed)
+
+
+def whole_accepted(log_r: float, bound: float, uniform: float) -> bool:
+    """Rejection sampling of one whole response: whether ``u < R / M``.
+
+    A uniform of 0 stands for the least positive float, so that its logarithm is a number.
+    """
+    return math.log(uniform or 5e-324) < log_r - math.log(bound)
+
+
+def resampled(log_r: Tensor, uniform: Tensor) -> int:
+    """Sampling-importance resampling (Rubin 1987): one of ``log_r [responses]`` in proportion to R."""
+    if not log_r.isfinite().any():  # all outside the truncated target: none is better than another
+        log_r = torch.zeros_like(log_r)
+    return int(draw(log_r.softmax(-1)[None], uniform)[0])

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mpg.laws.target import Layout
-from mpg.models.adapter_files import BankError, check_adapters
-from mpg.models.backbone import Backbone, FunctionBackbone, FunctionModel, SoupFunction, TransformersBackbone
+from mpg.laws.layout import Layout
+from mpg.models.backbone import Backbone
+from mpg.models.errors import BankError
+from mpg.models.functions import FunctionBackbone, FunctionModel, SoupFunction
 from mpg.models.lanes import BankSession
+from mpg.models.load import load_models
 
 
 class ModelBank:
-    """All models of a process. Branch 0 is the reference ``pi_0``; see :class:`mpg.laws.target.Layout`.
+    """All models of a process. Branch 0 is the reference ``pi_0``; see :class:`mpg.laws.layout.Layout`.
 
     Make one with :meth:`load` (transformers models and LoRA adapters) or :meth:`from_functions`.
     """
@@ -53,6 +56,16 @@ class ModelBank:
         if isinstance(first, FunctionBackbone) and first.soup is None:
             return False
         return not any(self.layout.reference) and max(self.layout.policy, default=0) < first.n_branches
+
+    def soup_mix(self, weights: Mapping[str, float], strengths: Sequence[float]) -> Tensor:
+        """Coefficients ``weight * strength`` of the first backbone's adapters in a soup, float64 ``[adapters]``.
+
+        The weights are taken as they are given, which may miss 1 by ``WEIGHT_TOLERANCE``.
+        """
+        mix = torch.zeros(self.backbones[0].n_branches - 1, dtype=torch.float64)
+        for name, policy, strength in zip(self.attributes, self.layout.policy, strengths, strict=True):
+            mix[policy - 1] = weights.get(name, 0.0) * strength
+        return mix
 
     @classmethod
     def from_functions(
@@ -110,67 +123,9 @@ class ModelBank:
             BankError: an adapter for another base, a model with another tokenizer, weights that are
                 not safetensors.
         """
-        from transformers import AutoTokenizer
-
-        from mpg.models.embedded import resolve
-
-        own = dict(references or {})
-        _check_references(attributes, own)
-        path = resolve(model)
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-        base = _load_model(path, revision, dtype, device)
-
-        names = [*attributes, *(f"{name} (reference)" for name in own)]
-        sources = [resolve(str(source)) for source in (*attributes.values(), *own.values())]
-        adapters: dict[str, Path] = {}
-        wholes: dict[str, str] = {}
-        for name, source in zip(names, sources, strict=True):
-            folder = _adapter_folder(source)
-            if folder is not None:
-                adapters[name] = folder
-            else:
-                wholes[name] = source
-        backbones: list[Backbone] = [TransformersBackbone(base, list(adapters.values()))]
-        for source in wholes.values():
-            _check_same_tokenizer(tokenizer, source)
-            backbones.append(TransformersBackbone(_load_model(source, None, dtype, device)))
-        branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
-        config = base.config
-        eos = base.generation_config.eos_token_id if base.generation_config else None
-        eos = config.eos_token_id if eos is None else eos
-        return cls(
-            backbones=backbones,
-            layout=Layout(
-                attributes=tuple(attributes),
-                policy=tuple(branch[name] for name in attributes),
-                reference=tuple(branch.get(f"{name} (reference)", 0) for name in attributes),
-            ),
-            vocab_size=config.vocab_size,
-            eos_ids=frozenset([eos] if isinstance(eos, int) else eos or []),
-            max_positions=getattr(config, "max_position_embeddings", None),
-            tokenizer=tokenizer,
-        )
-
-
-def check_sources(model: str, adapters: Sequence[str], *, revision: str | None = None) -> None:
-    """Check that adapters fit a model from its configuration alone: no weights of it are loaded.
-
-    Args:
-        model: id or folder of the reference.
-        adapters: folders or Hub ids; whole models among them are passed over.
-
-    Raises:
-        BankError: an adapter that was trained for another base, or is not plain LoRA.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from mpg.models.embedded import resolve
-
-    config = AutoConfig.from_pretrained(resolve(model), revision=revision, trust_remote_code=False)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    folders = [_adapter_folder(resolve(source)) for source in adapters]
-    check_adapters(skeleton, [folder for folder in folders if folder is not None])
+        _check_references(attributes, references or {})
+        loaded = load_models(model, attributes, references or {}, revision=revision, dtype=dtype, device=device)
+        return cls(**vars(loaded))
 
 
 def _layout(attributes: list[str], own: list[str]) -> Layout:
@@ -187,42 +142,3 @@ def _check_references(attributes: Mapping[str, Any], references: Mapping[str, An
     for name in references:
         if name not in attributes:
             raise BankError(f"references: {name!r} is not one of the attributes ({', '.join(attributes)})")
-
-
-def _adapter_folder(source: str) -> Path | None:
-    """The folder of a PEFT adapter, fetched from the Hub if need be; ``None`` for a whole model."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder if (folder / "adapter_config.json").is_file() else None
-    from huggingface_hub import file_exists, snapshot_download
-
-    if not file_exists(source, "adapter_config.json"):
-        return None
-    return Path(snapshot_download(source, allow_patterns=["adapter_config.json", "adapter_model.safetensors"]))
-
-
-def _load_model(path: str, revision: str | None, dtype: torch.dtype, device: torch.device | str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=revision,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-        )
-    except OSError as error:
-        raise BankError(f"model {path}: {str(error).splitlines()[0]} (safetensors only)") from error
-    return model.to(device).eval()
-
-
-def _check_same_tokenizer(tokenizer: Any, source: str) -> None:
-    from transformers import AutoTokenizer
-
-    other = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if other.get_vocab() != tokenizer.get_vocab():
-        raise BankError(
-            f"model {source}: its tokenizer differs from the reference's; density ratios need one vocabulary"
-        )

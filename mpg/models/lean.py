@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpg.models.adapter_files import LaneLinears
 from mpg.models.attention import attend
 from mpg.models.cache import LaneCache
+from mpg.models.lane_linear import LaneLinears
 
 # Model types whose layers are exactly these: RMS norms, rotary positions, grouped queries, a gated MLP.
 LLAMA_LIKE = ("llama", "mistral", "qwen2")

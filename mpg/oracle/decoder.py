@@ -7,16 +7,19 @@ engine and nothing else; the engine's texts equal it token for token in float32.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mpg.decoding.rows import DRAFT, REPLACEMENT, ROUTE, TEST
 from mpg.decoding.seeding import RowStream
-from mpg.laws.logspace import draw, log_policy, truncate
-from mpg.laws.target import SUMS, TargetState, follow, kind_of, log_q_of, mixture, parts_of_one_row, token_law
+from mpg.laws.drawing import draw, truncate
+from mpg.laws.layout import parts_of_one_row
+from mpg.laws.logspace import log_policy
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, mixture_law, token_law
 from mpg.laws.verify import settle
 from mpg.models.bank import ModelBank
-from mpg.settings import EXACT_DECODERS, DecoderSettings, Request, check_request, drafter_of
+from mpg.models.uncached import branch_logits
+from mpg.request import Request, check_request
+from mpg.settings import DecoderSettings, drafter_of
 
 
 def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) -> tuple[int, ...]:
@@ -25,15 +28,14 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
     Raises:
         ValueError: an approximate decoder, block verification, or a request that can't be decoded.
     """
-    if settings.name not in EXACT_DECODERS or settings.verification != "token":
+    if not settings.facts.exact or settings.verification != "token":
         raise ValueError(f"decoder {settings.name!r}: the slow decoder is for exact ones, settled token by token")
     check_request(request, bank.attributes, settings)
     uniforms = torch.from_numpy(RowStream(request.seed).take(4 * settings.max_new_tokens).reshape(-1, 1, 4))
     strengths = [settings.strength_of(name) for name in bank.attributes]
-    given = torch.tensor([[request.weights.get(name, 0.0) for name in bank.attributes]], dtype=torch.float64)
-    alphas = given if settings.name == "drift" or not request.weights else given / given.sum()
-    mix = [float(w) * s for w, s in zip(alphas[0], strengths, strict=True)] if settings.name == "soup" else None
-    kind, parts, log_weights = kind_of(settings), parts_of_one_row(bank.layout), alphas.log()
+    alphas = alphas_of(request.weights, bank.attributes, settings)[None]  # [1, attributes]
+    mix = bank.soup_mix(request.weights, strengths) if settings.facts.soup else None
+    kind, parts, log_weights = settings.target, parts_of_one_row(bank.layout), alphas.log()
     drafter = drafter_of(settings)
     response: list[int] = []
     component = torch.zeros(1, dtype=torch.long)  # drawn at every horizon and, by a drafter, after a rejection
@@ -42,16 +44,16 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
         u, position = uniforms[len(response)], torch.tensor([len(response)])
         if kind in SUMS and (not drawn or len(response) % (settings.horizon or settings.max_new_tokens) == 0):
             component, drawn = draw(log_weights.softmax(-1), u[:, ROUTE]), True
-        if settings.name == "routing":
+        if kind == "routed":
             log_weights = one_hot(component, len(strengths)).double().log()
         state = TargetState(alphas, log_weights)
         log_policies = log_policy(branch_logits(bank, request, response, mix), settings.temperature)
         target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
-        if settings.name != "scr-exact":
+        if not settings.facts.speculative:
             token = draw(target, u[:, DRAFT])
         else:
             if drafter == "mixture":
-                law, draft = mixture(log_q, parts, log_weights), draw(log_q[int(component)].exp(), u[:, DRAFT])
+                law, draft = mixture_law(log_q, parts, log_weights), draw(log_q[int(component)].exp(), u[:, DRAFT])
             else:
                 law = truncate(log_policies[:1].exp(), top_k=settings.top_k, top_p=settings.top_p)
                 draft = draw(law, u[:, DRAFT])
@@ -62,18 +64,3 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
             log_weights = follow(state, log_q_token, parts, position, settings.horizon)
         response.append(int(token))
     return tuple(response)
-
-
-@torch.inference_mode()
-def branch_logits(bank: ModelBank, request: Request, response: list[int], mix: list[float] | None) -> Tensor:
-    """Next-token logits under every branch, or under the soup alone, ``[branches, vocab]``."""
-    lines = []
-    for branch in range(bank.layout.n_branches) if mix is None else [-1]:
-        ids = [*request.prompt_of(bank.layout.owner(branch)), *response]
-        session = bank.session(1, len(ids), soup=True)
-        branch = session.soup if branch < 0 else branch
-        row = session.add_row([branch], None if mix is None else torch.tensor(mix, dtype=torch.float64))
-        tokens = torch.tensor([ids], device=bank.device)
-        states = session.append(session.pick([(row, branch)]), tokens, torch.zeros_like(tokens[:, 0]))
-        lines.append(states.logits(slice(None), len(ids) - 1))
-    return torch.cat(lines).cpu()

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
-from mpg.laws.target import SUMS, TargetState, follow, kind_of, log_q_of, parts_of_one_row, token_law
-from mpg.models.adapter_files import BankError
-from mpg.models.backbone import FunctionBackbone
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
-from mpg.settings import DecoderSettings, Request, check_request
+from mpg.models.errors import BankError
+from mpg.models.functions import FunctionBackbone
+from mpg.request import Request, check_request
+from mpg.settings import DecoderSettings
 
 
 def law(
@@ -32,7 +34,7 @@ def law(
     approximate decoders this is the law that they approximate.
 
     Args:
-        prompts: what an attribute's own models read instead, see :class:`mpg.settings.Request`.
+        prompts: what an attribute's own models read instead, see :class:`mpg.request.Request`.
 
     Raises:
         ValueError: a bank that is not made of functions, or weights that don't fit it.
@@ -43,14 +45,13 @@ def law(
     request = Request(prompt_ids, weights, seed=0, prompts=prompts or {})
     check_request(request, bank.attributes, settings)
     strengths = [settings.strength_of(name) for name in bank.attributes]
-    given = [weights.get(name, 0.0) for name in bank.attributes]
-    alphas = torch.tensor([given], dtype=torch.float64)
+    alphas = alphas_of(weights, bank.attributes, settings)[None]  # [1, attributes]
     models = list(backbone.models)
-    if settings.name == "soup":
+    if settings.facts.soup:
         if not bank.can_mix:
             raise BankError("soup: these function models have no deltas to add up; give from_functions a soup")
-        models = [backbone.model([weight * strength for weight, strength in zip(given, strengths, strict=True)])]
-    kind, parts = kind_of(settings), parts_of_one_row(bank.layout)
+        models = [backbone.model(bank.soup_mix(weights, strengths).tolist())]
+    kind, parts = settings.target, parts_of_one_row(bank.layout)
     out: dict[tuple[int, ...], float] = {}
 
     def extend(response: tuple[int, ...], probability: float, log_weights: Tensor) -> None:

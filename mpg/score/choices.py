@@ -9,17 +9,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
-from mpg.laws.target import SUMS, TargetState, follow, kind_of, log_q_of, parts_of_one_row, token_law
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
-from mpg.oracle.decoder import branch_logits
-from mpg.settings import DecoderSettings, Request, check_request
+from mpg.models.uncached import branch_logits
+from mpg.request import Request, check_request
+from mpg.settings import DecoderSettings
 
 Tokens = tuple[int, ...]
 
 
 @torch.inference_mode()
-def option_log_probs(
+def choice_log_probs(
     bank: ModelBank,
     asked: Sequence[tuple[Request, Sequence[Sequence[int]]]],
     settings: DecoderSettings,
@@ -28,38 +30,37 @@ def option_log_probs(
 ) -> list[list[float]]:
     """Log-probability that a response under the decoder's target begins with each of some token sequences, in nats.
 
-    The target is taken without top-k and top-p: an option that truncation cuts off is unlikely, not impossible. For
+    The target is taken without top-k and top-p: a choice that truncation cuts off is unlikely, not impossible. For
     the approximate decoders it is the law that they approximate.
 
     Args:
-        asked: requests, each with the tokens of its options; what two options begin with is run once.
+        asked: requests, each with the tokens of its choices; what two choices begin with is run once.
         batch_size: requests run together.
 
     Raises:
-        ValueError: an option without tokens, or a request that can't be decoded, by its index.
+        ValueError: a choice without tokens, or a request that can't be decoded, by its index.
     """
-    for index, (request, options) in enumerate(asked):
-        if not all(map(len, options)):
-            raise ValueError(f"request {index}: an option has no tokens; give it some")
+    for index, (request, choices) in enumerate(asked):
+        if not all(map(len, choices)):
+            raise ValueError(f"request {index}: a choice has no tokens; give it some")
         try:
             check_request(request, bank.attributes, settings)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
     settings = replace(settings, top_k=0, top_p=1.0)
     strengths = [settings.strength_of(name) for name in bank.attributes]
-    kind, parts = kind_of(settings), parts_of_one_row(bank.layout)
+    kind, parts = settings.target, parts_of_one_row(bank.layout)
     # What is known of a beginning: its log-probability, and the target's state after it.
     known: dict[tuple[int, Tokens], tuple[float, TargetState]] = {}
     for index, (request, _) in enumerate(asked):
-        given = torch.tensor([[request.weights.get(name, 0.0) for name in bank.attributes]], dtype=torch.float64)
-        alphas = given if settings.name == "drift" or not request.weights else given / given.sum()
+        alphas = alphas_of(request.weights, bank.attributes, settings)[None]  # [1, attributes]
         known[index, ()] = 0.0, TargetState(alphas, alphas.log())
-    for depth in range(max((len(option) for _, options in asked for option in options), default=0)):
+    for depth in range(max((len(choice) for _, choices in asked for choice in choices), default=0)):
         longer = {
-            (index, tuple(option[:depth])): None
-            for index, (_, options) in enumerate(asked)
-            for option in options
-            if len(option) > depth
+            (index, tuple(choice[:depth])): None
+            for index, (_, choices) in enumerate(asked)
+            for choice in choices
+            if len(choice) > depth
         }
         for some in _split(list(longer), batch_size):
             lines = _logits(bank, [(asked[i][0], before) for i, before in some], settings, strengths)
@@ -67,15 +68,15 @@ def option_log_probs(
                 total, state = known[index, before]
                 log_policies = log_policy(logits, settings.temperature)
                 law, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
-                options = asked[index][1]
-                for token in {o[depth] for o in options if len(o) > depth and tuple(o[:depth]) == before}:
+                choices = asked[index][1]
+                for token in {o[depth] for o in choices if len(o) > depth and tuple(o[:depth]) == before}:
                     likely, after = float(law[0, token]), state
                     if kind in SUMS:
                         of_token = log_q_of(torch.tensor([token]), log_policies, parts, strengths, log_q)
                         moved = follow(state, of_token, parts, torch.tensor([depth]), settings.horizon)
                         after = TargetState(state.alphas, moved)
                     known[index, (*before, token)] = total + (math.log(likely) if likely > 0 else -math.inf), after
-    return [[known[index, tuple(option)][0] for option in options] for index, (_, options) in enumerate(asked)]
+    return [[known[index, tuple(choice)][0] for choice in choices] for index, (_, choices) in enumerate(asked)]
 
 
 def _split(items: list[tuple[int, Tokens]], size: int) -> list[list[tuple[int, Tokens]]]:
@@ -86,11 +87,9 @@ def _logits(
     bank: ModelBank, texts: Sequence[tuple[Request, Tokens]], settings: DecoderSettings, strengths: Sequence[float]
 ) -> list[Tensor]:
     """Next-token logits of each text under every branch, ``[branches, vocab]``; of the soup alone where it decodes."""
-    if settings.name == "soup":
-        mixes = [[request.weights.get(n, 0.0) * s for n, s in zip(bank.attributes, strengths, strict=True)]
-                 for request, _ in texts]  # fmt: skip
+    if settings.facts.soup:
         return [
-            branch_logits(bank, request, list(before), mix) for (request, before), mix in zip(texts, mixes, strict=True)
+            branch_logits(bank, request, before, bank.soup_mix(request.weights, strengths)) for request, before in texts
         ]
     layout = bank.layout
     fed = [[[*r.prompt_of(layout.owner(b)), *before] for b in range(layout.n_branches)] for r, before in texts]

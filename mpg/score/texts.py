@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mpg.laws.logspace import Workspace
-from mpg.laws.target import Part, log_component
+from mpg.laws.layout import Part
+from mpg.laws.target import log_component
 from mpg.models.bank import ModelBank
+from mpg.models.workspace import Workspace
 
 # Lines of the vocabulary looked at together, see `mpg.decoding.rounds.base.NUMBERS_AT_ONCE`.
 _POSITIONS_AT_ONCE = 8

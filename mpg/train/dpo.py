@@ -9,12 +9,10 @@ at strength 1 then pushes the text away from fluent language instead of towards 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,10 +20,12 @@ from typing import Any
 
 import torch
 
-from mpg.models.adapter_files import BankError
+from mpg.models.errors import BankError
 from mpg.train.modpo import with_margins
+from mpg.train.pairs import digest, length_grouped, rows_of
 from mpg.train.recipe import Recipe, own_weight
 from mpg.train.rewards import reward_report
+from mpg.train.save import put_in_place, save_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -36,29 +36,6 @@ _CHECKPOINTS = 6
 
 class TrainError(ValueError):
     """A training that can't begin; one line with the remedy."""
-
-
-def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[str, Any]]:
-    """Rows for TRL: the prompt through the model's own chat template, answers closed by EOS.
-
-    Rows whose longer side exceeds ``max_tokens`` are left out, never cut.
-    """
-    rows = []
-    for pair in pairs:
-        row: dict[str, Any] = {
-            "prompt": str(tokenizer.apply_chat_template(pair.as_chat(), tokenize=False, add_generation_prompt=True)),
-            "chosen": pair.chosen + tokenizer.eos_token,
-            "rejected": pair.rejected + tokenizer.eos_token,
-        }
-        longest = max(len(tokenizer(row["prompt"] + row[side]).input_ids) for side in ("chosen", "rejected"))
-        if longest <= max_tokens:
-            rows.append(row | {"n_tokens": longest})
-    return rows
-
-
-def _digest(rows: Sequence[dict[str, Any]]) -> str:
-    """Of the very pairs that are trained on, in their order."""
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _go_on(scratch: Path, plan: dict[str, Any]) -> str | None:
@@ -76,17 +53,10 @@ def _go_on(scratch: Path, plan: dict[str, Any]) -> str | None:
     # The state is a checkpoint's last file: one that was cut off has none.
     states = (scratch / "trainer").glob("checkpoint-*/trainer_state.json")
     steps = sorted((int(state.parent.name.partition("-")[2]), str(state.parent)) for state in states)
-    return steps[-1][1] if steps else None
-
-
-def length_grouped(
-    rows: Sequence[dict[str, Any]], batch_size: int, seed: int, keys: Sequence[str] = ("prompt", "chosen", "rejected")
-) -> list[dict[str, Any]]:
-    """Rows in the order they are trained on: batches of like ``n_tokens`` (little padding), shuffled."""
-    by_length = sorted(rows, key=lambda row: row["n_tokens"])
-    batches = [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    random.Random(seed).shuffle(batches)
-    return [{key: row[key] for key in keys} for batch in batches for row in batch]
+    if not steps:
+        return None
+    logger.info("%s: going on from %s", plan["name"], steps[-1][1])
+    return steps[-1][1]
 
 
 def train_adapter(
@@ -122,15 +92,46 @@ def train_adapter(
             can't be loaded or has no chat template, no pair to train on or to hold out that is short
             enough, or the checkpoints beside ``output`` are another training's.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    objective, beta = _objective(name, others or {}, recipe)
+    tokenizer, model = _load(model_id, dtype)
+    rows, held_out_rows = _short_enough(name, tokenizer, train_pairs, held_out_pairs, recipe)
+    output = Path(output)
+    scratch = output.parent / f".{output.name}.training"
+    plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": digest(rows)}
+    checkpoint = _go_on(scratch, plan | objective)
+    bf16 = dtype == torch.bfloat16
+    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", bf16=bf16)
+    if others:
+        _shift_references(trainer, name, model_id, others, dtype)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    card = {"name": name, "description": description, "base_model": model_id, "data": data}
+    card |= _made(trainer, recipe, len(rows), objective)
+    card |= {"held_out": asdict(reward_report(trainer.model, tokenizer, held_out_rows))}
+    if trainer.is_world_process_zero():
+        save_adapter(trainer.model, scratch / "adapter", model_id)
+        (scratch / "adapter" / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        put_in_place(scratch, output)
+    trainer.accelerator.wait_for_everyone()
+    return card
 
-    from mpg.models.embedded import resolve
 
-    weights = {other: weight for other, (_, weight) in (others or {}).items()}
+def _objective(name: str, others: Mapping[str, tuple[str, float]], recipe: Recipe) -> tuple[dict[str, Any], float]:
+    """What a plan and a card say of the loss, and its beta: DPO's, or MODPO's ``beta / w_k``."""
+    weights = {other: weight for other, (_, weight) in others.items()}
     try:
         weight = own_weight(weights)
     except ValueError as error:
         raise TrainError(f"{name}: {error}") from error
+    said = {"objective": "modpo", "weight": weight, "others": weights} if others else {"objective": "dpo"}
+    return said, recipe.beta / weight
+
+
+def _load(model_id: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Tokenizer and model to be trained."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from mpg.models.embedded import resolve
+
     try:
         path = resolve(model_id)
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -139,7 +140,13 @@ def train_adapter(
         raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
     if tokenizer.chat_template is None:
         raise TrainError(f"model {model_id}: its tokenizer has no chat template; use an instruction-tuned model")
+    return tokenizer, model
 
+
+def _short_enough(
+    name: str, tokenizer: Any, train_pairs: Sequence[Any], held_out_pairs: Sequence[Any], recipe: Recipe
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows to train on, in the recipe's order, and rows held out."""
     shuffled = list(train_pairs)
     random.Random(recipe.seed).shuffle(shuffled)
     rows = rows_of(tokenizer, shuffled, recipe.max_pair_tokens)[: recipe.max_pairs]
@@ -151,52 +158,25 @@ def train_adapter(
                 "give more prompts, or raise max_pair_tokens"
             )
     logger.info("%s: %d pairs to train on, %d held out", name, len(rows), len(held_out_rows))
+    return rows, held_out_rows
 
-    output = Path(output)
-    scratch = output.parent / f".{output.name}.training"
-    objective = {"objective": "modpo", "weight": weight, "others": weights} if others else {"objective": "dpo"}
-    plan = {
-        "name": name,
-        "model": model_id,
-        "recipe": asdict(recipe),
-        "data": data,
-        "pairs": _digest(rows),
-        **objective,
-    }
-    checkpoint = _go_on(scratch, plan)
-    used = replace(recipe, beta=recipe.beta / weight)
-    trainer = _trainer(model, tokenizer, rows, used, scratch / "trainer", bf16=dtype == torch.bfloat16)
-    if others:
-        places = {other: place for other, (place, _) in others.items()}
-        try:
-            trainer.train_dataset = with_margins(trainer.train_dataset, model_id, places, weights, dtype)
-        except (BankError, OSError) as error:
-            raise TrainError(f"{name}: {' '.join(str(error).split())}") from error
-    if checkpoint is not None:
-        logger.info("%s: going on from %s", name, checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    report = reward_report(trainer.model, tokenizer, held_out_rows)
-    card = {
-        "name": name,
-        "description": description,
-        "base_model": model_id,
-        "data": data,
-        "recipe": asdict(recipe)
-        | {"train_pairs": len(rows), "loss": "sigmoid + sft_weight * sft"}
-        | objective
-        | {"processes": trainer.accelerator.num_processes},
-        "held_out": asdict(report),
-    }
-    if trainer.is_world_process_zero():
-        adapter = scratch / "adapter"
-        save_adapter(trainer.model, adapter, model_id)
-        (adapter / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        if output.exists():
-            output.rename(scratch / "replaced")
-        adapter.rename(output)
-        shutil.rmtree(scratch)
-    trainer.accelerator.wait_for_everyone()
-    return card
+
+def _shift_references(
+    trainer: Any, name: str, model_id: str, others: Mapping[str, tuple[str, float]], dtype: torch.dtype
+) -> None:
+    """Make DPO's references MODPO's, see :mod:`mpg.train.modpo`."""
+    places = {other: place for other, (place, _) in others.items()}
+    weights = {other: weight for other, (_, weight) in others.items()}
+    try:
+        trainer.train_dataset = with_margins(trainer.train_dataset, model_id, places, weights, dtype)
+    except (BankError, OSError) as error:
+        raise TrainError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+def _made(trainer: Any, recipe: Recipe, n_pairs: int, objective: dict[str, Any]) -> dict[str, Any]:
+    """What a card says of how its adapter was made."""
+    made = asdict(recipe) | {"train_pairs": n_pairs, "loss": "sigmoid + sft_weight * sft"} | objective
+    return {"recipe": made | {"processes": trainer.accelerator.num_processes}}
 
 
 def _trainer(
@@ -251,14 +231,3 @@ def _trainer(
         processing_class=tokenizer,
         peft_config=lora,
     )
-
-
-def save_adapter(policy: Any, adapter: Path, model_id: str) -> None:
-    """The adapter alone, in bfloat16, as PEFT saves it; its base by id, not by a path of this machine."""
-    from safetensors.torch import load_file, save_file
-
-    policy.peft_config["default"].base_model_name_or_path = model_id
-    policy.save_pretrained(adapter, save_embedding_layers=False)
-    (adapter / "README.md").unlink(missing_ok=True)
-    weights = {key: value.to(torch.bfloat16) for key, value in load_file(adapter / "adapter_model.safetensors").items()}
-    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})

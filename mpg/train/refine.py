@@ -24,8 +24,11 @@ import torch
 from mpg.decoding.engine import decode
 from mpg.decoding.seeding import derived_seed
 from mpg.models.bank import ModelBank
-from mpg.settings import DecoderSettings, Request
+from mpg.request import Request
+from mpg.settings import DecoderSettings
+from mpg.train.pairs import length_grouped
 from mpg.train.recipe import RefineRecipe
+from mpg.train.save import put_in_place, save_adapter
 
 Chat = Sequence[Mapping[str, str]]
 # Shorter answers say too little of an attribute to be learnt from.
@@ -115,48 +118,11 @@ def refine_adapter(
         adapter: PEFT folder to begin from; may be ``output`` itself.
         output: replaced whole when training has ended.
     """
-    from datasets import Dataset
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
-
-    from mpg.models.embedded import resolve
-    from mpg.train.dpo import length_grouped, save_adapter
-
-    path = resolve(model_id)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-    model = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-    rows = []
-    for answer in answers:
-        prompt = tokenizer.apply_chat_template(list(prompts[answer.prompt]), tokenize=False, add_generation_prompt=True)
-        row = {"prompt": prompt, "completion": answer.text + tokenizer.eos_token}
-        rows.append(row | {"n_tokens": len(tokenizer(prompt + answer.text).input_ids)})
+    tokenizer, model = _load(adapter, model_id, dtype)
+    rows = _rows(tokenizer, prompts, answers)
     output = Path(output)
     scratch = output.parent / f".{output.name}.refining"
-    arguments = SFTConfig(
-        output_dir=str(scratch / "trainer"),
-        per_device_train_batch_size=recipe.batch_size,
-        max_steps=recipe.steps,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=2,
-        max_length=None,
-        completion_only_loss=True,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=dtype == torch.bfloat16,
-        seed=recipe.seed,
-        train_sampling_strategy="sequential",  # length_grouped has shuffled
-        logging_steps=4,
-        save_strategy="no",
-        disable_tqdm=None,
-        report_to=[],
-    )
-    data = Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed, ("prompt", "completion")))
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    trainer = _trainer(model, tokenizer, rows, recipe, scratch / "trainer", bf16=dtype == torch.bfloat16)
     trainer.train()
     if recipe.scale != 1.0:
         config = trainer.model.peft_config["default"]
@@ -165,8 +131,59 @@ def refine_adapter(
     for kept in output.glob("*.json") if output.is_dir() else ():
         if kept.name != "adapter_config.json":
             shutil.copy2(kept, scratch / "adapter" / kept.name)
-    if output.exists():
-        output.rename(scratch / "replaced")
-    (scratch / "adapter").rename(output)
-    shutil.rmtree(scratch)
+    put_in_place(scratch, output)
     return asdict(recipe) | {"answers": len(answers)}
+
+
+def _load(adapter: str | Path, model_id: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Tokenizer, and the adapter over its base: the adapter in float32, whatever the base is in."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from mpg.models.embedded import resolve
+
+    path = resolve(model_id)
+    base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    model = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return AutoTokenizer.from_pretrained(path), model
+
+
+def _rows(tokenizer: Any, prompts: Sequence[Chat], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Rows for TRL: the prompt through the model's own chat template, the answer closed by EOS."""
+    rows = []
+    for answer in answers:
+        prompt = tokenizer.apply_chat_template(list(prompts[answer.prompt]), tokenize=False, add_generation_prompt=True)
+        row = {"prompt": prompt, "completion": answer.text + tokenizer.eos_token}
+        rows.append(row | {"n_tokens": len(tokenizer(prompt + answer.text).input_ids)})
+    return rows
+
+
+def _trainer(
+    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], recipe: RefineRecipe, folder: Path, *, bf16: bool
+) -> Any:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    arguments = SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=recipe.batch_size,
+        max_steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=2,
+        max_length=None,
+        completion_only_loss=True,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=bf16,
+        seed=recipe.seed,
+        train_sampling_strategy="sequential",  # length_grouped has shuffled
+        logging_steps=4,
+        save_strategy="no",
+        disable_tqdm=None,
+        report_to=[],
+    )
+    data = Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed, ("prompt", "completion")))
+    return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)

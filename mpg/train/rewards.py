@@ -75,7 +75,7 @@ def adapter_report(model_id: str, adapter: str | Path, pairs: Sequence[Any], max
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from mpg.models.embedded import resolve
-    from mpg.train.dpo import rows_of
+    from mpg.train.pairs import rows_of
 
     path = resolve(model_id)
     tokenizer = AutoTokenizer.from_pretrained(path)

@@ -88,7 +88,7 @@ def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:
     from transformers.utils import logging as transformers_logging
 
     from mpg import ModelBank
-    from mpg.models.fingerprint import pick_dtype
+    from mpg.models.dtype import pick_dtype
 
     transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"

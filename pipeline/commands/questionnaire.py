@@ -154,7 +154,7 @@ class _Decoder:
 
     def likely(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[list[float]]:
         """Log-probabilities of the options."""
-        from mpg.score.choices import option_log_probs
+        from mpg.score.choices import choice_log_probs
         from pipeline.decode.requests import RejectedCell, request_of
 
         bank, cells = self._handle.bank, self._of(questions)
@@ -163,7 +163,7 @@ class _Decoder:
         except RejectedCell as error:
             raise InputError(f"--items: a question can't be put to {cells[0].persona!r}: {error}") from error
         tokens = [[bank.tokenizer(n.capitalize(), add_special_tokens=False).input_ids for n in o] for o in options]
-        return option_log_probs(bank, list(zip(requests, tokens, strict=True)), cells[0].decoder)
+        return choice_log_probs(bank, list(zip(requests, tokens, strict=True)), cells[0].decoder)
 
 
 def _report(entries: Sequence[Entry]) -> str:

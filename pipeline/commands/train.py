@@ -88,7 +88,7 @@ def train(options: argparse.Namespace) -> Outcome:
         sides[is_held_out(" ".join(m.content for m in example.messages if m.role == "user"))].append(example)
     import torch
 
-    from mpg.models.fingerprint import pick_dtype
+    from mpg.models.dtype import pick_dtype
     from mpg.train.dpo import TrainError, train_adapter
 
     try:
@@ -220,7 +220,7 @@ def make_pairs(
     from tqdm import tqdm
 
     from mpg import Completion, DecoderSettings, ModelBank, Request, decode
-    from mpg.models.fingerprint import pick_dtype
+    from mpg.models.dtype import pick_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

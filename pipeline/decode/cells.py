@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from mpg.settings import Completion, Request
+from mpg.request import Completion, Request
 from pipeline.decode.machine import passes_of
 from pipeline.decode.requests import RejectedCell, request_of
 from pipeline.decode.rows import to_row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mpg.settings import Request
+from mpg.request import Request
 from pipeline.plan.cells import PlannedCell
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpg.settings import Completion
+from mpg.request import Completion
 from pipeline.plan.cells import PlannedCell, Sources
 
 

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from mpg.settings import JOB_DECODERS
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
 from pipeline.job.errors import show
@@ -264,19 +265,7 @@ class PromptSource(Frozen):
 class Decoder(Frozen):
     """How to decode; lengths are in tokens."""
 
-    name: Literal[
-        "reference",
-        "scr",
-        "scr-exact",
-        "routing",
-        "mod",
-        "soup",
-        "pad",
-        "drift",
-        "sequence-rejection",
-        "best-of-n",
-        "prompting",
-    ] = Field(
+    name: Literal[*JOB_DECODERS] = Field(  # type: ignore[valid-type]
         "scr-exact",
         description="reference: the reference model alone; prompting: the reference, told what the attributes are "
         "like; scr: chunk-level rejection, approximate; scr-exact: the "

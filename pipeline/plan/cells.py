@@ -7,28 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mpg.settings import SAMPLER_VERSION, DecoderSettings
+from mpg.settings import SAMPLER_VERSION, TABLE, DecoderSettings
 from personas import Cell, row_id, row_seed
 from personas import control as control_persona
 from personas.profiles import with_system
 from pipeline.plan.systems import Systems
 
-# The settings that a decoder's text depends on; the others are no part of its rows' identity.
-_COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
-_TARGET = ("aggregate", "horizon", "strength")
-_IDENTITY = {
-    "reference": _COMMON,
-    "scr-exact": (*_COMMON, *_TARGET, "drafter", "verification"),
-    "scr": (*_COMMON, *_TARGET, "window", "max_tries", "salvage"),
-    "routing": (*_COMMON, "horizon", "strength"),
-    "mod": (*_COMMON, "strength"),
-    "soup": (*_COMMON, "strength"),
-    "pad": (*_COMMON, "strength"),
-    "drift": (*_COMMON, "strength"),
-    "sequence-rejection": (*_COMMON, *_TARGET, "window", "max_tries"),
-    "best-of-n": (*_COMMON, *_TARGET, "window", "n_candidates"),
-    "prompting": _COMMON,
-}
 # Settings that came after data sets existed -> the value at which a decoder draws what it drew without them. There they
 # stay out of the identity, so that a new setting never orphans rows. (None so far.)
 _UNCHANGED_AT: dict[str, Any] = {}
@@ -112,11 +96,17 @@ def identity(
 
     Args:
         unchanged_at: settings that are left out at these values.
+
+    Raises:
+        ValueError: a decoder without rows, which is used from Python only.
     """
+    depends_on = settings.facts.text_depends_on
+    if depends_on is None:
+        raise ValueError(f"decoder {settings.name!r} has no rows: it is used from Python only")
     values = {
         name: value
         for name, value in asdict(settings).items()
-        if name in _IDENTITY[settings.name] and (name not in unchanged_at or value != unchanged_at[name])
+        if name in depends_on and (name not in unchanged_at or value != unchanged_at[name])
     }
     if "strength" in values:
         values["strength"] = {name: settings.strength_of(name) for name in attributes}
@@ -131,7 +121,8 @@ def plan_cells(
     A control persona (no weights) is decoded by ``reference`` whatever the job's decoder is; under
     decoder ``reference`` every persona is the control.
     """
-    control = DecoderSettings(**{name: getattr(settings, name) for name in _COMMON if name != "name"}, name="reference")
+    depends_on = TABLE["reference"].text_depends_on or ()
+    control = DecoderSettings(**{name: getattr(settings, name) for name in depends_on} | {"name": "reference"})
     revisions, systems = dict(sources.adapter_revisions), systems or Systems()
     planned: dict[str, PlannedCell] = {}
     for cell in grid:

@@ -72,7 +72,7 @@ def decided(job: Job, workers: int) -> ComputedWith:
     Args:
         workers: processes that share this machine.
     """
-    from mpg.models.fingerprint import pick_dtype
+    from mpg.models.dtype import pick_dtype
 
     threads = job.threads or max(1, cores() // workers)
     return ComputedWith(pick_dtype(job.model.dtype), threads, job.batch_size, job.rows_per_shard)

@@ -23,9 +23,10 @@ def resolve_sources(job: Job, dtype: str | None = None) -> Sources:
     from transformers.utils import logging as transformers_logging
 
     from mpg import BankError
-    from mpg.models.bank import check_sources
+    from mpg.models.dtype import pick_dtype
     from mpg.models.embedded import EmbeddedModelError, resolve
-    from mpg.models.fingerprint import fingerprint, model_revision, pick_dtype
+    from mpg.models.fingerprint import fingerprint, model_revision
+    from mpg.models.load import check_sources
 
     transformers_logging.disable_progress_bar()  # the run has a bar of its own
     model = job.resolve(job.model.id)

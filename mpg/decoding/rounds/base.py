@@ -9,11 +9,14 @@ from torch import Tensor
 
 from mpg.decoding.rows import ROUTE, Rows
 from mpg.laws.bound import RatioAlarm
-from mpg.laws.logspace import Workspace, draw, truncate
-from mpg.laws.target import SUMS, follow, kind_of, log_q_of, token_law
+from mpg.laws.drawing import draw, truncate
+from mpg.laws.target import SUMS, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
-from mpg.models.lanes import BankSession, Block, Entries, States, block_of
-from mpg.settings import DecoderSettings, Request
+from mpg.models.lanes import BankSession
+from mpg.models.states import Block, Entries, States, block_of
+from mpg.models.workspace import Workspace
+from mpg.request import Request
+from mpg.settings import DecoderSettings
 
 # Log-probabilities held at once: 64 lines of a vocabulary of 50,000 are 13 MB in float32, which stay in
 # the cache of a CPU. A row's lines are never divided.
@@ -27,7 +30,7 @@ class Round:
 
     def __init__(self, bank: ModelBank, settings: DecoderSettings, alarm: RatioAlarm, *, draft_len: int | None) -> None:
         self.bank, self.settings, self.alarm, self.draft_len = bank, settings, alarm, draft_len
-        self.kind = kind_of(settings)
+        self.kind = settings.target
         self.strengths = [settings.strength_of(name) for name in bank.attributes]
         # Every component is its preference model itself: q_i = pi_i.
         self.bare = not any(bank.layout.reference) and set(self.strengths) <= {1.0}
@@ -37,7 +40,7 @@ class Round:
     def branches(self, request: Request) -> list[int]:
         """Branches that a row needs: the reference and, per attribute of its request, ``pi_i`` and ``rho_i``."""
         layout, needed = self.bank.layout, [0]
-        if self.settings.name == "reference":
+        if not self.settings.facts.weighted:
             return needed
         for name, policy, rho in zip(layout.attributes, layout.policy, layout.reference, strict=True):
             if name in request.weights:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mpg.decoding.rounds.base import Round
 from mpg.decoding.rows import DRAFT, Rows
-from mpg.laws.logspace import draw
+from mpg.laws.drawing import draw
 from mpg.models.lanes import BankSession
 
 
-class JointRound(Round):
+class DirectRound(Round):
     """``reference``, ``single``, ``mod``, ``pad``, ``drift``: ``t ~ T`` by inverse CDF."""
 
     def step(self, session: BankSession, rows: Rows) -> None:

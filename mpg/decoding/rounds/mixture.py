@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mpg.decoding.rounds.draft import ChunkRound
 from mpg.decoding.rows import DRAFT, REPLACEMENT, TEST, Rows
-from mpg.laws.logspace import draw
-from mpg.laws.target import log_component, mixture
+from mpg.laws.drawing import draw
+from mpg.laws.target import log_component, mixture_law
 from mpg.laws.verify import settle
-from mpg.models.lanes import BankSession, States
+from mpg.models.lanes import BankSession
+from mpg.models.states import States
 
 # Up to so many lanes, all are fed every token at once: a pass over them takes hardly longer than one over
 # the drafting lanes alone, both being bound by reading the weights.
@@ -49,10 +50,6 @@ class _Drafted:
 
 class MixtureRound(ChunkRound):
     """A round drafts up to each row's horizon at most, since behind it another component drafts."""
-
-    def __init__(self, *args: object, draft_len: int | None) -> None:
-        super().__init__(*args, draft_len=draft_len)  # type: ignore[arg-type]
-        self.overhang = self.settings.chunk_len
 
     def step(self, session: BankSession, rows: Rows) -> None:
         self.draw_components(rows)
@@ -151,7 +148,7 @@ class MixtureRound(ChunkRound):
             accepted = torch.ones_like(token, dtype=torch.bool)
             if self.settings.truncates:
                 target, log_q = self.target(rows, block, log_policies)
-                law = mixture(log_q, block.parts, rows.log_weights[block.rows])
+                law = mixture_law(log_q, block.parts, rows.log_weights[block.rows])
                 token, accepted = settle(target, law, token, test[block.rows], replacement[block.rows])
             self.keep(rows, block, log_policies, token, log_q)
             rows.count_draft(block.rows, accepted)

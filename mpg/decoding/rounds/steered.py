@@ -1,110 +1,47 @@
-"""Decoders that draw from one lane a row; the other lanes catch up later, many tokens in one pass.
+"""One model for the whole text.
 
-- :class:`SteeredRound`: ``prompting`` (the reference, whose prompt describes the attributes) and
-  ``soup`` (the reference with a weighted sum of the adapters' deltas)
-- :class:`RoutingRound`: ``routing``, which draws an attribute per horizon and decodes from its component
+- :class:`SteeredRound`: ``prompting``, the reference, whose prompt describes the attributes
+- :class:`SoupRound`: ``soup``, the reference with a weighted sum of the adapters' deltas
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
-from mpg.decoding.rounds.base import Round
-from mpg.decoding.rows import DRAFT, Rows
-from mpg.laws.logspace import draw
-from mpg.models.adapter_files import BankError
-from mpg.models.lanes import BankSession, Entries
-from mpg.settings import Request
-
-# Tokens fed in one pass while catching up: bounds the memory of its activations.
-_PASS_TOKENS = 1024
-
-
-class LaggingRound(Round):
-    """Keeps ``rows.fed`` and brings lanes up to date."""
-
-    def draw_from(self, session: BankSession, rows: Rows, entries: Entries) -> None:
-        """Feed each row's last token to the given lanes, draw from the target's law there, and keep it."""
-        states = self.feed_last(session, rows, entries)
-        rows.fed[entries.rows, entries.branches] = rows.n_cached()[entries.rows] + 1
-        uniforms = rows.uniforms_at(0, DRAFT)
-        for block in self.blocks(states, rows.every):
-            log_policies = self.log_policies(states, block, 0)
-            target, log_q = self.target(rows, block, log_policies)
-            self.keep(rows, block, log_policies, draw(target, uniforms[block.rows]), log_q)
-
-    def finish(self, session: BankSession, rows: Rows, slots: list[int]) -> None:
-        """The books of every branch but the soup, in one parallel pass over the response."""
-        pairs = [(slot, b) for slot in slots for b in session.branches_of(slot) if b != session.soup]
-        self.catch_up(session, rows, pairs)
-
-    def catch_up(self, session: BankSession, rows: Rows, pairs: Sequence[tuple[int, int]]) -> None:
-        """Feed (row, branch) lanes all they have missed but the row's last token, and book it."""
-        lag = (rows.n_cached()[:, None] - rows.fed[: len(rows)]).tolist()
-        behind = sorted((pair for pair in pairs if lag[pair[0]][pair[1]] > 0), key=lambda p: lag[p[0]][p[1]])
-        while behind:
-            size = max(1, _PASS_TOKENS // lag[behind[-1][0]][behind[-1][1]])
-            self._feed_missed(session, rows, session.pick(behind[-size:]))
-            del behind[-size:]
-
-    def _feed_missed(self, session: BankSession, rows: Rows, entries: Entries) -> None:
-        shift = rows.shift[entries.rows, entries.branches]
-        upto, fed = rows.starts(entries), rows.fed[entries.rows, entries.branches] + shift  # positions of the lanes
-        width = int((upto - fed).max())
-        # Aligned at the end: a lane that lags less is fed some tokens again, to the same effect.
-        starts = (upto - width).clamp_min(0)
-        positions = starts[:, None] + torch.arange(width, device=starts.device)  # [lanes, width]
-        states = session.append(entries, rows.tokens_at(entries, positions), starts)
-        missed = (positions >= fed[:, None]) & (positions < upto[:, None])
-        missed &= positions >= (rows.n_prompt[entries.rows] + shift)[:, None] - 1  # what they say of the response
-        following = rows.tokens_at(entries, positions + 1)
-        log_probs = torch.zeros(positions.shape, dtype=torch.float64, device=starts.device)
-        log_probs[missed] = self.log_probs_at(states, missed.nonzero(), following[missed])
-        rows.log_probs[entries.rows, entries.branches] += log_probs.sum(1)
-        rows.fed[entries.rows, entries.branches] = upto - shift
+from mpg.decoding.rounds.lagging import LaggingRound
+from mpg.decoding.rows import Rows
+from mpg.models.errors import BankError
+from mpg.models.lanes import BankSession
+from mpg.request import Request
 
 
 class SteeredRound(LaggingRound):
-    """One model for the whole text."""
+    """The reference for the whole text: what steers it is its prompt."""
+
+    def step(self, session: BankSession, rows: Rows) -> None:
+        self.draw_from(session, rows, session.references())
+
+
+class SoupRound(LaggingRound):
+    """One model for the whole text, which the row's own mix of adapters makes.
+
+    Raises:
+        BankError: the bank's models have no deltas that add up.
+    """
 
     def __init__(self, *args: object, draft_len: int | None) -> None:
         super().__init__(*args, draft_len=draft_len)  # type: ignore[arg-type]
-        if self.settings.name == "soup" and not self.bank.can_mix:
+        if not self.bank.can_mix:
             raise BankError(
-                "decoder 'soup' adds up LoRA adapters over the reference: an attribute here is a whole model or "
-                "has its own reference; use 'mod' or 'scr-exact'"
+                f"decoder {self.settings.name!r} adds up LoRA adapters over the reference: an attribute here is a "
+                "whole model or has its own reference; use 'mod' or 'scr-exact'"
             )
 
     def branches(self, request: Request) -> list[int]:
-        extra = [self.bank.layout.n_branches] if self.settings.name == "soup" else []
-        return super().branches(request) + extra
+        return [*super().branches(request), self.bank.layout.n_branches]
 
     def soup(self, request: Request) -> Tensor | None:
-        if self.settings.name != "soup":
-            return None
-        mix = torch.zeros(self.bank.backbones[0].n_branches - 1, dtype=torch.float64)
-        for name, policy, strength in zip(self.bank.attributes, self.bank.layout.policy, self.strengths, strict=True):
-            mix[policy - 1] = request.weights.get(name, 0.0) * strength
-        return mix
+        return self.bank.soup_mix(request.weights, self.strengths)
 
     def step(self, session: BankSession, rows: Rows) -> None:
-        if self.settings.name == "soup":
-            entries = session.pick([(row, session.soup) for row in range(len(rows))])
-        else:
-            entries = session.references()
-        self.draw_from(session, rows, entries)
-
-
-class RoutingRound(LaggingRound):
-    """Per horizon ``i ~ alpha``; tokens from ``q_i``. The sum's law, if each component is truncated."""
-
-    def step(self, session: BankSession, rows: Rows) -> None:
-        drawn = self.draw_components(rows)
-        one_hot = torch.nn.functional.one_hot(rows.component[drawn], rows.alphas.shape[1])
-        rows.log_weights[drawn] = one_hot.to(rows.log_weights).log()
-        pairs = self.component_lanes(rows)
-        self.catch_up(session, rows, pairs)
-        self.draw_from(session, rows, session.pick(pairs))
+        self.draw_from(session, rows, session.pick([(row, session.soup) for row in range(len(rows))]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mpg.decoding.rounds.draft import ThresholdRound
+from mpg.decoding.rounds.threshold import ThresholdRound
 from mpg.decoding.rows import Rows
-from mpg.laws.logspace import draw
+from mpg.laws.verify import resampled, whole_accepted
 from mpg.models.lanes import BankSession
 
 
@@ -73,16 +72,14 @@ class SequenceRejection(WholeRound):
     def choose(self, rows: Rows, slot: int, bound: float, uniforms: Tensor) -> int | None:
         tried = rows.responses[slot]
         rows.n_tested[slot] += 1
-        if math.log(float(uniforms[0]) or 5e-324) < tried[-1].log_r - math.log(bound):
+        if whole_accepted(tried[-1].log_r, bound, float(uniforms[0])):
             rows.n_accepted[slot] += 1
             return len(tried) - 1
         if len(tried) < self.settings.max_tries:
             return None
         rows.n_fallbacks[slot] += 1
-        log_r = torch.tensor([[response.log_r for response in tried]], dtype=torch.float64)
-        if not log_r.isfinite().any():  # all outside the truncated target: none is better than another
-            log_r = torch.zeros_like(log_r)
-        return int(draw(log_r.softmax(-1), uniforms[1:].cpu())[0])
+        log_r = torch.tensor([response.log_r for response in tried], dtype=torch.float64)
+        return resampled(log_r, uniforms[1:].cpu())
 
 
 class BestOfN(WholeRound):

@@ -7,8 +7,11 @@ import itertools
 import pytest
 import torch
 
+import mpg.decoding.rounds.block
 import mpg.decoding.rounds.draft
+import mpg.decoding.rounds.lossless
 import mpg.decoding.rounds.mixture
+import mpg.laws.verify
 from mpg import DecoderSettings, law
 from mpg.decoding.rows import Rows
 from mpg.laws.verify import block_scales, block_thresholds, residual
@@ -149,20 +152,20 @@ def test_weights_that_never_follow_the_tokens_are_caught(monkeypatch: pytest.Mon
 
 
 def test_weights_reset_at_every_rejection_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = mpg.decoding.rounds.draft.LosslessRound._settle
+    right = mpg.decoding.rounds.lossless.LosslessRound._settle
 
     def forgetful(self, rows, states, alive, j, chunk):
         if j == 0:
             rows.log_weights = rows.alphas.log()
         return right(self, rows, states, alive, j, chunk)
 
-    monkeypatch.setattr(mpg.decoding.rounds.draft.LosslessRound, "_settle", forgetful)
+    monkeypatch.setattr(mpg.decoding.rounds.lossless.LosslessRound, "_settle", forgetful)
     assert difference(tabular_bank(), SCR[3], monkeypatch) > 1e-3
 
 
 def test_boundaries_counted_from_the_round_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Horizon boundaries fixed by the rounds of drafting instead of by position."""
-    right = mpg.decoding.rounds.draft.LosslessRound._settle
+    right = mpg.decoding.rounds.lossless.LosslessRound._settle
 
     def by_round(self, rows, states, alive, j, chunk):
         kept = right(self, rows, states, alive, j, chunk)
@@ -170,18 +173,18 @@ def test_boundaries_counted_from_the_round_are_caught(monkeypatch: pytest.Monkey
         rows.log_weights[alive] = weights[alive]
         return kept
 
-    monkeypatch.setattr(mpg.decoding.rounds.draft.LosslessRound, "_settle", by_round)
+    monkeypatch.setattr(mpg.decoding.rounds.lossless.LosslessRound, "_settle", by_round)
     assert difference(tabular_bank(), SCR[0] | {"horizon": None, "draft_len": 2}, monkeypatch) > 1e-3
 
 
 def test_a_draft_law_that_is_not_the_warped_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts from the truncated law, tested as if they came from the law before truncation."""
-    right = mpg.decoding.rounds.draft.settle
+    right = mpg.decoding.rounds.lossless.settle
 
     def unwarped(target, law, draft, test, replacement):
         return right(target, (law + 0.2) / (law + 0.2).sum(-1, keepdim=True), draft, test, replacement)
 
-    monkeypatch.setattr(mpg.decoding.rounds.draft, "settle", unwarped)
+    monkeypatch.setattr(mpg.decoding.rounds.lossless, "settle", unwarped)
     assert difference(tabular_bank(), SCR[4], monkeypatch) > 1e-3
 
 
@@ -210,7 +213,7 @@ def block_tree(wanted: DecoderSettings, monkeypatch: pytest.MonkeyPatch) -> dict
         seen.update(thresholds=block_thresholds(scales, rest, lengths), lengths=lengths)
         return seen["thresholds"]
 
-    rounds = mpg.decoding.rounds.draft.BlockRound
+    rounds = mpg.decoding.rounds.block.BlockRound
     right_draft, right_walk = rounds.draft, rounds.walk
 
     def scripted(self, session, rows, uniforms):
@@ -233,7 +236,7 @@ def block_tree(wanted: DecoderSettings, monkeypatch: pytest.MonkeyPatch) -> dict
     from mpg import Request, decode
 
     with monkeypatch.context() as patch:
-        patch.setattr(mpg.decoding.rounds.draft, "block_thresholds", spy)
+        patch.setattr(mpg.laws.verify, "block_thresholds", spy)
         patch.setattr(mpg.decoding.rounds.draft, "draw", lambda probs, u: (u * 8).long())
         patch.setattr(rounds, "draft", scripted)
         patch.setattr(rounds, "walk", noting)

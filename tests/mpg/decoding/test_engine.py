@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mpg import DecoderSettings, FunctionModel, ModelBank, Request, decode
-from mpg.laws.logspace import draw, truncate
+from mpg.laws.drawing import draw, truncate
 from mpg.oracle.decoder import decode_slowly
 from mpg.settings import DECODERS, DRAFTERS, EXACT_DECODERS
 from tests.fakes import tabular_bank

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import mpg.decoding.rounds.draft
+import mpg.decoding.rounds.lossless
 import mpg.laws.verify
 from mpg import DecoderSettings, Request, decode, law
 from tests.fakes import tabular_bank
@@ -73,15 +73,15 @@ def test_accepting_every_draft_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_one_uniform_for_the_test_and_its_replacement_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The enumeration can't see which uniform is used where: a test shared with the draft, here."""
-    right = mpg.decoding.rounds.draft.settle
-    monkeypatch.setattr(mpg.decoding.rounds.draft, "REPLACEMENT", mpg.decoding.rounds.draft.TEST)
+    right = mpg.decoding.rounds.lossless.settle
+    monkeypatch.setattr(mpg.decoding.rounds.lossless, "REPLACEMENT", mpg.decoding.rounds.lossless.TEST)
     assert p_value(CASES[4]) < ALPHA
-    assert right is mpg.decoding.rounds.draft.settle
+    assert right is mpg.decoding.rounds.lossless.settle
 
 
 def test_block_tests_that_reuse_a_uniform_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = mpg.decoding.rounds.draft.passes
-    monkeypatch.setattr(mpg.decoding.rounds.draft, "passes", lambda p, u: right(p, u[:, :1].expand_as(u)))
+    right = mpg.laws.verify.passes
+    monkeypatch.setattr(mpg.laws.verify, "passes", lambda p, u: right(p, u[:, :1].expand_as(u)))
     assert p_value(CASES[9]) < ALPHA
 
 
