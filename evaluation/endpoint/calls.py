@@ -7,84 +7,18 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from evaluation.endpoint.limits import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker, Budget, Clock, Throttle
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.scores import Status
 
 logger = logging.getLogger(__name__)
 
-STRUCTURED = ("auto", "json_schema", "none")
 Usage = tuple[int | None, int | None]  # prompt and completion tokens, if the server said
-
-
-class JudgeSetupError(ValueError):
-    """A judge that can't begin; one line with field, value and remedy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenAISettings:
-    """How to ask.
-
-    Attributes:
-        model: as the endpoint names it.
-        base_url: ``None``: OpenAI's own (or ``OPENAI_BASE_URL``).
-        api_key_env: environment variable that holds the key; it is read there and nowhere else.
-        structured: ``json_schema`` holds the model to the answer's form, ``none`` asks in words, ``auto`` begins
-            with the first and goes over to the second where the endpoint refuses it.
-        temperature, max_tokens, seed: of the judge's own answer.
-        in_flight, per_minute: most calls at once, and in any minute (0: no limit).
-        timeout_s: of one call; max_retries: after failures other than throttling.
-        patience_s: how long the server may refuse all calls before the rest is given up.
-        budget: most that a run may spend, in the currency of the prices; ``None``: no limit.
-        prompt_price, completion_price: per million tokens.
-    """
-
-    model: str
-    base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    structured: str = "auto"
-    temperature: float = 0.0
-    max_tokens: int = 600
-    seed: int = 0
-    in_flight: int = 32
-    per_minute: int = 0
-    timeout_s: float = 60.0
-    max_retries: int = 4
-    patience_s: float = 900.0
-    budget: float | None = None
-    prompt_price: float = 0.0
-    completion_price: float = 0.0
-
-    def __post_init__(self) -> None:
-        def check(ok: bool, name: str, remedy: str) -> None:
-            if not ok:
-                raise JudgeSetupError(f"{name}: {getattr(self, name)!r} {remedy}")
-
-        check(bool(self.model), "model", "names none; give the endpoint's name of one")
-        check(self.structured in STRUCTURED, "structured", f"is none of {', '.join(STRUCTURED)}")
-        check(self.max_tokens >= 1, "max_tokens", "must be at least 1")
-        check(self.in_flight >= 1, "in_flight", "must be at least 1")
-        check(self.per_minute >= 0, "per_minute", "must be 0 (no limit) or more")
-        check(self.timeout_s > 0, "timeout_s", "must be above 0")
-        check(self.max_retries >= 0, "max_retries", "must be 0 or more")
-        check(self.patience_s >= 0, "patience_s", "must be 0 or more")
-        check(self.budget is None or self.budget >= 0, "budget", "must be 0 or more")
-        check(
-            min(self.prompt_price, self.completion_price) >= 0, "prompt_price", "and completion_price must be 0 or more"
-        )
-        if self.budget is not None and self.prompt_price == self.completion_price == 0:
-            raise JudgeSetupError("budget: needs prompt_price or completion_price to know what a call costs; give them")
-
-    @property
-    def answer_parameters(self) -> dict[str, Any]:
-        """What an answer depends on beside the question."""
-        kept = ("model", "temperature", "max_tokens", "seed")
-        return {name: value for name, value in asdict(self).items() if name in kept}
 
 
 class Unanswered(Exception):
@@ -118,7 +52,7 @@ class Caller:
     """All calls of one run, in one event loop: ``async with Caller(settings, key, budget) as caller``.
 
     Args:
-        key: of the API, see :func:`key_of`.
+        key: of the API, see :func:`evaluation.endpoint.settings.key_of`.
         budget: shared by all runs of a judge.
         clock: how time passes.
     """
@@ -220,19 +154,6 @@ class Caller:
     def clean(self, error: object) -> str:
         """An error's text on one line, without the key."""
         return without_key(error, self._key)
-
-
-def key_of(settings: OpenAISettings) -> str:
-    """The API's key, from the environment.
-
-    Raises:
-        JudgeSetupError: there is none.
-    """
-    key = os.environ.get(settings.api_key_env, "")
-    if not key:
-        remedy = "export it (any text for a server that asks for none)"
-        raise JudgeSetupError(f"api_key_env: the environment has no {settings.api_key_env}; {remedy}")
-    return key
 
 
 def without_key(error: object, key: str) -> str:

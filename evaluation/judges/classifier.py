@@ -77,7 +77,6 @@ class ClassifierJudge:
     """Scores how far a text carries an MBTI pole; opposite poles of one text add up to 1."""
 
     name = "classifier"
-    independent = True
 
     def __init__(
         self,

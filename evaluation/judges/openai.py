@@ -28,8 +28,8 @@ class OpenAIJudge(EndpointJudge):
     """Scores attributes by their rubrics, and fluency with them."""
 
     name = "openai"
-    independent = True
     streams = True  # tells each text's scores as soon as they are known
+    adds = (FLUENCY,)  # judged with whatever is asked for
 
     def judge(
         self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None = None

@@ -16,7 +16,6 @@ from typing import Any
 from evaluation.endpoint.calls import (
     Answer,
     Caller,
-    OpenAISettings,
     Unanswered,
     most_tokens,
     read_completion,
@@ -25,6 +24,7 @@ from evaluation.endpoint.calls import (
     without_key,
 )
 from evaluation.endpoint.limits import Clock
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import Item
 from evaluation.judges.openai import OnScored, OpenAIJudge
 from evaluation.scores import Score, Status

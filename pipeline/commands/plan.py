@@ -23,6 +23,8 @@ from scipy.stats import t as student_t
 from evaluation.items import Item
 from personas import PromptError
 from pipeline.commands.shared import InputError, Outcome
+from pipeline.job.fields import OpenAIJudge
+from pipeline.job.known import is_remote, known_to
 from pipeline.job.load import Job, JobError, load_job
 from pipeline.plan.cells import PlannedCell, Systems, plan_cells
 from pipeline.plan.computed_with import ComputedWith, settled
@@ -115,7 +117,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     from pipeline.plan.sources import RunError, decoder_settings, resolve_sources
 
     try:
-        if any(spec.kind == "openai" for spec in job.judges):
+        if any(map(is_remote, job.judges)):
             rubrics_of(job.described_attributes())
     except ValueError as error:
         raise PlanInputError(f"{options.job}: attributes: {error}") from error
@@ -226,13 +228,13 @@ def total_of(lengths: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> 
 
 def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]]) -> float:
     """Seconds that the embedded judges take for one text."""
-    from pipeline.judging.registry import JudgeError, item_of, known_to, load_judge
+    from pipeline.judging.registry import JudgeError, item_of, load_judge
 
     total = 0.0
     items: list[Item] = [item_of(row) for row in rows]
     for spec in job.judges:
         names = known_to(spec, job.attribute_names)
-        if spec.kind == "openai" or not names:
+        if is_remote(spec) or not names:
             continue
         try:
             judge = load_judge(spec)
@@ -253,7 +255,7 @@ def _endpoints(
     from pipeline.judging.registry import item_of, rubrics_of, with_naturalness
 
     asked, answered, cost = 0, Estimate(0.0, 0.0, 0.0), Estimate(0.0, 0.0, 0.0)
-    remote = [spec for spec in job.judges if spec.kind == "openai"]
+    remote = [spec for spec in job.judges if isinstance(spec, OpenAIJudge)]
     if not remote:
         return asked, answered, cost
     rubrics = rubrics_of(with_naturalness(job.described_attributes()))

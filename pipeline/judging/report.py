@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from evaluation.features.embedding import Embedder
-from evaluation.items import Item, Judge, label_of
-from evaluation.statistics.aggregate import clustered_mean, why_uncounted
+from evaluation.items import Item, Judge, label_of, why_uncounted
+from evaluation.statistics.aggregate import clustered_mean
 from evaluation.statistics.agreement import agreements, known_pairs, self_consistency
 from evaluation.statistics.quality import quality
 from personas.examples import Example

@@ -28,13 +28,12 @@ from pipeline.beam.progress import ticks
 from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.decode.bank import BATCH_SIZES, LoadBank, remembered_sizes
 from pipeline.job.fields import seconds_until
+from pipeline.job.known import counted, is_remote, known_to
 from pipeline.job.load import Job
 from pipeline.judging.registry import (
     COLUMNS,
     JudgeError,
-    counted,
     item_of,
-    known_to,
     load_judge,
     load_remote_judge,
     with_naturalness,
@@ -147,7 +146,7 @@ class _Run:
         self.remote = [
             load_remote_judge(spec, with_naturalness(job.described_attributes()), work)
             for spec in job.judges
-            if spec.kind == "openai"
+            if is_remote(spec)
         ]
         self.labels |= {label_of(judge) for judge in self.remote}
         self.done_before: set[str] | None = None
@@ -160,7 +159,7 @@ class _Run:
     @property
     def local_judges(self) -> list[Any]:
         """The job's judges that know any of its attributes and are asked by Beam's workers."""
-        return [s for s in self.job.judges if s.kind != "openai" and known_to(s, self.job.attribute_names)]
+        return [s for s in self.job.judges if not is_remote(s) and known_to(s, self.job.attribute_names)]
 
     def result(self) -> Result:
         with output_errors(self.output):
