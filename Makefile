@@ -41,7 +41,7 @@ lint: install-dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install-dev ## check types of mpg/ and personas/
+types: install-dev ## check types of evaluation/, mpg/ and personas/
 	$(BIN)/mypy
 
 format: install-dev ## format the code

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.fit.train_classifier import FLOORS, Measure, held_out_measure
+from evaluation.fit.measure import FLOORS, Measure, held_out_measure
 from evaluation.judges.classifier import (
     DIMENSIONS,
     SHIPPED,
