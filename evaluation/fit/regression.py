@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 
 from evaluation.features import ngrams
 from evaluation.fit.measure import Measure
-from evaluation.judges.classifier import DimensionModel, Features
+from evaluation.judges.classifier_weights import DimensionModel, Features
 from evaluation.statistics.calibration import temperature
 from personas.preferences import PreferencePair
 

@@ -28,7 +28,8 @@ from evaluation.fit.measure import (
     reliability_table,
 )
 from evaluation.fit.regression import EMBEDDING_SCALE, calibrated, choose_c, cross_validate, fit, prepare
-from evaluation.judges.classifier import DIMENSIONS, SHIPPED, ClassifierJudge, DimensionModel, write_weights
+from evaluation.judges.classifier import ClassifierJudge
+from evaluation.judges.classifier_weights import DIMENSIONS, SHIPPED, DimensionModel, write_weights
 from evaluation.statistics.calibration import calibration_error
 from personas.preferences import PreferencePair, load_mbti_pairs, split
 

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from evaluation.endpoint.cache import cache_key
-from evaluation.endpoint.calls import Caller, Unanswered, Usage
+from evaluation.endpoint.calls import Caller
+from evaluation.endpoint.chat import Unanswered, Usage
 from evaluation.endpoint.parse import AnswerError, parse_answer
 from evaluation.endpoint.rubrics import FLUENCY, Rubric, answer_schema, messages
 from evaluation.items import Item

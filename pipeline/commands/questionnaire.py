@@ -10,17 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.questionnaires.questionnaires import (
+from evaluation.questionnaires.answers import Result, ask, choose, result
+from evaluation.questionnaires.questions import (
     DIMENSIONS,
     Question,
     QuestionnaireError,
-    Result,
-    ask,
     asked,
-    choose,
     load_questionnaire,
     own_items,
-    result,
 )
 from evaluation.tables import aligned
 from personas import Grid, Message, Persona, Prompt

@@ -56,7 +56,7 @@ def load_judge(spec: Judges) -> Judge:
         JudgeError: its weights or the package it needs are missing.
     """
     from evaluation.features.embedding import EmbeddingModelError
-    from evaluation.judges.classifier import JudgeWeightsError
+    from evaluation.judges.classifier_weights import JudgeWeightsError
 
     if is_remote(spec):
         raise ValueError("a judge behind an endpoint has one process, see load_remote_judge")

@@ -14,7 +14,8 @@ import pytest
 
 from evaluation.fit import regression, train_classifier
 from evaluation.fit.measure import DimensionReport, Measure, accuracy_table, reliability_table
-from evaluation.judges.classifier import DIMENSIONS, ClassifierJudge, card_path
+from evaluation.judges.classifier import ClassifierJudge
+from evaluation.judges.classifier_weights import DIMENSIONS, card_path
 from evaluation.statistics.calibration import Bin
 
 
