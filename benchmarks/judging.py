@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from evaluation.endpoint.cache import JudgmentCache
-from evaluation.endpoint.calls import OpenAISettings
 from evaluation.endpoint.rubrics import rubric_of
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import Item
 from evaluation.judges.openai import OpenAIJudge
 from personas import MBTI

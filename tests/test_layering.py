@@ -29,6 +29,30 @@ FORBIDDEN = {
 # that others see: it may import every room, and no room imports it.
 ROOMS = {
     "mpg": ("settings", "request", "laws", "models", "decoding", "score", "oracle", "train"),
+    "evaluation": (
+        "tables",
+        "scores",
+        "items",
+        "features",
+        "endpoint",
+        "judges",
+        "statistics",
+        "questionnaires",
+        "fit",
+    ),
+    "pipeline": (
+        "store",
+        "quiet",
+        "job",
+        "plan",
+        "decode",
+        "judging",
+        "beam",
+        "publish",
+        "run",
+        "commands",
+        "cli",
+    ),
 }
 IMPORT_CALLS = {"import_module", "__import__"}
 

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evaluation.tables import aligned
 from mpg.models.embedded import SMOLLM2
 from mpg.train.recipe import Recipe, RefineRecipe
 from personas import KNOWN, MBTI
@@ -140,20 +141,19 @@ def measure(name: str, data: Path, output: Path) -> None:
 
 def table(names: Sequence[str], output: Path) -> tuple[str, list[str]]:
     """The cards' figures as text, and who misses the floor."""
-    lines = ["adapter      pairs  held-out  accuracy  floor  margin  KL/token  accepted  likelihood of chosen"]
-    missed = []
+    head = ["adapter", "pairs", "held-out", "accuracy", "floor", "margin", "KL/token", "accepted"]
+    rows, missed = [], []
     for name in names:
         card = _card(output / name)
         held_out = card["held_out"]
-        lines.append(
-            f"{name:11}  {card['recipe']['train_pairs']:5}  {held_out['n_pairs']:8}  {held_out['accuracy']:8.3f}  "
-            f"{FLOORS[name]:5.2f}  {held_out['mean_margin']:6.1f}  {held_out['kl_per_token']:8.3f}  "
-            f"{held_out['acceptance_per_token']:8.3f}  "
-            f"{held_out['chosen_log_likelihood_reference']:.1f} -> {held_out['chosen_log_likelihood']:.1f}"
-        )
+        row = [name, f"{card['recipe']['train_pairs']}", f"{held_out['n_pairs']}", f"{held_out['accuracy']:.3f}"]
+        row += [f"{FLOORS[name]:.2f}", f"{held_out['mean_margin']:.1f}", f"{held_out['kl_per_token']:.3f}"]
+        row.append(f"{held_out['acceptance_per_token']:.3f}")
+        row.append(f"{held_out['chosen_log_likelihood_reference']:.1f} -> {held_out['chosen_log_likelihood']:.1f}")
+        rows.append(row)
         if held_out["accuracy"] < FLOORS[name]:
             missed.append(name)
-    return "\n".join(lines), missed
+    return aligned([*head, "likelihood of chosen"], rows), missed
 
 
 def _card(folder: Path) -> dict[str, Any]:

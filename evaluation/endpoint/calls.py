@@ -7,118 +7,33 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from evaluation.endpoint.chat import (
+    Answer,
+    Failure,
+    Unanswered,
+    Usage,
+    most_tokens,
+    read_completion,
+    request_body,
+    usage_of,
+    without_key,
+)
 from evaluation.endpoint.limits import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker, Budget, Clock, Throttle
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.scores import Status
 
 logger = logging.getLogger(__name__)
-
-STRUCTURED = ("auto", "json_schema", "none")
-Usage = tuple[int | None, int | None]  # prompt and completion tokens, if the server said
-
-
-class JudgeSetupError(ValueError):
-    """A judge that can't begin; one line with field, value and remedy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenAISettings:
-    """How to ask.
-
-    Attributes:
-        model: as the endpoint names it.
-        base_url: ``None``: OpenAI's own (or ``OPENAI_BASE_URL``).
-        api_key_env: environment variable that holds the key; it is read there and nowhere else.
-        structured: ``json_schema`` holds the model to the answer's form, ``none`` asks in words, ``auto`` begins
-            with the first and goes over to the second where the endpoint refuses it.
-        temperature, max_tokens, seed: of the judge's own answer.
-        in_flight, per_minute: most calls at once, and in any minute (0: no limit).
-        timeout_s: of one call; max_retries: after failures other than throttling.
-        patience_s: how long the server may refuse all calls before the rest is given up.
-        budget: most that a run may spend, in the currency of the prices; ``None``: no limit.
-        prompt_price, completion_price: per million tokens.
-    """
-
-    model: str
-    base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    structured: str = "auto"
-    temperature: float = 0.0
-    max_tokens: int = 600
-    seed: int = 0
-    in_flight: int = 32
-    per_minute: int = 0
-    timeout_s: float = 60.0
-    max_retries: int = 4
-    patience_s: float = 900.0
-    budget: float | None = None
-    prompt_price: float = 0.0
-    completion_price: float = 0.0
-
-    def __post_init__(self) -> None:
-        def check(ok: bool, name: str, remedy: str) -> None:
-            if not ok:
-                raise JudgeSetupError(f"{name}: {getattr(self, name)!r} {remedy}")
-
-        check(bool(self.model), "model", "names none; give the endpoint's name of one")
-        check(self.structured in STRUCTURED, "structured", f"is none of {', '.join(STRUCTURED)}")
-        check(self.max_tokens >= 1, "max_tokens", "must be at least 1")
-        check(self.in_flight >= 1, "in_flight", "must be at least 1")
-        check(self.per_minute >= 0, "per_minute", "must be 0 (no limit) or more")
-        check(self.timeout_s > 0, "timeout_s", "must be above 0")
-        check(self.max_retries >= 0, "max_retries", "must be 0 or more")
-        check(self.patience_s >= 0, "patience_s", "must be 0 or more")
-        check(self.budget is None or self.budget >= 0, "budget", "must be 0 or more")
-        check(
-            min(self.prompt_price, self.completion_price) >= 0, "prompt_price", "and completion_price must be 0 or more"
-        )
-        if self.budget is not None and self.prompt_price == self.completion_price == 0:
-            raise JudgeSetupError("budget: needs prompt_price or completion_price to know what a call costs; give them")
-
-    @property
-    def answer_parameters(self) -> dict[str, Any]:
-        """What an answer depends on beside the question."""
-        kept = ("model", "temperature", "max_tokens", "seed")
-        return {name: value for name, value in asdict(self).items() if name in kept}
-
-
-class Unanswered(Exception):
-    """A call that gave no answer: the status and reason that its scores get, and what it cost."""
-
-    def __init__(self, status: Status, reason: str, usage: Usage = (None, None)) -> None:
-        super().__init__(reason)
-        self.status, self.usage = status, usage
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said."""
-
-    content: str
-    usage: Usage
-    cut_off: bool  # by max_tokens
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A call without an answer; ``again``: ``pause`` (throttled), ``retry``, ``now`` (asked otherwise), or never."""
-
-    status: Status
-    reason: str
-    again: str | None
-    usage: Usage = (None, None)
 
 
 class Caller:
     """All calls of one run, in one event loop: ``async with Caller(settings, key, budget) as caller``.
 
     Args:
-        key: of the API, see :func:`key_of`.
+        key: of the API, see :func:`evaluation.endpoint.settings.key_of`.
         budget: shared by all runs of a judge.
         clock: how time passes.
     """
@@ -220,68 +135,6 @@ class Caller:
     def clean(self, error: object) -> str:
         """An error's text on one line, without the key."""
         return without_key(error, self._key)
-
-
-def key_of(settings: OpenAISettings) -> str:
-    """The API's key, from the environment.
-
-    Raises:
-        JudgeSetupError: there is none.
-    """
-    key = os.environ.get(settings.api_key_env, "")
-    if not key:
-        remedy = "export it (any text for a server that asks for none)"
-        raise JudgeSetupError(f"api_key_env: the environment has no {settings.api_key_env}; {remedy}")
-    return key
-
-
-def without_key(error: object, key: str) -> str:
-    """An error's text on one line, without the key."""
-    return " ".join(str(error).split()).replace(key, "***")[:300]
-
-
-def request_body(
-    settings: OpenAISettings, chat: Sequence[Mapping[str, str]], name: str, schema: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What is sent: a chat, and the answer's form if the endpoint is held to take one."""
-    body: dict[str, Any] = {
-        "model": settings.model,
-        "messages": list(chat),
-        "temperature": settings.temperature,
-        "max_tokens": settings.max_tokens,
-        "seed": settings.seed,
-    }
-    if schema is not None:
-        form = {"name": name, "strict": True, "schema": dict(schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": form}
-    return body
-
-
-def read_completion(completion: Any, used: Usage, clean: Callable[[object], str]) -> Answer | Failure:
-    """What the model said, or why there is nothing to read."""
-    choices = getattr(completion, "choices", None)
-    if not isinstance(choices, list) or not choices or getattr(choices[0], "message", None) is None:
-        return Failure(Status.FAILED, "the server answered without choices", "retry", used)
-    message, reason = choices[0].message, choices[0].finish_reason
-    if getattr(message, "refusal", None):
-        return Failure(Status.REFUSED, clean(message.refusal), None, used)
-    if reason == "content_filter":
-        return Failure(Status.REFUSED, "the server's content filter", None, used)
-    if not isinstance(message.content, str) or not message.content:
-        return Failure(Status.FAILED, f"an empty answer (finish_reason {reason})", "retry", used)
-    return Answer(message.content, used, cut_off=reason == "length")
-
-
-def most_tokens(chat: Sequence[Mapping[str, str]]) -> int:
-    """More tokens than a chat can have: a token has a byte at least, a message some of its own."""
-    return sum(len(message["content"].encode("utf-8", "replace")) + 16 for message in chat)
-
-
-def usage_of(completion: Any) -> Usage:
-    """Tokens that an answer says it cost; ``None`` where it does not say."""
-    usage = getattr(completion, "usage", None)
-    counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-    return counts if all(isinstance(count, int) and count >= 0 for count in counts) else (None, None)
 
 
 def _retry_after_s(error: Any) -> float | None:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Sequence
 
 from evaluation.endpoint.cache import JudgmentCache
-from evaluation.endpoint.calls import OpenAISettings, key_of
 from evaluation.endpoint.limits import Budget, Clock
 from evaluation.endpoint.rubrics import Rubric
+from evaluation.endpoint.settings import OpenAISettings, key_of
 
 
 class EndpointJudge:

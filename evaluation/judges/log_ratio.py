@@ -19,7 +19,6 @@ class LogRatioJudge:
 
     name = "log-ratio"
     version = "1"
-    independent = False
 
     def knows(self, attribute: str) -> bool:
         """See :class:`evaluation.items.Judge`."""

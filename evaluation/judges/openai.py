@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from evaluation.endpoint.cache import cache_key
-from evaluation.endpoint.calls import Caller, Unanswered, Usage
+from evaluation.endpoint.calls import Caller
+from evaluation.endpoint.chat import Unanswered, Usage
 from evaluation.endpoint.parse import AnswerError, parse_answer
 from evaluation.endpoint.rubrics import FLUENCY, Rubric, answer_schema, messages
 from evaluation.items import Item
@@ -28,8 +29,8 @@ class OpenAIJudge(EndpointJudge):
     """Scores attributes by their rubrics, and fluency with them."""
 
     name = "openai"
-    independent = True
     streams = True  # tells each text's scores as soon as they are known
+    adds = (FLUENCY,)  # judged with whatever is asked for
 
     def judge(
         self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None = None

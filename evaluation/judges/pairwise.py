@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.endpoint.cache import cache_key
-from evaluation.endpoint.calls import Caller, Unanswered, Usage
+from evaluation.endpoint.calls import Caller
+from evaluation.endpoint.chat import Unanswered, Usage
 from evaluation.endpoint.parse import AnswerError, json_objects
 from evaluation.endpoint.rubrics import Rubric, fence
 from evaluation.items import Item

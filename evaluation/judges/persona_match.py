@@ -32,7 +32,6 @@ class PersonaMatchJudge:
     """
 
     name = "persona-match"
-    independent = True
 
     def __init__(self, embedder: Embedder | None = None) -> None:
         self._embedder = embedder or SentenceEmbedder()

@@ -12,21 +12,6 @@ from scipy.stats import t as student_t
 
 PANEL_RULES = ("mean", "median", "majority")
 COVERAGE = 0.95
-# Judges that are shown and never part of a panel, and why.
-UNCOUNTED = {
-    "log-ratio": "the generator's own models: no independent judge",
-    "openai-pairwise": "against another persona's text: 0.5 is no difference",
-}
-
-
-def why_uncounted(label: str) -> str | None:
-    """Why a judge, by its ``name@version``, is not counted; ``None``: it is."""
-    return UNCOUNTED.get(label.partition("@")[0])
-
-
-def is_independent(label: str) -> bool:
-    """Whether a judge's scores may be averaged with others'."""
-    return why_uncounted(label) is None
 
 
 def panel(scores: Sequence[float | None], rule: str = "mean") -> float | None:

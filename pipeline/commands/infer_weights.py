@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.tables import aligned
 from personas.attributes import Persona
 from personas.examples import Example, ExampleError, columns_of, load_pairs, load_texts
 from personas.files import save_personas
@@ -129,10 +130,8 @@ def _infer(
 
 
 def _report(found: InferredWeights, *, pairs: bool, output: Path) -> str:
-    width = max(9, *map(len, found.weights))
-    lines = [f"{'attribute':{width}}  weight  95 % interval"]
-    for name, weight in found.weights.items():
-        lines.append(f"{name:{width}}  {weight:6.2f}  {found.low[name]:.2f} .. {found.high[name]:.2f}")
+    rows = [[name, f"{w:.2f}", f"{found.low[name]:.2f} .. {found.high[name]:.2f}"] for name, w in found.weights.items()]
+    lines = [aligned(["attribute", "weight", "95 % interval"], rows)]
     if pairs:
         lines.append(f"{found.n} pairs; these weights order {found.fit:.0%} of them as they were given")
     else:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.endpoint.rubrics import FLUENCY
+from pydantic import ValidationError
+
 from evaluation.items import Judge, label_of
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
-from personas.examples import load_pairs
+from personas.examples import Example, load_pairs
+from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
 from pipeline.commands.shared import InputError, Outcome
-from pipeline.job.fields import ClassifierJudge, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+from pipeline.job.fields import Judges, OpenAIJudge
+from pipeline.job.known import KINDS
 from pipeline.judging.against import against_persona
 from pipeline.judging.corpus import Corpus, load_corpus
 from pipeline.judging.registry import NATURALNESS, JudgeError, load_judge, load_remote_judge, with_naturalness
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("classifier", "persona-match", "log-ratio", "openai")
+_WAYS = ("batch", "against", "repeat")  # of asking an endpoint; no settings of it
 
 
 class JudgeInputError(InputError):
@@ -38,35 +41,30 @@ class JudgeInputError(InputError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a Parquet, JSONL or CSV file")
-    parser.add_argument("--judge", choices=KINDS, default="classifier", help="who judges (classifier)")
+    parser.add_argument("--judge", choices=tuple(KINDS), default="classifier", help="who judges (classifier)")
     parser.add_argument("--column", default="response", help="of a file: the column of text (response)")
     parser.add_argument("--attributes", nargs="+", metavar="NAME[=DESCRIPTION]",
                         help="what is judged; left out: the attributes of the data set's job")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="FOLDER",
                         help="where judgments go: left out, into the data set, or beside a file")  # fmt: skip
-    parser.add_argument("--abstain", type=float, default=0.0, help="classifier: leave scores nearer to 0.5 unscored")
     parser.add_argument("--known", nargs=2, metavar=("NAME", "PAIRS"), action="append", default=[],
                         help="measure the judge on pairs whose chosen answer is known to carry NAME")  # fmt: skip
-    remote = parser.add_argument_group("judge openai: any OpenAI-compatible endpoint; its key from the environment")
-    remote.add_argument("--model", help="as the endpoint names it")
-    remote.add_argument("--base-url", help="of the endpoint; left out: OpenAI's own, or OPENAI_BASE_URL")
-    remote.add_argument("--api-key-env", default="OPENAI_API_KEY", help="variable with the key (OPENAI_API_KEY)")
-    remote.add_argument("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
-    remote.add_argument("--against", metavar="PERSONA",
-                        help="compare every text with this persona's to the same prompt, in both orders")  # fmt: skip
-    remote.add_argument("--repeat", type=int, default=0, metavar="N",
-                        help="ask again about N texts with another seed: does it agree with itself?")  # fmt: skip
-    remote.add_argument("--structured", choices=("auto", "json_schema", "none"), default="auto",
-                        help="how the answer's form is asked for (auto)")  # fmt: skip
-    remote.add_argument("--in-flight", type=int, default=32, help="calls at once at most (32)")
-    remote.add_argument("--per-minute", type=int, default=0, help="calls in any minute at most; 0: no limit (0)")
-    remote.add_argument("--timeout-s", type=float, default=60.0, help="of one call (60)")
-    remote.add_argument("--max-tokens", type=int, default=600, help="of an answer (600)")
-    remote.add_argument("--patience-s", type=float, default=900.0,
-                        help="how long a server may refuse all calls before it is given up (900)")  # fmt: skip
-    remote.add_argument("--budget", type=float, help="most to spend, in the currency of the prices; no limit")
-    remote.add_argument("--prompt-price", type=float, default=0.0, help="per million prompt tokens (0)")
-    remote.add_argument("--completion-price", type=float, default=0.0, help="per million completion tokens (0)")
+    for kind in KINDS.values():
+        if fields_of(kind.model):
+            said = (kind.model.model_fields["kind"].description or "").removesuffix(".")
+            group = parser.add_argument_group(f"judge {said}")
+            add_options(group, kind.model)
+            if kind.remote:
+                _add_ways_of_asking(group)
+
+
+def _add_ways_of_asking(group: argparse._ArgumentGroup) -> None:
+    """What is no setting of the endpoint: how often and about what it is asked."""
+    group.add_argument("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
+    group.add_argument("--against", metavar="PERSONA",
+                       help="compare every text with this persona's to the same prompt, in both orders")  # fmt: skip
+    group.add_argument("--repeat", type=int, default=0, metavar="N",
+                       help="ask again about N texts with another seed: does it agree with itself?")  # fmt: skip
 
 
 def judge(options: argparse.Namespace) -> Outcome:
@@ -75,13 +73,36 @@ def judge(options: argparse.Namespace) -> Outcome:
     Raises:
         JudgeInputError: before a model is loaded or a call is made where that can be known.
     """
-    try:
-        corpus = load_corpus(options.corpus, column=options.column, output=options.output)
-        known = {name: load_pairs(pairs) for name, pairs in options.known}
-    except SourceError as error:
-        raise JudgeInputError(str(error)) from error
+    corpus, known = _read(options)
     attributes = _attributes(options, corpus)
     judge = _judge(options, attributes, corpus)
+    names = _judged_names(options, judge, attributes, known)
+    table, n_new = _judge_and_write(options, judge, corpus, names)
+    lines = _report(options, judge, corpus, table, known)
+    if options.repeat:
+        lines.append(_repeated(options, judge, attributes, corpus, table))
+    lines += _spent(judge)
+    lines.append(
+        f"{len(corpus.items)} texts, {n_new} of them asked about now; judgments: {corpus.folder / 'judgments'}"
+    )
+    stopped = getattr(judge, "stopped", None)
+    problem = None if stopped is None else f"stopped: {stopped}; the same command asks for the rest"
+    return Outcome("\n".join(lines), problem)
+
+
+def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]]:
+    """The corpus, and the pairs whose better answer is known, by attribute."""
+    try:
+        corpus = load_corpus(options.corpus, column=options.column, output=options.output)
+        return corpus, {name: load_pairs(pairs) for name, pairs in options.known}
+    except SourceError as error:
+        raise JudgeInputError(str(error)) from error
+
+
+def _judged_names(
+    options: argparse.Namespace, judge: Judge, attributes: Sequence[Attribute], known: Collection[str]
+) -> list[str]:
+    """What is judged: what the judge knows of the attributes, and what it adds of its own."""
     names = [a.name for a in attributes if judge.knows(a.name)]
     strangers = [a.name for a in attributes if not judge.knows(a.name)]
     if not names or (strangers and options.attributes):
@@ -89,11 +110,15 @@ def judge(options: argparse.Namespace) -> Outcome:
     for name in known:
         if name not in names:
             raise JudgeInputError(f"--known {name}: not among the attributes judged ({', '.join(names)})")
-    if judge.name == "openai":
-        names.append(FLUENCY)
+    return [*names, *getattr(judge, "adds", ())]
+
+
+def _judge_and_write(
+    options: argparse.Namespace, judge: Judge, corpus: Corpus, names: Sequence[str]
+) -> tuple[pa.Table, int]:
+    """All judgments of the corpus, and about how many texts the judge was asked for them."""
     from tqdm import tqdm
 
-    from pipeline.judging.report import agreement_lines, known_lines, means_table, quality_lines
     from pipeline.judging.table import gather, judge_items
 
     try:
@@ -114,23 +139,29 @@ def judge(options: argparse.Namespace) -> Outcome:
         raise JudgeInputError(str(error)) from error
     except OSError as error:
         raise JudgeInputError(f"{corpus.folder}: can't be written ({error}); what was judged before is kept") from error
-    stopped = getattr(judge, "stopped", None)
+    return table, n_new
+
+
+def _report(
+    options: argparse.Namespace, judge: Judge, corpus: Corpus, table: pa.Table, known: Mapping[str, Sequence[Example]]
+) -> list[str]:
+    from pipeline.judging.report import agreement_lines, known_lines, means_table, quality_lines
+
     lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
-    lines += quality_lines(corpus, _embedder())
-    if options.repeat:
-        lines.append(_repeated(options, judge, attributes, corpus, table))
+    return lines + quality_lines(corpus, _embedder())
+
+
+def _spent(judge: Any) -> list[str]:
+    """What a judge behind an endpoint says of its calls."""
+    lines = []
     bias = getattr(judge, "position_bias", None)
     if bias is not None:
         lines.append(f"of the decided answers {bias:.0%} named the text shown first (50 %: no position bias)")
     budget = getattr(judge, "budget", None)
     if budget is not None:
-        lines.append(f"{judge.n_calls} calls, {budget.prompt_tokens} + {budget.completion_tokens} tokens, "  # type: ignore[attr-defined]
-                     f"cost {budget.spent:.4g}")  # fmt: skip
-    lines.append(
-        f"{len(corpus.items)} texts, {n_new} of them asked about now; judgments: {corpus.folder / 'judgments'}"
-    )
-    problem = None if stopped is None else f"stopped: {stopped}; the same command asks for the rest"
-    return Outcome("\n".join(lines), problem)
+        tokens = f"{budget.prompt_tokens} + {budget.completion_tokens} tokens"
+        lines.append(f"{judge.n_calls} calls, {tokens}, cost {budget.spent:.4g}")
+    return lines
 
 
 def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
@@ -151,26 +182,27 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
 
 
 def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
-    if options.judge == "openai":
-        return _remote(options, attributes, corpus)
-    for name in ("batch", "against", "model", "base_url", "repeat"):
-        if getattr(options, name):
-            raise JudgeInputError(f"--{name.replace('_', '-')}: belongs to --judge openai; add that, or leave it out")
-    if not 0 <= options.abstain < 0.5:
-        raise JudgeInputError(f"--abstain: {options.abstain} is out of range; give a number from 0 to below 0.5")
-    specs = {
-        "classifier": ClassifierJudge(kind="classifier", abstain=options.abstain),
-        "persona-match": PersonaMatchJudge(kind="persona-match"),
-        "log-ratio": LogRatioJudge(kind="log-ratio"),
-    }
+    spec = _spec(options)
+    if isinstance(spec, OpenAIJudge):
+        return _remote(options, spec, attributes, corpus)
     try:
-        return load_judge(specs[options.judge])
+        return load_judge(spec)
     except JudgeError as error:
         raise JudgeInputError(str(error)) from error
 
 
-def _endpoint_fields(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in OpenAIJudge.model_fields if hasattr(options, name)}
+def _spec(options: argparse.Namespace) -> Judges:
+    """The judge's section of a job file, from the options."""
+    wanted = KINDS[options.judge]
+    for name, kind in KINDS.items():
+        of_it = {*given(options, kind.model), *(each for each in _WAYS if kind.remote and getattr(options, each))}
+        if kind is not wanted and of_it:
+            raise JudgeInputError(f"{flag(min(of_it))}: belongs to --judge {name}; add that, or leave it out")
+    values = {"kind": options.judge, **given(options, wanted.model)}
+    try:
+        return wanted.model.model_validate(values)
+    except ValidationError as error:
+        raise JudgeInputError(option_problems(error, values, wanted.model)) from error
 
 
 def _embedder() -> Embedder | None:
@@ -190,8 +222,9 @@ def _repeated(
     from pipeline.judging.report import repeat_line
 
     items = corpus.items[:: max(1, len(corpus.items) // options.repeat)][: options.repeat]
-    spec = OpenAIJudge(kind="openai", seed=1, **_endpoint_fields(options))
-    other = load_remote_judge(spec, attributes, corpus.folder / WORK_FOLDER)
+    spec = _spec(options)
+    assert isinstance(spec, OpenAIJudge)
+    other = load_remote_judge(spec.model_copy(update={"seed": spec.seed + 1}), attributes, corpus.folder / WORK_FOLDER)
     other.budget = judge.budget
     names = [each.name for each in attributes]
     again = {name: [score.score for score in scores] for name, scores in other.judge(items, names).items()}
@@ -203,24 +236,21 @@ def _repeated(
     return repeat_line(first, {name: again[name] for name in names})
 
 
-def _remote(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
-    from evaluation.endpoint.calls import JudgeSetupError, OpenAISettings, key_of
+def _remote(options: argparse.Namespace, spec: OpenAIJudge, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
+    from evaluation.endpoint.settings import JudgeSetupError, key_of
 
-    if not options.model:
-        raise JudgeInputError("--model: none given; judge openai needs the endpoint's name of one")
     if options.repeat < 0 or (options.repeat and (options.batch or options.against)):
         raise JudgeInputError(f"--repeat {options.repeat}: give 0 or more, without --batch and --against")
     if options.batch and options.against:
         raise JudgeInputError("--batch, --against: both are given; comparisons are not asked by batch")
-    given = _endpoint_fields(options)
     try:
-        key_of(OpenAISettings(**given))
+        key_of(spec)
     except JudgeSetupError as error:
         field, _, problem = str(error).partition(":")
-        raise JudgeInputError(f"--{field.replace('_', '-')}:{problem}") from error
+        raise JudgeInputError(f"{flag(field)}:{problem}") from error
     mode = "batch" if options.batch else "pairwise" if options.against else "grades"
     try:
-        judge = load_remote_judge(OpenAIJudge(kind="openai", **given), attributes, corpus.folder / WORK_FOLDER, mode)
+        judge = load_remote_judge(spec, attributes, corpus.folder / WORK_FOLDER, mode)
     except JudgeError as error:
         raise JudgeInputError(str(error)) from error
     if not options.against:

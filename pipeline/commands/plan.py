@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.shared import InputError, Outcome, job_of
+from pipeline.job.known import is_remote
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import settled
 from pipeline.store.dataset import PLAN_FILE, prepare
@@ -44,7 +45,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     from pipeline.run.estimate import EstimateError, forecast
 
     try:
-        if any(spec.kind == "openai" for spec in job.judges):
+        if any(map(is_remote, job.judges)):
             rubrics_of(job.described_attributes())
     except ValueError as error:
         raise InputError(f"{options.job}: attributes: {error}") from error

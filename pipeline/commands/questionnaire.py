@@ -10,18 +10,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.questionnaires.questionnaires import (
+from evaluation.questionnaires.answers import Result, ask, choose, result
+from evaluation.questionnaires.questions import (
     DIMENSIONS,
     Question,
     QuestionnaireError,
-    Result,
-    ask,
     asked,
-    choose,
     load_questionnaire,
     own_items,
-    result,
 )
+from evaluation.tables import aligned
 from personas import Grid, Message, Persona, Prompt
 from personas.attributes import MBTI
 from pipeline.commands.shared import InputError, Outcome, job_of
@@ -170,7 +168,7 @@ def _report(entries: Sequence[Entry]) -> str:
     """A line for each file, persona and method."""
     dimensions = list(dict.fromkeys(DIMENSIONS.values()))
     head = ["items", "persona", "by", *(d[0] for d in dimensions), "accuracy", "type", "error", "unread"]
-    rows = [head]
+    rows = []
     for file, persona, method, _, found in entries:
         known = [value for value in found.accuracy.values() if value is not None]
         right = "-" if found.type_right is None else "right" if found.type_right else "wrong"
@@ -178,8 +176,7 @@ def _report(entries: Sequence[Entry]) -> str:
         shares = [_shown(found.shares[d]) for d in dimensions]
         unread = f"{found.n_unreadable}/{found.n}"
         rows.append([file, persona, method, *shares, _shown(accuracy), right, _shown(found.absolute_error), unread])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [aligned(head, rows, n_text=3)]
     lines.append(
         "E, S, T, J: share of the answers read that speak for this pole; accuracy, type, error: against the persona's "
         "own poles; by options: the likelier answer, nothing is written"

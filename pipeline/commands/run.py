@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.tables import aligned
 from pipeline.commands.shared import INTERRUPTED, Outcome, job_of
 from pipeline.publish.summary import header, table_rows
 
@@ -45,17 +46,8 @@ def run_report(result: Result) -> str:
     """What the run made and where it is."""
     lines = []
     summary, run = result.summary, result.run
-    rows = [header(summary), *table_rows(summary)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
-    for n, row in enumerate(rows):
-        lines.append(
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-        )
-        if n == 0:
-            lines.append("  ".join("-" * w for w in widths))
+    lines.append(aligned(header(summary), table_rows(summary)))
     for sample in summary.samples:
         question = sample["prompt"][-1]["content"]
         lines.append(f"\n{sample['persona']} | {question}")

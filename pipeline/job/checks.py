@@ -21,6 +21,7 @@ from pipeline.job.fields import (
     ExplicitPersonas,
     FilePersonas,
     MbtiPersonas,
+    OpenAIJudge,
     SimplexPersonas,
 )
 from pipeline.job.known import counted
@@ -44,16 +45,14 @@ def problems_in(job: Job) -> Iterator[Problem]:
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
             yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
-    for index, judge in enumerate(job.judges):
-        if judge.kind == "openai" and judge.budget is not None and judge.prompt_price == judge.completion_price == 0:
-            remedy = "needs prompt_price or completion_price to know what a call costs; give them"
-            yield Problem(f"judges[{index}].budget", f"{judge.budget:g} {remedy}")
     yield from _limit_problems(job)
     yield from _place_problems(job)
 
 
 def _limit_problems(job: Job) -> Iterator[Problem]:
-    priced = [judge for judge in job.judges if judge.kind == "openai" and judge.prompt_price + judge.completion_price]
+    priced = [
+        judge for judge in job.judges if isinstance(judge, OpenAIJudge) and judge.prompt_price + judge.completion_price
+    ]
     if job.budget is not None and job.device_price == 0 and not priced:
         remedy = "needs device_price, or a judge with prices, to know what the run costs; give one"
         yield Problem("budget", f"{job.budget:g} {remedy}")

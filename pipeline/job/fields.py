@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from evaluation.endpoint.settings import OpenAISettings
 from mpg.settings import JOB_DECODERS
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
@@ -340,29 +341,12 @@ class LogRatioJudge(Frozen):
     kind: Literal["log-ratio"] = Field(description="log-ratio: the preference models' own log-ratios, as a score.")
 
 
-class OpenAIJudge(Frozen):
-    """A model behind any OpenAI-compatible endpoint; its key comes from the environment alone."""
-
+class _BehindAnEndpoint(Frozen):
     kind: Literal["openai"] = Field(description="openai: a model behind an OpenAI-compatible endpoint, by rubrics.")
-    model: Text = Field(description="As the endpoint names it.")
-    base_url: Text | None = Field(None, description="Of the endpoint; null: OpenAI's own, or OPENAI_BASE_URL.")
-    api_key_env: Text = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
-    structured: Literal["auto", "json_schema", "none"] = Field(
-        "auto", description="How the answer's form is asked for: by JSON schema, in words, or what the endpoint takes."
-    )
-    temperature: Float = Field(0.0, ge=0, description="Of the judge's answers.")
-    max_tokens: Int = Field(600, ge=1, description="Longest answer.")
-    seed: Int = Field(0, ge=0, description="Sent with every call.")
-    in_flight: Int = Field(32, ge=1, description="Calls at once at most.")
-    per_minute: Int = Field(0, ge=0, description="Calls in any minute at most; 0: no limit.")
-    timeout_s: Float = Field(60.0, gt=0, description="Of one call.")
-    max_retries: Int = Field(4, ge=0, description="After failures other than throttling.")
-    patience_s: Float = Field(900.0, ge=0, description="How long the server may refuse all calls.")
-    budget: Annotated[Float, Field(ge=0)] | None = Field(
-        None, description="Most that judging may cost a run, in the currency of the prices; null: no limit."
-    )
-    prompt_price: Float = Field(0.0, ge=0, description="Per million prompt tokens.")
-    completion_price: Float = Field(0.0, ge=0, description="Per million completion tokens.")
+
+
+class OpenAIJudge(OpenAISettings, _BehindAnEndpoint):  # this order puts `kind` first in the schema
+    """A model behind any OpenAI-compatible endpoint; its key comes from the environment alone."""
 
 
 Judges = Annotated[ClassifierJudge | PersonaMatchJudge | LogRatioJudge | OpenAIJudge, Field(discriminator="kind")]

@@ -31,7 +31,6 @@ class Against:
     """A pairwise judge as one that scores items: each against its counterpart."""
 
     name = "openai-pairwise"
-    independent = True
 
     def __init__(self, inner: PairwiseJudge, persona: str, others: Mapping[str, Item]) -> None:
         self._inner, self._others = inner, others

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation.endpoint.rubrics import Rubric, rubric_of
 from evaluation.items import Item, Judge
 from personas import KNOWN, ROLE_PLAY, Attribute
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+from pipeline.job.known import is_remote
+
+if TYPE_CHECKING:
+    from evaluation.endpoint.cache import JudgmentCache
+    from evaluation.judges.endpoint import EndpointJudge
 
 # Of a generation row, what judges see.
 COLUMNS = ("row_id", "prompt", "profile", "personality", "response", "attributes", "log_ratios", "n_tokens")
@@ -51,23 +56,40 @@ def load_judge(spec: Judges) -> Judge:
         JudgeError: its weights or the package it needs are missing.
     """
     from evaluation.features.embedding import EmbeddingModelError
-    from evaluation.judges.classifier import ClassifierJudge as Classifier
-    from evaluation.judges.classifier import JudgeWeightsError
-    from evaluation.judges.log_ratio import LogRatioJudge as LogRatio
-    from evaluation.judges.persona_match import PersonaMatchJudge as PersonaMatch
+    from evaluation.judges.classifier_weights import JudgeWeightsError
 
+    if is_remote(spec):
+        raise ValueError("a judge behind an endpoint has one process, see load_remote_judge")
     try:
-        match spec:
-            case ClassifierJudge(abstain=abstain):
-                return Classifier.load(abstain=abstain)
-            case PersonaMatchJudge():
-                return PersonaMatch()
-            case LogRatioJudge():
-                return LogRatio()
-            case OpenAIJudge():
-                raise ValueError("a judge behind an endpoint has one process, see load_remote_judge")
+        return LOADERS[spec.kind](spec)
     except (JudgeWeightsError, EmbeddingModelError) as error:
         raise JudgeError(f"judges: {spec.kind}: {error}") from error
+
+
+def _classifier(spec: ClassifierJudge) -> Judge:
+    from evaluation.judges.classifier import ClassifierJudge as Classifier
+
+    return Classifier.load(abstain=spec.abstain)
+
+
+def _persona_match(spec: PersonaMatchJudge) -> Judge:
+    from evaluation.judges.persona_match import PersonaMatchJudge as PersonaMatch
+
+    return PersonaMatch()
+
+
+def _log_ratio(spec: LogRatioJudge) -> Judge:
+    from evaluation.judges.log_ratio import LogRatioJudge as LogRatio
+
+    return LogRatio()
+
+
+# How the kinds of :data:`pipeline.job.known.KINDS` that are not behind an endpoint are loaded.
+LOADERS: Mapping[str, Callable[[Any], Judge]] = {
+    "classifier": _classifier,
+    "persona-match": _persona_match,
+    "log-ratio": _log_ratio,
+}
 
 
 def rubrics_of(attributes: Sequence[Attribute]) -> list[Rubric]:
@@ -97,23 +119,31 @@ def load_remote_judge(spec: OpenAIJudge, attributes: Sequence[Attribute], work: 
         JudgeError: no key in the environment, an attribute without a description, a folder that can't be written.
     """
     from evaluation.endpoint.cache import JudgmentCache
-    from evaluation.endpoint.calls import JudgeSetupError, OpenAISettings
-    from evaluation.judges.openai import OpenAIJudge as Remote
-    from evaluation.judges.openai_batch import BatchJudge
-    from evaluation.judges.pairwise import PairwiseJudge
+    from evaluation.endpoint.settings import JudgeSetupError
 
     try:
-        settings, rubrics = OpenAISettings(**spec.model_dump(exclude={"kind"})), rubrics_of(attributes)
-        cache = JudgmentCache(work / "judge-cache.sqlite")
-        if mode == "batch":
-            return BatchJudge(rubrics, settings, cache=cache, state=work / "judge-batch.json")
-        return (PairwiseJudge if mode == "pairwise" else Remote)(rubrics, settings, cache=cache)
+        rubrics, cache = rubrics_of(attributes), JudgmentCache(work / "judge-cache.sqlite")
+        return REMOTE_LOADERS[spec.kind](spec, rubrics, cache, work, mode)
     except JudgeSetupError as error:
-        raise JudgeError(f"judges: openai: {error}") from error
+        raise JudgeError(f"judges: {spec.kind}: {error}") from error
     except ValueError as error:
         raise JudgeError(f"attributes: {error}") from error
     except OSError as error:
         raise JudgeError(f"{work}: can't be written ({error}); name another folder") from error
+
+
+def _openai(spec: OpenAIJudge, rubrics: Sequence[Rubric], cache: JudgmentCache, work: Path, mode: str) -> EndpointJudge:
+    from evaluation.judges.openai import OpenAIJudge as Grades
+    from evaluation.judges.openai_batch import BatchJudge
+    from evaluation.judges.pairwise import PairwiseJudge
+
+    if mode == "batch":
+        return BatchJudge(rubrics, spec, cache=cache, state=work / "judge-batch.json")
+    return (PairwiseJudge if mode == "pairwise" else Grades)(rubrics, spec, cache=cache)
+
+
+# How those behind an endpoint are loaded: by rubrics, with a cache of answers, in a work folder.
+REMOTE_LOADERS: Mapping[str, Callable[..., EndpointJudge]] = {"openai": _openai}
 
 
 def item_of(row: Mapping[str, Any]) -> Item:

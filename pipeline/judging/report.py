@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from evaluation.features.embedding import Embedder
-from evaluation.items import Item, Judge, label_of
-from evaluation.statistics.aggregate import clustered_mean, why_uncounted
+from evaluation.items import Item, Judge, label_of, why_uncounted
+from evaluation.statistics.aggregate import clustered_mean
 from evaluation.statistics.agreement import agreements, known_pairs, self_consistency
 from evaluation.statistics.quality import quality
+from evaluation.tables import aligned
 from personas.examples import Example
 from pipeline.judging.corpus import Corpus
 
@@ -34,16 +35,11 @@ def means_table(table: pa.Table, corpus: Corpus) -> str:
         names = list(dict.fromkeys(key[2] for key in cells if key[0] == label))
         why = why_uncounted(label)
         beside = "" if why is None else f" ({why})"
-        rows = [["persona", *names]]
+        rows = []
         for group in dict.fromkeys(corpus.groups):
             values = [cells.get((label, group, name), []) for name in names]
             rows.append([group, *(clustered_mean([v for v, _ in c], [k for _, k in c]).shown for c in values)])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines.append(f"\n{label}{beside}")
-        for first, *rest in rows:
-            lines.append(
-                first.ljust(widths[0]) + "".join(f"  {c.rjust(w)}" for c, w in zip(rest, widths[1:], strict=True))
-            )
+        lines += [f"\n{label}{beside}\n", aligned(["persona", *names], rows)]
         if label in reasons:
             lines.append("unscored: " + ", ".join(f"{n} {status}" for status, n in sorted(reasons[label].items())))
     return "\n".join(lines)
@@ -87,23 +83,21 @@ def known_lines(judge: Judge, known: Mapping[str, Sequence[Example]]) -> list[st
 
 def quality_lines(corpus: Corpus, embedder: Embedder | None = None) -> list[str]:
     """The texts as texts, by persona, whatever they say."""
-    lines = [
-        "",
-        "persona                   texts  words  distinct-1  distinct-2  repetition  diversity  perplexity",
-    ]
+    head = ["persona", "texts", "words", "distinct-1", "distinct-2", "repetition", "diversity", "perplexity"]
     members: dict[str, list[int]] = {}
     for i, group in enumerate(corpus.groups):
         members.setdefault(group, []).append(i)
+    rows = []
     for group, mine in members.items():
         q = quality([corpus.items[i].text for i in mine], embedder)
-        shown = f"{q.distinct_1:10.2f}  {q.distinct_2:10.2f}  {q.repetition:10.3f}"
+        shown = [f"{q.n}", f"{q.words:.0f}", f"{q.distinct_1:.2f}", f"{q.distinct_2:.2f}", f"{q.repetition:.3f}"]
         diversity = "-" if q.diversity is None else f"{q.diversity:.3f}"
         perplexity = "-"
         if corpus.log_probs:
             n_tokens = sum(corpus.log_probs[i][1] for i in mine)
             perplexity = f"{math.exp(-math.fsum(corpus.log_probs[i][0] for i in mine) / max(1, n_tokens)):.2f}"
-        lines.append(f"{group[:24]:24}  {q.n:5}  {q.words:5.0f}  {shown}  {diversity:>9}  {perplexity:>10}")
-    return lines
+        rows.append([group, *shown, diversity, perplexity])
+    return ["", aligned(head, rows)]
 
 
 def repeat_line(first: Mapping[str, Sequence[float | None]], again: Mapping[str, Sequence[float | None]]) -> str:

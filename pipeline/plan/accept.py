@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluation.statistics.aggregate import is_independent, panel
+from evaluation.items import is_independent
+from evaluation.statistics.aggregate import panel
 from personas import Cell, Grid
 from pipeline.job.fields import Accept
 from pipeline.plan.cells import PlannedCell

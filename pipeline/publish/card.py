@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from evaluation.tables import markdown
 from mpg.settings import EXACT_DECODERS
 from pipeline.job.model import Job
 from pipeline.publish.summary import Summary, header, table_rows
@@ -31,8 +32,7 @@ def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Sum
         "configs": configs,
     }
     decoder = job.decoder
-    rows = [header(summary), ["---"] * len(header(summary)), *table_rows(summary)]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    table = markdown(header(summary), table_rows(summary))
     exact = "approximates its target (see `tv_bound`)"
     if decoder.name in EXACT_DECODERS:
         exact = "samples its target exactly"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluation.statistics.aggregate import Mean, clustered_mean, is_independent, panel
+from evaluation.items import is_independent
+from evaluation.statistics.aggregate import Mean, clustered_mean, panel
 
 
 @dataclass(frozen=True)

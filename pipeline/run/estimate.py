@@ -22,7 +22,8 @@ from evaluation.endpoint.rubrics import messages
 from evaluation.items import Item
 from pipeline.decode.bank import ProcessBank
 from pipeline.decode.cells import decode_cells
-from pipeline.job.known import known_to
+from pipeline.job.fields import OpenAIJudge
+from pipeline.job.known import is_remote, known_to
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError, item_of, load_judge, rubrics_of, with_naturalness
 from pipeline.plan.cells import PlannedCell, Sources
@@ -192,7 +193,7 @@ def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]]) -> float:
     items: list[Item] = [item_of(row) for row in rows]
     for spec in job.judges:
         names = known_to(spec, job.attribute_names)
-        if spec.kind == "openai" or not names:
+        if is_remote(spec) or not names:
             continue
         try:
             judge = load_judge(spec)
@@ -209,9 +210,8 @@ def _endpoints(
     job: Job, rows: Sequence[Mapping[str, Any]], n_cells: int, tokenizer: Any
 ) -> tuple[int, Estimate, Estimate]:
     """Prompt tokens, completion tokens and cost of judges behind endpoints, by the model's own tokenizer."""
-
     asked, answered, cost = 0, Estimate(0.0, 0.0, 0.0), Estimate(0.0, 0.0, 0.0)
-    remote = [spec for spec in job.judges if spec.kind == "openai"]
+    remote = [spec for spec in job.judges if isinstance(spec, OpenAIJudge)]
     if not remote:
         return asked, answered, cost
     rubrics = rubrics_of(with_naturalness(job.described_attributes()))

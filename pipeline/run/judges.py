@@ -12,7 +12,7 @@ from evaluation.endpoint.rubrics import FLUENCY
 from evaluation.items import label_of
 from evaluation.judges.openai import OpenAIJudge
 from pipeline.beam.work import JudgeTask, JudgeWork
-from pipeline.job.known import known_to
+from pipeline.job.known import is_remote, known_to
 from pipeline.job.model import Job
 from pipeline.judging.registry import COLUMNS, item_of, load_judge, load_remote_judge, with_naturalness
 from pipeline.judging.table import judge_items, judged_attributes
@@ -34,9 +34,9 @@ class RunJudges:
     def __init__(self, job: Job, work: Path) -> None:
         self._job, self._work = job, work
         self._attributes = with_naturalness(job.described_attributes())
-        local = [s for s in job.judges if s.kind != "openai" and known_to(s, job.attribute_names)]
+        local = [s for s in job.judges if not is_remote(s) and known_to(s, job.attribute_names)]
         self._local = [(spec, label_of(load_judge(spec))) for spec in local]
-        self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if spec.kind == "openai"]
+        self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if is_remote(spec)]
         judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
         unjudged = [name for name in job.attribute_names if name not in judged]
         if job.judges and unjudged:

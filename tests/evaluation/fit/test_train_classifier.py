@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.fit import train_classifier
-from evaluation.fit.train_classifier import Measure
-from evaluation.judges.classifier import DIMENSIONS, ClassifierJudge, card_path
+from evaluation.fit import regression, train_classifier
+from evaluation.fit.measure import DimensionReport, Measure, accuracy_table, reliability_table
+from evaluation.judges.classifier import ClassifierJudge
+from evaluation.judges.classifier_weights import DIMENSIONS, card_path
+from evaluation.statistics.calibration import Bin
 
 
 class WordlessEmbedder:
@@ -42,7 +44,7 @@ def write_corpus(folder: Path, *, n_questions: int) -> None:
 def test_it_learns_and_prints_its_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_classifier, "CANDIDATE_C", (4.0, 16.0))  # six take three times as long
+    monkeypatch.setattr(regression, "CANDIDATE_C", (4.0, 16.0))  # six take three times as long
     write_corpus(tmp_path, n_questions=40)
     weights = tmp_path / "weights.safetensors"
     assert train_classifier.train(tmp_path, weights, embedder=WordlessEmbedder())
@@ -63,5 +65,17 @@ def test_measure_by_hand() -> None:
 
 def test_a_question_stands_in_one_fold_only() -> None:
     groups = [f"question {number % 7}" for number in range(30)]
-    for fitted, measured in train_classifier.folds(groups):
+    for fitted, measured in regression.folds(groups):
         assert not {groups[row] for row in fitted} & {groups[row] for row in measured}
+
+
+def test_the_tables_by_hand() -> None:
+    held = Measure(accuracy=0.75, pair_ranking=0.9, log_loss=0.5, n_answers=100)
+    crossed = Measure(accuracy=0.8, pair_ranking=1.0, log_loss=0.25, n_answers=400)
+    bins = [Bin(0.0, 0.2, 10, 0.1, 0.2), Bin(0.8, 1.0, 30, 0.9, 0.9)]
+    report = DimensionReport(c=4.0, temperature=1.0, held_out=held, bins=bins, crossed=crossed)
+    titles, _, row = accuracy_table({"E/I": report}).splitlines()
+    assert titles.startswith("dim  C  held out: accuracy")
+    assert " ".join(row.split()) == "E/I 4 0.750±0.043 100 0.85 MISS 0.900 0.500 0.800 1.000 0.250 400"
+    lines = [" ".join(line.split()) for line in reliability_table({"E/I": bins}).splitlines()]
+    assert lines[2] == "E/I 0.0 to 0.2 10 0.10 0.20" and lines[4] == "E/I expected calibration error 0.025"

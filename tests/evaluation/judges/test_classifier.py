@@ -11,14 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.fit.train_classifier import FLOORS, Measure, held_out_measure
-from evaluation.judges.classifier import (
-    DIMENSIONS,
-    SHIPPED,
-    ClassifierJudge,
-    JudgeWeightsError,
-    card_path,
-)
+from evaluation.fit.measure import FLOORS, Measure, held_out_measure
+from evaluation.judges.classifier import ClassifierJudge
+from evaluation.judges.classifier_weights import DIMENSIONS, SHIPPED, JudgeWeightsError, card_path
 from evaluation.scores import Status
 from personas.preferences import PreferencePair, load_mbti_pairs, split
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from evaluation.endpoint.cache import JudgmentCache
-from evaluation.endpoint.calls import OpenAISettings
 from evaluation.endpoint.rubrics import rubric_of
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import Item
 from evaluation.judges.openai_batch import BatchJudge
 from evaluation.scores import Status
@@ -30,10 +30,14 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Batches:
-    """Files and batches. ``polls``: looks until a batch ends; ``ends``: how; ``lacks``: texts left unanswered."""
+    """Files and batches.
+
+    ``polls``: looks until a batch ends; ``ends``: how; ``lacks``: texts left unanswered; ``takes_none``: refuses files.
+    """
 
     def __init__(self, polls: int = 2, ends: str = "completed", lacks: str = "never") -> None:
         self.polls, self.ends, self.lacks = polls, ends, lacks
+        self.takes_none = False
         self.files: dict[str, bytes] = {}
         self.created = self.looks = 0
         self.answers = JudgeServer()
@@ -43,6 +47,8 @@ class Batches:
             (payload,) = re.findall(rb'\r\n\r\n(\{"custom_id.*?)\r\n--', body, re.DOTALL)
             self.files["in"] = payload
             return 200, {"id": "in", "object": "file", "bytes": 1, "created_at": 0, "filename": "x", "purpose": "batch"}
+        if method == "POST" and self.takes_none:
+            return 400, {"error": {"message": "no batches here", "type": "x"}}
         if method == "POST":
             self.created += 1
             return 200, self.batch("in_progress")
@@ -161,3 +167,15 @@ def test_a_batch_that_may_cost_more_than_the_budget_is_not_sent(tmp_path: Path) 
         found = asked.judge(items(2), ["bold"])["bold"]
     assert {s.status for s in found} == {Status.FAILED} and batches.created == 0
     assert asked.stopped is not None and "more than is left of the budget of 1e-06" in asked.stopped
+
+
+def test_a_batch_that_is_refused_costs_nothing(tmp_path: Path) -> None:
+    batches = Batches()
+    batches.takes_none = True
+    with serving(batches) as url:
+        asked = judge(url, tmp_path, budget=1.0, prompt_price=1.0)
+        assert {s.status for s in asked.judge(items(2), ["bold"])["bold"]} == {Status.FAILED}
+        assert "the batch could not be had" in str(asked.stopped) and "no batches here" in str(asked.stopped)
+        assert asked.budget.reserved == 0 and not (tmp_path / "batch.json").exists()
+        batches.takes_none = False
+        assert {s.status for s in asked.judge(items(2), ["bold"])["bold"]} == {Status.OK} and asked.stopped is None

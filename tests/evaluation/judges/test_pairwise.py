@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from evaluation.endpoint.cache import JudgmentCache
-from evaluation.endpoint.calls import OpenAISettings
 from evaluation.endpoint.rubrics import rubric_of
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import Item
 from evaluation.judges.pairwise import PairwiseJudge
 from evaluation.scores import Status

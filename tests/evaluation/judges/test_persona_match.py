@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from evaluation.items import Item
+from evaluation.items import Item, is_independent, label_of
 from evaluation.judges.log_ratio import LogRatioJudge
 from evaluation.judges.persona_match import PersonaMatchJudge
 from evaluation.scores import Status
@@ -51,4 +51,4 @@ def test_log_ratios_as_scores() -> None:
     a, b, c = LogRatioJudge().judge(items, ["E"])["E"]
     assert a.score == 0.5 and b.score == pytest.approx(0.75)
     assert c.status is Status.FAILED and c.score is None
-    assert LogRatioJudge.independent is False
+    assert not is_independent(label_of(LogRatioJudge()))

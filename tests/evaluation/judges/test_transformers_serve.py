@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from evaluation.endpoint.calls import OpenAISettings
 from evaluation.endpoint.rubrics import FLUENCY, rubric_of
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import Item
 from evaluation.judges.openai import OpenAIJudge
 from evaluation.scores import Status

@@ -9,17 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.questionnaires.questionnaires import (
-    Question,
-    QuestionnaireError,
-    ask,
-    asked,
-    choose,
-    load_questionnaire,
-    own_items,
-    read,
-    result,
-)
+from evaluation.questionnaires.answers import ask, choose, result
+from evaluation.questionnaires.questions import Question, QuestionnaireError, asked, load_questionnaire, own_items, read
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 YES_NO = Question("1", "Do you dance?", {"yes": "E", "no": "I"})

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from evaluation.statistics.aggregate import PANEL_RULES, Mean, clustered_mean, is_independent, panel
+from evaluation.items import is_independent
+from evaluation.statistics.aggregate import PANEL_RULES, Mean, clustered_mean, panel
 
 
 def test_panels() -> None:

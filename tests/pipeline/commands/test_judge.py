@@ -155,8 +155,21 @@ def test_the_embedded_judge_on_a_foreign_file_and_on_known_pairs(
         (["{corpus}", "--column", "text", "--attributes", "E", "E"], "--attributes E: 'E' is given twice"),
         (["{corpus}", "--column", "text", "--attributes", "E", "--abstain", ".5"], "--abstain: 0.5 is out of range"),
         (["{corpus}", "--column", "text", "--attributes", "E", "--known", "E", "no.jsonl"], "no.jsonl: no such file"),
-        (["{corpus}", "--column", "text", "--attributes", "E", "--judge", "openai"], "--model: none given"),
+        (["{corpus}", "--column", "text", "--attributes", "E", "--judge", "openai"], "--model: nothing given; add it"),
         (["{corpus}", "--column", "text", "--attributes", "E", "--batch"], "--batch: belongs to --judge openai"),
+        (["{corpus}", "--column", "text", "--attributes", "E", "--seed", "1"], "--seed: belongs to --judge openai"),
+        (
+            ["{corpus}", "--column", "text", "--attributes", "E", *remote("x", "--abstain", "0.1")],
+            "--abstain: belongs to --judge classifier; add that, or leave it out",
+        ),
+        (
+            ["{corpus}", "--column", "text", "--attributes", "E", *remote("x", "--budget", "1")],
+            "--budget: 1 needs prompt_price or completion_price",
+        ),
+        (
+            ["{corpus}", "--column", "text", "--attributes", "E", *remote("x", "--timeout-s", "nan")],
+            "--timeout-s: nan is a number with decimals; give a finite number",
+        ),
         (
             ["{corpus}", "--column", "text", "--attributes", "E", *remote("http://127.0.0.1:9/v1", "--against", "me")],
             "--against me: the corpus has no such persona (it has all)",
@@ -164,7 +177,7 @@ def test_the_embedded_judge_on_a_foreign_file_and_on_known_pairs(
         (["{corpus}", "--column", "text", "--attributes", "Q", *remote("http://127.0.0.1:9/v1")], "Q: has no descript"),
         (
             ["{corpus}", "--column", "text", "--attributes", "E", *remote("http://127.0.0.1:9/v1", "--in-flight", "0")],
-            "--in-flight: 0 must be at least 1",
+            "--in-flight: 0 is out of range; give a number at least 1",
         ),
         (
             ["{corpus}", "--column", "text", "--attributes", "E", *remote("x", "--api-key-env", "NO_SUCH_KEY")],
