@@ -36,8 +36,11 @@ class Judge(Protocol):
         name, version: part of every judgment; another rubric, model or fit is another version.
     """
 
-    name: str
-    version: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
 
     def knows(self, attribute: str) -> bool:
         """Whether it can score this attribute."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from evaluation.items import is_independent
 from personas import MBTI, ROLE_PLAY
@@ -39,7 +40,7 @@ KINDS: Mapping[str, JudgeKind] = {
 }
 
 
-def is_remote(spec: Judges) -> bool:
+def is_remote(spec: Judges) -> TypeGuard[OpenAIJudge]:
     """Whether a judge is behind an endpoint."""
     return KINDS[spec.kind].remote
 
