@@ -41,7 +41,7 @@ lint: install-dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install-dev ## check types of mpg/ and personas/
+types: install-dev ## check types of the four packages
 	$(BIN)/mypy
 
 format: install-dev ## format the code
@@ -49,10 +49,10 @@ format: install-dev ## format the code
 	$(BIN)/ruff format .
 
 adapters: install-dev ## train the shipped adapters again, from the pairs in DATA
-	$(BIN)/python -m pipeline.shipped_adapters --data $(DATA)
+	$(BIN)/python -m tools.shipped_adapters --data $(DATA)
 
 judge: install-dev ## train the classifier judge again, from the pairs in DATA
-	$(BIN)/python -m evaluation.train_classifier --data $(DATA)
+	$(BIN)/python -m evaluation.fit.train_classifier --data $(DATA)
 
 clean: ## remove the virtual environment and the demo's output
 	rm -rf $(VENV) out

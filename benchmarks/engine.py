@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
-from mpg.embedded import SMOLLM2, resolve
-from mpg.revisions import pick_dtype
-from pipeline.job import shipped_adapters
+from mpg.models.dtype import pick_dtype
+from mpg.models.embedded import SMOLLM2, resolve
+from pipeline.job.model import shipped_adapters
 
 ROOT = Path(__file__).parent.parent
 GENERATE, NAIVE_MOD = "generate (reference)", "MOD by transformers"

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
-from mpg.embedded import SMOLLM2
-from mpg.infer_weights import COVERAGE, draws_from_pairs
-from mpg.revisions import pick_dtype
-from mpg.scoring import component_log_probs
-from pipeline.job import shipped_adapters
+from mpg.models.dtype import pick_dtype
+from mpg.models.embedded import SMOLLM2
+from mpg.score.texts import component_log_probs
+from mpg.score.weights import COVERAGE, draws_from_pairs
+from pipeline.job.model import shipped_adapters
 
 ROOT = Path(__file__).parent.parent
 

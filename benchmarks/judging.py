@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from evaluation.endpoint.cache import JudgmentCache
+from evaluation.endpoint.rubrics import rubric_of
+from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import Item
-from evaluation.judgment_cache import JudgmentCache
-from evaluation.openai_calls import OpenAISettings
-from evaluation.openai_judge import OpenAIJudge
-from evaluation.rubrics import rubric_of
+from evaluation.judges.openai import OpenAIJudge
 from personas import MBTI
 from tests.judge_server import JudgeServer, serving
 

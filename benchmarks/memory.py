@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
-from mpg.embedded import SMOLLM2
-from mpg.revisions import pick_dtype
-from pipeline.job import shipped_adapters
+from mpg.models.dtype import pick_dtype
+from mpg.models.embedded import SMOLLM2
+from pipeline.job.model import shipped_adapters
 
 
 def main() -> None:

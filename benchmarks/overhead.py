@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipeline.cells import Systems, plan_cells
-from pipeline.job import load_job
+from pipeline.job.load import load_job
 
 DEMO = Path(__file__).parent.parent / "workflows" / "demo.yaml"
 
@@ -28,22 +27,20 @@ def bare(job_file: str, overrides: list[str]) -> None:
     from pipeline.quiet import quiet_libraries
 
     quiet_libraries()
-    from mpg.resilient import BatchSize, decode_each
-    from pipeline.computed_with import cores
-    from pipeline.handle import Handle
-    from pipeline.rows import request_of
-    from pipeline.sources import decoder_settings, resolve_sources
+    from mpg.decoding.resilient import BatchSize, decode_each
+    from pipeline.decode.bank import ProcessBank
+    from pipeline.decode.requests import request_of
+    from pipeline.plan.computed_with import cores
+    from pipeline.plan.plan import Plan
 
-    job = load_job(job_file, overrides)
-    sources = resolve_sources(job)
-    systems = Systems.of(job.described_attributes(), job.model.system)
-    cells = plan_cells(job.cells(job.load_prompts()), decoder_settings(job), sources, job.seed, systems)
-    bank = Handle(sources, threads=cores()).bank
+    plan = Plan.of(load_job(job_file, overrides))
+    cells = plan.cells()
+    bank = ProcessBank(plan.sources, threads=cores()).bank
     n_tokens = 0
     for settings in dict.fromkeys(repr(cell.decoder) for cell in cells):
         group = [cell for cell in cells if repr(cell.decoder) == settings]
         requests = [request_of(bank, cell) for cell in group]
-        for _, completion in decode_each(bank, requests, group[0].decoder, BatchSize(job.batch_size)):
+        for _, completion in decode_each(bank, requests, group[0].decoder, BatchSize(plan.job.batch_size)):
             n_tokens += len(completion.token_ids)
     print(f"{len(cells)} cells, {n_tokens} tokens")
 

@@ -34,12 +34,13 @@ class Judge(Protocol):
 
     Attributes:
         name, version: part of every judgment; another rubric, model or fit is another version.
-        independent: whether it knows nothing of the models that generate.
     """
 
-    name: str
-    version: str
-    independent: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
 
     def knows(self, attribute: str) -> bool:
         """Whether it can score this attribute."""
@@ -53,3 +54,20 @@ class Judge(Protocol):
 def label_of(judge: Judge) -> str:
     """``name@version``, as rows record it."""
     return f"{judge.name}@{judge.version}"
+
+
+# Judges, by their names, that are shown and never averaged with others, and why.
+UNCOUNTED = {
+    "log-ratio": "the generator's own models: no independent judge",
+    "openai-pairwise": "against another persona's text: 0.5 is no difference",
+}
+
+
+def why_uncounted(label: str) -> str | None:
+    """Why a judge, by its ``name@version`` or its name, is not counted; ``None``: it is."""
+    return UNCOUNTED.get(label.partition("@")[0])
+
+
+def is_independent(label: str) -> bool:
+    """Whether a judge's scores may be averaged with others'."""
+    return why_uncounted(label) is None

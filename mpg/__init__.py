@@ -10,24 +10,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpg.bank import ModelBank
-    from mpg.branches import FunctionModel
-    from mpg.engine import decode
-    from mpg.enumeration import law
-    from mpg.lora import BankError
-    from mpg.settings import Completion, DecoderSettings, Request
+    from mpg.decoding.engine import decode
+    from mpg.models.bank import ModelBank
+    from mpg.models.errors import BankError
+    from mpg.models.functions import FunctionModel
+    from mpg.oracle.law import law
+    from mpg.request import Completion, Request
+    from mpg.settings import DecoderSettings
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "BankError": "mpg.lora",
-    "Completion": "mpg.settings",
+    "BankError": "mpg.models.errors",
+    "Completion": "mpg.request",
     "DecoderSettings": "mpg.settings",
-    "FunctionModel": "mpg.branches",
-    "ModelBank": "mpg.bank",
-    "Request": "mpg.settings",
-    "decode": "mpg.engine",
-    "law": "mpg.enumeration",
+    "FunctionModel": "mpg.models.functions",
+    "ModelBank": "mpg.models.bank",
+    "Request": "mpg.request",
+    "decode": "mpg.decoding.engine",
+    "law": "mpg.oracle.law",
 }
 __all__ = [
     "BankError",

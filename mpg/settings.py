@@ -1,36 +1,92 @@
-"""What a decoder is told and what it gives back: settings, requests, completions."""
+"""What a decoder is told, and the one table of what each decoder is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 # Raised when the same settings and seed come to draw another text of the same law: part of a row's identity.
 SAMPLER_VERSION = 2
-# Samples its target exactly -> True. What each one's target is: `mpg.target`, and the README's table.
-_EXACT: dict[str, bool] = {
-    "reference": True,
-    "single": True,
-    "prompting": True,
-    "scr": False,
-    "scr-exact": True,
-    "routing": True,
-    "mod": True,
-    "soup": True,
-    "pad": True,
-    "drift": True,
-    "sequence-rejection": False,
-    "best-of-n": False,
-}
-DECODERS: tuple[str, ...] = tuple(_EXACT)
-EXACT_DECODERS: tuple[str, ...] = tuple(name for name, exact in _EXACT.items() if exact)
 VERIFICATIONS: tuple[str, ...] = ("token", "block")
 DRAFTERS: tuple[str, ...] = ("mixture", "reference")
 AGGREGATES: tuple[str, ...] = ("sum", "product")
-# How far from 1 a row of weights may sum (they are renormalised in float64 after the check).
-WEIGHT_TOLERANCE = 1e-6
+
+# What the law of every text depends on, and what an aggregate of components depends on besides.
+_COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
+_TARGET = ("aggregate", "horizon", "strength")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderFacts:
+    """What is so of a decoder. How it draws is its round's: ``mpg.decoding.engine.ROUNDS``.
+
+    Attributes:
+        target: what it samples, or approximates, see :mod:`mpg.laws.target`; ``None``: what ``aggregate`` names.
+        exact: whether it samples its target exactly.
+        text_depends_on: the settings that its texts depend on, which are part of its rows' identity; ``None``: it is
+            used from Python only and has no rows.
+        weighted: whether it reads weights: needs them, and runs and scores the models of their attributes.
+        signed: whether weights may have any sign and sum: they are inferred, not a division of 1.
+        one_attribute: whether just one weight may be above 0.
+        soup: whether it draws from one model, the reference with a weighted sum of the adapters' deltas, which reads
+            one prompt. Its target is told of that model, in the reference's place.
+        speculative: whether drafts are settled without loss, by whom ``drafter`` and how ``verification`` say.
+        tv_bound_ends: the count in :class:`mpg.request.Completion` that leaves an approximate text without a bound on
+            its distance from the target as soon as it is above 0.
+    """
+
+    name: str
+    target: Literal["reference", "sum", "product", "pad", "routed"] | None = None
+    exact: bool = True
+    text_depends_on: tuple[str, ...] | None
+    weighted: bool = True
+    signed: bool = False
+    one_attribute: bool = False
+    soup: bool = False
+    speculative: bool = False
+    tv_bound_ends: Literal["n_chunks", "n_salvaged", "n_fallbacks"] | None = None
+
+
+TABLE: dict[str, DecoderFacts] = {
+    facts.name: facts
+    for facts in (
+        DecoderFacts(name="reference", target="reference", weighted=False, text_depends_on=_COMMON),
+        DecoderFacts(name="single", target="sum", one_attribute=True, text_depends_on=None),
+        DecoderFacts(
+            name="scr",
+            exact=False,
+            tv_bound_ends="n_salvaged",
+            text_depends_on=(*_COMMON, *_TARGET, "window", "max_tries", "salvage"),
+        ),
+        DecoderFacts(
+            name="scr-exact", speculative=True, text_depends_on=(*_COMMON, *_TARGET, "drafter", "verification")
+        ),
+        DecoderFacts(name="routing", target="routed", text_depends_on=(*_COMMON, "horizon", "strength")),
+        DecoderFacts(name="mod", target="product", text_depends_on=(*_COMMON, "strength")),
+        DecoderFacts(name="soup", target="reference", soup=True, text_depends_on=(*_COMMON, "strength")),
+        DecoderFacts(name="pad", target="pad", text_depends_on=(*_COMMON, "strength")),
+        DecoderFacts(name="drift", target="product", signed=True, text_depends_on=(*_COMMON, "strength")),
+        DecoderFacts(
+            name="sequence-rejection",
+            exact=False,
+            tv_bound_ends="n_fallbacks",
+            text_depends_on=(*_COMMON, *_TARGET, "window", "max_tries"),
+        ),
+        DecoderFacts(
+            name="best-of-n",
+            exact=False,
+            tv_bound_ends="n_chunks",  # always: it has no bound at all
+            text_depends_on=(*_COMMON, *_TARGET, "window", "n_candidates"),
+        ),
+        DecoderFacts(name="prompting", target="reference", text_depends_on=_COMMON),
+    )
+}
+DECODERS: tuple[str, ...] = tuple(TABLE)
+EXACT_DECODERS: tuple[str, ...] = tuple(name for name, facts in TABLE.items() if facts.exact)
+# Those that a job file may name.
+JOB_DECODERS: tuple[str, ...] = tuple(name for name, facts in TABLE.items() if facts.text_depends_on is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +94,7 @@ class DecoderSettings:
     """How to decode. Immutable, checked at once; lengths are in tokens.
 
     Attributes:
-        name: one of ``DECODERS``.
+        name: a row of ``TABLE``.
         aggregate: ``sum`` (mixture of components) or ``product`` (token-normalised geometric one); of
             ``scr``, ``scr-exact``, ``sequence-rejection`` and ``best-of-n``, the others name their own.
         horizon: positions after which the sum's weights are reset; ``None`` = never. Part of the
@@ -84,7 +140,7 @@ class DecoderSettings:
             if not ok:
                 raise ValueError(f"decoder.{name}: {getattr(self, name)!r} {remedy}")
 
-        check(self.name in DECODERS, "name", f"is not a decoder; choose from {', '.join(DECODERS)}")
+        check(self.name in TABLE, "name", f"is not a decoder; choose from {', '.join(TABLE)}")
         check(self.aggregate in AGGREGATES, "aggregate", "is not an aggregate; choose sum or product")
         check(self.horizon is None or self.horizon >= 1, "horizon", "must be at least 1, or null: never reset")
         check(self.chunk_len >= 1, "chunk_len", "must be at least 1")
@@ -113,98 +169,19 @@ class DecoderSettings:
         """Whether top-k or top-p cut the target's token law."""
         return self.top_k > 0 or self.top_p < 1.0
 
+    @property
+    def facts(self) -> DecoderFacts:
+        """The decoder's row of the table."""
+        return TABLE[self.name]
 
-@dataclass(frozen=True)
-class Request:
-    """One text to write: prompt tokens, attribute weights, and the seed of its random stream.
-
-    Empty weights stand for the reference alone and go with the ``reference`` decoder.
-
-    Attributes:
-        prompts: what an attribute's own models read instead of ``prompt_ids``: ``pi_i``, and ``rho_i`` where
-            the attribute has one of its own. Where it has none, ``pi_0`` under ``prompt_ids`` is the
-            denominator: the ratio's is then the proposal itself, so that ``E_{pi_0}[r_i] = 1`` holds whatever
-            ``pi_i`` reads, and ``q_i`` at strength 1 is ``pi_i`` under its own prompt.
-    """
-
-    prompt_ids: Sequence[int]
-    weights: Mapping[str, float]
-    seed: int
-    prompts: Mapping[str, Sequence[int]] = field(default_factory=dict)
-
-    def prompt_of(self, attribute: str | None) -> Sequence[int]:
-        """What the models of an attribute read; ``None``: the reference."""
-        return self.prompt_ids if attribute is None else self.prompts.get(attribute, self.prompt_ids)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One text, and the decoder's books about it.
-
-    Attributes:
-        token_ids: the response; its EOS is the last token where it stopped by itself.
-        finish_reason: ``stop`` (EOS) or ``length``.
-        log_ratios: per attribute of the request ``sum_t log pi_i(t) - log rho_i(t)`` in nats, at the
-            decoder's temperature, without strength or truncation.
-        log_prob_reference: ``sum_t log pi_0(t)``, likewise.
-        exact: whether the decoder samples its target exactly.
-        acceptance_rate: ``scr-exact``: accepted over tested draft tokens; ``scr`` and
-            ``sequence-rejection``: accepted over drafted chunks; ``None`` where nothing was verified.
-        n_chunks: drafted chunks. ``scr-exact``: as many as ``chunk_len`` drafts a round take for this
-            text, however the engine scheduled them; token by token decoders: 0.
-        n_clipped: ``scr``, ``sequence-rejection``: chunks whose ratio R exceeded the bound M.
-        n_salvaged: ``scr``: rejected chunks of which a prefix was kept.
-        n_fallbacks: ``scr``: tokens drawn from the target after ``max_tries`` rejections;
-            ``sequence-rejection``: 1 if none of ``max_tries`` responses was accepted.
-        tv_bound: estimated bound on the total variation between a chunk's law and its target,
-            ``mean (R - M)+``; 0 for exact decoders; ``None`` where there is no such bound: a salvaged
-            prefix, a fallback among whole responses, ``best-of-n``.
-    """
-
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
-    log_ratios: dict[str, float]
-    log_prob_reference: float
-    exact: bool
-    acceptance_rate: float | None
-    n_chunks: int
-    n_clipped: int = 0
-    n_salvaged: int = 0
-    n_fallbacks: int = 0
-    tv_bound: float | None = field(default=0.0)
+    @property
+    def target(self) -> str:
+        """What is sampled: ``reference``, ``sum``, ``product``, ``pad`` or ``routed``, see :mod:`mpg.laws.target`."""
+        return self.facts.target or self.aggregate
 
 
 def drafter_of(settings: DecoderSettings) -> str:
-    """Who drafts for ``scr-exact``: ``mixture`` or ``reference``."""
+    """Who drafts for a speculative decoder: ``mixture`` or ``reference``."""
     if settings.aggregate != "sum" or settings.verification != "token":
         return "reference"
     return settings.drafter or ("reference" if settings.truncates else "mixture")
-
-
-def check_request(request: Request, attributes: Sequence[str], settings: DecoderSettings) -> None:
-    """Raise ValueError, naming field, value and remedy, where a request can't be decoded."""
-    if not request.prompt_ids:
-        raise ValueError("prompt_ids: an empty prompt; give at least one token")
-    for name, prompt in request.prompts.items():
-        if name not in attributes:
-            raise ValueError(f"prompts: {name!r} is not an attribute of the bank ({', '.join(attributes)})")
-        if not prompt:
-            raise ValueError(f"prompts.{name}: an empty prompt; give at least one token, or leave it out")
-    if request.prompts and settings.name == "soup":
-        raise ValueError("prompts: decoder 'soup' is one model and reads one prompt; use 'mod' or 'scr-exact'")
-    if settings.name == "reference":
-        return
-    if not request.weights:
-        raise ValueError(f"weights: none given, which decoder {settings.name!r} needs; use decoder 'reference'")
-    signed = settings.name == "drift"  # its weights are inferred, not a division of 1
-    for name, weight in request.weights.items():
-        if name not in attributes:
-            raise ValueError(f"weights: {name!r} is not an attribute of the bank ({', '.join(attributes)})")
-        if not (math.isfinite(weight) and (weight >= 0 or signed)):
-            raise ValueError(f"weights.{name}: {weight!r} must be {'finite' if signed else '0 or more'}")
-    total = math.fsum(request.weights.values())
-    if not signed and abs(total - 1) > WEIGHT_TOLERANCE:
-        raise ValueError(f"weights: they sum to {total:.6g}, not to 1; divide each by {total:.6g}")
-    active = [name for name, weight in request.weights.items() if weight > 0]
-    if settings.name == "single" and len(active) != 1:
-        raise ValueError(f"weights: decoder 'single' takes one attribute, not {', '.join(active)}; use 'scr-exact'")

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 
-from pipeline.failures import line_in
+from pipeline.store.errors import line_in
 
 
 def quiet_libraries() -> None:

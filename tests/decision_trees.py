@@ -8,7 +8,9 @@ rows of one batch, through the engine's own batching, caches, chunks and rollbac
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import pkgutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -17,15 +19,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import mpg.chunks
-import mpg.joint
-import mpg.lagging
-import mpg.mixture
-import mpg.round
-import mpg.rows
-import mpg.verify
+import mpg.decoding.rounds
+import mpg.decoding.rows
+import mpg.laws.verify
 from mpg import DecoderSettings, ModelBank, Request, decode
 from mpg.settings import drafter_of
+
+_ROUNDS = [
+    importlib.import_module(f"mpg.decoding.rounds.{found.name}")
+    for found in pkgutil.iter_modules(mpg.decoding.rounds.__path__)
+]
+# Where the engine draws: all of it is scripted.
+DRAWING = [module for module in (*_ROUNDS, mpg.laws.verify) if hasattr(module, "draw")]
 
 # A uniform is n / 2**46 with n = 1 + ((path * _PLACES + place) * _CHOICES + choice); 0 is no place.
 _PLACES, _CHOICES, _SCALE = 64, 8, 2.0**46
@@ -77,11 +82,11 @@ def tree_law(
 ) -> dict[tuple[int, ...], float]:
     """Law of the engine's responses by enumeration of its choices, for decoders with uniforms by position.
 
-    Places are position * 4 + column (draft, test, replacement, route), as in :mod:`mpg.rows`.
+    Places are position * 4 + column (draft, test, replacement, route), as in :mod:`mpg.decoding.rows`.
     """
     vocab, length = bank.vocab_size, settings.max_new_tokens
-    drafted = settings.name == "scr-exact"
-    routed = settings.name == "routing" or (drafted and drafter_of(settings) == "mixture")
+    drafted = settings.facts.speculative
+    routed = settings.target == "routed" or (drafted and drafter_of(settings) == "mixture")
     draft, route = range(vocab), range(n_attributes if routed else 1)
     at_position = [(x, 0, 0, i) for x in draft for i in route]
     if drafted:  # rejected, and replaced
@@ -97,10 +102,10 @@ def tree_law(
             return tree.uniforms(self.path, self.taken - count, count)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mpg.rows, "RowStream", Scripted)
-        for module in (mpg.chunks, mpg.joint, mpg.lagging, mpg.mixture, mpg.round, mpg.verify):
+        patch.setattr(mpg.decoding.rows, "RowStream", Scripted)
+        for module in DRAWING:
             patch.setattr(module, "draw", tree.draw)
-        patch.setattr(mpg.verify, "passes", tree.passes)
+        patch.setattr(mpg.laws.verify, "passes", tree.passes)
         requests = [Request(prompt, weights, seed=path, prompts=prompts or {}) for path in range(len(tree.paths))]
         kept = [c.token_ids for c in decode(bank, requests, settings, batch_size=len(requests), draft_len=draft_len)]
     law: dict[tuple[int, ...], float] = defaultdict(float)
@@ -112,7 +117,7 @@ def tree_law(
 def _probability(tree: _Tree, path: int, length: int, settings: DecoderSettings) -> float:
     """Of a path; 0 for one that differs from another only in choices that were never made."""
     chosen, noted = tree.paths[path].reshape(-1, 4), tree.probability[path].reshape(-1, 4)
-    drafted = settings.name == "scr-exact"
+    drafted = settings.facts.speculative
     mixed = drafted and drafter_of(settings) == "mixture"
     # Drafts that follow the target itself are accepted without a test.
     tested = drafted and not (mixed and not settings.truncates and settings.strength == 1.0)
@@ -121,7 +126,7 @@ def _probability(tree: _Tree, path: int, length: int, settings: DecoderSettings)
         inside = position < length
         begins = position == 0 or (settings.horizon is not None and position % settings.horizon == 0)
         made = [inside, inside and tested, inside and tested and chosen[position, 1] == 1, False]
-        made[3] = inside and (mixed or settings.name == "routing") and (begins or (mixed and rejected))
+        made[3] = inside and (mixed or settings.target == "routed") and (begins or (mixed and rejected))
         rejected = chosen[position, 1] == 1
         for column in range(4):
             if made[column]:

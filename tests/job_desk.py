@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job import Job, JobError, load_job, shipped_adapters
+from pipeline.job.errors import JobError
+from pipeline.job.load import load_job
+from pipeline.job.model import Job, shipped_adapters
 
 JOB = """\
 name: entj-demo

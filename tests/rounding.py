@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mpg import ModelBank
-from mpg.branches import BackboneSession
+from mpg.models.backbone import BackboneSession
 
 # Relative: some thirty times the rounding of a float32.
 STEP = 2.0**-19

@@ -14,14 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mpg import DecoderSettings, ModelBank, Request, decode
-from mpg.embedded import SMOLLM2, gguf_file, resolve
-from mpg.revisions import pick_dtype
-from mpg.scoring import component_log_probs
+from mpg.models.dtype import pick_dtype
+from mpg.models.embedded import SMOLLM2, gguf_file, resolve
+from mpg.score.texts import component_log_probs
 from personas import MBTI, ROLE_PLAY
 from personas.preferences import MBTI_FILE, OPPOSITE, ROLE_PLAY_FILE, PreferencePair
-from pipeline.job import SHIPPED_ADAPTERS, load_job, shipped_adapters
-from pipeline.shipped_adapters import FLOORS, SCALES, pairs_of
+from pipeline.job.load import load_job
+from pipeline.job.model import SHIPPED_ADAPTERS, shipped_adapters
 from tests.own_pairs import N_OWN_PAIRS, REAL_DATA, needs_real, write_own_pairs
+from tools.shipped_adapters import FLOORS, SCALES, pairs_of
 
 ROOT = Path(__file__).parent.parent
 MAX_ADAPTER_BYTES = 3_000_000

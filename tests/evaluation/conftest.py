@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.classifier_judge import ClassifierJudge
-from evaluation.embedding import SentenceEmbedder
+from evaluation.features.embedding import SentenceEmbedder
+from evaluation.judges.classifier import ClassifierJudge
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,132 @@
+"""The embedded judge: logistic regression on n-grams and sentence embeddings, one per dimension.
+
+It is independent of the model that generates (it reads text only), needs no network and takes
+milliseconds a text. It was fitted on answers of MBTI preference pairs (``evaluation.fit.train_classifier``),
+so its score is "reads like an answer of that pole in that data", not a psychological measurement.
+The card beside the weights says what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.features.embedding import Embedder, SentenceEmbedder
+from evaluation.items import Item
+from evaluation.judges.classifier_weights import DIMENSIONS, SHIPPED, DimensionModel, Features, read_weights
+from evaluation.scores import Score, Status
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probability of log odds, without overflow at either end."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
+
+
+class ClassifierJudge:
+    """Scores how far a text carries an MBTI pole; opposite poles of one text add up to 1."""
+
+    name = "classifier"
+
+    def __init__(
+        self,
+        models: Mapping[str, DimensionModel],
+        embedder: Embedder,
+        *,
+        card: Mapping[str, Any],
+        abstain: float = 0.0,
+    ) -> None:
+        """Take fitted models by dimension ("E/I", ...); ``load`` is the usual way in.
+
+        ``abstain``: scores nearer to 0.5 than this are withheld.
+        """
+        self._abstain = abstain
+        self._models = dict(models)
+        self._embedder = embedder
+        self.card = dict(card)
+        self._where = {
+            pole: (dimension, sign)
+            for dimension in self._models
+            for pole, sign in zip(DIMENSIONS[dimension], (1.0, -1.0), strict=True)
+        }
+
+    @classmethod
+    def load(
+        cls, path: str | Path = SHIPPED, *, embedder: Embedder | None = None, abstain: float = 0.0
+    ) -> ClassifierJudge:
+        """Read weights and card; by default the shipped ones and the embedded sentence model.
+
+        Raises:
+            JudgeWeightsError: a file is missing, of another format, or fits its card not.
+            embedding.EmbeddingModelError: the sentence model's package is not installed.
+        """
+        models, card = read_weights(Path(path))
+        return cls(models, embedder or SentenceEmbedder(), card=card, abstain=abstain)
+
+    @property
+    def version(self) -> str:
+        """The card's version and the head of the weights' SHA-256: another fit, another version."""
+        band = f"+abstain{self._abstain:g}" if self._abstain else ""
+        return f"{self.card['version']}+{self.card['sha256'][:8]}{band}"
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The poles that can be asked for: E I S N T F J P."""
+        return tuple(self._where)
+
+    def knows(self, attribute: str) -> bool:
+        """See :class:`evaluation.items.Judge`."""
+        return attribute in self._where
+
+    def judge(self, items: Sequence[Item], attributes: Sequence[str]) -> dict[str, list[Score]]:
+        """See :class:`evaluation.items.Judge`; of an item the text alone is read."""
+        return self.score_many([item.text for item in items], attributes)
+
+    def score(self, texts: Sequence[str], attribute: str) -> list[Score]:
+        """One score a text, in order.
+
+        Raises:
+            ValueError: an attribute that this judge does not know.
+        """
+        return self.score_many(texts, [attribute])[attribute]
+
+    def score_many(self, texts: Sequence[str], attributes: Sequence[str]) -> dict[str, list[Score]]:
+        """Scores of every attribute, each list in the order of ``texts``, from one embedding pass.
+
+        A text without a letter or digit has nothing to judge: it is unscored (``failed``), never
+        0.5. The embedding reads the first 256 tokens, the n-grams the whole text.
+
+        Raises:
+            TypeError: a single string in the place of a sequence.
+            ValueError: an attribute that this judge does not know; raised before any work.
+        """
+        if isinstance(texts, str) or isinstance(attributes, str):
+            raise TypeError("texts and attributes are sequences of strings, not one string")
+        unknown = [attribute for attribute in attributes if attribute not in self._where]
+        if unknown:
+            raise ValueError(
+                f"the judge {self.name!r} does not know {', '.join(map(repr, unknown))}; "
+                f"it knows {' '.join(self.attributes)}"
+            )
+        judged = [row for row, text in enumerate(texts) if any(map(str.isalnum, text))]
+        logits: dict[str, np.ndarray] = {}
+        if judged and attributes:
+            features = Features.of([texts[row] for row in judged], self._embedder)
+            wanted = {self._where[attribute][0] for attribute in attributes}
+            logits = {dimension: self._models[dimension].logits(features) for dimension in wanted}
+        result: dict[str, list[Score]] = {}
+        for attribute in attributes:
+            dimension, sign = self._where[attribute]
+            scores = [Score(None, Status.FAILED, "the text has no words") for _ in texts]
+            probabilities = sigmoid(sign * logits[dimension]) if judged else np.empty(0)
+            for row, probability in zip(judged, probabilities, strict=True):
+                scores[row] = self._verdict(float(probability))
+            result[attribute] = scores
+        return result
+
+    def _verdict(self, probability: float) -> Score:
+        if abs(probability - 0.5) < self._abstain:
+            return Score(None, Status.REFUSED, f"undecided: {probability:.3f} is within {self._abstain:g} of 0.5")
+        return Score(probability, Status.OK)

@@ -1,0 +1,90 @@
+"""From scores to means that say what they stand on: panels of judges, unscored rows, intervals by prompt."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from scipy.stats import t as student_t
+
+PANEL_RULES = ("mean", "median", "majority")
+COVERAGE = 0.95
+
+
+def panel(scores: Sequence[float | None], rule: str = "mean") -> float | None:
+    """One score of several judges' of one text; it does not depend on their order.
+
+    Args:
+        scores: in 0..1; ``None``: unscored by that judge, which then has no voice.
+        rule: ``mean``, ``median`` (of an even number the mean of the middle two), or ``majority``: the
+            share of voices above 0.5, those at 0.5 counting half, rounded to 0, 0.5 (a tie) or 1.
+
+    Returns:
+        ``None`` where no judge scored.
+
+    Raises:
+        ValueError: another rule.
+    """
+    if rule not in PANEL_RULES:
+        raise ValueError(f"panel: {rule!r} is no rule; choose from {', '.join(PANEL_RULES)}")
+    voices = sorted(score for score in scores if score is not None)
+    if not voices:
+        return None
+    if rule == "mean":
+        return math.fsum(voices) / len(voices)
+    if rule == "median":
+        return median(voices)
+    balance = sum((voice > 0.5) - (voice < 0.5) for voice in voices)
+    return 0.5 + 0.5 * ((balance > 0) - (balance < 0))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with what it stands on; ``value`` is ``None`` where nothing was scored.
+
+    Attributes:
+        n, n_unscored: texts scored and not.
+        half_width: of the 95 % interval; ``None`` where there are fewer than two clusters.
+    """
+
+    value: float | None
+    n: int
+    n_unscored: int
+    half_width: float | None = None
+
+    @property
+    def shown(self) -> str:
+        """``0.80±.06``, with the number of unscored texts if there are any."""
+        unscored = f" ({self.n_unscored} unscored)" if self.n_unscored else ""
+        if self.value is None:
+            return f"-{unscored}"
+        width = "" if self.half_width is None else f"±{min(self.half_width, 0.99):.2f}".replace("±0.", "±.")
+        return f"{self.value:.2f}{width}{unscored}"
+
+
+def clustered_mean(values: Sequence[float | None], clusters: Sequence[object]) -> Mean:
+    """Mean of the scored values with a 95 % interval that knows that texts of one cluster (a prompt) are alike.
+
+    The variance of the mean is ``G/(G-1) sum_g (sum_{i in g} (x_i - mean))^2 / n^2`` over G clusters (Liang &
+    Zeger 1986), its quantile Student's with G - 1 degrees of freedom.
+
+    Args:
+        values, clusters: one each a text.
+    """
+    scored = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
+    n, n_unscored = len(scored), len(values) - len(scored)
+    if not scored:
+        return Mean(None, 0, n_unscored)
+    mean = fmean(value for value, _ in scored)
+    sums: dict[object, float] = defaultdict(float)
+    for value, cluster in scored:
+        sums[cluster] += value - mean
+    groups = len(sums)
+    if groups < 2:
+        return Mean(mean, n, n_unscored)
+    variance = groups / (groups - 1) * math.fsum(each**2 for each in sums.values()) / n**2
+    quantile = float(student_t.ppf(0.5 + COVERAGE / 2, groups - 1))
+    return Mean(mean, n, n_unscored, quantile * math.sqrt(variance))

@@ -1,0 +1,164 @@
+"""Decoding that loses no row to another: what fails is found out and set aside, what does not fit is tried smaller.
+
+:func:`mpg.decode` ends at the first error. Here a row whose models do not give numbers fails alone, and a batch that
+does not fit into memory is halved; everything else is decoded as if nothing had happened (a row's text does not
+depend on its batch-mates, see :mod:`mpg.decoding.engine`).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mpg.decoding.engine import DEFAULT_BATCH_SIZE, decode
+from mpg.models.bank import ModelBank
+from mpg.request import Completion, Request
+from mpg.settings import DecoderSettings
+
+logger = logging.getLogger(__name__)
+
+NOT_FINITE, OUT_OF_MEMORY = "not_finite", "out_of_memory"
+_NO_MEMORY = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that can't be decoded: ``reason`` is a word, ``message`` says why."""
+
+    reason: str
+    message: str
+
+
+@dataclass
+class BatchSize:
+    """How many rows are decoded together: halved when they do not fit, and remembered.
+
+    Attributes:
+        now: rows; never more than ``wanted``.
+        on_change: called with a new size.
+    """
+
+    wanted: int = DEFAULT_BATCH_SIZE
+    now: int = 0
+    on_change: Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.wanted < 1:
+            raise ValueError(f"batch_size: {self.wanted} must be at least 1")
+        self.now = min(self.now or self.wanted, self.wanted)
+
+    def set(self, size: int) -> None:
+        """So many rows from now on."""
+        logger.warning("out of memory: batches of %d rows from now on", size)
+        self.now = size
+        if self.on_change is not None:
+            self.on_change(size)
+
+
+def decode_each(
+    bank: ModelBank,
+    requests: Sequence[Request],
+    settings: DecoderSettings,
+    batch_size: BatchSize,
+    *,
+    stop: Callable[[], bool] | None = None,
+    on_done: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, Completion | Failure]]:
+    """Decode every request, or say why it can't be; (index, what became of it), in no particular order.
+
+    Args:
+        batch_size: is halved where rows do not fit into memory.
+        stop: asked before rows are taken in; once it says yes, the rows in flight are the last ones.
+        on_done: called with an index as soon as its row has ended, before it is yielded.
+
+    Raises:
+        ValueError: a request that is not well-formed, see :func:`mpg.decode`.
+    """
+    waiting = [list(range(len(requests)))] if requests else []
+    fitted = 0  # the largest batch that rows have come out of
+    while waiting and not (stop is not None and stop()):
+        indices = waiting.pop(0)
+        done, error = _attempt(bank, requests, indices, settings, batch_size.now, stop, on_done)
+        yield from done.items()
+        if done:
+            fitted = max(fitted, min(batch_size.now, len(indices)))
+        if error is not None:
+            left = [i for i in indices if i not in done]
+            again, failure = _after(error, left, batch_size, fitted)
+            waiting[:0] = again
+            if failure is not None:
+                if on_done is not None:
+                    on_done(left[0])
+                yield left[0], failure
+
+
+def _attempt(
+    bank: ModelBank,
+    requests: Sequence[Request],
+    indices: Sequence[int],
+    settings: DecoderSettings,
+    batch_size: int,
+    stop: Callable[[], bool] | None,
+    on_done: Callable[[int], None] | None,
+) -> tuple[dict[int, Completion], Exception | None]:
+    """Decode some of the requests, as far as it goes; what ended, by index, and the error that ended it."""
+    done: dict[int, Completion] = {}
+
+    def keep(place: int, completion: Completion) -> None:
+        done[indices[place]] = completion
+        if on_done is not None:
+            on_done(indices[place])
+
+    try:
+        for _ in decode(bank, [requests[i] for i in indices], settings, batch_size=batch_size, on_done=keep, stop=stop):
+            pass
+    except (FloatingPointError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, FloatingPointError) and not is_out_of_memory(error):
+            raise
+        return done, error.with_traceback(None)  # its frames hold the memory
+    return done, None
+
+
+def _after(
+    error: Exception, left: list[int], batch_size: BatchSize, fitted: int
+) -> tuple[list[list[int]], Failure | None]:
+    """What is tried next of the requests left, and why the first of them failed if it is to blame alone.
+
+    Args:
+        fitted: the largest batch that rows have come out of.
+    """
+    # Rows are taken in by their order: those in flight, the cause among them, are the first of what is left.
+    flying, rest = left[: batch_size.now], left[batch_size.now :]
+    if isinstance(error, FloatingPointError):
+        if len(flying) > 1:
+            half = len(flying) // 2
+            return [flying[:half], flying[half:]] + ([rest] if rest else []), None
+        reason = NOT_FINITE
+    else:
+        _give_memory_back()
+        if len(flying) > 1:
+            batch_size.set(len(flying) // 2)
+            return [left], None
+        reason = OUT_OF_MEMORY
+        if fitted > batch_size.now:  # it was this row's size, not the batch's
+            batch_size.set(fitted)
+    failure = Failure(reason, " ".join(str(error).split()) or type(error).__name__)
+    return ([left[1:]] if left[1:] else []), failure
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a GPU or of the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def _give_memory_back() -> None:
+    """Before the next try."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,144 @@
+"""What all decoders' rounds share: which branches a row needs, the target's law, the books."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mpg.decoding.rows import ROUTE, Rows
+from mpg.laws.bound import RatioAlarm
+from mpg.laws.drawing import draw, truncate
+from mpg.laws.target import SUMS, follow, log_q_of, token_law
+from mpg.models.bank import ModelBank
+from mpg.models.lanes import BankSession
+from mpg.models.states import Block, Entries, States, block_of
+from mpg.models.workspace import Workspace
+from mpg.request import Request
+from mpg.settings import DecoderSettings
+
+# Log-probabilities held at once: 64 lines of a vocabulary of 50,000 are 13 MB in float32, which stay in
+# the cache of a CPU. A row's lines are never divided.
+NUMBERS_AT_ONCE = 64 * 50_000
+
+
+class Round:
+    """A decoder's round over all running rows; subclasses say what is fed, drawn and kept."""
+
+    overhang = 1  # cache positions past a row's longest text that a round may write
+
+    def __init__(self, bank: ModelBank, settings: DecoderSettings, alarm: RatioAlarm, *, draft_len: int | None) -> None:
+        self.bank, self.settings, self.alarm, self.draft_len = bank, settings, alarm, draft_len
+        self.kind = settings.target
+        self.strengths = [settings.strength_of(name) for name in bank.attributes]
+        # Every component is its preference model itself: q_i = pi_i.
+        self.bare = not any(bank.layout.reference) and set(self.strengths) <= {1.0}
+        self.workspace = Workspace()
+        self.eos_ids = torch.tensor(sorted(bank.eos_ids), dtype=torch.long, device=bank.device)
+
+    def branches(self, request: Request) -> list[int]:
+        """Branches that a row needs: the reference and, per attribute of its request, ``pi_i`` and ``rho_i``."""
+        layout, needed = self.bank.layout, [0]
+        if not self.settings.facts.weighted:
+            return needed
+        for name, policy, rho in zip(layout.attributes, layout.policy, layout.reference, strict=True):
+            if name in request.weights:
+                needed += [branch for branch in (policy, rho) if branch not in needed]
+        return needed
+
+    def soup(self, request: Request) -> Tensor | None:
+        """Adapter coefficients of the row's soup, if it has one."""
+        return None
+
+    def step(self, session: BankSession, rows: Rows) -> None:
+        """One round."""
+        raise NotImplementedError
+
+    def finish(self, session: BankSession, rows: Rows, slots: list[int]) -> None:
+        """What is left to do for rows that have ended, before their completions are made."""
+
+    # ------------------------------------------------------------------ for subclasses
+
+    def feed_last(self, session: BankSession, rows: Rows, entries: Entries) -> States:
+        """Feed each row's last token to some of its lanes."""
+        return session.append(entries, rows.last_tokens(entries)[:, None], rows.starts(entries))
+
+    def blocks(self, states: States, rows: Tensor) -> Iterator[Block]:
+        """The rows with their lanes, a few at a time."""
+        n_branches = self.bank.layout.n_branches + 1
+        lines = NUMBERS_AT_ONCE // self.bank.vocab_size
+        size = max(1, lines * len(rows) // max(1, len(states)))
+        for first in range(0, len(rows), size):
+            yield block_of(states.rows, states.branches, rows[first : first + size], self.bank.layout, n_branches)
+
+    def log_policies(self, states: States, block: Block, position: int) -> Tensor:
+        """``[lines, vocab]``, until the next call."""
+        return self.workspace.log_policy(states.logits(block.entries, position), self.settings.temperature)
+
+    def target(self, rows: Rows, block: Block, log_policies: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See :func:`mpg.laws.target.token_law`."""
+        state = rows.target_state(block.rows)
+        return token_law(self.kind, log_policies, block.parts, state, self.settings, self.strengths)
+
+    def cut(self, law: Tensor) -> Tensor:
+        """top-k and top-p."""
+        if not self.settings.truncates:
+            return law
+        return truncate(law, top_k=self.settings.top_k, top_p=self.settings.top_p)
+
+    def keep(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor, log_q: Sequence[Tensor] = ()) -> None:
+        """Write one token for each of the block's rows, with its books and the weights after it."""
+        self.book(rows, block, log_policies, token)
+        position = rows.n_new[block.rows]
+        rows.log_weights[block.rows] = self.weights_after(rows, block, log_policies, token, position, log_q)
+        rows.write(block.rows, token, self.eos_ids)
+
+    def weights_after(
+        self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor, position: Tensor, log_q: Sequence[Tensor]
+    ) -> Tensor:
+        """See :func:`mpg.laws.target.follow`."""
+        state = rows.target_state(block.rows)
+        if self.kind not in SUMS:
+            return state.log_weights
+        log_q_token = log_q_of(token, log_policies, block.parts, self.strengths, log_q)
+        return follow(state, log_q_token, block.parts, position, self.settings.horizon)
+
+    def log_probs_at(self, states: States, places: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of ``tokens [n]`` at (entry, position) ``places [n, 2]``, a few lines at a time."""
+        out = [torch.empty(0, dtype=torch.float64, device=tokens.device)]
+        lines = max(1, NUMBERS_AT_ONCE // self.bank.vocab_size)
+        for entry, token in zip(places.split(lines), tokens.split(lines), strict=True):
+            log_policies = self.workspace.log_policy(states.logits(entry[:, 0], entry[:, 1]), self.settings.temperature)
+            out.append(log_policies.gather(1, token[:, None])[:, 0].double())
+        return torch.cat(out)
+
+    def draw_components(self, rows: Rows) -> Tensor:
+        """Draw an attribute from the mixture's weights where a horizon begins or none is drawn; which rows."""
+        position, component = rows.n_new[: len(rows)], rows.component[: len(rows)]
+        begins = position == 0 if self.settings.horizon is None else position % self.settings.horizon == 0
+        drawn = (begins | (component < 0)).nonzero()[:, 0]
+        if len(drawn):
+            uniforms = rows.uniforms_at(0, ROUTE)[drawn]
+            rows.component[drawn] = draw(rows.log_weights[drawn].softmax(-1), uniforms)
+        return drawn
+
+    def component_lanes(self, rows: Rows) -> list[tuple[int, int]]:
+        """The (row, branch) lanes that ``q_i`` of each row's drawn attribute needs.
+
+        ``q_i = pi_i`` needs one; a strength or an own reference takes three to normalise.
+        """
+        layout = self.bank.layout
+        pairs: set[tuple[int, int]] = set()
+        for row, i in enumerate(rows.component[: len(rows)].tolist()):
+            pairs |= (
+                {(row, layout.policy[i])}
+                if self.bare
+                else {(row, b) for b in (0, layout.policy[i], layout.reference[i])}
+            )
+        return sorted(pairs)
+
+    def book(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor) -> None:
+        """Add the token's log-probability under every lane of the block to the row's sums."""
+        picked = log_policies.gather(1, token[block.entry_rows, None])[:, 0]
+        rows.log_probs[block.rows[block.entry_rows], block.branches] += picked.double()

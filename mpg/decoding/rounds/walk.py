@@ -1,0 +1,70 @@
+"""A chunk's drafts followed under the target, for verdicts over the whole of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mpg.decoding.rounds.draft import Chunk, ChunkRound
+from mpg.decoding.rows import Rows
+
+
+@dataclass
+class Walk:
+    """A chunk's drafts under the target, and the books after each prefix (0..chunk drafts).
+
+    Attributes:
+        log_target: of the drafts, ``[rows, chunk]`` float64.
+        laws: per position T ``[rows, vocab]``.
+        log_weights: the mixture's, per prefix ``[rows, attributes]``.
+        log_probs: summed over the prefix, ``[rows, branches]`` each.
+    """
+
+    log_target: list[Tensor] = field(default_factory=list)
+    laws: list[Tensor] = field(default_factory=list)
+    log_weights: list[Tensor] = field(default_factory=list)
+    log_probs: list[Tensor] = field(default_factory=list)
+
+
+class WalkingRound(ChunkRound):
+    """Drafting, scoring, and the target along the drafts."""
+
+    def walk(self, rows: Rows, chunk: Chunk, n: int, *, keep_laws: bool) -> Walk:
+        """Follow the first ``n`` drafts of every row under the target, whatever is kept of them later."""
+        walk = Walk(log_weights=[rows.log_weights[: len(rows)].clone()])
+        walk.log_probs.append(torch.zeros_like(rows.log_probs[: len(rows)]))
+        before = rows.log_weights[: len(rows)].clone()
+        for j in range(n):
+            token = chunk.tokens[:, j]
+            log_target = torch.empty(len(rows), dtype=torch.float64, device=token.device)
+            law = torch.empty_like(chunk.laws[j])
+            log_probs, log_weights = walk.log_probs[-1].clone(), walk.log_weights[-1].clone()
+            rows.log_weights[: len(rows)] = log_weights
+            for block in self.blocks(chunk.states, rows.every):
+                log_policies = self.log_policies(chunk.states, block, j)
+                target, log_q = self.target(rows, block, log_policies)
+                mine = token[block.rows]
+                law[block.rows] = target
+                log_target[block.rows] = target.gather(1, mine[:, None])[:, 0].double().log()
+                picked = log_policies.gather(1, mine[block.entry_rows, None])[:, 0]
+                log_probs[block.rows[block.entry_rows], block.branches] += picked.double()
+                position = rows.n_new[block.rows] + j
+                log_weights[block.rows] = self.weights_after(rows, block, log_policies, mine, position, log_q)
+            walk.log_target.append(log_target)
+            walk.log_weights.append(log_weights)
+            walk.log_probs.append(log_probs)
+            if keep_laws or j == 0:
+                walk.laws.append(law)
+        rows.log_weights[: len(rows)] = before
+        return walk
+
+    def keep_prefix(self, rows: Rows, chunk: Chunk, walk: Walk, counts: Tensor) -> None:
+        """Write the first ``counts [rows]`` drafts of every row, with their books."""
+        every = rows.every
+        rows.log_probs[: len(rows)] += torch.stack(walk.log_probs)[counts, every]
+        rows.log_weights[: len(rows)] = torch.stack(walk.log_weights)[counts, every]
+        for j in range(int(counts.max())):
+            mine = every[counts > j]
+            rows.write(mine, chunk.tokens[mine, j], self.eos_ids)

@@ -1,0 +1,62 @@
+"""Who is who: which branch of a bank plays which part, and where its lines stand in a pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which branch of a bank plays which part. Branch 0 is the reference ``pi_0``.
+
+    Attributes:
+        attributes: names, in the order of the weights.
+        policy: branch of each attribute's ``pi_i``.
+        reference: branch of each attribute's ``rho_i`` (0: ``pi_0``).
+    """
+
+    attributes: tuple[str, ...]
+    policy: tuple[int, ...]
+    reference: tuple[int, ...]
+
+    @property
+    def n_branches(self) -> int:
+        return 1 + max((*self.policy, *self.reference, 0))
+
+    def owner(self, branch: int) -> str | None:
+        """The attribute whose prompt a branch reads; ``None``: the reference's, which the soup reads too."""
+        return self._owners.get(branch)
+
+    @cached_property
+    def _owners(self) -> dict[int, str]:
+        models = zip(self.attributes, self.policy, self.reference, strict=True)
+        return {branch: name for name, *pair in models for branch in pair if branch != 0}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a block that carry one attribute, and where its models' log-probabilities stand.
+
+    Attributes:
+        attribute: index into the layout.
+        rows: ``[n]``, indices into the block's rows.
+        policy, rho: ``[n]``, lines of ``pi_i`` and ``rho_i`` among the block's log-policies.
+        plain: whether ``rho_i`` is ``pi_0``.
+    """
+
+    attribute: int
+    rows: Tensor
+    policy: Tensor
+    rho: Tensor
+    plain: bool
+
+
+def parts_of_one_row(layout: Layout) -> list[Part]:
+    """The parts of a single row whose lines are the bank's branches, in their order."""
+    row = torch.zeros(1, dtype=torch.long)
+    models = zip(layout.policy, layout.reference, strict=True)
+    return [Part(i, row, row + policy, row + rho, plain=rho == 0) for i, (policy, rho) in enumerate(models)]

@@ -1,0 +1,161 @@
+"""The targets: components, aggregates and the horizon (MPG, arXiv 2511.01891), in log space.
+
+Notation as in the README: ``pi_0`` the reference, ``pi_i`` the preference model of attribute i,
+``rho_i`` the model it was trained from (mostly ``pi_0``), ``r_i = pi_i / rho_i`` its density ratio,
+``alpha_i`` its weight, ``lambda_i`` its strength.
+
+- component ``q_i ∝ pi_0 r_i^lambda_i``, normalised over the vocabulary
+- ``sum``: ``T = sum_i w_i q_i``; ``w`` starts at ``alpha`` and follows the tokens kept
+  (``w_i ∝ w_i q_i(t)``, Bayes), reset to ``alpha`` every ``horizon`` positions
+- ``product``: ``T ∝ pi_0 prod_i r_i^(alpha_i lambda_i)``, the family of MOD (Shi et al. 2024) and of
+  Drift (Kim et al. 2025), whose weights may have any sign and sum
+- ``pad``: the same product over the reference's truncated candidates (Chen et al. 2025)
+- ``routed``: the sum of components that are truncated each, what drawing one of them samples
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mpg.laws.drawing import truncate
+from mpg.laws.layout import Part
+from mpg.settings import DecoderSettings
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """What the target needs to know of a block's rows: ``[rows, attributes]`` each, float64.
+
+    ``log_weights`` are the mixture's, unnormalised; ``-inf`` for a weight of zero.
+    """
+
+    alphas: Tensor
+    log_weights: Tensor
+
+
+SUMS = ("sum", "routed")  # targets whose weights follow the tokens
+
+
+def alphas_of(weights: Mapping[str, float], attributes: Sequence[str], settings: DecoderSettings) -> Tensor:
+    """A request's weights as the target takes them, float64 ``[attributes]``: 0 where none is given.
+
+    A division of 1 is divided by its sum, which a request may miss by rounding (``WEIGHT_TOLERANCE``); signed weights
+    are exponents, and stay as they are.
+    """
+    given = torch.tensor([float(weights.get(name, 0.0)) for name in attributes], dtype=torch.float64)
+    return given if settings.facts.signed or not weights else given / given.sum()
+
+
+def token_law(
+    kind: str,
+    log_policies: Tensor,
+    parts: Sequence[Part],
+    state: TargetState,
+    settings: DecoderSettings,
+    strengths: Sequence[float],
+) -> tuple[Tensor, list[Tensor]]:
+    """The target's law of the next token.
+
+    Args:
+        log_policies: normalised, ``[lines, vocab]``; the block's references come first, one a row.
+        parts: one per attribute that any row of the block carries.
+
+    Returns:
+        probabilities ``[rows, vocab]``; for the sums, per part its log-components ``[n, vocab]``.
+    """
+    log_pi0 = log_policies[: len(state.alphas)]  # [rows, vocab]
+
+    def cut(law: Tensor) -> Tensor:
+        return truncate(law, top_k=settings.top_k, top_p=settings.top_p) if settings.truncates else law
+
+    if kind == "reference":
+        return cut(log_pi0.exp()), []
+    if kind in ("product", "pad"):
+        candidates = log_pi0 if kind == "product" else cut(log_pi0.exp()).log()
+        law = log_product(candidates, log_policies, parts, state.alphas, strengths).exp()
+        return (cut(law) if kind == "product" else law), []
+    log_q = [log_component(log_policies, part, strengths[part.attribute]) for part in parts]
+    if kind == "routed":
+        log_q = [cut(q.exp()).log() for q in log_q]
+        return mixture_law(log_q, parts, state.log_weights), log_q
+    return cut(mixture_law(log_q, parts, state.log_weights)), log_q
+
+
+def log_component(log_policies: Tensor, part: Part, strength: float) -> Tensor:
+    """Normalised component ``log q_i`` of a part's rows, ``[n, vocab]``."""
+    if part.plain and strength == 1.0:
+        return log_policies[part.policy]  # q_i = pi_i
+    log_r = log_policies[part.policy] - log_policies[part.rho]
+    return (log_policies[part.rows] + strength * log_r).log_softmax(-1)
+
+
+def mixture_law(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Tensor) -> Tensor:
+    """``sum_i softmax(log_weights)_i q_i`` as probabilities, ``[rows, vocab]``."""
+    weights = log_weights.softmax(-1)  # [rows, attributes]
+    total = log_q[0].new_zeros(len(log_weights), log_q[0].shape[-1])
+    for part, component in zip(parts, log_q, strict=True):  # a row once a part: no sum depends on an order
+        weight = weights[part.rows, part.attribute, None].to(component)
+        total[part.rows] += component.exp() * weight
+    return total
+
+
+def log_product(
+    log_base: Tensor, log_policies: Tensor, parts: Sequence[Part], alphas: Tensor, strengths: Sequence[float]
+) -> Tensor:
+    """``log_softmax(log_base + sum_i alpha_i lambda_i log r_i)``, ``[rows, vocab]``."""
+    tilted = log_base.clone()
+    for part in parts:
+        exponent = alphas[part.rows, part.attribute, None].to(tilted) * strengths[part.attribute]
+        tilted[part.rows] += exponent * (log_policies[part.policy] - log_policies[part.rho])
+    return tilted.log_softmax(-1)
+
+
+def log_q_of(
+    token: Tensor,
+    log_policies: Tensor,
+    parts: Sequence[Part],
+    strengths: Sequence[float],
+    log_q: Sequence[Tensor] = (),
+) -> list[Tensor]:
+    """Per part the log-component of one token a row, ``[n]``.
+
+    Args:
+        token: ``[rows]``.
+        log_q: the log-components, where :func:`token_law` gave them.
+    """
+    out = []
+    for i, part in enumerate(parts):
+        mine = token[part.rows, None]
+        if log_q:
+            picked = log_q[i].gather(1, mine)
+        elif part.plain and strengths[part.attribute] == 1.0:
+            picked = log_policies[part.policy, mine[:, 0]][:, None]
+        else:
+            picked = log_component(log_policies, part, strengths[part.attribute]).gather(1, mine)
+        out.append(picked[:, 0])
+    return out
+
+
+def follow(
+    state: TargetState, log_q_token: Sequence[Tensor], parts: Sequence[Part], position: Tensor, horizon: int | None
+) -> Tensor:
+    """The mixture's log-weights after one kept token a row, ``[rows, attributes]``.
+
+    Args:
+        log_q_token: see :func:`log_q_of`.
+        position: index of that token within the response, ``[rows]``.
+        horizon: the weights are ``alpha`` again at every position that is a multiple of it, wherever
+            the rounds of drafting happen to end.
+    """
+    updated = state.log_weights.clone()
+    for part, log_q in zip(parts, log_q_token, strict=True):
+        updated[part.rows, part.attribute] += log_q.to(updated)
+    updated = updated.log_softmax(-1)
+    if horizon is None:
+        return updated
+    boundary = ((position + 1) % horizon == 0)[:, None]
+    return torch.where(boundary, state.alphas.log(), updated)

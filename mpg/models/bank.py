@@ -1,0 +1,144 @@
+"""The model bank: reference, preference models and their own references behind one handle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpg.laws.layout import Layout
+from mpg.models.backbone import Backbone
+from mpg.models.errors import BankError
+from mpg.models.functions import FunctionBackbone, FunctionModel, SoupFunction
+from mpg.models.lanes import BankSession
+from mpg.models.load import load_models
+
+
+class ModelBank:
+    """All models of a process. Branch 0 is the reference ``pi_0``; see :class:`mpg.laws.layout.Layout`.
+
+    Make one with :meth:`load` (transformers models and LoRA adapters) or :meth:`from_functions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbones: Sequence[Backbone],
+        layout: Layout,
+        vocab_size: int,
+        eos_ids: frozenset[int],
+        max_positions: int | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        self.backbones = tuple(backbones)
+        self.layout = layout
+        self.vocab_size = vocab_size
+        self.eos_ids = eos_ids
+        self.max_positions = max_positions
+        self.tokenizer = tokenizer
+        self.device = self.backbones[0].device
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return self.layout.attributes
+
+    def session(self, slots: int, capacity: int, *, soup: bool = False) -> BankSession:
+        """Room for ``slots`` rows of up to ``capacity`` tokens in every branch; with ``soup``, in that one too."""
+        return BankSession(self.backbones, self.layout, slots, capacity, soup=soup)
+
+    @property
+    def can_mix(self) -> bool:
+        """Whether a weighted sum of the attributes' deltas is a model: adapters over the reference, all of them."""
+        first = self.backbones[0]
+        if isinstance(first, FunctionBackbone) and first.soup is None:
+            return False
+        return not any(self.layout.reference) and max(self.layout.policy, default=0) < first.n_branches
+
+    def soup_mix(self, weights: Mapping[str, float], strengths: Sequence[float]) -> Tensor:
+        """Coefficients ``weight * strength`` of the first backbone's adapters in a soup, float64 ``[adapters]``.
+
+        The weights are taken as they are given, which may miss 1 by ``WEIGHT_TOLERANCE``.
+        """
+        mix = torch.zeros(self.backbones[0].n_branches - 1, dtype=torch.float64)
+        for name, policy, strength in zip(self.attributes, self.layout.policy, strengths, strict=True):
+            mix[policy - 1] = weights.get(name, 0.0) * strength
+        return mix
+
+    @classmethod
+    def from_functions(
+        cls,
+        *,
+        reference: FunctionModel,
+        attributes: Mapping[str, FunctionModel],
+        references: Mapping[str, FunctionModel] | None = None,
+        soup: SoupFunction | None = None,
+    ) -> ModelBank:
+        """A bank of functions, for tests and small experiments.
+
+        Args:
+            reference: ``pi_0``.
+            attributes: ``pi_i`` by name.
+            references: ``rho_i`` of the attributes that have their own.
+            soup: coefficients, in the order of ``attributes`` -> the model that decoder ``soup`` decodes from.
+        """
+        own = dict(references or {})
+        _check_references(attributes, own)
+        models = [reference, *attributes.values(), *own.values()]
+        for model in models[1:]:
+            if (model.vocab_size, model.eos_id) != (reference.vocab_size, reference.eos_id):
+                raise BankError("all models of a bank share one vocabulary and one EOS id")
+        return cls(
+            backbones=[FunctionBackbone(models, soup)],
+            layout=_layout(list(attributes), list(own)),
+            vocab_size=reference.vocab_size,
+            eos_ids=frozenset({reference.eos_id}),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        attributes: Mapping[str, str | Path],
+        references: Mapping[str, str | Path] | None = None,
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> ModelBank:
+        """Load a transformers model with LoRA adapters over it and, where given, whole models.
+
+        Args:
+            model: embedded id, Hub id or folder of the reference.
+            attributes: name -> PEFT LoRA folder or Hub id (shares the reference's weights), or a
+                whole model's folder or Hub id (its own weights; same tokenizer).
+            references: name -> the model ``rho_i`` an attribute was trained from, where it is not
+                the reference: likewise an adapter or a whole model.
+            revision: of the reference, on the Hub.
+            dtype: of the weights and the cache.
+
+        Raises:
+            BankError: an adapter for another base, a model with another tokenizer, weights that are
+                not safetensors.
+        """
+        _check_references(attributes, references or {})
+        loaded = load_models(model, attributes, references or {}, revision=revision, dtype=dtype, device=device)
+        return cls(**vars(loaded))
+
+
+def _layout(attributes: list[str], own: list[str]) -> Layout:
+    """Branches in the order reference, attributes, own references."""
+    rho = {name: 1 + len(attributes) + i for i, name in enumerate(own)}
+    return Layout(
+        attributes=tuple(attributes),
+        policy=tuple(range(1, 1 + len(attributes))),
+        reference=tuple(rho.get(name, 0) for name in attributes),
+    )
+
+
+def _check_references(attributes: Mapping[str, Any], references: Mapping[str, Any]) -> None:
+    for name in references:
+        if name not in attributes:
+            raise BankError(f"references: {name!r} is not one of the attributes ({', '.join(attributes)})")

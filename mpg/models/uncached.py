@@ -1,0 +1,30 @@
+"""Next-token logits of whole texts, without a session that goes on: each text is fed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mpg.models.bank import ModelBank
+from mpg.request import Request
+
+
+@torch.inference_mode()
+def branch_logits(bank: ModelBank, request: Request, response: Sequence[int], mix: Tensor | None) -> Tensor:
+    """Next-token logits under every branch, or under the soup alone, ``[branches, vocab]``.
+
+    Args:
+        mix: of the soup, see :meth:`mpg.ModelBank.soup_mix`; ``None``: every branch.
+    """
+    lines = []
+    for branch in range(bank.layout.n_branches) if mix is None else [-1]:
+        ids = [*request.prompt_of(bank.layout.owner(branch)), *response]
+        session = bank.session(1, len(ids), soup=True)
+        branch = session.soup if branch < 0 else branch
+        row = session.add_row([branch], mix)
+        tokens = torch.tensor([ids], device=bank.device)
+        states = session.append(session.pick([(row, branch)]), tokens, torch.zeros_like(tokens[:, 0]))
+        lines.append(states.logits(slice(None), len(ids) - 1))
+    return torch.cat(lines).cpu()

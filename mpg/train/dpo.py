@@ -1,0 +1,233 @@
+"""Train a preference model: a LoRA adapter by DPO (Rafailov et al. 2023) with an SFT term.
+
+``loss = -log sigmoid(beta * (log r(chosen) - log r(rejected))) - sft_weight * mean log pi(chosen)``
+
+where ``log r(y) = log pi(y|x) - log pi_0(y|x)``. The second term (RPO, Pang et al. 2024) holds the
+likelihood of the chosen answers up: with plain DPO it falls, and an adapter used as a density ratio
+at strength 1 then pushes the text away from fluent language instead of towards the attribute.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpg.models.errors import BankError
+from mpg.train.modpo import with_margins
+from mpg.train.pairs import digest, length_grouped, rows_of
+from mpg.train.recipe import Recipe, own_weight
+from mpg.train.rewards import reward_report
+from mpg.train.save import put_in_place, save_adapter
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "card.json"
+# Checkpoints in a training: what is lost when it is killed.
+_CHECKPOINTS = 6
+
+
+class TrainError(ValueError):
+    """A training that can't begin; one line with the remedy."""
+
+
+def _go_on(scratch: Path, plan: dict[str, Any]) -> str | None:
+    """The last checkpoint of an interrupted training by the same plan, if there is one.
+
+    Raises:
+        TrainError: the folder is another plan's.
+    """
+    file = scratch / "plan.json"
+    wanted = json.dumps(plan, indent=2, sort_keys=True)
+    if file.is_file() and file.read_text(encoding="utf-8") != wanted:
+        raise TrainError(f"{scratch}: an interrupted training with other pairs or another recipe; remove it")
+    scratch.mkdir(parents=True, exist_ok=True)
+    file.write_text(wanted, encoding="utf-8")
+    # The state is a checkpoint's last file: one that was cut off has none.
+    states = (scratch / "trainer").glob("checkpoint-*/trainer_state.json")
+    steps = sorted((int(state.parent.name.partition("-")[2]), str(state.parent)) for state in states)
+    if not steps:
+        return None
+    logger.info("%s: going on from %s", plan["name"], steps[-1][1])
+    return steps[-1][1]
+
+
+def train_adapter(
+    *,
+    name: str,
+    description: str,
+    model_id: str,
+    train_pairs: Sequence[Any],
+    held_out_pairs: Sequence[Any],
+    data: dict[str, Any],
+    output: str | Path,
+    recipe: Recipe,
+    dtype: torch.dtype = torch.bfloat16,
+    others: Mapping[str, tuple[str, float]] | None = None,
+) -> dict[str, Any]:
+    """Train one adapter and write it with its card; returns the card.
+
+    Args:
+        name: attribute the adapter speaks for.
+        description: one line for people.
+        model_id: embedded id, Hub id or folder.
+        train_pairs, held_out_pairs: objects with ``as_chat()``, ``chosen``, ``rejected``.
+        data: provenance of the pairs, copied into the card.
+        output: folder to write; replaced whole when training has ended. Killed, the same call goes on
+            from the last checkpoint, which lies beside it.
+        recipe: see :class:`Recipe`.
+        dtype: of the frozen base weights; the adapter itself trains in float32.
+        others: other attributes -> (adapter, weight): trains by MODPO for all of them at once, the pairs' own
+            attribute having the weight they leave of 1, see :mod:`mpg.train.modpo`.
+
+    Raises:
+        TrainError: weights that leave nothing, an adapter among ``others`` that does not fit, a model that
+            can't be loaded or has no chat template, no pair to train on or to hold out that is short
+            enough, or the checkpoints beside ``output`` are another training's.
+    """
+    objective, beta = _objective(name, others or {}, recipe)
+    tokenizer, model = _load(model_id, dtype)
+    rows, held_out_rows = _short_enough(name, tokenizer, train_pairs, held_out_pairs, recipe)
+    output = Path(output)
+    scratch = output.parent / f".{output.name}.training"
+    plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": digest(rows)}
+    checkpoint = _go_on(scratch, plan | objective)
+    bf16 = dtype == torch.bfloat16
+    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", bf16=bf16)
+    if others:
+        _shift_references(trainer, name, model_id, others, dtype)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    card = {"name": name, "description": description, "base_model": model_id, "data": data}
+    card |= _made(trainer, recipe, len(rows), objective)
+    card |= {"held_out": asdict(reward_report(trainer.model, tokenizer, held_out_rows))}
+    if trainer.is_world_process_zero():
+        save_adapter(trainer.model, scratch / "adapter", model_id)
+        (scratch / "adapter" / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        put_in_place(scratch, output)
+    trainer.accelerator.wait_for_everyone()
+    return card
+
+
+def _objective(name: str, others: Mapping[str, tuple[str, float]], recipe: Recipe) -> tuple[dict[str, Any], float]:
+    """What a plan and a card say of the loss, and its beta: DPO's, or MODPO's ``beta / w_k``."""
+    weights = {other: weight for other, (_, weight) in others.items()}
+    try:
+        weight = own_weight(weights)
+    except ValueError as error:
+        raise TrainError(f"{name}: {error}") from error
+    said = {"objective": "modpo", "weight": weight, "others": weights} if others else {"objective": "dpo"}
+    return said, recipe.beta / weight
+
+
+def _load(model_id: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Tokenizer and model to be trained."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from mpg.models.embedded import resolve
+
+    try:
+        path = resolve(model_id)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
+    if tokenizer.chat_template is None:
+        raise TrainError(f"model {model_id}: its tokenizer has no chat template; use an instruction-tuned model")
+    return tokenizer, model
+
+
+def _short_enough(
+    name: str, tokenizer: Any, train_pairs: Sequence[Any], held_out_pairs: Sequence[Any], recipe: Recipe
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows to train on, in the recipe's order, and rows held out."""
+    shuffled = list(train_pairs)
+    random.Random(recipe.seed).shuffle(shuffled)
+    rows = rows_of(tokenizer, shuffled, recipe.max_pair_tokens)[: recipe.max_pairs]
+    held_out_rows = rows_of(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens)
+    for kind, some, limit in (("to train on", rows, 1), ("held out", held_out_rows, 2)):
+        if not some:
+            raise TrainError(
+                f"{name}: no pair {kind} has at most {limit * recipe.max_pair_tokens} tokens; "
+                "give more prompts, or raise max_pair_tokens"
+            )
+    logger.info("%s: %d pairs to train on, %d held out", name, len(rows), len(held_out_rows))
+    return rows, held_out_rows
+
+
+def _shift_references(
+    trainer: Any, name: str, model_id: str, others: Mapping[str, tuple[str, float]], dtype: torch.dtype
+) -> None:
+    """Make DPO's references MODPO's, see :mod:`mpg.train.modpo`."""
+    places = {other: place for other, (place, _) in others.items()}
+    weights = {other: weight for other, (_, weight) in others.items()}
+    try:
+        trainer.train_dataset = with_margins(trainer.train_dataset, model_id, places, weights, dtype)
+    except (BankError, OSError) as error:
+        raise TrainError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+def _made(trainer: Any, recipe: Recipe, n_pairs: int, objective: dict[str, Any]) -> dict[str, Any]:
+    """What a card says of how its adapter was made."""
+    made = asdict(recipe) | {"train_pairs": n_pairs, "loss": "sigmoid + sft_weight * sft"} | objective
+    return {"recipe": made | {"processes": trainer.accelerator.num_processes}}
+
+
+def _trainer(
+    model: Any, tokenizer: Any, rows: list[dict[str, Any]], recipe: Recipe, folder: Path, *, bf16: bool
+) -> Any:
+    from accelerate import PartialState
+    from datasets import Dataset, load_from_disk
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # set by whoever launched the processes
+    arguments = DPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=recipe.batch_size,
+        max_steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=5,
+        beta=recipe.beta,
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, recipe.sft_weight],
+        max_length=None,
+        precompute_ref_log_probs=True,
+        activation_checkpointing=False,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
+        disable_tqdm=None,
+        bf16=bf16,
+        seed=recipe.seed,
+        train_sampling_strategy="sequential",  # length_grouped has shuffled
+        logging_steps=5,
+        save_strategy="steps",
+        save_steps=max(1, recipe.steps // _CHECKPOINTS),
+        save_total_limit=1,
+        report_to=[],
+    )
+    lora = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    pairs = folder / "pairs"
+    with PartialState().main_process_first():  # one copy for all: what one process adds to it, the others read
+        if not (pairs / "state.json").is_file():
+            Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed)).save_to_disk(pairs)
+    return DPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=load_from_disk(pairs),
+        processing_class=tokenizer,
+        peft_config=lora,
+    )

@@ -1,0 +1,42 @@
+"""Pairs as rows that a trainer takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+
+def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[str, Any]]:
+    """Rows for TRL: the prompt through the model's own chat template, answers closed by EOS.
+
+    Rows whose longer side exceeds ``max_tokens`` are left out, never cut.
+    """
+    rows = []
+    for pair in pairs:
+        row: dict[str, Any] = {
+            "prompt": str(tokenizer.apply_chat_template(pair.as_chat(), tokenize=False, add_generation_prompt=True)),
+            "chosen": pair.chosen + tokenizer.eos_token,
+            "rejected": pair.rejected + tokenizer.eos_token,
+        }
+        longest = max(len(tokenizer(row["prompt"] + row[side]).input_ids) for side in ("chosen", "rejected"))
+        if longest <= max_tokens:
+            rows.append(row | {"n_tokens": longest})
+    return rows
+
+
+def digest(rows: Sequence[dict[str, Any]]) -> str:
+    """Of the very pairs that are trained on, in their order."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def length_grouped(
+    rows: Sequence[dict[str, Any]], batch_size: int, seed: int, keys: Sequence[str] = ("prompt", "chosen", "rejected")
+) -> list[dict[str, Any]]:
+    """Rows in the order they are trained on: batches of like ``n_tokens`` (little padding), shuffled."""
+    by_length = sorted(rows, key=lambda row: row["n_tokens"])
+    batches = [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    random.Random(seed).shuffle(batches)
+    return [{key: row[key] for key in keys} for batch in batches for row in batch]

@@ -1,0 +1,120 @@
+"""What an adapter has learnt, on pairs it was not trained on: implicit rewards, and its distance from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BATCH_SIZE = 8
+# Answers over whose tokens the distance from the reference is averaged: it needs whole laws, not one number each.
+_ANSWERS_FOR_DISTANCE = 24
+
+
+@dataclass(frozen=True)
+class RewardReport:
+    """Implicit rewards ``log r(y)`` over held-out pairs, in nats, and how far the policy is from the reference.
+
+    Attributes:
+        accuracy: share of pairs with ``log r(chosen) > log r(rejected)``.
+        mean_margin: mean of ``log r(chosen) - log r(rejected)``.
+        chosen_log_likelihood_reference, chosen_log_likelihood: mean of the chosen answers' under
+            ``pi_0`` and under the adapter.
+        kl_per_token: mean of ``KL(pi(.|prefix) || pi_0(.|prefix))`` over the prefixes of chosen answers.
+        acceptance_per_token: mean of ``sum_v min(pi, pi_0)`` likewise: the chance that a draft of the
+            reference is accepted when the target is this adapter's component at strength 1.
+    """
+
+    n_pairs: int
+    accuracy: float
+    mean_margin: float
+    chosen_log_likelihood_reference: float
+    chosen_log_likelihood: float
+    kl_per_token: float
+    acceptance_per_token: float
+
+
+@torch.no_grad()
+def reward_report(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> RewardReport:
+    """Measure a PEFT model on rows with ``prompt``, ``chosen``, ``rejected`` (texts, templates applied)."""
+    model.eval()
+    policy = {side: _answer_log_probs(model, tokenizer, rows, side) for side in ("chosen", "rejected")}
+    with model.disable_adapter():
+        reference = {side: _answer_log_probs(model, tokenizer, rows, side) for side in ("chosen", "rejected")}
+    margin = (policy["chosen"] - reference["chosen"]) - (policy["rejected"] - reference["rejected"])  # [rows]
+    kl, overlap, n_tokens = 0.0, 0.0, 0
+    for _, ids, scored in _batches(tokenizer, rows[:_ANSWERS_FOR_DISTANCE], "chosen", 2, model.device):
+        own = _log_laws(model, ids, scored)  # [tokens, vocab]
+        with model.disable_adapter():
+            base = _log_laws(model, ids, scored)
+        kl += float((own.exp() * (own - base)).sum())
+        overlap += float(torch.minimum(own, base).exp().sum())
+        n_tokens += len(own)
+    return RewardReport(
+        n_pairs=len(rows),
+        accuracy=float((margin > 0).double().mean()),
+        mean_margin=float(margin.mean()),
+        chosen_log_likelihood_reference=float(reference["chosen"].mean()),
+        chosen_log_likelihood=float(policy["chosen"].mean()),
+        kl_per_token=kl / n_tokens,
+        acceptance_per_token=overlap / n_tokens,
+    )
+
+
+def adapter_report(model_id: str, adapter: str | Path, pairs: Sequence[Any], max_tokens: int) -> RewardReport:
+    """Measure a saved adapter.
+
+    Args:
+        pairs: objects with ``as_chat()``, ``chosen``, ``rejected``; longer ones than ``max_tokens`` are left out.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from mpg.models.embedded import resolve
+    from mpg.train.pairs import rows_of
+
+    path = resolve(model_id)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    base = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+    return reward_report(
+        PeftModel.from_pretrained(base, str(adapter)), tokenizer, rows_of(tokenizer, pairs, max_tokens)
+    )
+
+
+def _answer_log_probs(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], side: str) -> Tensor:
+    """Summed log-probability of each row's answer, float32 ``[rows]``."""
+    totals = torch.empty(len(rows))
+    for members, ids, scored in _batches(tokenizer, rows, side, _BATCH_SIZE, model.device):
+        logits = model(ids).logits[:, :-1].float()  # [batch, width - 1, vocab]
+        log_probs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]  # [batch, width - 1]
+        totals[torch.tensor(members)] = (log_probs * scored).sum(-1).cpu()
+    return totals
+
+
+def _log_laws(model: Any, ids: Tensor, scored: Tensor) -> Tensor:
+    """Log-laws at the scored positions, ``[tokens, vocab]``."""
+    logits: Tensor = model(ids).logits[:, :-1][scored]
+    return logits.float().log_softmax(-1)
+
+
+def _batches(
+    tokenizer: Any, rows: Sequence[dict[str, Any]], side: str, batch_size: int, device: Any
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Rows of like length together: their indices, tokens ``[batch, width]`` padded on the right, and which of the
+    ``width - 1`` predictions are of the answer."""
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i][side]) + len(rows[i]["prompt"]))
+    for start in range(0, len(rows), batch_size):
+        members = by_length[start : start + batch_size]
+        prompts = [tokenizer(rows[i]["prompt"]).input_ids for i in members]
+        answers = [tokenizer(rows[i][side], add_special_tokens=False).input_ids for i in members]
+        width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+        ids = torch.full((len(members), width), tokenizer.pad_token_id)
+        scored = torch.zeros(len(members), width - 1, dtype=torch.bool)
+        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+            scored[row, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
+        yield members, ids.to(device), scored.to(device)

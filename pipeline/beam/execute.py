@@ -1,0 +1,51 @@
+"""The graph run to its end: in this process, or in worker processes under watch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline.beam.graph import build
+from pipeline.beam.options import beam_options, in_processes
+from pipeline.beam.progress import ProgressBar
+from pipeline.beam.supervise import GraphFailed, supervised
+from pipeline.beam.work import BOOKS_FILE, Books, Work
+from pipeline.store.errors import OutputError, line_in, readable
+
+
+def execute(work: Work, options: PipelineOptions) -> None:
+    """Run the graph to its end, in this process; its counts are in the work folder."""
+    (work.folder / BOOKS_FILE).unlink(missing_ok=True)
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline, work)
+    pipeline.run().wait_until_finish()
+
+
+def run(work: Work, arguments: Sequence[str]) -> Books:
+    """Run the graph and return its counts.
+
+    Args:
+        arguments: Beam's own options.
+
+    Raises:
+        OutputError: the output can't be written. WorkerDied: a worker process is gone. GraphFailed: any other error.
+    """
+    options = beam_options(arguments)
+    n_earlier = sum(len(task.row_ids) for judge in work.judges for task in judge.earlier)
+    to_judge = work.n_cells * len(work.judges) + n_earlier
+    phases = [("decode", "decoding", work.n_cells), ("judge", "judging", to_judge)]
+    with ProgressBar(work.folder / "progress", phases):
+        if in_processes(options):
+            supervised(work, arguments)
+        else:
+            try:
+                execute(work, options)
+            except Exception as error:
+                line = line_in(error)
+                if line is None:
+                    raise GraphFailed(f"{readable(error)}\n{error}") from error
+                raise OutputError(line) from None
+    return Books(**json.loads((work.folder / BOOKS_FILE).read_text(encoding="utf-8")))

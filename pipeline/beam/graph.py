@@ -1,0 +1,71 @@
+"""The Beam graph: planned cells -> decoded rows -> Parquet shards -> judgments -> counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import apache_beam as beam
+
+from pipeline.beam.decode_fn import DecodeFn, WriteFn
+from pipeline.beam.judge_fn import JudgeFn
+from pipeline.beam.work import BOOKS_FILE, Books, JudgeTask, Shard, Work, WrittenShard
+from pipeline.store.errors import output_errors
+
+
+def build(pipeline: beam.Pipeline, work: Work) -> None:
+    """Add the whole graph to a pipeline. Its results are files below ``work.folder``."""
+    folder = str(work.folder)
+    if work.shards:
+        shards = [Shard(tuple(cells)) for cells in work.shards]
+        decode = DecodeFn(work.sources, work.computed_with, work.load, folder=folder)
+        written = (
+            pipeline
+            | "Shards of the grid" >> beam.Create(shards)
+            | "Spread shards over workers" >> beam.Reshuffle()
+            | "Decode every cell" >> beam.ParDo(decode)
+            | "Write the shard" >> beam.ParDo(WriteFn(folder))
+        )
+    else:  # every row is there: no model needs to be loaded
+        written = pipeline | "No shards to decode" >> beam.Create([])
+    books = [written | "Count rows and tokens" >> beam.Map(Books.of)]
+    for each in work.judges:
+        kind, judge = each.spec.kind, JudgeFn(each, threads=work.computed_with.threads, folder=folder)
+        judged = (
+            (
+                written | f"Rows to judge by {kind}" >> beam.FlatMap(to_judge_tasks),
+                pipeline | f"Rows of earlier runs to judge by {kind}" >> beam.Create(list(each.earlier)),
+            )
+            | f"All rows to judge by {kind}" >> beam.Flatten()
+            | f"Spread rows over judges ({kind})" >> beam.Reshuffle()
+            | f"Judge every text ({kind})" >> beam.ParDo(judge)
+            | f"Count judgments ({kind})" >> beam.Map(lambda count: Books(n_judgments=count))
+        )
+        books.append(judged)
+    _ = (
+        tuple(books)
+        | "All counts" >> beam.Flatten()
+        | "Sum up" >> beam.CombineGlobally(total)
+        | "Write the books" >> beam.Map(write_books, path=f"{folder}/{BOOKS_FILE}")
+    )
+
+
+def to_judge_tasks(shard: WrittenShard) -> Iterator[JudgeTask]:
+    """A shard just written, as work for a judge; nothing for one whose cells were all rejected."""
+    if shard.path is not None:
+        yield JudgeTask(shard.path, shard.row_ids)
+
+
+def total(books: Iterable[Books]) -> Books:
+    """Sum of counts; associative, as CombineGlobally asks."""
+    result = Books()
+    for each in books:
+        result = result.plus(each)
+    return result
+
+
+def write_books(books: Books, path: str) -> None:
+    with output_errors(Path(path).parent):
+        Path(path).write_text(json.dumps(asdict(books)), encoding="utf-8")

@@ -1,0 +1,54 @@
+"""The judge stage: reads generation shards, writes judgment shards beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.utils.shared import Shared
+
+from evaluation.items import Judge, label_of
+from pipeline.beam.progress import Ticker
+from pipeline.beam.work import JudgeTask, JudgeWork
+from pipeline.decode.machine import passes_of
+from pipeline.judging.registry import COLUMNS, item_of, load_judge
+from pipeline.judging.table import judgment_rows
+from pipeline.store.errors import output_errors
+from pipeline.store.shards import read_shard, shard_name, write_rows
+from pipeline.store.stop import StopFile
+
+
+class JudgeFn(beam.DoFn):
+    """Score every text on every attribute; what can't be scored is written with its reason."""
+
+    def __init__(self, work: JudgeWork, *, threads: int, folder: str) -> None:
+        self._work, self._threads, self._folder = work, threads, folder
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        self._judge: Judge = self._shared.acquire(lambda: load_judge(self._work.spec), tag=self._work.label)
+        self._ticker = Ticker(Path(self._folder) / "progress" / "judge")
+        self._stop = StopFile.of(Path(self._folder)).watcher()
+
+    def teardown(self) -> None:
+        self._ticker.close()
+
+    def process(self, task: JudgeTask) -> Iterator[int]:
+        if not self._stop():  # else the next run judges it
+            yield self._judge_rows(task)
+
+    def _judge_rows(self, task: JudgeTask) -> int:
+        wanted = set(task.row_ids)
+        table = read_shard(Path(task.path), "generations", COLUMNS)
+        items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
+        with passes_of(self._threads):
+            scores = self._judge.judge(items, self._work.attributes)
+        label = label_of(self._judge)
+        rows = judgment_rows(items, label, scores)
+        name = shard_name((item.key for item in items), label, *self._work.attributes)
+        with output_errors(Path(self._folder)):
+            write_rows(rows, "judgments", Path(self._folder) / "judgments" / name)
+        for _ in items:
+            self._ticker.tick()
+        return len(rows)

@@ -1,0 +1,109 @@
+"""What travels through the graph: the work of a run, its shards, and the counts of what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.decode.bank import LoadBank
+from pipeline.job.fields import Judges
+from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.computed_with import ComputedWith
+
+BOOKS_FILE = "books.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Cells that one worker decodes together and writes as one file."""
+
+    cells: tuple[PlannedCell, ...]
+
+
+@dataclass
+class DecodedShard:
+    """What a worker made of a shard: rows, dead letters, and the time it took (for `run.json` only)."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    started_s: float = 0.0
+    ended_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A finished shard: its file (none if every cell was rejected), row ids, and counts."""
+
+    path: str | None
+    row_ids: tuple[str, ...]
+    n_rejected: int
+    n_tokens: int
+    started_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True)
+class JudgeTask:
+    """Rows of one generation file that one judge has not scored on some attributes yet."""
+
+    path: str
+    row_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JudgeWork:
+    """What one judge has to do: its attributes, and the rows of earlier runs that it has not judged."""
+
+    spec: Judges
+    attributes: tuple[str, ...]
+    label: str
+    earlier: tuple[JudgeTask, ...] = ()
+
+
+@dataclass(frozen=True)
+class Books:
+    """Counts, summed over shards; times in seconds since the epoch, of the decode stage alone."""
+
+    n_rows: int = 0
+    n_rejected: int = 0
+    n_tokens: int = 0
+    n_judgments: int = 0
+    first_s: float = 1e18
+    last_s: float = 0.0
+
+    @property
+    def decode_s(self) -> float:
+        """Wall time from the first shard's start to the last one's end."""
+        return max(0.0, self.last_s - self.first_s)
+
+    def plus(self, other: Books) -> Books:
+        return Books(
+            self.n_rows + other.n_rows,
+            self.n_rejected + other.n_rejected,
+            self.n_tokens + other.n_tokens,
+            self.n_judgments + other.n_judgments,
+            min(self.first_s, other.first_s),
+            max(self.last_s, other.last_s),
+        )
+
+    @staticmethod
+    def of(shard: WrittenShard) -> Books:
+        return Books(len(shard.row_ids), shard.n_rejected, shard.n_tokens, 0, shard.started_s, shard.ended_s)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has left to do, where and with what; the cells of a shard are decoded and written together."""
+
+    shards: Sequence[Sequence[PlannedCell]]
+    judges: Sequence[JudgeWork]
+    sources: Sources
+    folder: Path
+    computed_with: ComputedWith
+    load: LoadBank | None = None  # of the model bank, see ProcessBank
+
+    @property
+    def n_cells(self) -> int:
+        return sum(map(len, self.shards))

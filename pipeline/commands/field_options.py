@@ -1,0 +1,69 @@
+"""Options of a command line made from a model's fields: name, type, default, help and checks stand once, in the model.
+
+``prompt_price: float = Field(default=0.0, description="Per million prompt tokens.")`` is
+``--prompt-price PROMPT_PRICE  per million prompt tokens (0)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.job.errors import Problem, problems_of
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields that are options: all but the tag of a union."""
+    return {name: field for name, field in model.model_fields.items() if name != "kind"}
+
+
+def add_options(group: argparse._ArgumentGroup, model: type[BaseModel]) -> None:
+    """An option for each field; one that is left out is ``None``, so that the model's default holds."""
+    for name, field in fields_of(model).items():
+        kind = _type_of(field.annotation)
+        how: dict[str, Any] = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": kind}
+        group.add_argument(flag(name), help=_help(field), **how)
+
+
+def given(options: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
+    """What the command line says of a model's fields."""
+    values = {name: getattr(options, name) for name in fields_of(model)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def option_problems(error: ValidationError, values: dict[str, Any], model: type[BaseModel]) -> str:
+    """Pydantic's findings, a line each: option, value, remedy."""
+    found = problems_of(error, values, model.model_json_schema())
+    return "\n".join(_line(problem) for problem in found)
+
+
+def flag(name: str) -> str:
+    """``in_flight`` as ``--in-flight``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _line(problem: Problem) -> str:
+    return f"{flag(problem.field)}: {problem.text}"
+
+
+def _type_of(annotation: Any) -> Any:
+    """``Annotated[float, ...] | None`` is ``float``."""
+    if get_origin(annotation) is Annotated:
+        return _type_of(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    return _type_of(parts[0]) if NoneType in get_args(annotation) and len(parts) == 1 else annotation
+
+
+def _help(field: FieldInfo) -> str:
+    """The description as a command line puts it, with the default in brackets."""
+    said = (field.description or "").removesuffix(".").replace("null:", "left out:")
+    default = field.default
+    if field.is_required() or default is None:
+        shown = ""
+    else:
+        shown = f" ({default:g})" if isinstance(default, float) else f" ({default})"
+    return f"{said[:1].lower()}{said[1:]}{shown}".replace("%", "%%")

@@ -1,0 +1,140 @@
+"""``mpg infer-weights``: from examples that a user liked to a persona."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluation.tables import aligned
+from personas.attributes import Persona
+from personas.examples import Example, ExampleError, columns_of, load_pairs, load_texts
+from personas.files import save_personas
+from personas.weights import rounded
+from pipeline.commands.shared import InputError, Outcome, adapters_by_name
+
+if TYPE_CHECKING:
+    from mpg import ModelBank
+    from mpg.score.weights import InferredWeights
+
+
+class InferError(InputError):
+    """Input that no weights can be inferred from; one line with field, value and remedy."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "examples",
+        metavar="TABLE",
+        help="Parquet, JSONL, CSV or Hub data set with columns prompt, chosen, rejected (pairs) or prompt, response",
+    )
+    parser.add_argument(
+        "--attributes",
+        nargs="+",
+        required=True,
+        metavar="NAME[=ADAPTER]",
+        help="shipped attributes by name, or NAME=FOLDER of an adapter",
+    )
+    parser.add_argument(
+        "--model", default="embedded/smollm2-135m-instruct", help="the reference model (embedded/smollm2-135m-instruct)"
+    )
+    parser.add_argument("--name", help="of the persona; left out: the output file's")
+    parser.add_argument("--output", type=Path, required=True, metavar="PERSONA.yaml", help="file to write")
+    parser.add_argument(
+        "--horizon", type=int, default=8, help="for texts alone: the decoder's horizon (8); 0: never reset"
+    )
+    parser.add_argument("--strength", type=float, default=1.0, help="for texts alone: the decoder's strength (1)")
+    parser.add_argument("--batch-size", type=int, default=8, help="texts scored together (8)")
+    parser.add_argument("--seed", type=int, default=0, help="of the posterior's draws (0)")
+
+
+def infer_weights(options: argparse.Namespace) -> Outcome:
+    """Infer, write the persona file, and return the report.
+
+    Raises:
+        InferError: before a model is loaded where that can be known; nothing is written then.
+    """
+    try:
+        adapters = adapters_by_name(options.attributes, "--attributes")
+    except ValueError as error:
+        raise InferError(str(error)) from error
+    output: Path = options.output
+    if output.exists():
+        raise InferError(f"--output {output}: is there already; name another file, or remove it")
+    if output.suffix not in (".yaml", ".yml"):
+        raise InferError(f"--output {output}: is no .yaml file; a persona is written as one")
+    if options.batch_size < 1:
+        raise InferError(f"--batch-size: {options.batch_size} must be at least 1")
+    try:
+        pairs = "chosen" in columns_of(options.examples) or "rejected" in columns_of(options.examples)
+        examples = load_pairs(options.examples) if pairs else load_texts(options.examples)
+    except ExampleError as error:
+        raise InferError(str(error)) from error
+    from mpg.settings import DecoderSettings
+
+    try:
+        settings = DecoderSettings(horizon=options.horizon or None, strength=options.strength)
+    except ValueError as error:
+        raise InferError(f"--{str(error).removeprefix('decoder.')}") from error
+    found = _infer(_load(options.model, adapters), examples, settings, options)
+    weights = dict(zip(found.weights, rounded(list(found.weights.values())), strict=True))
+    save_personas(output, [Persona(options.name or output.stem, weights)])
+    return Outcome(_report(found, pairs=pairs, output=output))
+
+
+def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from mpg import ModelBank
+    from mpg.models.dtype import pick_dtype
+
+    transformers_logging.disable_progress_bar()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        bank = ModelBank.load(model, adapters, dtype=getattr(torch, pick_dtype("auto")), device=device)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise InferError(f"--model {model}: {' '.join(str(error).split())}") from error
+    if bank.tokenizer.chat_template is None:
+        raise InferError(f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model")
+    return bank
+
+
+def _infer(
+    bank: ModelBank, examples: Sequence[Example], settings: object, options: argparse.Namespace
+) -> InferredWeights:
+    from mpg.score.weights import from_pairs, from_texts
+    from mpg.settings import DecoderSettings
+
+    assert isinstance(settings, DecoderSettings)
+    tokenizer, eos = bank.tokenizer, sorted(bank.eos_ids)[:1]
+    encoded = []
+    for number, example in enumerate(examples, start=1):
+        prompt = tokenizer.apply_chat_template(example.as_chat(), add_generation_prompt=True, return_dict=False)
+        answers = [tokenizer(text, add_special_tokens=False).input_ids + eos for text in example.answers]
+        longest = len(prompt) + max(map(len, answers))
+        if bank.max_positions is not None and longest > bank.max_positions:
+            raise InferError(
+                f"{options.examples}: row {number}: {longest} tokens, the model takes {bank.max_positions}"
+            )
+        encoded.append((prompt, *answers))
+    common = {"batch_size": options.batch_size, "seed": options.seed}
+    try:
+        if len(examples[0].answers) == 2:
+            return from_pairs(bank, encoded, **common)
+        return from_texts(bank, encoded, settings, **common)
+    except ValueError as error:
+        raise InferError(f"{options.examples}: {error}") from error
+
+
+def _report(found: InferredWeights, *, pairs: bool, output: Path) -> str:
+    rows = [[name, f"{w:.2f}", f"{found.low[name]:.2f} .. {found.high[name]:.2f}"] for name, w in found.weights.items()]
+    lines = [aligned(["attribute", "weight", "95 % interval"], rows)]
+    if pairs:
+        lines.append(f"{found.n} pairs; these weights order {found.fit:.0%} of them as they were given")
+    else:
+        lines.append(f"{found.n} texts; {found.fit:.3f} nats a token more likely than under equal weights")
+    lines.append(f"written: {output} (in a job: personas: {{kind: file, file: {output.name}}})")
+    return "\n".join(lines)

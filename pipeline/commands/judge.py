@@ -1,0 +1,261 @@
+"""``mpg judge``: score any corpus without generating again, and say how far the scores can be believed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from evaluation.items import Judge, label_of
+from personas import KNOWN, Attribute
+from personas.errors import SourceError
+from personas.examples import Example, load_pairs
+from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
+from pipeline.commands.shared import InputError, Outcome
+from pipeline.job.fields import Judges, OpenAIJudge
+from pipeline.job.known import KINDS
+from pipeline.judging.against import against_persona
+from pipeline.judging.corpus import Corpus, load_corpus
+from pipeline.judging.registry import NATURALNESS, JudgeError, load_judge, load_remote_judge, with_naturalness
+from pipeline.store.dataset import WORK_FOLDER, shards_folder
+from pipeline.store.lock import FolderInUse, FolderLock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from evaluation.features.embedding import Embedder
+
+logger = logging.getLogger(__name__)
+
+_WAYS = ("batch", "against", "repeat")  # of asking an endpoint; no settings of it
+
+
+class JudgeInputError(InputError):
+    """Input that can't be judged; one line with field, value and remedy."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a Parquet, JSONL or CSV file")
+    parser.add_argument("--judge", choices=tuple(KINDS), default="classifier", help="who judges (classifier)")
+    parser.add_argument("--column", default="response", help="of a file: the column of text (response)")
+    parser.add_argument("--attributes", nargs="+", metavar="NAME[=DESCRIPTION]",
+                        help="what is judged; left out: the attributes of the data set's job")  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="FOLDER",
+                        help="where judgments go: left out, into the data set, or beside a file")  # fmt: skip
+    parser.add_argument("--known", nargs=2, metavar=("NAME", "PAIRS"), action="append", default=[],
+                        help="measure the judge on pairs whose chosen answer is known to carry NAME")  # fmt: skip
+    for kind in KINDS.values():
+        if fields_of(kind.model):
+            said = (kind.model.model_fields["kind"].description or "").removesuffix(".")
+            group = parser.add_argument_group(f"judge {said}")
+            add_options(group, kind.model)
+            if kind.remote:
+                _add_ways_of_asking(group)
+
+
+def _add_ways_of_asking(group: argparse._ArgumentGroup) -> None:
+    """What is no setting of the endpoint: how often and about what it is asked."""
+    group.add_argument("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
+    group.add_argument("--against", metavar="PERSONA",
+                       help="compare every text with this persona's to the same prompt, in both orders")  # fmt: skip
+    group.add_argument("--repeat", type=int, default=0, metavar="N",
+                       help="ask again about N texts with another seed: does it agree with itself?")  # fmt: skip
+
+
+def judge(options: argparse.Namespace) -> Outcome:
+    """Judge what is not judged yet, write, and report.
+
+    Raises:
+        JudgeInputError: before a model is loaded or a call is made where that can be known.
+    """
+    corpus, known = _read(options)
+    attributes = _attributes(options, corpus)
+    judge = _judge(options, attributes, corpus)
+    names = _judged_names(options, judge, attributes, known)
+    table, n_new = _judge_and_write(options, judge, corpus, names)
+    lines = _report(options, judge, corpus, table, known)
+    if options.repeat:
+        lines.append(_repeated(options, judge, attributes, corpus, table))
+    lines += _spent(judge)
+    lines.append(
+        f"{len(corpus.items)} texts, {n_new} of them asked about now; judgments: {corpus.folder / 'judgments'}"
+    )
+    stopped = getattr(judge, "stopped", None)
+    problem = None if stopped is None else f"stopped: {stopped}; the same command asks for the rest"
+    return Outcome("\n".join(lines), problem)
+
+
+def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]]:
+    """The corpus, and the pairs whose better answer is known, by attribute."""
+    try:
+        corpus = load_corpus(options.corpus, column=options.column, output=options.output)
+        return corpus, {name: load_pairs(pairs) for name, pairs in options.known}
+    except SourceError as error:
+        raise JudgeInputError(str(error)) from error
+
+
+def _judged_names(
+    options: argparse.Namespace, judge: Judge, attributes: Sequence[Attribute], known: Collection[str]
+) -> list[str]:
+    """What is judged: what the judge knows of the attributes, and what it adds of its own."""
+    names = [a.name for a in attributes if judge.knows(a.name)]
+    strangers = [a.name for a in attributes if not judge.knows(a.name)]
+    if not names or (strangers and options.attributes):
+        raise JudgeInputError(f"--attributes: the judge {judge.name!r} does not know {', '.join(strangers) or 'any'}")
+    for name in known:
+        if name not in names:
+            raise JudgeInputError(f"--known {name}: not among the attributes judged ({', '.join(names)})")
+    return [*names, *getattr(judge, "adds", ())]
+
+
+def _judge_and_write(
+    options: argparse.Namespace, judge: Judge, corpus: Corpus, names: Sequence[str]
+) -> tuple[pa.Table, int]:
+    """All judgments of the corpus, and about how many texts the judge was asked for them."""
+    from tqdm import tqdm
+
+    from pipeline.judging.table import gather, judge_items
+
+    try:
+        shards = shards_folder(corpus.folder, "judgments")
+        with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
+            if load_corpus(options.corpus, column=options.column, output=options.output).items != corpus.items:
+                raise JudgeInputError(
+                    f"{options.corpus}: has changed while the judge was loaded; give the command again"
+                )
+            try:
+                with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
+                    n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
+                    bar.update(len(corpus.items) - bar.n)
+            finally:
+                with FolderLock(shards.parent, wait=True, name="gathering"):  # one at a time
+                    table = gather(shards, [item.key for item in corpus.items], corpus.folder)
+    except FolderInUse as error:
+        raise JudgeInputError(str(error)) from error
+    except OSError as error:
+        raise JudgeInputError(f"{corpus.folder}: can't be written ({error}); what was judged before is kept") from error
+    return table, n_new
+
+
+def _report(
+    options: argparse.Namespace, judge: Judge, corpus: Corpus, table: pa.Table, known: Mapping[str, Sequence[Example]]
+) -> list[str]:
+    from pipeline.judging.report import agreement_lines, known_lines, means_table, quality_lines
+
+    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
+    return lines + quality_lines(corpus, _embedder())
+
+
+def _spent(judge: Any) -> list[str]:
+    """What a judge behind an endpoint says of its calls."""
+    lines = []
+    bias = getattr(judge, "position_bias", None)
+    if bias is not None:
+        lines.append(f"of the decided answers {bias:.0%} named the text shown first (50 %: no position bias)")
+    budget = getattr(judge, "budget", None)
+    if budget is not None:
+        tokens = f"{budget.prompt_tokens} + {budget.completion_tokens} tokens"
+        lines.append(f"{judge.n_calls} calls, {tokens}, cost {budget.spent:.4g}")
+    return lines
+
+
+def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
+    if not options.attributes:
+        if not corpus.attributes:
+            raise JudgeInputError("--attributes: none given, and the corpus names none; give NAME or NAME=DESCRIPTION")
+        return list(with_naturalness(corpus.attributes))
+    of_corpus = {each.name: each for each in (*corpus.attributes, NATURALNESS)}
+    found: dict[str, Attribute] = {}
+    for entry in options.attributes:
+        name, equals, description = entry.partition("=")
+        if name in found:
+            raise JudgeInputError(f"--attributes {entry}: {name!r} is given twice; remove one")
+        found[name] = (
+            Attribute(name, description) if equals else of_corpus.get(name) or KNOWN.get(name, Attribute(name, ""))
+        )
+    return list(found.values())
+
+
+def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
+    spec = _spec(options)
+    if isinstance(spec, OpenAIJudge):
+        return _remote(options, spec, attributes, corpus)
+    try:
+        return load_judge(spec)
+    except JudgeError as error:
+        raise JudgeInputError(str(error)) from error
+
+
+def _spec(options: argparse.Namespace) -> Judges:
+    """The judge's section of a job file, from the options."""
+    wanted = KINDS[options.judge]
+    for name, kind in KINDS.items():
+        of_it = {*given(options, kind.model), *(each for each in _WAYS if kind.remote and getattr(options, each))}
+        if kind is not wanted and of_it:
+            raise JudgeInputError(f"{flag(min(of_it))}: belongs to --judge {name}; add that, or leave it out")
+    values = {"kind": options.judge, **given(options, wanted.model)}
+    try:
+        return wanted.model.model_validate(values)
+    except ValidationError as error:
+        raise JudgeInputError(option_problems(error, values, wanted.model)) from error
+
+
+def _embedder() -> Embedder | None:
+    """For diversity; ``None`` where its package is not installed."""
+    from evaluation.features.embedding import EmbeddingModelError, SentenceEmbedder
+
+    try:
+        return SentenceEmbedder()
+    except EmbeddingModelError:
+        return None
+
+
+def _repeated(
+    options: argparse.Namespace, judge: Any, attributes: Sequence[Attribute], corpus: Corpus, table: pa.Table
+) -> str:
+    """Ask about some texts once more, out of the same budget; only the report sees these answers."""
+    from pipeline.judging.report import repeat_line
+
+    items = corpus.items[:: max(1, len(corpus.items) // options.repeat)][: options.repeat]
+    spec = _spec(options)
+    assert isinstance(spec, OpenAIJudge)
+    other = load_remote_judge(spec.model_copy(update={"seed": spec.seed + 1}), attributes, corpus.folder / WORK_FOLDER)
+    other.budget = judge.budget
+    names = [each.name for each in attributes]
+    again = {name: [score.score for score in scores] for name, scores in other.judge(items, names).items()}
+    judge.n_calls += other.n_calls
+    known = {
+        (row["row_id"], row["attribute"]): row["score"] for row in table.to_pylist() if row["judge"] == label_of(judge)
+    }
+    first = {name: [known.get((item.key, name)) for item in items] for name in names}
+    return repeat_line(first, {name: again[name] for name in names})
+
+
+def _remote(options: argparse.Namespace, spec: OpenAIJudge, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
+    from evaluation.endpoint.settings import JudgeSetupError, key_of
+
+    if options.repeat < 0 or (options.repeat and (options.batch or options.against)):
+        raise JudgeInputError(f"--repeat {options.repeat}: give 0 or more, without --batch and --against")
+    if options.batch and options.against:
+        raise JudgeInputError("--batch, --against: both are given; comparisons are not asked by batch")
+    try:
+        key_of(spec)
+    except JudgeSetupError as error:
+        field, _, problem = str(error).partition(":")
+        raise JudgeInputError(f"{flag(field)}:{problem}") from error
+    mode = "batch" if options.batch else "pairwise" if options.against else "grades"
+    try:
+        judge = load_remote_judge(spec, attributes, corpus.folder / WORK_FOLDER, mode)
+    except JudgeError as error:
+        raise JudgeInputError(str(error)) from error
+    if not options.against:
+        return judge
+    try:
+        return against_persona(judge, options.against, corpus)
+    except ValueError as error:
+        raise JudgeInputError(f"--against {error}") from error

@@ -1,0 +1,99 @@
+"""``mpg plan``: what a job will take, before it runs: cells, tokens, time, money, see :mod:`pipeline.run.estimate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.commands.shared import InputError, Outcome, job_of
+from pipeline.job.known import is_remote
+from pipeline.job.model import Job
+from pipeline.plan.computed_with import settled
+from pipeline.store.dataset import PLAN_FILE, prepare
+from pipeline.store.errors import OutputError
+from pipeline.store.shards import write_bytes
+
+if TYPE_CHECKING:
+    from pipeline.run.estimate import Estimate, Forecast
+
+# Cells of each persona that the pilot decodes at least; of a thousand personas, of as many as the pilot's size allows.
+CELLS_A_PERSONA, MOST_CELLS = 2, 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options, beside the job file."""
+    parser.add_argument("--cells", type=int, default=CELLS_A_PERSONA, metavar="N",
+                        help=f"cells of each persona that the pilot decodes ({CELLS_A_PERSONA})")  # fmt: skip
+
+
+def plan(options: argparse.Namespace) -> Outcome:
+    """Decode a pilot, extrapolate, and keep what is expected for the run's ``run.json``.
+
+    Raises:
+        InputError: before a model is loaded where that can be known.
+    """
+    if not 2 <= options.cells <= MOST_CELLS:
+        raise InputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
+    job, prompts = job_of(options)
+    from pipeline.beam.options import beam_options, n_workers
+    from pipeline.judging.registry import rubrics_of
+    from pipeline.plan.errors import RunError
+    from pipeline.plan.plan import Plan
+    from pipeline.run.estimate import EstimateError, forecast
+
+    try:
+        if any(map(is_remote, job.judges)):
+            rubrics_of(job.described_attributes())
+    except ValueError as error:
+        raise InputError(f"{options.job}: attributes: {error}") from error
+    try:
+        output = Path(job.output).absolute()
+        work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
+        computed_with = settled(output, job, workers)
+        planned = Plan.of(job, computed_with.dtype)
+    except (OutputError, RunError) as error:
+        raise InputError(f"{options.job}: {error}") from error
+    try:
+        made = forecast(planned, planned.cells(job.cells(prompts)), computed_with, options.cells, workers)
+    except EstimateError as error:
+        raise InputError(str(error)) from error
+    kept = asdict(made) | {"of": job.work_hash()}
+    write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
+    return Outcome(report(made, job))
+
+
+def report(made: Forecast, job: Job) -> str:
+    """The plan in lines."""
+
+    def shown(estimate: Estimate, form: str) -> str:
+        return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+    lines = [
+        f"{made.job}: {made.cells} texts; pilot: {made.pilot_cells} of them, {made.tokens_per_s:.0f} tokens/s",
+        f"tokens        {shown(made.tokens, ',.0f')}",
+        f"time          {_clock(made.seconds.value)} ({_clock(made.seconds.low)} to {_clock(made.seconds.high)}), "
+        f"{made.workers} worker{'s with a device each' if made.workers > 1 else ''}",
+        f"device-hours  {shown(made.device_hours, '.3g')}",
+    ]
+    if made.judge_prompt_tokens:
+        lines.append(
+            f"judge tokens  {made.judge_prompt_tokens:,} asked, {shown(made.judge_completion_tokens, ',.0f')} answered"
+        )
+    if made.cost.high > 0:
+        lines.append(f"cost          {shown(made.cost, '.4g')}, in the currency of the job's prices")
+    elif job.device_price == 0:
+        lines.append("cost          unknown: the job has no device_price")
+    if job.accept is not None:
+        n = made.cells * job.accept.rows_per_cell, made.cells * job.accept.max_candidates
+        lines.append(f"accept        draws {n[0]:,} to {n[1]:,} texts; the figures above are for one text a cell")
+    lines.append("in brackets: 95 % intervals; the run notes them beside what it took, in run.json")
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

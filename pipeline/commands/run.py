@@ -1,0 +1,88 @@
+"""``mpg run``: a job to its data set, and the end of it on the terminal: the table, two texts, the path."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.tables import aligned
+from pipeline.commands.shared import INTERRUPTED, Outcome, job_of
+from pipeline.publish.summary import header, table_rows
+
+if TYPE_CHECKING:
+    from pipeline.run.run import Result
+
+_MOST_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options, beside the job file."""
+    parser.add_argument("--deadline", help="stop cleanly then: 6h, 1h30m, 2026-11-26T07:00 (as --set deadline=...)")
+    parser.add_argument("--budget", type=float, help="stop cleanly when so much is spent (as --set budget=...)")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Run the job, or go on with it. Raises InputError."""
+    limits = {name: getattr(options, name) for name in ("deadline", "budget")}
+    options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
+    job, _ = job_of(options)
+    from pipeline.plan.errors import RunError
+    from pipeline.run.run import RunStopped, run_job
+
+    try:
+        return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))
+    except RunStopped as error:
+        stopped = Outcome("", f"{options.job}: {error}")
+        return replace(stopped, status=INTERRUPTED) if error.interrupted else stopped
+    except RunError as error:
+        return Outcome("", f"{options.job}: {error}")
+
+
+def run_report(result: Result) -> str:
+    """What the run made and where it is."""
+    lines = []
+    summary, run = result.summary, result.run
+    lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
+    lines.append(aligned(header(summary), table_rows(summary)))
+    for sample in summary.samples:
+        question = sample["prompt"][-1]["content"]
+        lines.append(f"\n{sample['persona']} | {question}")
+        paragraphs = [line for line in sample["response"].splitlines() if line.strip()]
+        lines += [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs]
+    counts, timings = run["counts"], run["timings"]
+    speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
+    lines.append(
+        f"\n{counts['rows']} rows ({counts['generated']} new, {counts['kept_from_earlier_runs']} kept, "
+        f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
+        f"{timings['total_s']:.0f} s in all"
+    )
+    if run["accept"] is not None:
+        lines += accept_lines(run["accept"])
+    if run["planned"] is not None:
+        seconds, tokens = run["planned"]["seconds"], run["planned"]["tokens"]
+        lines.append(
+            f"planned: {tokens['value']:.0f} tokens in {seconds['value']:.0f} s "
+            f"({seconds['low']:.0f} to {seconds['high']:.0f}); was: {run['actual']['tokens']} in "
+            f"{run['actual']['seconds']:.0f} s{' and earlier runs' if counts['kept_from_earlier_runs'] else ''}"
+        )
+    here = Path.cwd()
+    folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
+    lines.append(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
+    return "\n".join(lines)
+
+
+def accept_lines(found: Mapping[str, Any]) -> list[str]:
+    """How many candidates it took, and the cells that fell short."""
+    lines = [
+        f"{found['rows']} texts of {found['candidates']} candidates have a score of {found['min_score']:g} or more, "
+        f"{found['rows_per_cell']} for each of {found['cells']} cells wanted"
+    ]
+    short = found["short"]
+    if short:
+        lines.append(f"{len(short)} cells fell short after {found['max_candidates']} candidates (all are in run.json):")
+        lines += [f"  {cell['prompt_id']}, {cell['persona']}: {cell['rows']}" for cell in short[:_MOST_SHOWN]]
+    return lines

@@ -1,0 +1,289 @@
+"""``mpg verify``: is a data set what was written, and do its rows come out the same again?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personas import Cell, Message, Persona, Prompt, PromptError, control
+from pipeline.commands.shared import InputError, Outcome
+from pipeline.decode.machine import processor
+from pipeline.job.errors import JobError
+from pipeline.job.load import load_job
+from pipeline.job.model import Job
+from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.computed_with import decided, kept
+from pipeline.store.dataset import JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
+from pipeline.store.manifest import changed_files
+from pipeline.store.shards import read_shard
+
+if TYPE_CHECKING:
+    from pipeline.plan.plan import Plan
+
+Row = Mapping[str, Any]
+
+# How far a row's log-probabilities may lie from those of the second time, in nats: a sum over the response's tokens of
+# what rounding does to one, taken to be at most this rms (0.12 was measured in bfloat16); five times that of the sum.
+ROUNDING = {"float32": 1e-4, "bfloat16": 0.15}
+_MOST_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder of a data set")
+    parser.add_argument("--sample", type=int, default=20, metavar="N", help="rows to write again (20); 0: none")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of rows (0)")
+    parser.add_argument("--job", metavar="JOB.yaml",
+                        help="the job file; left out: the data set's own job.json")  # fmt: skip
+
+
+def verify(options: argparse.Namespace) -> Outcome:
+    """Check every file against the manifest, and a sample of rows against what comes out of their provenance now.
+
+    Raises:
+        InputError: no data set there, or no job that can be run here.
+    """
+    folder: Path = options.folder
+    if options.sample < 0:
+        raise InputError(f"--sample: {options.sample} must be at least 0")
+    try:
+        changed = changed_files(folder)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
+    lines = ["files: CHANGED" if changed else "files: all as they were written"]
+    lines += [f"  {file}: {how}" for file, how in changed.items()]
+    sound = [path for path in sorted((folder / "data").glob("*.parquet")) if f"data/{path.name}" not in changed]
+    try:
+        rows = [row for path in sound for row in read_shard(path, "generations").to_pylist()]
+    except ValueError as error:
+        raise InputError(f"{folder}/data: {error}") from error
+    found = _Found()
+    if rows and options.sample:
+        found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed))
+        lines += [*found.lines(), *_other_processor(folder)]
+    problem = None
+    if changed or found.wrong:
+        problem = (
+            f"{folder}: {len(changed)} files, {len(found.texts)} texts and measured columns of {len(found.measured)} "
+            f"rows, of {found.n} looked at, are not as they should be"
+        )
+    return Outcome("\n".join(lines), problem)
+
+
+@dataclass
+class _Found:
+    """What came of writing rows again: row id -> what differs.
+
+    Attributes:
+        n: rows written again; ``dtype``: theirs.
+        texts: whose text, or id, is another.
+        measured: whose text is the same, and a measured column is not.
+        rounded: whose text is another, as rounding may have it in bfloat16.
+    """
+
+    n: int = 0
+    dtype: str = "float32"
+    texts: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, str] = field(default_factory=dict)
+    rounded: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.texts or self.measured)
+
+    def lines(self) -> list[str]:
+        other = self.texts | self.rounded
+        same = self.n - len(other)
+        lines = [f"texts: {same} of {self.n} came out the same"]
+        lines += _some(self.texts)
+        lines += _some({i: f"{what} (in bfloat16 rounding depends on the batch and the processor: a text may)"
+                        for i, what in self.rounded.items()})  # fmt: skip
+        lines.append(
+            f"measured columns: {same - len(self.measured)} of {same} came out the same, counts exactly, "
+            f"log-probabilities to {5 * ROUNDING[self.dtype]:g} nats x root of the tokens"
+        )
+        return lines + _some(self.measured)
+
+
+def _record(folder: Path) -> Mapping[str, Any]:
+    """What the data set says it was computed with; empty: nothing."""
+    try:
+        record: Mapping[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))["computed_with"]
+        return record if record["machines"] else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _same_company(record: Mapping[str, Any]) -> bool:
+    """Whether every row was decoded here, or on such a processor, with the rows and the batch of the plan."""
+    return (
+        bool(record)
+        and {machine["processor"] for machine in record["machines"]} == {processor()}
+        and not record["regrouped"]
+        and not record["smaller_batches"]
+    )
+
+
+def _other_processor(folder: Path) -> list[str]:
+    """A word on it, where a data set says that none of the processors that wrote it is this one."""
+    wrote = {machine["processor"] for machine in _record(folder).get("machines", ())}
+    here = processor()
+    return [f"written on {', '.join(sorted(wrote))}; this is {here}"] if wrote and here not in wrote else []
+
+
+def _some(found: Mapping[str, str]) -> list[str]:
+    shown = [f"  {row_id}: {what}" for row_id, what in list(found.items())[:_MOST_SHOWN]]
+    return shown + ([f"  and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else [])
+
+
+def _job(folder: Path, given: str | None) -> Job:
+    try:
+        if given is not None:
+            return load_job(given)
+        return load_job(folder / JOB_FILE, folder=job_folder(folder / WORK_FOLDER))
+    except JobError as error:
+        remedy = "" if given is not None else "\n--job: give the job file, if the data set was moved"
+        raise InputError("\n".join(error.lines) + remedy) from error
+
+
+def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.Random) -> _Found:
+    """Write some of the rows again, with what the data set is computed with, and compare."""
+    from pipeline.decode.bank import ProcessBank
+    from pipeline.decode.cells import decode_cells
+    from pipeline.plan.errors import RunError
+    from pipeline.plan.plan import Plan
+
+    dtype = rows[0]["dtype"]
+    computed_with = kept(folder) or replace(decided(job, 1), dtype=dtype)
+    try:
+        plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype)
+        # In bfloat16 a text depends on what it is decoded with: whole shards.
+        cells = plan.cells() if dtype != "float32" and job.accept is None else []
+    except RunError as error:
+        raise InputError(str(error)) from error
+    except PromptError as error:
+        raise InputError(f"prompts: {error}") from error
+    shards = _shards(cells, computed_with.rows_per_shard, {row["row_id"] for row in rows}, size, rng)
+    batched = {cell.row_id for shard in shards for cell in shard}
+    able = [row for row in rows if not shards or row["row_id"] in batched]
+    sample = rng.sample(able, min(size, len(able)))
+    mine = _planned(sample, plan)
+    bank = ProcessBank(plan.sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
+    again = {
+        cell.row_id: row if isinstance(row, dict) else {"reason": row.reason}
+        for batch in shards or [list(mine.values())]
+        for cell, row in decode_cells(bank, batch, plan.sources)
+    }
+    found = _Found(len(sample), dtype)
+    may_round = dtype != "float32" and not (shards and _same_company(_record(folder)))
+    for row in sample:
+        row_id = row["row_id"]
+        if row_id not in mine:
+            found.texts[row_id] = "its id does not follow from its prompt, persona, settings and seed"
+            continue
+        text, measured = other_text(row, again[row_id]), other_measured(row, again[row_id])
+        if text is not None:
+            (found.rounded if may_round and "reason" not in again[row_id] else found.texts)[row_id] = text
+        elif measured is not None:
+            found.measured[row_id] = measured
+    return found
+
+
+def _planned(sample: Sequence[Row], plan: Plan) -> dict[str, PlannedCell]:
+    """The cells of those rows whose id follows from their own provenance. Raises InputError: of other models."""
+    found = {}
+    for row in sample:
+        other = _other_models(row, plan.sources)
+        if other is not None:
+            raise InputError(f"row {row['row_id']}: {other}")
+        cell = cell_of(row, plan)
+        if cell.row_id == row["row_id"]:
+            found[cell.row_id] = cell
+    return found
+
+
+def _shards(
+    cells: Sequence[PlannedCell], per_shard: int, row_ids: Collection[str], at_least: int, rng: random.Random
+) -> list[list[PlannedCell]]:
+    """Whole shards of the plan with so many of the rows."""
+    shards = [list(cells[i : i + per_shard]) for i in range(0, len(cells), per_shard)]
+    rng.shuffle(shards)
+    found: list[list[PlannedCell]] = []
+    n_rows = 0
+    for shard in shards:
+        if n_rows >= at_least:
+            break
+        mine = sum(cell.row_id in row_ids for cell in shard)
+        if mine:
+            found.append(shard)
+            n_rows += mine
+    return found
+
+
+def _other_models(row: Row, sources: Sources) -> str | None:
+    """Whether the row was written by other weights than those here."""
+    here = dict(sources.adapter_revisions)
+    told: list[tuple[str, str, str | None]] = [
+        ("model", row["model"], sources.model_label),
+        ("dtype", row["dtype"], sources.dtype),
+    ]
+    told += [
+        (f"adapter {name}", revision, here.get(name))
+        for name, revision in zip(row["attributes"], row["adapters"], strict=True)
+    ]
+    for what, written, now in told:
+        if written != now:
+            return f"was written with {what} {written}, and here it is {now}; bring that one, or name it in --job"
+    return None
+
+
+def cell_of(row: Row, plan: Plan) -> PlannedCell:
+    """The planned cell that a row's provenance describes."""
+    prompt = Prompt(row["prompt_id"], tuple(Message(m["role"], m["content"]) for m in row["prompt"]))
+    persona = control()
+    if row["attributes"]:
+        weights = dict(zip(row["attributes"], row["weights"], strict=True))
+        strengths = dict(zip(row["attributes"], row["strengths"], strict=True))
+        persona = Persona(
+            row["persona"],
+            weights,
+            strengths=strengths,
+            profile=row["profile"] or "",
+            personality=row["personality"] or "",
+        )
+    (cell,) = plan.cells([Cell(prompt, persona, row["sample_index"])])
+    return cell
+
+
+def other_text(row: Row, again: Row) -> str | None:
+    """What of a row's text, or of what drew it, is another in a row that was written again; ``None``: nothing."""
+    if "reason" in again:
+        return f"could not be decoded again ({again['reason']})"
+    for name in ("response", "n_tokens", "finish_reason", "seed", "config_hash"):
+        if row[name] != again[name]:
+            return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
+    return None
+
+
+def other_measured(row: Row, again: Row) -> str | None:
+    """What of a row's measured columns is another, beyond rounding; ``None``: nothing."""
+    if "reason" in again:
+        return None
+    for name in ("n_chunks", "n_clipped", "n_salvaged", "n_fallbacks", "acceptance_rate"):
+        if row[name] != again[name]:
+            return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
+    limit = 5 * ROUNDING[row["dtype"]] * math.sqrt(max(1, row["n_tokens"]))
+    told = [(name, row[name], again[name]) for name in ("log_prob_reference", "tv_bound")]
+    told += [
+        (f"log_ratios[{i}]", a, b) for i, (a, b) in enumerate(zip(row["log_ratios"], again["log_ratios"], strict=True))
+    ]
+    for what, was, now in told:
+        if (was is None) != (now is None) or (was is not None and not abs(was - now) <= limit):
+            return f"{what} was {was} and is {now}"
+    return None

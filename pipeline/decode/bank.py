@@ -1,0 +1,76 @@
+"""What a process decodes with: its model bank, and the batch that fits into its memory."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.plan.cells import Sources
+from pipeline.store.shards import write_bytes
+
+LoadBank = Callable[..., Any]
+# File of a work folder: batch sizes that fitted, by device.
+BATCH_SIZES = "batch-sizes.json"
+
+
+class ProcessBank:
+    """A process's model bank, the lock that keeps threads from sharing a forward pass, and the batch that fits.
+
+    Args:
+        sources: of the weights.
+        threads: of a pass, see :mod:`pipeline.plan.computed_with`.
+        batch_size: rows to decode together.
+        memory: file in which smaller sizes are kept, by device; ``None``: none is.
+        load: makes the bank, as :meth:`mpg.ModelBank.load`, which is the default.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        threads: int,
+        batch_size: int = 1,
+        memory: Path | None = None,
+        load: LoadBank | None = None,
+    ) -> None:
+        import torch
+        from accelerate import PartialState
+        from transformers.utils import logging as transformers_logging
+
+        from mpg import ModelBank
+        from mpg.decoding.resilient import BatchSize
+
+        transformers_logging.disable_progress_bar()  # the run has a bar of its own
+        self.lock, self.threads = threading.Lock(), threads
+        self.bank = (load or ModelBank.load)(
+            sources.model,
+            dict(sources.adapters),
+            dict(sources.references),
+            revision=sources.hub_revision,
+            dtype=getattr(torch, sources.dtype),
+            device=PartialState().device,
+        )
+        self.device = torch.cuda.get_device_name() if self.bank.device.type == "cuda" else str(self.bank.device)
+        self.batch_size = BatchSize(
+            batch_size,
+            now=0 if memory is None else remembered_sizes(memory).get(self.device, 0),
+            on_change=None if memory is None else lambda size: remember_size(memory, self.device, size),
+        )
+
+
+def remembered_sizes(memory: Path) -> dict[str, int]:
+    """Device -> batch size that fitted, of earlier runs; empty where the file is missing or damaged."""
+    try:
+        return {str(device): int(size) for device, size in json.loads(memory.read_text("utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def remember_size(memory: Path, device: str, size: int) -> None:
+    """Keep a batch size for the next run; where that can't be written, it finds out again."""
+    with suppress(OSError):
+        write_bytes(json.dumps(remembered_sizes(memory) | {device: size}).encode(), memory)

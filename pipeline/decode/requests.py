@@ -1,0 +1,62 @@
+"""Planned cells as the engine takes them: prompts in tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mpg.request import Request
+from pipeline.plan.cells import PlannedCell
+
+
+class RejectedCell(Exception):
+    """A cell that can't be decoded; ``reason`` is a word, the text says why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompt tokens: of the reference, and of the attributes that read something else."""
+
+    reference: list[int]
+    own: dict[str, list[int]]
+
+
+def request_of(bank: Any, cell: PlannedCell) -> Request:
+    """A cell as the engine takes it. Raises RejectedCell, see :func:`encode`."""
+    prompts = encode(bank, cell)
+    return Request(prompts.reference, dict(cell.weights), cell.seed, prompts.own)
+
+
+def encode(bank: Any, cell: PlannedCell) -> Prompts:
+    """Prompt tokens through the model's own chat template.
+
+    Raises:
+        RejectedCell: an empty prompt, text that is not valid Unicode, or one too long for the model.
+    """
+    if not any(content.strip() for role, content in cell.messages if role == "user"):
+        raise RejectedCell("empty_prompt", "the prompt has no text; give it some or remove it")
+    for role, content in cell.messages:
+        half = next((char for char in content if "\ud800" <= char <= "\udfff"), None)
+        if half is not None:
+            raise RejectedCell("encoding", f"the {role}'s text holds half a surrogate pair ({half!r}); remove it")
+    own = {name: _encode(bank, cell, chat) for name, chat in cell.own_chats().items()}
+    return Prompts(_encode(bank, cell, cell.reference_chat()), own)
+
+
+def _encode(bank: Any, cell: PlannedCell, chat: list[dict[str, str]]) -> list[int]:
+    try:
+        ids = bank.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except Exception as error:  # a tokenizer or a template may raise anything: one row's text is at fault
+        raise RejectedCell("encoding", f"{type(error).__name__}: {error}") from error
+    needed = len(ids) + cell.decoder.max_new_tokens
+    if bank.max_positions is not None and needed > bank.max_positions:
+        raise RejectedCell(
+            "too_long",
+            f"{len(ids)} prompt tokens and {cell.decoder.max_new_tokens} new ones exceed the model's "
+            f"{bank.max_positions}",
+        )
+    return [int(i) for i in ids]

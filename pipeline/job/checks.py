@@ -1,0 +1,239 @@
+"""What a well-formed job file may still have wrong: unknown names, weights that do not fit, missing files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from personas import weights as grids
+from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
+from personas.files import PersonaError
+from personas.profiles import placeholders
+from personas.prompts import PromptError
+from pipeline.job.errors import Problem, did_you_mean, show
+from pipeline.job.fields import (
+    MAX_PERSONAS,
+    CoverPersonas,
+    DirichletPersonas,
+    ExplicitPersonas,
+    FilePersonas,
+    MbtiPersonas,
+    OpenAIJudge,
+    SimplexPersonas,
+)
+from pipeline.job.known import counted
+
+if TYPE_CHECKING:
+    from pipeline.job.model import Job
+
+# Models that `mpg.models.embedded` knows; repeated here because a job file is checked without mpg.
+EMBEDDED_MODELS = ("embedded/smollm2-135m-instruct",)
+# What the Hub takes as an id: `name` or `owner/name`.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
+
+
+def problems_in(job: Job) -> Iterator[Problem]:
+    """All that is wrong between the fields of a job and with the files that it names."""
+    found = [*_attribute_problems(job), *_persona_problems(job)]
+    yield from found or _text_problems(job)
+    if job.accept is not None and not found:
+        yield from _accepted_persona_problems(job)
+    kinds = [judge.kind for judge in job.judges]
+    for index, kind in enumerate(kinds):
+        if kind in kinds[:index]:
+            yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
+    yield from _limit_problems(job)
+    yield from _place_problems(job)
+
+
+def _limit_problems(job: Job) -> Iterator[Problem]:
+    priced = [
+        judge for judge in job.judges if isinstance(judge, OpenAIJudge) and judge.prompt_price + judge.completion_price
+    ]
+    if job.budget is not None and job.device_price == 0 and not priced:
+        remedy = "needs device_price, or a judge with prices, to know what the run costs; give one"
+        yield Problem("budget", f"{job.budget:g} {remedy}")
+    if job.accept is None:
+        return
+    if job.samples_per_cell != 1:
+        remedy = "has no meaning beside accept, which draws as many as it needs; remove it"
+        yield Problem("samples_per_cell", f"{job.samples_per_cell} {remedy}")
+    if job.decoder.name == "reference":
+        yield Problem("accept", "decoder 'reference' gives no persona's texts, which could pass or not; remove one")
+    judged = counted(job.judges, job.attribute_names)
+    if not judged:
+        names = ", ".join(job.attribute_names)
+        yield Problem("accept", f"no independent judge of this job knows {names}; add one to judges")
+
+
+def _accepted_persona_problems(job: Job) -> Iterator[Problem]:
+    """Personas whose texts no judge could let pass."""
+    judged = counted(job.judges, job.attribute_names)
+    for persona in job.build_personas():
+        if judged and persona.active and not any(name in judged for name in persona.active):
+            names = ", ".join(persona.active)
+            yield Problem(
+                "accept", f"no independent judge of this job knows {names} of persona {persona.name!r}; add one"
+            )
+            return
+
+
+def _attribute_problems(job: Job) -> Iterator[Problem]:
+    shipped = job.shipped_names
+    seen: dict[str, int] = {}
+    for index, each in enumerate(job.attributes):
+        field = f"attributes[{index}]"
+        if each.name in seen:
+            yield Problem(field, f"{each.name!r} is attributes[{seen[each.name]}] already; remove or rename it")
+            continue
+        seen[each.name] = index
+        if each.adapter is None and each.name not in shipped:
+            known = f"choose from {', '.join(shipped)} or" if shipped else "none is shipped here yet,"
+            yield Problem(field, f"{each.name!r} is not a shipped attribute; {known} give {{name, adapter}}")
+        if each.adapter is not None:
+            yield from _folder_problems(job, f"{field}.adapter", each.adapter, "adapter_config.json")
+        if each.reference is not None and job.decoder.name == "soup":
+            remedy = "has no place in decoder 'soup', which adds up adapters over one model; use mod or scr-exact"
+            yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
+        if each.reference is not None:
+            yield from _folder_problems(job, f"{field}.reference", each.reference, "")
+    for index, described in enumerate(job.described_attributes()):
+        if job.decoder.name == "prompting" and not described.description:
+            remedy = "needs a description, which decoder 'prompting' puts into the prompt; give one"
+            yield Problem(f"attributes[{index}].description", f"{described.name!r} {remedy}")
+        if job.decoder.name == "soup" and described.system is not None:
+            remedy = "reads a prompt of its own, and decoder 'soup' is one model; use mod or scr-exact"
+            yield Problem(f"attributes[{index}].system", f"{described.name!r} {remedy}")
+    if isinstance(job.decoder.strength, Mapping):
+        for name, strength in job.decoder.strength.items():
+            if name not in seen:
+                yield _stranger(f"decoder.strength.{name}", strength, name, job)
+
+
+def _folder_problems(job: Job, field: str, place: str, needed_file: str) -> Iterator[Problem]:
+    """What is wrong with a folder or Hub id."""
+    resolved = Path(job.resolve(place))
+    if not resolved.exists():
+        if not HUB_ID.fullmatch(place):
+            yield Problem(field, f"{place!r} is no folder in {str(job.folder)!r}; give a folder or a Hub id")
+    elif not resolved.is_dir() or not (resolved / needed_file).exists():
+        what = f"no folder with {needed_file}" if needed_file else "no folder"
+        yield Problem(field, f"{place!r} is {what}; give one, or a Hub id")
+
+
+def _stranger(field: str, value: object, name: str, job: Job) -> Problem:
+    known = ", ".join(job.attribute_names)
+    return Problem(field, f"{show(value)} is for {name!r}, not an attribute of this job ({known}); add it there")
+
+
+def _persona_problems(job: Job) -> Iterator[Problem]:
+    found = list(_explicit_problems(job, job.personas) if isinstance(job.personas, ExplicitPersonas) else ())
+    if isinstance(job.personas, MbtiPersonas):
+        missing = [pole for pole in job.personas.type if pole not in job.attribute_names]
+        if missing:
+            text = f"{job.personas.type!r} needs {', '.join(missing)}; add to attributes"
+            found.append(Problem("personas.type", text))
+    if isinstance(job.personas, SimplexPersonas) and job.n_personas > MAX_PERSONAS:
+        size = f"makes {job.n_personas:,} personas, more than {MAX_PERSONAS:,}"
+        remedy = "lower it, or draw some with kind dirichlet"
+        found.append(Problem("personas.steps", f"{job.personas.steps} {size}; {remedy}"))
+    if isinstance(job.personas, FilePersonas):
+        where = f"{job.personas.file!r} (in {str(job.folder)!r})"
+        try:
+            count = job.n_personas
+        except PersonaError as error:
+            found.append(Problem("personas.file", f"{where}: {error.problem}"))
+        else:
+            if count > MAX_PERSONAS:
+                remedy = "split it into several jobs"
+                found.append(Problem("personas.file", f"{where}: {count:,}, more than {MAX_PERSONAS:,}; {remedy}"))
+    strengths = job.personas.strengths
+    if len(set(strengths)) != len(strengths):
+        found.append(Problem("personas.strengths", f"{show(list(strengths))} has one twice; remove it"))
+    if not found and isinstance(job.personas, DirichletPersonas | CoverPersonas):
+        try:
+            job.build_personas()
+        except ValueError as error:
+            found.append(Problem("personas.n", str(error).removeprefix("n: ")))
+    yield from found
+
+
+def _text_problems(job: Job) -> Iterator[Problem]:
+    """Texts that a model is to read and a persona does not have; the first persona of each."""
+    systems = {each.name: each.system for each in job.described_attributes() if each.system is not None}
+    missing: dict[tuple[str, str], str] = {}
+    for persona in job.build_personas():
+        named = {name: systems[name] for name in persona.active if name in systems}
+        if job.model.system is not None and not persona.is_control:
+            named["the reference (model.system)"] = job.model.system
+        for reader, template in named.items():
+            for text in sorted(placeholders(template)):
+                if not persona.texts[text]:
+                    missing.setdefault((reader, text), persona.name)
+    for (reader, text), name in missing.items():
+        remedy = f"give the persona one, or personas.{text} for all"
+        yield Problem(f"personas.{text}", f"{name!r} has none, and {reader} reads it; {remedy}")
+
+
+def _explicit_problems(job: Job, personas: ExplicitPersonas) -> Iterator[Problem]:
+    names: dict[str, int] = {}
+    vectors: dict[tuple[Weights, Mapping[str, float], str, str], int] = {}
+    for index, each in enumerate(personas.weights):
+        field = f"personas.weights[{index}]"
+        strangers = [name for name in each.weights if name not in job.attribute_names]
+        for name in strangers:
+            yield _stranger(f"{field}.weights.{name}", each.weights[name], name, job)
+        for name in each.strengths:
+            if name not in job.attribute_names:
+                strangers.append(name)
+                yield _stranger(f"{field}.strengths.{name}", each.strengths[name], name, job)
+        total = math.fsum(each.weights.values())
+        if personas.normalize and not total > 0:
+            yield Problem(field, f"{show(each.weights)} sums to {total:.10g}; give at least one weight above 0")
+        elif not personas.normalize and abs(total - 1) > WEIGHT_TOLERANCE:
+            remedy = "make it 1, or set personas.normalize: true"
+            yield Problem(field, f"{show(each.weights)} sums to {total:.10g}, not to 1; {remedy}")
+        elif not strangers:
+            built = grids.explicit(
+                job.attribute_names,
+                each.weights,
+                name=each.name,
+                normalize=personas.normalize,
+                strengths=each.strengths,
+            )
+            vector = Weights(built.active), built.strengths, each.profile or "", each.personality or ""
+            if vector in vectors:
+                remedy = "remove one, or raise samples_per_cell"
+                yield Problem(field, f"{show(each.weights)} is personas.weights[{vectors[vector]}] again; {remedy}")
+            elif built.name in names or (personas.control and built.name == REFERENCE):
+                yield Problem(field, f"the name {built.name!r} is taken; give another name")
+            vectors.setdefault(vector, index)
+            names.setdefault(built.name, index)
+
+
+def _place_problems(job: Job) -> Iterator[Problem]:
+    """What is wrong with the places that a job names: model, prompts, output."""
+    if job.model.id.startswith("embedded/"):
+        if job.model.id not in EMBEDDED_MODELS:
+            hint = did_you_mean(job.model.id, EMBEDDED_MODELS)
+            yield Problem("model.id", f"{job.model.id!r} is not an embedded model; {hint}")
+    else:
+        yield from _folder_problems(job, "model.id", job.model.id, "config.json")
+    if job.prompts.file is not None:
+        try:
+            job.load_prompts()
+        except PromptError as error:
+            where = f"{job.prompts.file!r} (in {str(job.folder)!r})"
+            remedy = "; check the path" if error.problem == "no such file" else ""
+            yield Problem("prompts.file", f"{where}: {error.problem}{remedy}")
+    elif job.prompts.dataset is not None:
+        yield from _folder_problems(job, "prompts.dataset", job.prompts.dataset, "")
+    scheme = re.match(r"[a-z][a-z0-9+.-]*://", job.output)
+    if scheme:
+        remedy = "is a URL; a run writes to a folder: name one, and copy or publish it afterwards"
+        yield Problem("output", f"{job.output!r} {remedy}")
+    if Path(job.output).expanduser().is_file():
+        yield Problem("output", f"{job.output!r} is a file; name a folder")

@@ -1,0 +1,71 @@
+"""A corpus judged against one of its personas: every text beside that persona's, to the same prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from evaluation.items import Item
+from evaluation.judges.pairwise import PairwiseJudge
+from evaluation.scores import Score, Status
+from pipeline.judging.corpus import Corpus
+
+
+def against_persona(judge: PairwiseJudge, persona: str, corpus: Corpus) -> Against:
+    """The judge that compares with a persona's texts.
+
+    Raises:
+        ValueError: the corpus has no such persona.
+    """
+    theirs: dict[str, Item] = {}
+    for item, cluster, group in zip(corpus.items, corpus.clusters, corpus.groups, strict=True):
+        if group == persona:
+            theirs.setdefault(cluster, item)
+    if not theirs:
+        known = ", ".join(dict.fromkeys(corpus.groups))
+        raise ValueError(f"{persona}: the corpus has no such persona (it has {known})")
+    others = {item.key: theirs[c] for item, c in zip(corpus.items, corpus.clusters, strict=True) if c in theirs}
+    return Against(judge, persona, others)
+
+
+class Against:
+    """A pairwise judge as one that scores items: each against its counterpart."""
+
+    name = "openai-pairwise"
+
+    def __init__(self, inner: PairwiseJudge, persona: str, others: Mapping[str, Item]) -> None:
+        self._inner, self._others = inner, others
+        self.version = f"{inner.version}+against-{persona}"
+        self.budget = inner.budget
+
+    @property
+    def stopped(self) -> str | None:
+        """Why it asks no more."""
+        return self._inner.stopped
+
+    @property
+    def n_calls(self) -> int:
+        """Calls made."""
+        return self._inner.n_calls
+
+    @property
+    def position_bias(self) -> float | None:
+        """See :class:`evaluation.judges.pairwise.PairwiseJudge`."""
+        return self._inner.position_bias
+
+    def knows(self, attribute: str) -> bool:
+        """See :class:`evaluation.items.Judge`."""
+        return self._inner.knows(attribute)
+
+    def judge(self, items: Sequence[Item], attributes: Sequence[str]) -> dict[str, list[Score]]:
+        """See :class:`evaluation.items.Judge`; a text without a counterpart, or that is it, is unscored."""
+        missing = Score(None, Status.FAILED, "no other text to the same prompt")
+        found = {name: [missing] * len(items) for name in attributes}
+        asked = [i for i, item in enumerate(items) if self._others.get(item.key, item).key != item.key]
+        if self.stopped is not None:
+            left = Score(None, Status.FAILED, self.stopped)
+            return {name: [left] * len(items) for name in attributes}
+        mine, others = [items[i] for i in asked], [self._others[items[i].key] for i in asked]
+        for name, scores in self._inner.compare(mine, others, attributes).items():
+            for i, score in zip(asked, scores, strict=True):
+                found[name][i] = score
+        return found

@@ -1,0 +1,136 @@
+"""Judgments on disk: shards that several judges and runs add to, one row for each text, judge and attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from evaluation.items import Item, Judge, label_of
+from evaluation.scores import Score, Status
+from pipeline.store.manifest import update_manifest
+from pipeline.store.shards import read_shards, shard_name, write_dataset, write_rows
+
+# Texts judged between two writes: what a killed run asks again of a judge that keeps no answers itself.
+TEXTS_A_SHARD = 256
+
+
+def judgment_rows(items: Sequence[Item], label: str, scores: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:
+    """Scores as rows of the table ``judgments``."""
+    return [
+        {
+            "row_id": item.key,
+            "attribute": attribute,
+            "judge": label,
+            "score": score.score,
+            "status": str(score.status),
+            "rationale": score.rationale,
+            "prompt_tokens": score.prompt_tokens,
+            "completion_tokens": score.completion_tokens,
+        }
+        for i, item in enumerate(items)
+        for attribute, of_attribute in scores.items()
+        for score in [of_attribute[i]]
+    ]
+
+
+def merged(table: pa.Table) -> pa.Table:
+    """One row a (row_id, judge, attribute), in the order of the table: a scored one if there is any, else the last."""
+    columns = [table.column(name).to_pylist() for name in ("row_id", "judge", "attribute", "status")]
+    chosen: dict[tuple[str, ...], int] = {}
+    scored: set[tuple[str, ...]] = set()
+    for i, (*key_parts, status) in enumerate(zip(*columns, strict=True)):
+        key = tuple(key_parts)
+        if key not in scored:
+            chosen[key] = i
+            if status == Status.OK:
+                scored.add(key)
+    return table.take(pa.array(sorted(chosen.values()), type=pa.int64()))
+
+
+def judged_attributes(table: pa.Table, label: str, *, scored_only: bool) -> dict[str, set[str]]:
+    """Row id -> the attributes that a judge has judged; with ``scored_only``, to a score."""
+    found: dict[str, set[str]] = {}
+    for row in table.select(["row_id", "attribute", "judge", "status"]).to_pylist():
+        if row["judge"] == label and (row["status"] == Status.OK or not scored_only):
+            found.setdefault(row["row_id"], set()).add(row["attribute"])
+    return found
+
+
+class JudgmentWriter:
+    """Writes scores as they come, a shard at a time.
+
+    Args:
+        folder: of the shards.
+        label: of the judge.
+    """
+
+    def __init__(self, folder: Path, label: str) -> None:
+        self._folder, self._label = folder, label
+        self._waiting: list[dict[str, Any]] = []
+        self._texts = 0
+
+    def add(self, item: Item, scores: Mapping[str, Score]) -> None:
+        """One text's scores."""
+        self._waiting += judgment_rows([item], self._label, {name: [score] for name, score in scores.items()})
+        self._texts += 1
+        if self._texts >= TEXTS_A_SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; a shard with unscored rows has its own name each time, so that none is lost."""
+        if self._waiting:
+            parts = [f"{row['row_id']}:{row['attribute']}:{row['status']}" for row in self._waiting]
+            write_rows(self._waiting, "judgments", self._folder / shard_name(parts, self._label))
+        self._waiting, self._texts = [], 0
+
+
+def judge_items(
+    judge: Judge, items: Sequence[Item], attributes: Sequence[str], folder: Path, on_text: Any = None
+) -> int:
+    """Judge what is not scored yet, and write it; returns how many texts were asked about.
+
+    A run that is stopped keeps what it has written; Ctrl-C writes what was scored first.
+    """
+    label = label_of(judge)
+    streams = getattr(judge, "streams", False)  # such a judge may answer another time what it did not now
+    done = judged_attributes(read_shards(folder, "judgments"), label, scored_only=streams)
+    left = [item for item in items if not done.get(item.key, set()).issuperset(attributes)]
+    writer = JudgmentWriter(folder, label)
+
+    def keep(index: int, scores: Mapping[str, Score]) -> None:
+        writer.add(left[index], scores)
+        if on_text is not None:
+            on_text()
+
+    try:
+        if streams:
+            judge.judge(left, attributes, keep)  # type: ignore[call-arg]
+        else:
+            for first in range(0, len(left), TEXTS_A_SHARD):
+                some = left[first : first + TEXTS_A_SHARD]
+                scores = judge.judge(some, attributes)
+                for i in range(len(some)):
+                    keep(first + i, {name: scores[name][i] for name in attributes})
+    finally:
+        writer.flush()
+    return len(left)
+
+
+def gather(shards: Path, row_ids: Sequence[str], output: Path) -> pa.Table:
+    """All judgments of some rows from their shards, written as a data set's table, in the order of the rows.
+
+    Args:
+        output: folder of the data set; its manifest, if it has one, follows.
+    """
+    table = merged(read_shards(shards, "judgments"))
+    order = {row_id: i for i, row_id in enumerate(row_ids)}
+    keys = zip(*(table.column(name).to_pylist() for name in ("row_id", "judge", "attribute")), strict=True)
+    wanted = sorted((order[row_id], *rest, i) for i, (row_id, *rest) in enumerate(keys) if row_id in order)
+    table = table.take(pa.array([each[-1] for each in wanted], type=pa.int64()))
+    if table.num_rows:
+        entries = write_dataset(table, output / "judgments")
+        update_manifest(output, "judgments", entries)
+    return table

@@ -1,0 +1,122 @@
+"""As many texts as wanted: candidates of a cell are drawn until enough of them pass the judges.
+
+The texts kept are the first that pass, by sample index, so that they do not depend on how many candidates a round
+draws. A kept corpus no longer follows the decoder's law: it follows it given that the judges let a text pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from evaluation.items import is_independent
+from evaluation.statistics.aggregate import panel
+from personas import Cell, Grid
+from pipeline.job.fields import Accept
+from pipeline.plan.cells import PlannedCell
+
+# Prompt id and persona's name: what a cell is, whatever the sample.
+Key = tuple[str, str]
+
+
+@dataclass
+class Draws:
+    """How many candidates every cell has had."""
+
+    rule: Accept
+    grid: Grid
+    drawn: dict[Key, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for prompt in self.grid.prompts:
+            for persona in self.grid.personas:
+                self.drawn[prompt.prompt_id, persona.name] = self.rule.rows_per_cell
+
+    def candidates(self) -> Iterator[Cell]:
+        """All candidates drawn so far, cell by cell, in the grid's order."""
+        for prompt in self.grid.prompts:
+            for persona in self.grid.personas:
+                for index in range(self.drawn[prompt.prompt_id, persona.name]):
+                    yield Cell(prompt, persona, index)
+
+    def draw_more(self, passed: Mapping[Key, Sequence[PlannedCell]], dead: Mapping[Key, int]) -> bool:
+        """Draw for the cells that fell short, by the share that has passed so far; False: nothing is left to draw.
+
+        A cell whose candidates were all dead letters is not tried again: its prompt is at fault.
+        """
+        more = False
+        for key, n in self.drawn.items():
+            n_passed = len(passed.get(key, ()))
+            wanted, room = self.rule.rows_per_cell - n_passed, self.rule.max_candidates - n
+            if wanted <= 0 or room <= 0 or dead.get(key, 0) >= n:
+                continue
+            share = (n_passed + 0.5) / (n + 1)
+            self.drawn[key] += min(room, math.ceil(wanted / share))
+            more = True
+        return more
+
+
+def by_cell(cells: Sequence[PlannedCell]) -> dict[Key, list[PlannedCell]]:
+    """Planned candidates, cell by cell, in the order of their sample indices."""
+    found: dict[Key, list[PlannedCell]] = {}
+    for cell in cells:
+        found.setdefault((cell.prompt_id, cell.persona), []).append(cell)
+    return found
+
+
+def adherence(
+    cells: Sequence[PlannedCell], judgments: pa.Table, judged: Collection[str], labels: Collection[str], rule: str
+) -> dict[str, float | None]:
+    """Row id -> mean score of its own attributes, by their weights; ``None`` where one of them is unscored.
+
+    Args:
+        judged: attributes that any judge knows; the others do not count.
+        labels: of the judges that count.
+        rule: of the panel, see :func:`evaluation.statistics.aggregate.panel`.
+    """
+    scores: dict[tuple[str, str], list[float | None]] = {}
+    for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
+        if row["judge"] in labels and is_independent(row["judge"]):
+            scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
+    found: dict[str, float | None] = {}
+    for cell in cells:
+        mine = [(weight, panel(scores.get((cell.row_id, a), []), rule)) for a, weight in cell.weights if a in judged]
+        values = [weight * score for weight, score in mine if score is not None]
+        total = math.fsum(weight for weight, _ in mine)
+        found[cell.row_id] = math.fsum(values) / total if mine and len(values) == len(mine) else None
+    return found
+
+
+def passing(
+    cells: Mapping[Key, Sequence[PlannedCell]], scores: Mapping[str, float | None], done: Collection[str], rule: Accept
+) -> dict[Key, list[PlannedCell]]:
+    """The first candidates of each cell that pass; the control's pass by being written."""
+    kept: dict[Key, list[PlannedCell]] = {}
+    for key, candidates in cells.items():
+        good = []
+        for cell in candidates:
+            score = scores.get(cell.row_id)
+            if cell.row_id in done and (not cell.weights or (score is not None and score >= rule.min_score)):
+                good.append(cell)
+        kept[key] = good[: rule.rows_per_cell]
+    return kept
+
+
+def report(draws: Draws, passed: Mapping[Key, Sequence[PlannedCell]]) -> dict[str, Any]:
+    """For ``run.json``: how many candidates it took, and which cells fell short."""
+    short = [
+        {"prompt_id": prompt, "persona": persona, "rows": len(passed.get((prompt, persona), ())), "candidates": n}
+        for (prompt, persona), n in draws.drawn.items()
+        if len(passed.get((prompt, persona), ())) < draws.rule.rows_per_cell
+    ]
+    return {
+        **draws.rule.model_dump(),
+        "cells": len(draws.drawn),
+        "candidates": sum(draws.drawn.values()),
+        "rows": sum(map(len, passed.values())),
+        "short": short,
+    }

@@ -1,0 +1,165 @@
+"""From a job to planned cells: what will be decoded, under which settings, id and seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mpg.settings import SAMPLER_VERSION, TABLE, DecoderSettings
+from personas import Cell, row_id, row_seed
+from personas import control as control_persona
+from personas.profiles import with_system
+from pipeline.plan.systems import Systems
+
+# Settings that came after data sets existed -> the value at which a decoder draws what it drew without them. There they
+# stay out of the identity, so that a new setting never orphans rows. (None so far.)
+_UNCHANGED_AT: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a run's weights come from, with the revisions that its rows record.
+
+    Attributes:
+        model: id, folder or embedded id of the reference, to load it from.
+        model_label: what rows record: ``name@revision``, without the path of any machine.
+        adapters, references: attribute -> folder or Hub id.
+        adapter_revisions: attribute -> hash or revision (own reference included).
+        dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
+    """
+
+    model: str
+    model_label: str
+    hub_revision: str | None
+    adapters: tuple[tuple[str, str], ...]
+    references: tuple[tuple[str, str], ...]
+    adapter_revisions: tuple[tuple[str, str], ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One row to be written: everything a worker needs, and nothing it could decide differently."""
+
+    row_id: str
+    seed: int
+    prompt_id: str
+    messages: tuple[tuple[str, str], ...]  # (role, content)
+    persona: str
+    weights: tuple[tuple[str, float], ...]  # above 0 only; empty: the reference alone
+    sample_index: int
+    decoder: DecoderSettings
+    config_hash: str
+    profile: str = ""
+    personality: str = ""
+    system: str | None = None  # what the reference is told before the prompt
+    own_systems: tuple[tuple[str, str], ...] = ()  # what an attribute's models are told instead
+
+    def chat(self) -> list[dict[str, str]]:
+        """The prompt, as the job gave it."""
+        return [{"role": role, "content": content} for role, content in self.messages]
+
+    def reference_chat(self) -> list[dict[str, str]]:
+        """What the reference reads."""
+        return self.chat() if self.system is None else with_system(self.chat(), self.system)
+
+    def own_chats(self) -> dict[str, list[dict[str, str]]]:
+        """What the models of some attributes read instead."""
+        return {name: with_system(self.chat(), system) for name, system in self.own_systems}
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that ``generations`` and ``rejected`` share."""
+        return {
+            "row_id": self.row_id,
+            "prompt_id": self.prompt_id,
+            "prompt": self.chat(),
+            "persona": self.persona,
+            "profile": self.profile or None,
+            "personality": self.personality or None,
+            "system": self.system,
+            "attributes": [name for name, _ in self.weights],
+            "weights": [weight for _, weight in self.weights],
+            "sample_index": self.sample_index,
+        }
+
+
+def identity(
+    settings: DecoderSettings,
+    dtype: str,
+    attributes: Sequence[str] = (),
+    *,
+    unchanged_at: Mapping[str, Any] = _UNCHANGED_AT,
+) -> dict[str, Any]:
+    """The settings that a text depends on, by name; strengths one by one, of the attributes given.
+
+    Args:
+        unchanged_at: settings that are left out at these values.
+
+    Raises:
+        ValueError: a decoder without rows, which is used from Python only.
+    """
+    depends_on = settings.facts.text_depends_on
+    if depends_on is None:
+        raise ValueError(f"decoder {settings.name!r} has no rows: it is used from Python only")
+    values = {
+        name: value
+        for name, value in asdict(settings).items()
+        if name in depends_on and (name not in unchanged_at or value != unchanged_at[name])
+    }
+    if "strength" in values:
+        values["strength"] = {name: settings.strength_of(name) for name in attributes}
+    return values | {"dtype": dtype, "sampler": SAMPLER_VERSION}
+
+
+def plan_cells(
+    grid: Iterable[Cell], settings: DecoderSettings, sources: Sources, seed: int, systems: Systems | None = None
+) -> list[PlannedCell]:
+    """Give every cell its settings, id and seed; cells that come to the same row are planned once.
+
+    A control persona (no weights) is decoded by ``reference`` whatever the job's decoder is; under
+    decoder ``reference`` every persona is the control.
+    """
+    depends_on = TABLE["reference"].text_depends_on or ()
+    control = DecoderSettings(**{name: getattr(settings, name) for name in depends_on} | {"name": "reference"})
+    revisions, systems = dict(sources.adapter_revisions), systems or Systems()
+    planned: dict[str, PlannedCell] = {}
+    for cell in grid:
+        if settings.name == "reference":
+            cell = replace(cell, persona=control_persona())
+        active = cell.persona.active
+        decoder = settings if active else control
+        if cell.persona.strengths and active:
+            strengths = {name: cell.persona.strengths.get(name, settings.strength_of(name)) for name in active}
+            decoder = replace(settings, strength=strengths)
+        decoder_identity = identity(decoder, sources.dtype, tuple(active))
+        adapters = {name: revisions[name] for name in active}
+        system, own = systems.for_reference(cell.persona, decoder.name), systems.for_attributes(cell.persona)
+        identifier = row_id(
+            cell,
+            model=sources.model_label,
+            adapters=adapters,
+            decoder=decoder_identity,
+            seed=seed,
+            prompts=own | ({} if system is None else {"": system}),
+        )
+        planned.setdefault(
+            identifier,
+            PlannedCell(
+                row_id=identifier,
+                seed=row_seed(seed, identifier),
+                prompt_id=cell.prompt.prompt_id,
+                messages=tuple((m.role, m.content) for m in cell.prompt.messages),
+                persona=cell.persona.name,
+                weights=tuple(active.items()),
+                sample_index=cell.sample_index,
+                decoder=decoder,
+                config_hash=hashlib.sha256(repr(sorted(decoder_identity.items())).encode()).hexdigest()[:16],
+                profile=cell.persona.profile,
+                personality=cell.persona.personality,
+                system=system,
+                own_systems=tuple(own.items()),
+            ),
+        )
+    return list(planned.values())

@@ -1,0 +1,151 @@
+"""What a data set is computed with: decided once, before its first row, and kept.
+
+Sums of floating-point numbers depend on their order. On many processors the last digits of a matrix product depend on
+how many threads share it and on how many rows it has, so what decides both is no matter of who happens to run the job:
+
+- **threads** of a decoding pass: the job's ``threads``; where it has none, the cores that this process may use (or
+  ``OMP_NUM_THREADS``), shared out among the workers of the run that writes the first row. A lone process takes all
+  cores, two on two cores one each.
+- **batch_size** and **rows_per_shard**: the job's, when the first row is written.
+- **dtype**: the job's; ``auto`` is what it stood for then.
+
+Runs that go on, with more workers or fewer, and ``mpg verify`` keep to it. It is in the work folder while a data set
+grows, and in its ``run.json`` for good.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.job.model import Job
+from pipeline.store.dataset import RUN_FILE, WORK_FOLDER
+from pipeline.store.shards import write_bytes
+
+logger = logging.getLogger(__name__)
+
+FILE = "computed-with.json"  # in the work folder
+
+
+@dataclass(frozen=True)
+class ComputedWith:
+    """See the module.
+
+    Attributes:
+        dtype: ``float32`` or ``bfloat16``.
+        threads: of one decoding pass.
+        batch_size: rows that a pass begins with; fewer where they do not fit into memory.
+        rows_per_shard: cells of the plan that are decoded together.
+        regrouped: whether some rows were not decoded together with the plan's others, since a stop had left their shard
+            in part, or the plan has grown (or nobody knows).
+    """
+
+    dtype: str
+    threads: int
+    batch_size: int
+    rows_per_shard: int
+    regrouped: bool = False
+
+
+_DECIDED = ("dtype", "threads", "batch_size", "rows_per_shard")
+
+
+def cores() -> int:
+    """Cores that this process may use: ``OMP_NUM_THREADS``, or the physical ones that the system lets it have."""
+    from joblib import cpu_count
+
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(asked) if asked.isdecimal() and int(asked) else int(cpu_count(only_physical_cores=True))
+
+
+def decided(job: Job, workers: int) -> ComputedWith:
+    """What a job is computed with where nothing is decided yet.
+
+    Args:
+        workers: processes that share this machine.
+    """
+    from mpg.models.dtype import pick_dtype
+
+    threads = job.threads or max(1, cores() // workers)
+    return ComputedWith(pick_dtype(job.model.dtype), threads, job.batch_size, job.rows_per_shard)
+
+
+def kept(output: Path) -> ComputedWith | None:
+    """What a data set is computed with, as far as that was decided; ``None``: it is not, or was not noted."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return _read(json.loads((output / WORK_FOLDER / FILE).read_text("utf-8")))
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return _read(json.loads((output / RUN_FILE).read_text("utf-8"))["computed_with"])
+    return None
+
+
+def _read(values: dict[str, Any]) -> ComputedWith:
+    found = ComputedWith(**{field.name: values[field.name] for field in fields(ComputedWith)})
+    if min(found.threads, found.batch_size, found.rows_per_shard) < 1:
+        raise ValueError("below 1")
+    return found
+
+
+def settled(output: Path, job: Job, workers: int) -> ComputedWith:
+    """What this run computes with: as it was decided for the data set, or, before its first row, as is decided now.
+
+    What the job, or this machine, would have it otherwise is said and not done.
+
+    Args:
+        workers: processes that share this machine.
+    """
+    first = next(iter(sorted((output / WORK_FOLDER / "generations").glob("*.parquet"))), None)
+    asked = decided(job, workers)
+    if first is None:
+        return asked
+    found = kept(output)
+    if found is None:  # rows of a version that noted nothing
+        dtype = asked.dtype if job.model.dtype != "auto" else _dtype_of(first)
+        found = asked = replace(asked, dtype=dtype, regrouped=True)
+        logger.warning(
+            "it is not noted what the rows in %s were computed with; from now on: %s (ids and float32 texts are the "
+            "same whatever it was; last digits of measured columns may differ)",
+            output,
+            _listed(found, _DECIDED),
+        )
+    if job.model.dtype != "auto":
+        found = replace(found, dtype=job.model.dtype)  # rows of another dtype have ids of their own
+    other = [name for name in _DECIDED if getattr(found, name) != getattr(asked, name)]
+    if other:
+        logger.warning(
+            "%s, as this data set was begun, and not %s: what its rows are computed with stays the same (to decide "
+            "anew: another output, or delete %s)",
+            _listed(found, other),
+            _listed(asked, other),
+            output / WORK_FOLDER / FILE,
+        )
+    if found.threads * workers > cores():
+        logger.warning(
+            "%d worker%s with %d threads each on %d core%s: slower, but the same digits",
+            *(workers, "s" * (workers > 1), found.threads, cores(), "s" * (cores() > 1)),
+        )
+    return found
+
+
+def keep(output: Path, found: ComputedWith) -> None:
+    """Note it for the runs that go on. Raises OSError."""
+    write_bytes((json.dumps(asdict(found), indent=2) + "\n").encode(), output / WORK_FOLDER / FILE)
+
+
+def _listed(values: ComputedWith, names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {getattr(values, name)}" for name in names)
+
+
+def _dtype_of(shard: Path) -> str:
+    return str(pq.read_table(shard, columns=["dtype"]).column(0)[0])
+
+
+# --------------------------------------------------------------------------- machines

@@ -1,0 +1,52 @@
+"""What models are told before a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from personas import Attribute, Persona
+from personas.profiles import placeholders, render
+
+# How decoder `prompting` tells the reference what to be like.
+_PROMPTING = "Answer as a person would who is like this, in your own words:\n"
+
+
+@dataclass(frozen=True)
+class Systems:
+    """What models are told before a prompt.
+
+    Attributes:
+        reference: template for the reference, see :mod:`personas.profiles`.
+        attributes: template for an attribute's own models, by name.
+        descriptions: of the attributes, for decoder ``prompting``.
+    """
+
+    reference: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, attributes: Iterable[Attribute], reference: str | None) -> Systems:
+        given = tuple(attributes)
+        return cls(
+            reference,
+            {each.name: each.system for each in given if each.system is not None},
+            {each.name: each.description for each in given},
+        )
+
+    def for_reference(self, persona: Persona, decoder: str) -> str | None:
+        """The reference's system message; ``None`` where it has none."""
+        told = []
+        if self.reference is not None and not (persona.is_control and placeholders(self.reference)):
+            told.append(render(self.reference, persona.texts))
+        if decoder == "prompting" and not persona.is_control:
+            traits = [f"- {self.descriptions[name]} ({weight:.0%})" for name, weight in persona.active.items()]
+            told.append(_PROMPTING + "\n".join(traits))
+        return "\n\n".join(told) or None
+
+    def for_attributes(self, persona: Persona) -> dict[str, str]:
+        """The system messages of the persona's attributes that have one of their own."""
+        return {
+            name: render(self.attributes[name], persona.texts) for name in persona.active if name in self.attributes
+        }

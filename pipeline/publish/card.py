@@ -1,0 +1,79 @@
+"""The data set's card: README.md with explicit configs, so that `datasets` opens the folder as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from evaluation.tables import markdown
+from mpg.settings import EXACT_DECODERS
+from pipeline.job.model import Job
+from pipeline.publish.summary import Summary, header, table_rows
+
+_FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
+
+
+def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Summary, run: dict[str, Any]) -> None:
+    """Write README.md: what the corpus is, how it was made, how well it carries its attributes."""
+    configs = [
+        {"config_name": name, "data_files": [{"split": "train", "path": f"{folder}/train-*.parquet"}]}
+        | ({"default": True} if name == "generations" else {})
+        for name, folder in _FOLDERS.items()
+        if tables[name].num_rows
+    ]
+    front = {
+        "pretty_name": job.name,
+        "language": ["en"],
+        "task_categories": ["text-generation"],
+        "tags": ["synthetic", "personalization", "mpg-scr"],
+        "configs": configs,
+    }
+    decoder = job.decoder
+    table = markdown(header(summary), table_rows(summary))
+    exact = "approximates its target (see `tv_bound`)"
+    if decoder.name in EXACT_DECODERS:
+        exact = "samples its target exactly"
+    text = f"""---
+{yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
+---
+
+# {job.name}
+
+Synthetic texts by `{run["model"]}` ({run["dtype"]}), whose personality was composed at
+decoding time from the attributes {", ".join(job.attribute_names)} (Multi-Personality Generation, arXiv 2511.01891).
+No text was written by a person; the prompts are the job's.
+
+- decoder `{decoder.name}`, aggregate `{decoder.aggregate}`, horizon {decoder.horizon}, temperature
+  {decoder.temperature:g}, top-p {decoder.top_p:g}: {exact}
+- {run["counts"]["rows"]} rows, {run["counts"]["rejected"]} rejected, seed {job.seed}
+{_accepted(run)}- how it was made, to the version: `job.json`, `run.json`
+
+## Judged adherence
+
+Mean score of the judge by persona and attribute, 0 to 1. Acceptance: share of draft tokens (`scr`: chunks) kept.
+Perplexity: under the reference at the decoder's temperature. The judge was trained on pairs of the same source as
+the adapters; it tells poles apart, it does not measure a person.
+
+{table}
+
+## Columns
+
+`row_id` names a row by all that its text depends on. `attributes`, `weights`, `strengths`, `log_ratios` and `adapters`
+run in parallel; all are empty for the control persona `reference`. `log_ratios` and `log_prob_reference` are in nats.
+Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
+"""
+    (output / "README.md").write_text(text, encoding="utf-8")
+
+
+def _accepted(run: dict[str, Any]) -> str:
+    found = run["accept"]
+    if found is None:
+        return ""
+    return (
+        f"- kept: of {found['candidates']} candidates the first {found['rows_per_cell']} of each prompt and persona "
+        f"whose judged score is {found['min_score']:g} or more; {len(found['short'])} cells fell short. The judge that "
+        "chose them also judged them below: its scores of them are no independent measure\n"
+    )

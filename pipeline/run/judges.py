@@ -1,0 +1,105 @@
+"""The judges of a run: those that Beam's workers ask, and those behind endpoints, which this process asks alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from evaluation.endpoint.rubrics import FLUENCY
+from evaluation.items import label_of
+from evaluation.judges.openai import OpenAIJudge
+from pipeline.beam.work import JudgeTask, JudgeWork
+from pipeline.job.known import is_remote, known_to
+from pipeline.job.model import Job
+from pipeline.judging.registry import COLUMNS, item_of, load_judge, load_remote_judge, with_naturalness
+from pipeline.judging.table import judge_items, judged_attributes
+from pipeline.plan.cells import PlannedCell
+from pipeline.store.errors import output_errors
+from pipeline.store.shards import read_shards, shard_tables
+from pipeline.store.stop import StopFile
+
+logger = logging.getLogger(__name__)
+
+
+class RunJudges:
+    """Loaded once a run, before anything is decoded.
+
+    Raises:
+        JudgeError: one can't be loaded, or has no key.
+    """
+
+    def __init__(self, job: Job, work: Path) -> None:
+        self._job, self._work = job, work
+        self._attributes = with_naturalness(job.described_attributes())
+        local = [s for s in job.judges if not is_remote(s) and known_to(s, job.attribute_names)]
+        self._local = [(spec, label_of(load_judge(spec))) for spec in local]
+        self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if is_remote(spec)]
+        judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
+        unjudged = [name for name in job.attribute_names if name not in judged]
+        if job.judges and unjudged:
+            logger.warning("no judge of this job knows %s: unjudged", ", ".join(unjudged))
+
+    @property
+    def labels(self) -> set[str]:
+        """Of all of them: name@version."""
+        return {label for _, label in self._local} | {label_of(judge) for judge in self.remote}
+
+    def spent(self) -> float:
+        """What judges behind endpoints have cost so far."""
+        return float(sum(judge.budget.spent for judge in self.remote))
+
+    def of_workers(self, wanted: set[str]) -> list[JudgeWork]:
+        """Those that workers ask, with what earlier runs have left them of the wanted rows."""
+        works = []
+        for spec, label in self._local:
+            attributes = known_to(spec, self._job.attribute_names)
+            works.append(JudgeWork(spec, attributes, label, left_to_judge(self._work, label, attributes, wanted)))
+        return works
+
+    def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], cost: Callable[[], float]) -> None:
+        """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped.
+
+        Args:
+            cost: of the run so far.
+        """
+        for judge in self.remote:
+            if stop.reason() is None:
+                self._ask(judge, stop, cells, cost)
+
+    def _ask(self, judge: OpenAIJudge, stop: StopFile, cells: Sequence[PlannedCell], cost: Callable[[], float]) -> None:
+        job, order = self._job, {cell.row_id: i for i, cell in enumerate(cells)}
+        rows = read_shards(self._work / "generations", "generations", COLUMNS).to_pylist()
+        items = [item_of(row) for row in rows if row["row_id"] in order]
+        items.sort(key=lambda item: order[item.key])
+        judge.stop, is_jobs = stop.watcher(), False
+        if job.budget is not None:
+            left = max(0.0, job.budget - cost() + judge.budget.spent)
+            judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
+            is_jobs = judge.budget.limit == left
+        names = [*(each.name for each in self._attributes), FLUENCY]
+        with (
+            output_errors(self._work),
+            tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
+        ):
+            judge_items(judge, items, names, self._work / "judgments", on_text=bar.update)
+        if judge.stopped is not None:
+            logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
+            if is_jobs and "budget" in judge.stopped:
+                stop.request(f"budget of {job.budget:g} spent")
+            elif job.accept is not None:  # unjudged candidates must not be taken for bad ones
+                stop.request(judge.stopped)
+
+
+def left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:
+    """Rows of earlier runs that a judge has not scored on every attribute."""
+    scored = judged_attributes(read_shards(work / "judgments", "judgments"), label, scored_only=False)
+    tasks = []
+    for path, table in shard_tables(work / "generations", "generations", ["row_id"]):
+        ids = table.column("row_id").to_pylist()
+        left = tuple(i for i in ids if i in wanted and not scored.get(i, set()).issuperset(attributes))
+        if left:
+            tasks.append(JudgeTask(str(path), left))
+    return tuple(tasks)

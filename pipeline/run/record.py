@@ -1,0 +1,134 @@
+"""What ``run.json`` says of a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import mpg
+from evaluation.items import label_of
+from pipeline.decode.bank import BATCH_SIZES, remembered_sizes
+from pipeline.decode.machine import machines
+from pipeline.job.model import Job
+from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.computed_with import ComputedWith
+from pipeline.run.judges import RunJudges
+from pipeline.store.dataset import PLAN_FILE
+from pipeline.store.shards import read_shards
+
+_VERSIONS_OF = ("torch", "transformers", "accelerate", "datasets", "apache-beam", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a run went, beside what it wrote.
+
+    Attributes:
+        started: in seconds since the epoch.
+        decode_s: wall time of the decode stage.
+        cost: of devices and judges.
+        done_before: ids of rows that were there already.
+        accepted: see :func:`pipeline.plan.accept.report`; ``None``: the job has no ``accept``.
+    """
+
+    started: float
+    decode_s: float
+    cost: float
+    done_before: set[str]
+    accepted: dict[str, Any] | None
+
+
+def record(
+    job: Job,
+    sources: Sources,
+    computed_with: ComputedWith,
+    judges: RunJudges,
+    course: Course,
+    *,
+    work: Path,
+    cells: Sequence[PlannedCell],
+    tables: Mapping[str, pa.Table],
+) -> dict[str, Any]:
+    """Counts, times and costs, planned and actual; what it was computed with; versions."""
+    total_s, before = time.time() - course.started, course.done_before
+    rows = read_shards(work / "generations", "generations", ["row_id", "n_tokens"]).to_pylist()
+    planned = {cell.row_id for cell in cells}
+    new = {row["row_id"]: row["n_tokens"] for row in rows if row["row_id"] in planned - before}
+    n_tokens = sum(new.values())
+    return {
+        "job": job.name,
+        "counts": {
+            "planned": len(cells),
+            "kept_from_earlier_runs": len(planned & before),
+            "generated": len(new),
+            "rejected": tables["rejected"].num_rows,
+            "rows": tables["generations"].num_rows,
+            "judgments": tables["judgments"].num_rows,
+            "unscored": tables["judgments"].column("score").null_count,
+            "tokens": n_tokens,
+        },
+        "timings": {
+            "decode_s": round(course.decode_s, 3),
+            "tokens_per_s": round(n_tokens / course.decode_s, 1) if course.decode_s else None,
+            "total_s": round(total_s, 3),
+            "began": _instant(course.started),
+            "ended": _instant(course.started + total_s),
+        },
+        "planned": expected_of(work, job),
+        "actual": {
+            "cells": len(cells),
+            "tokens": sum(tables["generations"].column("n_tokens").to_pylist()),
+            "generated_tokens": n_tokens,
+            "seconds": round(total_s, 3),
+            "cost": round(course.cost, 6),
+        },
+        "accept": course.accepted,
+        "judges": sorted(judges.labels),
+        "calls": _calls(judges),
+        "model": sources.model_label,
+        "adapters": dict(sources.adapter_revisions),
+        "dtype": sources.dtype,
+        "computed_with": {
+            **asdict(computed_with),
+            "machines": machines(work),
+            "smaller_batches": remembered_sizes(work / BATCH_SIZES),
+        },
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+        | {"mpg-scr": mpg.__version__, "python": platform.python_version()},
+    }
+
+
+def _calls(judges: RunJudges) -> dict[str, dict[str, Any]]:
+    return {
+        label_of(judge): {
+            "calls": judge.n_calls,
+            "prompt_tokens": judge.budget.prompt_tokens,
+            "completion_tokens": judge.budget.completion_tokens,
+            "cost": round(judge.budget.spent, 6),
+            "stopped": judge.stopped,
+        }
+        for judge in judges.remote
+    }
+
+
+def _instant(seconds: float) -> str:
+    """A time in seconds since the epoch, as people and programs read it: ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def expected_of(work: Path, job: Job) -> dict[str, Any] | None:
+    """What ``mpg plan`` expected, if it was asked about this very job."""
+    try:
+        expected: dict[str, Any] = json.loads((work / PLAN_FILE).read_text("utf-8"))
+        return expected if expected["of"] == job.work_hash() else None
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,124 @@
+"""The output folder: prepared before a run, filled from the shards after it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.store.errors import OutputError, is_writable
+from pipeline.store.manifest import DATASET_MANIFEST, write_manifest
+from pipeline.store.shards import (
+    free_name,
+    read_shards,
+    shard_name,
+    shard_tables,
+    write_bytes,
+    write_dataset,
+    write_rows,
+)
+
+WORK_FOLDER = ".work"
+RUN_FILE = "run.json"
+JOB_FILE = "job.json"
+PLAN_FILE = "plan.json"  # in the work folder
+_JOB_FOLDER = "job-folder"
+# Table -> its folder in the data set.
+FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
+# Dead letters whose next try may go well, on another machine: the row itself is not at fault.
+TRANSIENT = ("out_of_memory",)
+
+
+def prepare(output: Path) -> Path:
+    """The work folder in an output folder, made if need be.
+
+    Raises:
+        OutputError: a file in its place, a folder that something else has filled, or one that can't be written.
+    """
+    work = output / WORK_FOLDER
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"output: {output} is a file; give a folder")
+    try:
+        ours = work.is_dir() or (output / DATASET_MANIFEST).is_file()
+        if output.is_dir() and any(output.iterdir()) and not ours:
+            raise OutputError(f"output: {output} holds files of something else; give an empty or new folder")
+        for name in FOLDERS:
+            shards_folder(output, name)
+    except OSError as error:
+        raise OutputError(f"output: {output} can't be written ({error.strerror}); give a folder you own") from error
+    if not is_writable(work):
+        raise OutputError(f"output: {output} can't be written (read-only, or full); make room, or give another folder")
+    return work
+
+
+def shards_folder(output: Path, name: str) -> Path:
+    """The work folder of a table's shards, made if need be.
+
+    Where there is none (a published data set, a work folder that was deleted) the data set's own files are its first
+    shards: what they hold is kept, whoever adds to it. Raises OSError.
+    """
+    folder = output / WORK_FOLDER / name
+    if not folder.is_dir():
+        scratch = folder.with_name(f".{name}.tmp")  # renamed when it is whole: a killed copy counts for nothing
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        for file in (output / FOLDERS[name]).glob("*.parquet"):
+            shutil.copyfile(file, scratch / file.name)
+        scratch.rename(folder)
+    return folder
+
+
+def n_shards(work: Path) -> int:
+    """How many shards there are, of all tables."""
+    return sum(len(list((work / name).glob("*.parquet"))) for name in FOLDERS)
+
+
+def set_aside_judgments(work: Path, row_ids: AbstractSet[str]) -> None:
+    """Of rows that are about to be written anew, as another text needs other ones; they are kept as ``*.stale``."""
+    if not row_ids:
+        return
+    for path, table in shard_tables(work / "judgments", "judgments"):
+        if row_ids.isdisjoint(table.column("row_id").to_pylist()):
+            continue
+        rows = table.to_pylist()
+        rest = [row for row in rows if row["row_id"] not in row_ids]
+        if rest:
+            write_rows(rest, "judgments", path.with_name(shard_name([path.name, *(row["row_id"] for row in rest)])))
+        path.rename(free_name(path.with_suffix(".stale")))
+
+
+def keep_job_folder(work: Path, folder: Path) -> None:
+    """Remember what the job's paths are relative to, on this machine: no data set names a place. Raises OSError."""
+    write_bytes(str(folder).encode(), work / _JOB_FOLDER)
+
+
+def job_folder(work: Path) -> Path | None:
+    """What the paths of the data set's job are relative to; ``None`` where it was not written on this machine."""
+    try:
+        return Path((work / _JOB_FOLDER).read_text("utf-8"))
+    except OSError:
+        return None
+
+
+def done_ids(work: Path) -> set[str]:
+    """Row ids that are written."""
+    return set(read_shards(work / "generations", "generations", ["row_id"]).column("row_id").to_pylist())
+
+
+def dead_ids(work: Path) -> set[str]:
+    """Row ids among the dead letters that are not to be tried again."""
+    dead = read_shards(work / "rejected", "rejected", ["row_id", "reason"])
+    pairs = zip(dead.column("row_id").to_pylist(), dead.column("reason").to_pylist(), strict=True)
+    return {row_id for row_id, reason in pairs if reason not in TRANSIENT}
+
+
+def write_tables(output: Path, tables: dict[str, pa.Table]) -> None:
+    """Write the data set's files and its manifest; no folder for no rows. Raises OSError."""
+    manifest = {}
+    for name, folder in FOLDERS.items():
+        manifest[folder] = write_dataset(tables[name], output / folder)
+        if not tables[name].num_rows:
+            shutil.rmtree(output / folder)
+    write_manifest(output, manifest)

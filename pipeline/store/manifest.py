@@ -1,0 +1,53 @@
+"""A data set's manifest: every file with its rows, bytes and checksum, and what is no longer as it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.store.shards import write_bytes
+
+DATASET_MANIFEST = "manifest.json"
+
+
+def write_manifest(output: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the data set's manifest: folder/file -> rows, bytes, SHA-256."""
+    files = {
+        f"{folder}/{entry['file']}": {name: entry[name] for name in ("rows", "bytes", "sha256")}
+        for folder, entries in tables.items()
+        for entry in entries
+    }
+    write_bytes((json.dumps(files, indent=2) + "\n").encode(), output / DATASET_MANIFEST)
+
+
+def update_manifest(output: Path, folder: str, entries: list[dict[str, Any]]) -> None:
+    """Replace what a data set's manifest, if it has one, says of one folder. Raises OSError."""
+    if not (output / DATASET_MANIFEST).is_file():
+        return
+    known = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
+    others: dict[str, list[dict[str, Any]]] = {}
+    for name, entry in known.items():
+        place, _, file = name.rpartition("/")
+        if place != folder:
+            others.setdefault(place, []).append(entry | {"file": file})
+    write_manifest(output, others | {folder: entries})
+
+
+def changed_files(output: Path) -> dict[str, str]:
+    """What of a data set is not as its manifest says: file -> how; empty: all is.
+
+    Raises:
+        OSError, ValueError: there is no manifest, or it can't be read.
+    """
+    files = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
+    problems = {}
+    for name, entry in files.items():
+        path = output / name
+        if not path.is_file():
+            problems[name] = "missing"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            problems[name] = f"not the {entry['bytes']} bytes that were written"
+    found = {str(path.relative_to(output)) for path in output.glob("*/*.parquet") if path.parent.name[0] != "."}
+    return problems | {name: "not in the manifest" for name in sorted(found - set(files))}

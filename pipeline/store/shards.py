@@ -1,0 +1,195 @@
+"""Parquet shards: a reader sees a whole file or none, and knows from a manifest that it is the file that was written.
+
+Each folder of shards has a ``manifest.jsonl``: a line for each shard as it was finished, with its rows, bytes and
+SHA-256. Lines are appended in one write each, so that several processes may; a line that a killed one left half is
+no line. A shard without a line (its writer was killed between the two) is taken up if every page of it is sound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.store.errors import OutputError
+from pipeline.store.schema import TABLES, NewerSchema, as_of_today
+
+logger = logging.getLogger(__name__)
+
+# The Hub's own advice for datasets: files of at most 500 MB, here measured before compression.
+MAX_FILE_BYTES = 500_000_000
+MANIFEST = "manifest.jsonl"
+
+
+def shard_name(row_ids: Iterable[str], *more: str) -> str:
+    """A shard's file name: a hash of what is in it, so the same rows never make a second file."""
+    digest = hashlib.sha256("\n".join([*more, *row_ids]).encode()).hexdigest()[:24]
+    return f"{digest}.parquet"
+
+
+def write_table(table: pa.Table, path: Path) -> dict[str, Any]:
+    """Write to a temporary name, sync, rename: a killed writer leaves no half a file.
+
+    Returns:
+        what a manifest says of it: ``file``, ``rows``, ``bytes``, ``sha256``.
+
+    Raises:
+        OSError: a full disk, a folder that is read-only or gone; nothing is left of the file then.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        write_page_index=True,
+        write_page_checksum=True,
+        row_group_size=max(1, table.num_rows),
+    )
+    content = sink.getvalue()
+    write_bytes(content, path)
+    return {
+        "file": path.name,
+        "rows": table.num_rows,
+        "bytes": content.size,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def write_bytes(content: Any, path: Path) -> None:
+    """Replace a file's content, wholly or not at all. Raises OSError."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in it last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_rows(rows: Sequence[dict[str, Any]], table_name: str, path: Path) -> None:
+    """Write rows under the table's own schema, as a shard that the folder's manifest knows. Raises OSError."""
+    entry = write_table(pa.Table.from_pylist(list(rows), schema=TABLES[table_name]), path)
+    _append(path.parent, entry)
+
+
+def _append(folder: Path, entry: dict[str, Any]) -> None:
+    # It begins a line, too: what a killed process left half of spoils only itself.
+    line = f"\n{json.dumps(entry)}\n".encode()
+    descriptor = os.open(folder / MANIFEST, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """File name -> its last line in the folder's manifest; lines that are not whole are left out."""
+    try:
+        lines = (folder / MANIFEST).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    entries: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            entries[entry["file"]] = {name: entry[name] for name in ("file", "rows", "bytes", "sha256")}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return entries
+
+
+def shard_tables(
+    folder: Path, table_name: str, columns: Sequence[str] | None = None
+) -> Iterator[tuple[Path, pa.Table]]:
+    """Every sound shard of a folder, by name, with its table.
+
+    One that is not what the manifest says, or can't be read, is set aside as ``*.corrupt`` (never deleted) and said
+    so: its rows are made again. One of an older schema is read under today's.
+
+    Raises:
+        OutputError: one that a later version of this project wrote.
+    """
+    known = manifest_of(folder)
+    for path in sorted(folder.glob("*.parquet")):
+        content, entry = path.read_bytes(), known.get(path.name)
+        problem = None
+        if entry is not None and (entry["bytes"], entry["sha256"]) != (
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        ):
+            problem = f"has {len(content)} bytes that are not the {entry['bytes']} written"
+        else:
+            try:
+                read = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+                table = as_of_today(read, table_name)
+            except NewerSchema as error:
+                raise OutputError(f"output: {path} {error}") from error
+            except (ValueError, pa.ArrowException, OSError) as error:
+                problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
+        if problem is not None:
+            logger.warning("shard %s %s: set aside, its rows are made again", path, problem)
+            path.rename(free_name(path.with_suffix(".corrupt")))
+            continue
+        if entry is None:
+            digest = hashlib.sha256(content).hexdigest()
+            _append(folder, {"file": path.name, "rows": table.num_rows, "bytes": len(content), "sha256": digest})
+        yield path, table if columns is None else table.select(list(columns))
+
+
+def read_shard(path: Path, table_name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file of a table under today's schema. Raises OSError, NewerSchema, ValueError: no such table."""
+    table = as_of_today(pq.read_table(path), table_name)
+    return table if columns is None else table.select(list(columns))
+
+
+def free_name(path: Path) -> Path:
+    """The path, or the first of ``path-1``, ``path-2``, ... that is not there."""
+    names = (path if n == 0 else path.with_name(f"{path.name}-{n}") for n in range(10**6))
+    return next(name for name in names if not name.exists())
+
+
+def read_shards(folder: Path, table_name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a folder's sound shards, in the order of their names; empty where there are none."""
+    tables = [table for _, table in shard_tables(folder, table_name, columns)]
+    schema = TABLES[table_name]
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def write_dataset(table: pa.Table, folder: Path, split: str = "train") -> list[dict[str, Any]]:
+    """Replace a folder's files by ``train-00000-of-0000N.parquet``; no file for no rows.
+
+    Returns:
+        of each file what a manifest says, see :func:`write_table`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    n_files = -(-table.nbytes // MAX_FILE_BYTES) if table.num_rows else 0
+    rows_per_file = -(-table.num_rows // n_files) if n_files else 0
+    paths = [folder / f"{split}-{i:05d}-of-{n_files:05d}.parquet" for i in range(n_files)]
+    entries = []
+    for i, path in enumerate(paths):
+        entries.append(write_table(table.slice(i * rows_per_file, rows_per_file).combine_chunks(), path))
+    for stale in set(folder.glob("*.parquet")) - set(paths):
+        stale.unlink()
+    return entries

@@ -1,0 +1,94 @@
+"""Training an adapter by DPO, for a few steps on a tiny Llama: the real trainer, files and card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mpg import ModelBank
+from mpg.train.dpo import Recipe, TrainError, train_adapter
+from personas.preferences import PreferencePair, is_held_out, load_mbti_pairs, split
+from tests.fakes import feed_every_branch, tiny_llama
+
+PAIRS = [
+    PreferencePair(f"what {word}?", "yes " * (1 + i % 4), "no " * (1 + i % 3)) for i, word in enumerate("abcdefghijkl")
+]
+
+
+def train(folder: Path, base: Path, **changes: object) -> dict:
+    recipe = Recipe(**({"steps": 12, "batch_size": 4, "rank": 2, "learning_rate": 1e-2} | changes))  # type: ignore[arg-type]
+    return train_adapter(
+        name="yes",
+        description="says yes",
+        model_id=str(base),
+        train_pairs=PAIRS,
+        held_out_pairs=PAIRS[:5],
+        data={"file": "made up"},
+        output=folder,
+        recipe=recipe,
+        dtype=torch.float32,
+    )
+
+
+def test_training_prefers_the_chosen_side_and_leaves_a_loadable_folder(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    card = train(tmp_path / "yes", base)
+    assert card["held_out"]["accuracy"] == 1.0
+    assert card["held_out"]["mean_margin"] > 1.0
+    assert json.loads((tmp_path / "yes" / "card.json").read_text()) == card
+    assert sorted(p.name for p in (tmp_path / "yes").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "card.json",
+    ]
+    assert json.loads((tmp_path / "yes" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    assert not list(tmp_path.glob(".yes*"))  # no scratch folder is left
+    bank = ModelBank.load(str(base), {"yes": tmp_path / "yes"})
+    ids = torch.tensor([[3, 4, 5]])
+    states = feed_every_branch(bank, ids)
+    logits = states.logits(slice(None), 2)
+    assert (logits[0] - logits[1]).abs().max() > 0.01
+
+
+def test_the_distance_from_the_reference(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    near, far = (train(tmp_path / str(steps), base, steps=steps)["held_out"] for steps in (1, 12))
+    assert 0 <= near["kl_per_token"] < far["kl_per_token"]
+    assert 1 + 1e-6 >= near["acceptance_per_token"] > far["acceptance_per_token"] > 0
+
+
+def test_without_a_pair_that_is_short_enough_nothing_begins(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    with pytest.raises(TrainError, match="yes: no pair to train on has at most 3 tokens; give more prompts, or raise"):
+        train(tmp_path / "yes", base, max_pair_tokens=3)
+
+
+def test_pairs_that_are_too_long_are_left_out_whole(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    card = train(tmp_path / "yes", base, max_pair_tokens=17, steps=2)
+    assert 0 < card["recipe"]["train_pairs"] < len(PAIRS)
+
+
+def test_the_split_is_by_question_and_the_opposite_pole_is_turned_round(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = []
+    for i in range(200):
+        rows.append({"pole": "E", "question": f"Q {i}", "chosen": f"party {i}", "rejected": f"book {i}"})
+        rows.append({"pole": "I", "question": f"q  {i}", "chosen": f"book {i}", "rejected": f"party {i} "})
+    rows.append({"pole": "E", "question": "same", "chosen": "x", "rejected": "x"})
+    rows.append({"pole": "J", "question": "other", "chosen": "x", "rejected": "y"})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mbti_preferences.parquet")
+    pairs = load_mbti_pairs(tmp_path, "E")
+    assert all(p.chosen.startswith("party") and p.rejected.startswith("book") for p in pairs)
+    train_side, held_out = split(pairs)
+    assert len(train_side) + len(held_out) == 400
+    assert 40 <= len(held_out) <= 130
+    assert all(is_held_out(f"Q {i}") == is_held_out(f"q  {i}") for i in range(200))
+    assert [(p.chosen, p.rejected) for p in load_mbti_pairs(tmp_path, "I")] == [(p.rejected, p.chosen) for p in pairs]
+    with pytest.raises(KeyError):
+        load_mbti_pairs(tmp_path, "Q")

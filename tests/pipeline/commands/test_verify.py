@@ -1,0 +1,154 @@
+"""``mpg verify``: what was written is what comes out again, and what was changed is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.cli import main
+from pipeline.store.lock import FolderLock
+from pipeline.store.manifest import write_manifest
+from pipeline.store.schema import GENERATIONS
+from pipeline.store.shards import write_dataset
+from tests.tiny_job import make_job, rows, write_job
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with all that a row's provenance may hold: strengths, profiles, prompts of their own."""
+    folder = tmp_path_factory.mktemp("verify")
+    make_job(folder)
+    people = [
+        {"weights": {"E": 0.5, "J": 0.5}, "strengths": {"E": 2.0}, "profile": {"age": 36}, "personality": "Calm."},
+        {"weights": {"J": 1}, "profile": "He bakes."},
+    ]
+    job = write_job(
+        folder,
+        model={"id": "base", "dtype": "float32", "system": "Be {profile}"},
+        attributes=[{"name": "E", "adapter": "E", "system": "P {personality}"}, {"name": "J", "adapter": "J"}],
+        personas={"kind": "explicit", "control": True, "weights": people},
+        judges=[],
+    )
+    assert main(["run", str(job)]) == 0
+    return folder
+
+
+def rewrite(output: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change every row, and let the manifest agree: only the rows' own content can tell."""
+    changed = rows(output)
+    for row in changed:
+        change(row)
+    table = pa.Table.from_pylist(changed, schema=GENERATIONS)
+    write_manifest(output, {"data": write_dataset(table, output / "data")})
+
+
+def test_rows_come_out_the_same_from_their_provenance(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(written / "out"), "--sample", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert "files: all as they were written" in printed
+    assert "texts: 9 of 9 came out the same" in printed and "measured columns: 9 of 9 came out the same" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "what"),
+    [
+        (lambda row: row.update(response=row["response"] + "!"), "response was", "9 texts"),
+        (
+            lambda row: row.update(log_prob_reference=row["log_prob_reference"] + 0.1),
+            "log_prob_reference was",
+            "of 9 rows",
+        ),
+        (lambda row: row.update(log_ratios=[x + 0.1 for x in row["log_ratios"]]), "log_ratios[0] was", "of 6 rows"),
+        (
+            lambda row: row.update(n_chunks=row["n_chunks"] + 1),
+            "n_chunks was",
+            "0 texts and measured columns of 9 rows",
+        ),
+        (lambda row: row.update(tv_bound=None), "tv_bound was", "0 texts and measured columns of 9 rows"),
+        (lambda row: row.update(seed=1), "seed was 1", "9 texts and measured columns of 0 rows"),
+        (lambda row: row.update(prompt=[{"role": "user", "content": "other"}]), "its id does not follow", "9 texts"),
+        (lambda row: row.update(personality="Loud."), "its id does not follow", "texts and measured columns of 0 rows"),
+    ],
+)
+def test_a_changed_row_is_found(
+    written: Path, tmp_path: Path, change: Any, words: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(written / "out", output)
+    rewrite(output, change)
+    assert main(["verify", str(output), "--sample", "9"]) == 1
+    captured = capsys.readouterr()
+    assert words in captured.out and what in captured.err and "are not as they should be" in captured.err
+
+
+def test_judging_again_leaves_a_data_set_that_verifies(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(written / "out", output)
+    assert main(["judge", str(output), "--judge", "log-ratio"]) == 0
+    assert main(["verify", str(output), "--sample", "0"]) == 0
+    with FolderLock(output / ".work"):  # a run is under way
+        assert main(["judge", str(output)]) == 2
+    assert "is in use by another process" in capsys.readouterr().err
+
+
+def test_a_changed_file_is_found(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(written / "out", output)
+    (path,) = (output / "data").glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert main(["verify", str(output), "--sample", "0"]) == 1
+    assert "files: CHANGED" in capsys.readouterr().out
+
+
+def test_other_weights_are_named_and_not_taken_for_a_difference(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(written, tmp_path / "moved")
+    folder = tmp_path / "moved"
+    (folder / "J").rename(folder / "J-old")
+    shutil.copytree(folder / "E", folder / "J")
+    assert main(["verify", str(folder / "out"), "--job", str(folder / "job.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert "was written with adapter J" in err and "here it is" in err
+
+
+def test_a_data_set_that_was_moved_asks_for_its_job(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(written / "out", tmp_path / "out", ignore=shutil.ignore_patterns(".work"))
+    assert main(["verify", str(tmp_path / "out")]) == 2
+    assert "--job: give the job file" in capsys.readouterr().err
+    assert main(["verify", str(tmp_path / "out"), "--job", str(written / "job.yaml")]) == 0
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "no manifest can be read" in capsys.readouterr().err
+
+
+def test_in_bfloat16_whole_shards_are_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rounding depends on what a row is decoded with; with the same, it comes out the same."""
+    prompts = tuple(f"tell me {a}{b}" for a in "abcd" for b in "efg")
+    job = make_job(tmp_path, prompts, model={"id": "base", "dtype": "bfloat16"}, judges=[], rows_per_shard=10)
+    assert main(["run", str(job)]) == 0
+    assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 0
+    assert "texts: 12 of 12 came out the same" in capsys.readouterr().out
+    change = {"response": "other"}
+    rewrite(tmp_path / "out", lambda row: row.update(change))
+    assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 1
+    assert "12 texts" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    others = [("regrouped", True), ("smaller_batches", {"cpu": 2}), ("machines", [{"processor": "of another kind"}])]
+    for name, value in others:  # where it could be rounding, it is said, and no error
+        (tmp_path / "out" / "run.json").write_text(
+            json.dumps(record | {"computed_with": record["computed_with"] | {name: value}})
+        )
+        assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 0
+        printed = capsys.readouterr().out
+        assert "texts: 0 of 12 came out the same" in printed and "rounding depends on the batch" in printed
+        assert ("written on of another kind; this is" in printed) == (name == "machines")
