@@ -30,6 +30,7 @@ class DecoderFacts:
         weighted: whether it reads weights: needs them, and runs and scores the models of their attributes.
         signed: whether weights may have any sign and sum: they are inferred, not a division of 1.
         one_attribute: whether just one weight may be above 0.
+        told: whether the reference is told in its prompt what the attributes are like.
         soup: whether it draws from one model, the reference with a weighted sum of the adapters' deltas, which reads
             one prompt. Its target is told of that model, in the reference's place.
         speculative: whether drafts are settled without loss, by whom ``drafter`` and how ``verification`` say.
@@ -44,6 +45,7 @@ class DecoderFacts:
     weighted: bool = True
     signed: bool = False
     one_attribute: bool = False
+    told: bool = False
     soup: bool = False
     speculative: bool = False
     tv_bound_ends: Literal["n_chunks", "n_salvaged", "n_fallbacks"] | None = None
@@ -80,7 +82,7 @@ TABLE: dict[str, DecoderFacts] = {
             tv_bound_ends="n_chunks",  # always: it has no bound at all
             text_depends_on=(*_COMMON, *_TARGET, "window", "n_candidates"),
         ),
-        DecoderFacts(name="prompting", target="reference", text_depends_on=_COMMON),
+        DecoderFacts(name="prompting", target="reference", told=True, text_depends_on=_COMMON),
     )
 }
 DECODERS: tuple[str, ...] = tuple(TABLE)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpg.settings import TABLE
 from personas import weights as grids
 from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
@@ -61,8 +62,10 @@ def _limit_problems(job: Job) -> Iterator[Problem]:
     if job.samples_per_cell != 1:
         remedy = "has no meaning beside accept, which draws as many as it needs; remove it"
         yield Problem("samples_per_cell", f"{job.samples_per_cell} {remedy}")
-    if job.decoder.name == "reference":
-        yield Problem("accept", "decoder 'reference' gives no persona's texts, which could pass or not; remove one")
+    if not TABLE[job.decoder.name].weighted:
+        yield Problem(
+            "accept", f"decoder {job.decoder.name!r} gives no persona's texts, which could pass or not; remove one"
+        )
     judged = counted(job.judges, job.attribute_names)
     if not judged:
         names = ", ".join(job.attribute_names)
@@ -95,16 +98,16 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
             yield Problem(field, f"{each.name!r} is not a shipped attribute; {known} give {{name, adapter}}")
         if each.adapter is not None:
             yield from _folder_problems(job, f"{field}.adapter", each.adapter, "adapter_config.json")
-        if each.reference is not None and job.decoder.name == "soup":
+        if each.reference is not None and TABLE[job.decoder.name].soup:
             remedy = "has no place in decoder 'soup', which adds up adapters over one model; use mod or scr-exact"
             yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
         if each.reference is not None:
             yield from _folder_problems(job, f"{field}.reference", each.reference, "")
     for index, described in enumerate(job.described_attributes()):
-        if job.decoder.name == "prompting" and not described.description:
+        if TABLE[job.decoder.name].told and not described.description:
             remedy = "needs a description, which decoder 'prompting' puts into the prompt; give one"
             yield Problem(f"attributes[{index}].description", f"{described.name!r} {remedy}")
-        if job.decoder.name == "soup" and described.system is not None:
+        if TABLE[job.decoder.name].soup and described.system is not None:
             remedy = "reads a prompt of its own, and decoder 'soup' is one model; use mod or scr-exact"
             yield Problem(f"attributes[{index}].system", f"{described.name!r} {remedy}")
     if isinstance(job.decoder.strength, Mapping):

@@ -126,7 +126,7 @@ def plan_cells(
     revisions, systems = dict(sources.adapter_revisions), systems or Systems()
     planned: dict[str, PlannedCell] = {}
     for cell in grid:
-        if settings.name == "reference":
+        if not settings.facts.weighted:
             cell = replace(cell, persona=control_persona())
         active = cell.persona.active
         decoder = settings if active else control
@@ -135,7 +135,7 @@ def plan_cells(
             decoder = replace(settings, strength=strengths)
         decoder_identity = identity(decoder, sources.dtype, tuple(active))
         adapters = {name: revisions[name] for name in active}
-        system, own = systems.for_reference(cell.persona, decoder.name), systems.for_attributes(cell.persona)
+        system, own = systems.for_reference(cell.persona, told=decoder.facts.told), systems.for_attributes(cell.persona)
         identifier = row_id(
             cell,
             model=sources.model_label,

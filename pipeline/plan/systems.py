@@ -19,7 +19,7 @@ class Systems:
     Attributes:
         reference: template for the reference, see :mod:`personas.profiles`.
         attributes: template for an attribute's own models, by name.
-        descriptions: of the attributes, for decoder ``prompting``.
+        descriptions: of the attributes, for decoders whose reference is told of them.
     """
 
     reference: str | None = None
@@ -35,15 +35,19 @@ class Systems:
             {each.name: each.description for each in given},
         )
 
-    def for_reference(self, persona: Persona, decoder: str) -> str | None:
-        """The reference's system message; ``None`` where it has none."""
-        told = []
+    def for_reference(self, persona: Persona, *, told: bool) -> str | None:
+        """The reference's system message; ``None`` where it has none.
+
+        Args:
+            told: whether it is told what the persona's attributes are like, see :class:`mpg.settings.DecoderFacts`.
+        """
+        parts = []
         if self.reference is not None and not (persona.is_control and placeholders(self.reference)):
-            told.append(render(self.reference, persona.texts))
-        if decoder == "prompting" and not persona.is_control:
+            parts.append(render(self.reference, persona.texts))
+        if told and not persona.is_control:
             traits = [f"- {self.descriptions[name]} ({weight:.0%})" for name, weight in persona.active.items()]
-            told.append(_PROMPTING + "\n".join(traits))
-        return "\n\n".join(told) or None
+            parts.append(_PROMPTING + "\n".join(traits))
+        return "\n\n".join(parts) or None
 
     def for_attributes(self, persona: Persona) -> dict[str, str]:
         """The system messages of the persona's attributes that have one of their own."""
