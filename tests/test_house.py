@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -26,3 +27,12 @@ def test_license_is_apache_2_without_a_foreign_copyright_line() -> None:
     text = (ROOT / "LICENSE").read_text("utf-8")
     assert "Apache License" in text and "Version 2.0, January 2004" in text
     assert "Copyright [yyyy] [name of copyright owner]" in text
+
+
+def test_a_wheel_holds_every_room() -> None:
+    """An editable install hides a room that a wheel lacks: one without an ``__init__.py``."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]["find"]
+    packages = [pattern.removesuffix("*") for pattern in found["include"]]
+    assert sorted(packages) == ["evaluation", "mpg", "personas", "pipeline"]
+    rooms = {path.parent for package in packages for path in (ROOT / package).rglob("*.py")}
+    assert len(rooms) > 20 and [room for room in sorted(rooms) if not (room / "__init__.py").is_file()] == []
