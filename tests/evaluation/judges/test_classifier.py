@@ -54,7 +54,7 @@ VOICES = {
 
 
 # Mean log loss on both answers of the project's own 12 pairs, in nats an answer; other weights (`make judge`) have
-# others, which a failure of `pytest tests/evaluation/test_classifier_judge.py -k own_pairs` prints.
+# others, which a failure of `pytest tests/evaluation/judges/test_classifier.py -k own_pairs` prints.
 OWN_LOG_LOSS = {"E/I": 0.159, "S/N": 0.241, "T/F": 0.096, "J/P": 0.132}
 
 
