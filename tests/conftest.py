@@ -9,8 +9,8 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    # Processes share the cores, or OMP_NUM_THREADS where it is given: torch's threads wait by spinning, so that too many
-    # of them take many times as long. Before torch is imported, which reads it once.
+    # Processes share the cores, or OMP_NUM_THREADS where it is given: torch's threads wait by spinning, so that too
+    # many take many times as long. Before torch is imported, which reads it once.
     given = os.environ.get("OMP_NUM_THREADS", "")
     shared = int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
     os.environ["OMP_NUM_THREADS"] = str(max(1, shared // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
