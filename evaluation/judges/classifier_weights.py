@@ -56,7 +56,8 @@ class DimensionModel:
         """Log odds of the first pole: float64 [texts]."""
         weighted = ngrams.tfidf(features.counts, self.frequency, self.n_documents)  # [texts, N_FEATURES]
         from_ngrams = weighted @ self.ngram_coef.astype(np.float64)
-        from_meaning = features.embeddings.astype(np.float64) @ self.embedding_coef.astype(np.float64)
+        # No matrix product: its last digits depend on how many texts are in it. A row's own sum does not.
+        from_meaning = (features.embeddings.astype(np.float64) * self.embedding_coef.astype(np.float64)).sum(axis=1)
         return np.asarray(from_ngrams + from_meaning + self.intercept)
 
 

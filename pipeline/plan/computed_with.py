@@ -122,10 +122,9 @@ def settled(output: Path, job: Job, workers: int) -> ComputedWith:
     if other:
         logger.warning(
             "%s, as this data set was begun, and not %s: what its rows are computed with stays the same (to decide "
-            "anew: another output, or delete %s)",
+            "anew, give another output)",
             _listed(found, other),
             _listed(asked, other),
-            output / WORK_FOLDER / FILE,
         )
     if found.threads * workers > cores():
         logger.warning(
