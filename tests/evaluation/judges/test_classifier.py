@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
+from evaluation.features import ngrams
 from evaluation.features.embedding import Embedder
 from evaluation.fit.measure import FLOORS, Measure, held_out_measure
 from evaluation.judges.classifier import ClassifierJudge
@@ -19,6 +21,7 @@ from evaluation.judges.classifier_weights import (
     DIMENSIONS,
     SHIPPED,
     DimensionModel,
+    Features,
     JudgeWeightsError,
     card_path,
     read_weights,
@@ -109,6 +112,17 @@ def test_scores_do_not_depend_on_order_or_company(judge: ClassifierJudge) -> Non
     alone = [judge.score([text], "T")[0].score for text in texts]
     some = [score.score for first in range(0, len(texts), 7) for score in judge.score(texts[first : first + 7], "T")]
     assert forward == backward == alone == some  # to the last bit: else the files of a data set would depend on batches
+
+
+def test_the_sum_over_an_embedding_does_not_depend_on_its_company() -> None:
+    """A matrix product's last digits depend on how many rows it has, here and there; a row's own sum does not."""
+    models, _ = read_weights(SHIPPED)
+    embeddings = np.random.default_rng(0).normal(size=(200, 384)).astype(np.float32)
+    features = Features(sp.csr_matrix((200, ngrams.N_FEATURES)), embeddings)
+    for model in models.values():
+        together = model.logits(features)
+        some = [model.logits(features[np.arange(first, min(first + 7, 200))]) for first in range(0, 200, 7)]
+        assert (together == np.concatenate(some)).all()
 
 
 def test_nothing_to_judge_is_unscored() -> None:
