@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +82,14 @@ class _Found:
     """What came of writing rows again: row id -> what differs.
 
     Attributes:
-        n: rows written again; ``dtype``: theirs.
+        n: rows written again; ``rounding``: what it may do to a token's log-probability, in nats.
         texts: whose text, or id, is another.
         measured: whose text is the same, and a measured column is not.
         rounded: whose text is another, as rounding may have it in bfloat16.
     """
 
     n: int = 0
-    dtype: str = "float32"
+    rounding: float = ROUNDING["float32"]
     texts: dict[str, str] = field(default_factory=dict)
     measured: dict[str, str] = field(default_factory=dict)
     rounded: dict[str, str] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class _Found:
                         for i, what in self.rounded.items()})  # fmt: skip
         lines.append(
             f"measured columns: {same - len(self.measured)} of {same} came out the same, counts exactly, "
-            f"log-probabilities to {5 * ROUNDING[self.dtype]:g} nats x root of the tokens"
+            f"log-probabilities to {5 * self.rounding:g} nats x root of the tokens"
         )
         return lines + _some(self.measured)
 
@@ -114,16 +115,18 @@ class _Found:
 def _record(folder: Path) -> Mapping[str, Any]:
     """What the data set says it was computed with; empty: nothing."""
     try:
-        record: Mapping[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))["computed_with"]
+        run = json.loads((folder / RUN_FILE).read_text("utf-8"))
+        record: dict[str, Any] = run["computed_with"] | {"torch": run["versions"]["torch"]}
         return record if record["machines"] else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
 def _same_company(record: Mapping[str, Any]) -> bool:
-    """Whether every row was decoded here, or on such a processor, with the rows and the batch of the plan."""
+    """Whether every row was decoded by such a processor and this torch, with the rows and the batch of the plan."""
     return (
         bool(record)
+        and record["torch"] == version("torch")
         and {machine["processor"] for machine in record["machines"]} == {processor()}
         and not record["regrouped"]
         and not record["smaller_batches"]
@@ -180,14 +183,16 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
         for batch in shards or [list(mine.values())]
         for cell, row in decode_cells(bank, batch, plan.sources)
     }
-    found = _Found(len(sample), dtype)
+    # Where all that decides the last digits is the same, bfloat16 has no excuse either.
     may_round = dtype != "float32" and not (shards and _same_company(_record(folder)))
+    rounding = ROUNDING[dtype if may_round else "float32"]
+    found = _Found(len(sample), rounding)
     for row in sample:
         row_id = row["row_id"]
         if row_id not in mine:
             found.texts[row_id] = "its id does not follow from its prompt, persona, settings and seed"
             continue
-        text, measured = other_text(row, again[row_id]), other_measured(row, again[row_id])
+        text, measured = other_text(row, again[row_id]), other_measured(row, again[row_id], rounding)
         if text is not None:
             (found.rounded if may_round and "reason" not in again[row_id] else found.texts)[row_id] = text
         elif measured is not None:
@@ -271,14 +276,14 @@ def other_text(row: Row, again: Row) -> str | None:
     return None
 
 
-def other_measured(row: Row, again: Row) -> str | None:
-    """What of a row's measured columns is another, beyond rounding; ``None``: nothing."""
+def other_measured(row: Row, again: Row, rounding: float) -> str | None:
+    """What of a row's measured columns is another, beyond a token's ``rounding`` in nats; ``None``: nothing."""
     if "reason" in again:
         return None
     for name in ("n_chunks", "n_clipped", "n_salvaged", "n_fallbacks", "acceptance_rate"):
         if row[name] != again[name]:
             return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
-    limit = 5 * ROUNDING[row["dtype"]] * math.sqrt(max(1, row["n_tokens"]))
+    limit = 5 * rounding * math.sqrt(max(1, row["n_tokens"]))
     told = [(name, row[name], again[name]) for name in ("log_prob_reference", "tv_bound")]
     told += [
         (f"log_ratios[{i}]", a, b) for i, (a, b) in enumerate(zip(row["log_ratios"], again["log_ratios"], strict=True))

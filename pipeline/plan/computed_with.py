@@ -128,8 +128,8 @@ def settled(output: Path, job: Job, workers: int) -> ComputedWith:
         )
     if found.threads * workers > cores():
         logger.warning(
-            "%d worker%s with %d threads each on %d core%s: slower, but the same digits",
-            *(workers, "s" * (workers > 1), found.threads, cores(), "s" * (cores() > 1)),
+            "%d worker%s x threads %d, where this machine (or OMP_NUM_THREADS) gives %d: slower, but the same digits",
+            *(workers, "s" * (workers > 1), found.threads, cores()),
         )
     return found
 

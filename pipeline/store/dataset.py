@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.store.errors import OutputError, is_writable
-from pipeline.store.manifest import DATASET_MANIFEST, write_manifest
+from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_manifest
 from pipeline.store.shards import (
+    append_entry,
     free_name,
     read_shards,
     shard_name,
@@ -57,15 +58,20 @@ def shards_folder(output: Path, name: str) -> Path:
     """The work folder of a table's shards, made if need be.
 
     Where there is none (a published data set, a work folder that was deleted) the data set's own files are its first
-    shards: what they hold is kept, whoever adds to it. Raises OSError.
+    shards: what they hold is kept, whoever adds to it, as long as they are what the data set's manifest says. Raises
+    OSError.
     """
     folder = output / WORK_FOLDER / name
     if not folder.is_dir():
         scratch = folder.with_name(f".{name}.tmp")  # renamed when it is whole: a killed copy counts for nothing
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
+        known = files_of(output)
         for file in (output / FOLDERS[name]).glob("*.parquet"):
             shutil.copyfile(file, scratch / file.name)
+            entry = known.get(f"{FOLDERS[name]}/{file.name}")
+            if entry is not None:  # else it is taken up if it is sound, as any shard without a line
+                append_entry(scratch, entry | {"file": file.name})
         scratch.rename(folder)
     return folder
 

@@ -35,6 +35,14 @@ def update_manifest(output: Path, folder: str, entries: list[dict[str, Any]]) ->
     write_manifest(output, others | {folder: entries})
 
 
+def files_of(output: Path) -> dict[str, dict[str, Any]]:
+    """folder/file -> its rows, bytes and SHA-256, by the data set's manifest; empty where none can be read."""
+    try:
+        return dict(json.loads((output / DATASET_MANIFEST).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def changed_files(output: Path) -> dict[str, str]:
     """What of a data set is not as its manifest says: file -> how; empty: all is.
 

@@ -88,10 +88,11 @@ def _sync_folder(folder: Path) -> None:
 def write_rows(rows: Sequence[dict[str, Any]], table_name: str, path: Path) -> None:
     """Write rows under the table's own schema, as a shard that the folder's manifest knows. Raises OSError."""
     entry = write_table(pa.Table.from_pylist(list(rows), schema=TABLES[table_name]), path)
-    _append(path.parent, entry)
+    append_entry(path.parent, entry)
 
 
-def _append(folder: Path, entry: dict[str, Any]) -> None:
+def append_entry(folder: Path, entry: dict[str, Any]) -> None:
+    """A line for a finished shard in its folder's manifest. Raises OSError."""
     # It begins a line, too: what a killed process left half of spoils only itself.
     line = f"\n{json.dumps(entry)}\n".encode()
     descriptor = os.open(folder / MANIFEST, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -152,7 +153,7 @@ def shard_tables(
             continue
         if entry is None:
             digest = hashlib.sha256(content).hexdigest()
-            _append(folder, {"file": path.name, "rows": table.num_rows, "bytes": len(content), "sha256": digest})
+            append_entry(folder, {"file": path.name, "rows": table.num_rows, "bytes": len(content), "sha256": digest})
         yield path, table if columns is None else table.select(list(columns))
 
 

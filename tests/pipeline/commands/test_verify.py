@@ -138,16 +138,26 @@ def test_in_bfloat16_whole_shards_are_written_again(tmp_path: Path, capsys: pyte
     assert main(["run", str(job)]) == 0
     assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 0
     assert "texts: 12 of 12 came out the same" in capsys.readouterr().out
+    whole = [row["log_ratios"] for row in rows(tmp_path / "out")]
+    rewrite(tmp_path / "out", lambda row: row.update(log_ratios=[x + 0.1 for x in row["log_ratios"]]))
+    assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 1  # no other machine, no other batch
+    assert "log_ratios[0] was" in capsys.readouterr().out
+    back = iter(whole)
+    rewrite(tmp_path / "out", lambda row: row.update(log_ratios=next(back)))
     change = {"response": "other"}
     rewrite(tmp_path / "out", lambda row: row.update(change))
     assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 1
     assert "12 texts" in capsys.readouterr().err
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    others = [("regrouped", True), ("smaller_batches", {"cpu": 2}), ("machines", [{"processor": "of another kind"}])]
+    others = [
+        ("regrouped", True),
+        ("smaller_batches", {"cpu": 2}),
+        ("torch", "2.0"),
+        ("machines", [{"processor": "of another kind"}]),
+    ]
     for name, value in others:  # where it could be rounding, it is said, and no error
-        (tmp_path / "out" / "run.json").write_text(
-            json.dumps(record | {"computed_with": record["computed_with"] | {name: value}})
-        )
+        section = "versions" if name == "torch" else "computed_with"
+        (tmp_path / "out" / "run.json").write_text(json.dumps(record | {section: record[section] | {name: value}}))
         assert main(["verify", str(tmp_path / "out"), "--sample", "12"]) == 0
         printed = capsys.readouterr().out
         assert "texts: 0 of 12 came out the same" in printed and "rounding depends on the batch" in printed

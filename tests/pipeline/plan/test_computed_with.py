@@ -146,7 +146,7 @@ def test_more_threads_than_cores_are_said(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with caplog.at_level(logging.WARNING, "pipeline"):
         run(place, tmp_path / "out")
-    assert "1 worker with 2 threads each on 1 core: slower, but the same digits" in caplog.text
+    assert "1 worker x threads 2, where this machine (or OMP_NUM_THREADS) gives 1: slower, but the same" in caplog.text
     assert "threads 2, as this data set was begun, and not threads 1" in caplog.text
     assert data_of(tmp_path / "out") == wanted
 

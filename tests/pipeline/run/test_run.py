@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
@@ -288,6 +289,22 @@ def test_a_work_folder_that_was_deleted_is_made_from_the_data_set(job_file: Path
     shutil.rmtree(first.folder / ".work")
     again = run_job(load_job(job_file))
     assert again.run["counts"]["generated"] == 0 and checksums(first.folder) == before
+
+
+@pytest.mark.parametrize("table", ["data", "judgments"])
+def test_a_data_set_that_was_edited_is_not_taken_for_what_was_written(job_file: Path, table: str) -> None:
+    """Without its work folder its own files are the first shards: those that its manifest knows, as it knows them."""
+    first = run_job(load_job(job_file))
+    before = checksums(first.folder)
+    (path,) = (first.folder / table).glob("*.parquet")
+    edited = pq.read_table(path).to_pylist()
+    edited[0]["response" if table == "data" else "rationale"] = "not what was written"
+    schema = {"data": GENERATIONS, "judgments": JUDGMENTS}[table]
+    pq.write_table(pa.Table.from_pylist(edited, schema=schema), path)
+    shutil.rmtree(first.folder / ".work")
+    run_job(load_job(job_file))
+    assert checksums(first.folder) == before
+    assert list((first.folder / ".work").glob("*/*.corrupt"))  # set aside, never deleted
 
 
 def test_rows_that_are_written_anew_are_judged_anew(job_file: Path) -> None:
