@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pipeline.commands import check, infer_weights, judge, plan, questionnaire, run, train, verify
-from pipeline.commands.shared import INTERRUPTED, USAGE_ERROR, InputError, Outcome
+from pipeline.commands.shared import InputError, Outcome
+from pipeline.exit_status import ExitStatus
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status (0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C)."""
+    """Run the command; returns its exit status, see :class:`pipeline.exit_status.ExitStatus`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     ours, beam_arguments = arguments, []
     if "--" in arguments:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(ours)
     if options.command is None:
         parser.print_help()
-        return USAGE_ERROR
+        return ExitStatus.BAD_INPUT
     options.beam_arguments = beam_arguments
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("mpg", "pipeline"):
@@ -36,12 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outcome = command.function(options)
     except InputError as error:
-        return _fail(str(error), USAGE_ERROR)
+        return _fail(str(error), ExitStatus.BAD_INPUT)
     except KeyboardInterrupt:
-        return _fail(f"stopped{command.again}", INTERRUPTED)
+        return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
     if outcome.report:
         print(outcome.report)
-    return 0 if outcome.problem is None else _fail(outcome.problem, outcome.status)
+    return ExitStatus.DONE if outcome.problem is None else _fail(outcome.problem, outcome.status)
 
 
 def _fail(problem: str, status: int) -> int:

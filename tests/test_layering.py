@@ -43,6 +43,7 @@ ROOMS = {
     "pipeline": (
         "store",
         "quiet",
+        "exit_status",
         "job",
         "plan",
         "decode",

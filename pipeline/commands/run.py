@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned
-from pipeline.commands.shared import INTERRUPTED, Outcome, job_of
+from pipeline.commands.shared import Outcome, job_of
 from pipeline.publish.summary import header, table_rows
 
 if TYPE_CHECKING:
@@ -31,15 +30,12 @@ def run(options: argparse.Namespace) -> Outcome:
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
     job, _ = job_of(options)
     from pipeline.plan.errors import RunError
-    from pipeline.run.run import RunStopped, run_job
+    from pipeline.run.run import run_job
 
     try:
         return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))
-    except RunStopped as error:
-        stopped = Outcome("", f"{options.job}: {error}")
-        return replace(stopped, status=INTERRUPTED) if error.interrupted else stopped
     except RunError as error:
-        return Outcome("", f"{options.job}: {error}")
+        return Outcome("", f"{options.job}: {error}", error.status)
 
 
 def run_report(result: Result) -> str:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas import Prompt, PromptError
+from pipeline.exit_status import ExitStatus
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
-
-# Exit statuses: bad input, nothing was started; anything else that went wrong; stopped by Ctrl-C or SIGTERM.
-USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 
 class InputError(ValueError):
@@ -32,7 +30,7 @@ class Outcome:
 
     report: str
     problem: str | None = None
-    status: int = FAILURE
+    status: ExitStatus = ExitStatus.FAILED
 
 
 def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:

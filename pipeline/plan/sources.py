@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.plan.cells import Sources
 from pipeline.plan.errors import RunError
@@ -33,17 +34,21 @@ def resolve_sources(job: Job, dtype: str | None = None) -> Sources:
     try:
         resolve(model)
     except EmbeddedModelError as error:
-        raise RunError(f"model.id: {error}") from error
+        raise RunError(f"model.id: {error}", ExitStatus.BAD_INPUT) from error
     adapters, references = job.adapter_places(), job.reference_places()
     try:
         check_sources(model, [*adapters.values(), *references.values()], revision=job.model.revision)
         tokenizer = AutoTokenizer.from_pretrained(resolve(model), revision=job.model.revision)
     except BankError as error:
-        raise RunError(f"attributes: {error}") from error
+        raise RunError(f"attributes: {error}", ExitStatus.BAD_INPUT) from error
     except (OSError, ValueError) as error:
-        raise RunError(f"model.id: {model} can't be loaded ({' '.join(str(error).split())})") from error
+        raise RunError(
+            f"model.id: {model} can't be loaded ({' '.join(str(error).split())})", ExitStatus.BAD_INPUT
+        ) from error
     if tokenizer.chat_template is None:
-        raise RunError(f"model.id: {model}'s tokenizer has no chat template; use an instruction-tuned model")
+        raise RunError(
+            f"model.id: {model}'s tokenizer has no chat template; use an instruction-tuned model", ExitStatus.BAD_INPUT
+        )
 
     def revision(place: str) -> str:
         return fingerprint(Path(place)) if Path(place).is_dir() else model_revision(place)

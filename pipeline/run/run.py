@@ -17,6 +17,7 @@ from pipeline.beam.options import beam_options, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import Work
 from pipeline.decode.bank import LoadBank
+from pipeline.exit_status import ExitStatus
 from pipeline.job.known import counted
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
@@ -55,14 +56,7 @@ MOST_DEATHS = 3
 
 
 class RunStopped(RunError):
-    """A run that ended early because it was asked to: what it had finished is in the data set.
-
-    ``interrupted``: by Ctrl-C or SIGTERM, not by a limit.
-    """
-
-    def __init__(self, message: str, *, interrupted: bool) -> None:
-        super().__init__(message)
-        self.interrupted = interrupted
+    """A run that ended early because it was asked to; what it had finished is kept."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +86,9 @@ def run_job(
     output = Path(job.output).absolute()
     try:
         work = prepare(output)
+    except OutputError as error:
+        raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
+    try:
         stop = StopFile.of(work)
         with FolderLock(work):
             stop.clear()
@@ -99,8 +96,10 @@ def run_job(
                 return _Run(job, output, work, stop, tuple(beam_arguments), load).result()
     except GraphFailed as error:
         logger.error("%s", error)
-        raise RunError(str(error).splitlines()[0]) from error
-    except (OutputError, FolderInUse, JudgeError) as error:
+        raise RunError(str(error).splitlines()[0], ExitStatus.FAILED) from error
+    except JudgeError as error:
+        raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
+    except (OutputError, FolderInUse) as error:
         raise RunError(readable(error)) from error
     except OSError as error:  # the disk, at any other moment
         raise RunError(f"output: {what_happened(error, output)}") from error
@@ -239,7 +238,7 @@ class _Run:
             raise RunStopped(
                 f"stopped ({reason}): {n_rows} rows are in {self.output}, of {len(kept)} planned; "
                 "the same command goes on with the others",
-                interrupted=reason == INTERRUPTED,
+                ExitStatus.INTERRUPTED if reason == INTERRUPTED else ExitStatus.TRY_AGAIN,
             )
         if accepted is None and n_rows + n_rejected < len(cells):
             missing = len(cells) - n_rows - n_rejected

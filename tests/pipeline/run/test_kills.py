@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_again_and_again_ends_the_run(place: Path, tmp_p
                 worker.kill()
         time.sleep(0.02)
     last = log_of(tmp_path).strip().splitlines()[-1]
-    assert run.returncode == 1
+    assert run.returncode == 75
     assert last.startswith("mpg: ") and "was killed" in last and "the same command goes on" in last
     assert "Traceback" not in log_of(tmp_path)
 

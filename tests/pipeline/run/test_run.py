@@ -165,7 +165,7 @@ def test_a_job_file_error_is_one_line_and_status_2(job_file: Path, capsys: pytes
 def test_an_output_folder_of_something_else_is_refused(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (job_file.parent / "out").mkdir()
     (job_file.parent / "out" / "thesis.txt").write_text("mine")
-    assert main(["run", str(job_file)]) == 1
+    assert main(["run", str(job_file)]) == 2
     assert "holds files of something else" in capsys.readouterr().err
     assert (job_file.parent / "out" / "thesis.txt").read_text() == "mine"
 
@@ -173,7 +173,7 @@ def test_an_output_folder_of_something_else_is_refused(job_file: Path, capsys: p
 def test_an_adapter_for_another_model_is_one_line_before_any_model_is_loaded(
     job_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(job_file), "--set", "attributes=[E, J]"]) == 1
+    assert main(["run", str(job_file), "--set", "attributes=[E, J]"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert "attributes: adapter" in lines[0] and "trained for another base model" in lines[0]
@@ -233,7 +233,7 @@ def test_a_judge_without_its_key_stops_a_run_before_it_begins(
     job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert main(["run", str(write_job(job_file.parent, judges=[{"kind": "openai", "model": "m"}]))]) == 1
+    assert main(["run", str(write_job(job_file.parent, judges=[{"kind": "openai", "model": "m"}]))]) == 2
     assert "judges: openai: api_key_env: the environment has no OPENAI_API_KEY" in capsys.readouterr().err
     assert not list((job_file.parent / "out").rglob("*.parquet"))
 
@@ -246,7 +246,7 @@ def test_a_jobs_budget_ends_a_judge_behind_an_endpoint(
     server = JudgeServer()
     with serving(server) as url:
         judge = {"kind": "openai", "model": "m", "base_url": url, "prompt_price": 1000.0, "in_flight": 1}
-        assert main(["run", str(write_job(job_file.parent, judges=[judge], budget=1.5))]) == 1
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], budget=1.5))]) == 75
         assert "stopped (budget of 1.5 spent): 12 rows are in" in capsys.readouterr().err
         asked = sum(server.calls.values())
         assert 0 < asked < 12 and len(rows(job_file.parent / "out")) == 12
@@ -262,7 +262,7 @@ def test_candidates_that_could_not_be_judged_are_not_taken_for_bad_ones(
     rule = {"min_score": 0.0, "rows_per_cell": 1, "max_candidates": 9}
     with serving(JudgeServer(lambda text, n: status(429))) as url:
         judge = {"kind": "openai", "model": "m", "base_url": url, "patience_s": 0.5}
-        assert main(["run", str(write_job(job_file.parent, judges=[judge], accept=rule))]) == 1
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], accept=rule))]) == 75
     assert "stopped (the server refused all calls for 0.5 s)" in capsys.readouterr().err
     assert len(rows(job_file.parent / "out" / ".work", "generations")) == 12  # no more were drawn
 
@@ -275,7 +275,7 @@ def test_a_deadline_ends_a_judge_behind_an_endpoint(
     server = JudgeServer(delay_s=1.0)
     with serving(server) as url:
         judge = {"kind": "openai", "model": "m", "base_url": url, "in_flight": 1}
-        assert main(["run", str(write_job(job_file.parent, judges=[judge])), "--deadline", "6s"]) == 1
+        assert main(["run", str(write_job(job_file.parent, judges=[judge])), "--deadline", "6s"]) == 75
         assert "stopped (deadline 6s reached)" in capsys.readouterr().err
         first = sum(server.calls.values())
         assert 0 < first < 12 and len(rows(job_file.parent / "out", "judgments")) == 3 * first

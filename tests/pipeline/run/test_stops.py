@@ -25,7 +25,7 @@ def test_a_second_run_on_one_folder_is_refused_with_the_firsts_pid(
     work = job_file.parent / "out" / ".work"
     work.mkdir(parents=True)
     with FolderLock(work):
-        assert main(["run", str(job_file)]) == 1
+        assert main(["run", str(job_file)]) == 75
     holder = f"another process (host {socket.gethostname()}, pid {os.getpid()})"
     assert f"is in use by {holder}; wait for it, or stop it" in capsys.readouterr().err
     assert not list(work.rglob("*.parquet"))
@@ -93,7 +93,7 @@ def test_a_limit_stops_a_run_cleanly(
     job_file: Path, limits: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = job_file.parent / "out"
-    assert main(["run", str(job_file), *limits]) == 1
+    assert main(["run", str(job_file), *limits]) == 75
     said = capsys.readouterr().err
     assert f"stopped ({why})" in said and "the same command goes on" in said
     assert len(rows(output)) < 12 and not (output / "run.json").exists()
@@ -113,7 +113,7 @@ def test_a_disk_without_room_is_one_line_and_nothing_written_is_lost(
         resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
 
     run = start(place, tmp_path, *more, before=no_room)
-    assert finished(run) == 1
+    assert finished(run) == 75
     last = log_of(tmp_path).strip().splitlines()[-1]
     assert last.startswith("mpg: ") and "output: " in last and "file too large; make room" in last
     assert "Traceback" not in log_of(tmp_path)
@@ -125,7 +125,7 @@ def test_a_folder_that_vanishes_is_one_line(place: Path, tmp_path: Path) -> None
     run = start(place, tmp_path)
     wait_for(lambda: shards_in(tmp_path), "a shard")
     shutil.rmtree(tmp_path / "out")
-    assert finished(run) == 1
+    assert finished(run) == 75
     last = log_of(tmp_path).strip().splitlines()[-1]
     assert last.startswith("mpg: ") and "the same command goes on" in last
     assert "Traceback" not in log_of(tmp_path)
