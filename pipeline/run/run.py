@@ -35,7 +35,7 @@ from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
 from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare, set_aside_judgments
-from pipeline.store.errors import OutputError, output_errors, readable, what_happened
+from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.shards import read_shards
@@ -85,7 +85,7 @@ def run_job(
     except GraphFailed as error:
         logger.error("%s", error)
         raise RunError(str(error).splitlines()[0], ExitStatus.FAILED) from error
-    except JudgeError as error:
+    except (JudgeError, TooNew) as error:
         raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
     except (OutputError, FolderInUse) as error:
         raise RunError(readable(error)) from error
