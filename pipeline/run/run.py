@@ -273,4 +273,4 @@ class _Run:
                 write_data_set(self.output, self.job, tables, summary, run)
                 return Result(self.output, summary, run)
             place = write_partial(self.output, self.job, tables, summary, run)
-        raise RunError(f"{ending.why}; {so_far(counts, place, self.output)}", ending.status)
+        raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output)}", ending.status)
