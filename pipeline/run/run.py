@@ -82,9 +82,6 @@ def run_job(
             stop.clear()
             with graceful_signals(stop) if interruptible else nullcontext():
                 return _Run(job, output, work, stop, tuple(beam_arguments), load).result()
-    except GraphFailed as error:
-        logger.error("%s", error)
-        raise RunError(str(error).splitlines()[0], ExitStatus.FAILED) from error
     except (JudgeError, TooNew) as error:
         raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
     except (OutputError, FolderInUse) as error:
@@ -154,12 +151,17 @@ class _Run:
                 deaths += 1
                 self.decode_s += time.time() - began
                 if deaths >= MOST_DEATHS:
-                    raise RunError(
+                    self.stop.request(
                         f"{error}; {deaths} one after the other without a shard finished between: lower batch_size or "
-                        "the number of workers; what was written is kept, the same command goes on"
-                    ) from error
+                        "the number of workers"
+                    )
+                    return
                 logger.warning("%s; its shard is made again", error)
                 continue
+            except GraphFailed as error:  # whatever it was, what is finished is there to look at
+                logger.error("%s", error)
+                self.stop.request(str(error).splitlines()[0], ExitStatus.FAILED)
+                return
             break
         self.decode_s += books.decode_s
         with Watch(self.stop, self.limits.conditions()):
