@@ -100,7 +100,7 @@ class _Breaks:
 def test_an_error_that_nobody_foresaw_says_where_the_finished_rows_are(complete: Path) -> None:
     before = checksums(complete)
     job = load_job(complete.parent / "job.yaml", ["samples_per_cell=2"])
-    with pytest.raises(RunError, match="nobody foresaw this.*12 of 24 rows are finished, to look at in") as failed:
+    with pytest.raises(RunError, match=r"nobody foresaw this.*12 of 24 rows are finished, to look at in") as failed:
         run_job(job, load=_Breaks())
     assert failed.value.status == 1 and len(rows(complete / "partial")) == 12
     assert {name: each for name, each in checksums(complete).items() if not name.startswith("partial/")} == before
