@@ -13,6 +13,7 @@ from evaluation.items import Item
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import read_table
+from personas.text import storable
 from pipeline.judging.registry import item_of
 from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer
 
@@ -130,4 +131,4 @@ def _items(path: Path, rows: Iterator[Mapping[str, Any]], column: str) -> Iterat
         }
         identity = json.dumps([text, seen], sort_keys=True).encode()
         key = row.get("row_id") or hashlib.sha256(identity).hexdigest()[:ID_DIGITS]
-        yield Item(str(key), text, seen["prompt"], seen["profile"], seen["personality"])
+        yield Item(storable(str(key)), text, seen["prompt"], seen["profile"], seen["personality"])
