@@ -75,7 +75,7 @@ def page_of(body: bytes) -> str:
     """What a body says that is no JSON: of an HTML page its title."""
     text = body[:20_000].decode("utf-8", "replace").strip()
     if not text.startswith("<"):
-        return text[:500] or ""
+        return text[:500]
     found = re.search(r"<(title|h1)[^>]{0,200}>(.{0,300}?)</\1", text, re.IGNORECASE | re.DOTALL)
     said = found.group(2) if found else re.sub(r"<[^>]{0,500}>", " ", text)[:200]
     return f"a page and no JSON ({' '.join(said.split()) or 'without a title'}); is base_url the API's address?"
@@ -84,7 +84,7 @@ def page_of(body: bytes) -> str:
 def json_of(body: bytes) -> Any:
     """What a body holds, or ``None``: no JSON, or JSON that is nested without end."""
     try:
-        return json.loads(body.decode("utf-8", "replace"))
+        return json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         return None
 

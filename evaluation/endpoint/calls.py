@@ -129,7 +129,7 @@ class Caller:
                     failures += 1
                     if failures > self._settings.max_retries or self._breaker.gives_texts_one_try:
                         self._breaker.fruitless(result.words, incurable=False)
-                        raise Unanswered(result.status, f"{result.words} ({failures} times)", result.usage)
+                        raise _unanswered(result, f"{result.words} ({failures} times)", curable=True)
                     await self._clock.sleep(min(FIRST_PAUSE_S * 2 ** (failures - 1), LONGEST_PAUSE_S))
                 case Next.NEVER if self._may_be_the_form(result, body, without):
                     without = ("response_format",)
@@ -145,7 +145,7 @@ class Caller:
         else:
             self._form_in_vain += bool(without)
             self._breaker.fruitless(refusal.words, incurable=True)
-        raise Unanswered(refusal.status, refusal.words, refusal.usage, curable=False)
+        raise _unanswered(refusal, refusal.words, curable=False)
 
     def _may_be_the_form(self, refusal: Refusal, body: Mapping[str, Any], without: Sequence[str]) -> bool:
         """Whether a refusal without a reason may mean that the endpoint takes no JSON schema."""
@@ -210,6 +210,11 @@ class Caller:
 def _unasked(stop: Stop, last: Refusal | None) -> Unanswered:
     """What a call says that does not go out any more: what came of it before, or that it was not asked."""
     if last is not None:
-        return Unanswered(last.status, last.words, last.usage, curable=not stop.incurable)
+        return _unanswered(last, last.words, curable=not stop.incurable)
     reason = stop.reason if stop.of_budget or stop.status is Status.THROTTLED else f"not asked: {stop.reason}"
     return Unanswered(stop.status, reason, (None, None), curable=not stop.incurable)
+
+
+def _unanswered(refusal: Refusal, words: str, *, curable: bool) -> Unanswered:
+    usage = refusal.usage if any(refusal.usage) else (None, None)  # a call that cost nothing is booked on no score
+    return Unanswered(refusal.status, words, usage, curable=curable)

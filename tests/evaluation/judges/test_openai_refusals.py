@@ -95,6 +95,7 @@ def test_what_no_later_call_cures_costs_one_call(reply: Reply) -> None:
     assert server.calls.total() == 1 == judge.n_calls
     assert judge.incurable and judge.stopped is not None and judge.first_error is not None
     assert judge.first_error in judge.stopped and KEY not in judge.stopped
+    assert {s.prompt_tokens for s in found["bold"]} == {None}
     assert [s.status for s in found["bold"]] == [Status.FAILED] * N
     assert found["bold"][0].rationale == judge.stopped or judge.first_error in (found["bold"][0].rationale or "")
     assert {s.rationale for s in found["bold"][1:]} == {f"not asked: {judge.stopped}"}
