@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from evaluation.endpoint.secrets import masked_words
+from personas.secrets import masked_words
 from pipeline.commands import check, infer_weights, judge, plan, questionnaire, run, train, verify
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus

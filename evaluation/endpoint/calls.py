@@ -17,9 +17,9 @@ from evaluation.endpoint.chat import Answer, Unanswered, most_tokens, read_compl
 from evaluation.endpoint.dialect import Dialect
 from evaluation.endpoint.limits import FIRST_PAUSE_S, LONGEST_PAUSE_S, Budget, Clock, Throttle
 from evaluation.endpoint.replies import Next, Refusal, read_exception, read_reply
-from evaluation.endpoint.secrets import hidden, without_key
 from evaluation.endpoint.settings import OpenAISettings, base_url_of
 from evaluation.scores import Status
+from personas.secrets import hidden, without_key
 
 logger = logging.getLogger(__name__)
 

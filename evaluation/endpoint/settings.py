@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
-from evaluation.endpoint.secrets import has_credentials, is_variable_name, looks_secret, names_a_secret, shown_name
+from personas.secrets import has_credentials, is_variable_name, looks_secret, names_a_secret, shown_name
 
 # What has a field of its own, or is no matter of taste.
 _OWN_FIELDS = ("model", "temperature", "max_tokens", "seed")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evaluation.endpoint.secrets import HIDDEN, masked, names_a_secret
+from personas.secrets import HIDDEN, masked, names_a_secret
 
 # Longest form of a value in a message; beyond it the middle gives way to an ellipsis.
 MAX_VALUE_CHARS = 80

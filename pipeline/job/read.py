@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from evaluation.endpoint.secrets import HIDDEN, masked, names_a_secret
+from personas.secrets import HIDDEN, masked, names_a_secret
 from personas.text import is_storable
 from pipeline.job.errors import JobError, Problem, dotted, show
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluation.endpoint.secrets import masked
 from evaluation.items import label_of
 from evaluation.judges.endpoint import EndpointJudge
+from personas.secrets import masked
 from personas.text import one_line, storable
 from pipeline.exit_status import ExitStatus
 from pipeline.judging.against import Against
