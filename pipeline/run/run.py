@@ -29,7 +29,7 @@ from pipeline.plan.ranges import shards_of
 from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.gather import gather_rows
 from pipeline.publish.summary import Summary, summarise
-from pipeline.run.ending import Counts, Ending, ending_of, ids_of, so_far
+from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, ids_of, so_far
 from pipeline.run.judges import RunJudges
 from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
@@ -249,7 +249,8 @@ class _Run:
             tables = gather_rows(self.work, kept, cells)
         counts = Counts.of(tables, cells, accepted, self.judges.unjudged(tables["judgments"], ids_of(tables)))
         unscored = self.judges.verdict(tables["judgments"])
-        ending = ending_of(self.job, counts, self.stop.found(), n_waiting, unscored)
+        beside = has_its_scores(self.output)
+        ending = ending_of(self.job, counts, self.stop.found(), n_waiting, unscored, beside=beside)
         summary = summarise(
             tables["generations"],
             tables["judgments"],
