@@ -14,7 +14,8 @@ from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
 from personas.profiles import placeholders
 from personas.prompts import PromptError
-from pipeline.job.errors import Problem, did_you_mean, show
+from personas.words import show
+from pipeline.job.errors import Problem, did_you_mean
 from pipeline.job.fields import (
     MAX_PERSONAS,
     CoverPersonas,

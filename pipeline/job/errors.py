@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-# Longest form of a value in a message; beyond it the middle gives way to an ellipsis.
-MAX_VALUE_CHARS = 80
+from personas.words import dotted, show
 
 Location = tuple[str | int, ...]
 
@@ -44,23 +43,6 @@ class JobError(ValueError):
     def __str__(self) -> str:
         more = len(self.problems) - 1
         return self.lines[0] + (f" (+{more} more)" if more else "")
-
-
-def dotted(location: Sequence[str | int]) -> str:
-    """``("attributes", 1, "name")`` as ``attributes[1].name``."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "job file"
-
-
-def show(value: object) -> str:
-    """A value as its author wrote it, more or less, shortened to fit into a line."""
-    text = _yaml_like(value)
-    if len(text) > MAX_VALUE_CHARS:
-        half = (MAX_VALUE_CHARS - 3) // 2
-        text = f"{text[:half]}...{text[-half:]}"
-    return text
 
 
 def did_you_mean(word: object, choices: Iterable[str]) -> str:
@@ -110,7 +92,7 @@ _BOUNDS = {
 def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) -> Problem:
     kind, raw, value, ctx = error["type"], error["loc"], error["input"], error.get("ctx", {})
     location = _without_tags(raw, data)
-    field = dotted(location)
+    field = dotted(location) or "job file"
     if kind == "extra_forbidden":
         return Problem(field, f"unknown field (value {show(value)}); {_field_hint(raw, location, schema)}")
     if kind == "missing":
@@ -134,7 +116,7 @@ def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) 
     if kind == "string_pattern_mismatch":
         return Problem(field, f"{show(value)} is no plain name; use letters and digits, and - or _ inside")
     if kind == "invalid_key":
-        where = dotted(location[:-1])
+        where = dotted(location[:-1]) or "job file"
         return Problem(where, f"the key {show(value)} is {_kind(value)}; a field's name is text")
     if kind == "value_error":  # raised by a validator of the job file's model, value and remedy included
         return Problem(field, str(ctx["error"]))
@@ -225,18 +207,6 @@ def _kind(value: object) -> str:
         if isinstance(value, kind):
             return word
     return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def _yaml_like(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_yaml_like(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_yaml_like, value)) + "]"
-    return repr(value)
 
 
 def _one_line(text: str) -> str:

@@ -23,7 +23,7 @@ from evaluation.endpoint.settings import OpenAISettings
 from mpg.settings import JOB_DECODERS
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
-from pipeline.job.errors import show
+from personas.words import show
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
