@@ -145,7 +145,7 @@ def no_column(name: str, columns: tuple[str, ...], remedy: str) -> str:
 
 
 def id_text(value: object) -> str | None:
-    """An id as text: ``0`` as ``"0"``, a whole number that a table holds as ``7.0`` as ``"7"``; ``None``: there is none.
+    """An id as text, ``None`` where there is none: ``0`` is ``"0"``, and a whole number that stands as ``7.0`` is ``"7"``.
 
     Raises:
         ValueError: something that is no id.

@@ -1,8 +1,8 @@
 """The one reader of YAML, of job files and of personas: as people mean it, and every fault with its line.
 
-``1e-3`` and ``-.5`` are numbers, a date is the text that was written. A key that stands twice in one mapping is a fault,
-and so is a number that nobody writes so: YAML 1.1 takes ``010`` for 8, ``1:30`` for 90, ``0x10`` for 16 and ``1_000``
-for 1000.
+``1e-3`` and ``-.5`` are numbers, a date is the text that was written. A key that stands twice in one mapping is a
+fault, and so is a number that nobody writes so: YAML 1.1 takes ``010`` for 8, ``1:30`` for 90, ``0x10`` for 16 and
+``1_000`` for 1000.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _TAG = "tag:yaml.org,2002:"
 # Numbers as people write them; what YAML takes for one beyond these is refused.
 _PLAIN_NUMBERS = {
     f"{_TAG}int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)"),
-    f"{_TAG}float": re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
-}  # fmt: skip
+    f"{_TAG}float": re.compile(
+        r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -114,14 +114,9 @@ def test_text_in_a_table_stays_text(tmp_path: Path) -> None:
         read = load_personas(tmp_path / f"p{suffix}", NAMES)
         assert [persona.name for persona in read] == names
         assert [persona.active for persona in read[:2]] == [{"N": 1.0}, {"E": 1.0}]
-    save_personas(
-        tmp_path / "p.yaml",
-        [
-            *read,
-            Persona("1e-1", {"E": 1.0, "N": 0.0, "T": 0.0}),
-            Persona("no", {"E": 1.0, "N": 0.0, "T": 0.0}, profile="010"),
-        ],
-    )
+    all_e = {"E": 1.0, "N": 0.0, "T": 0.0}
+    more = [Persona("1e-1", all_e), Persona("no", all_e, profile="010")]
+    save_personas(tmp_path / "p.yaml", [*read, *more])
     assert [p.name for p in load_personas(tmp_path / "p.yaml", NAMES)] == [*names, "1e-1", "no"]
 
 

@@ -76,7 +76,7 @@ FILES = [
     ("seed: 0\noutput: x\nseed: 1\n", "seed: '1' on line 3, but line 1 gives it too; keep one"),
     (
         "a: 1\nseed: 010",
-        "seed: 010 (line 2) is what YAML reads as 8; write a plain number, or '010' in quotation marks",
+        "seed: 010 (line 2) is what YAML reads as 8; write a plain number, or '010' in quotation",
     ),
     ("a: [7, 1:30]", "a[1]: 1:30 (line 1) is what YAML reads as 90; write a plain number, or '1:30' in quot"),
     ("a: 1:30.5", "a: 1:30.5 (line 1) is what YAML reads as 90.5; "),
