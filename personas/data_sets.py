@@ -130,7 +130,7 @@ def _of_folder(data: DataSet, folder: Path) -> Table:
 
 
 def _linked(folder: Path, stack: ExitStack) -> Path:
-    """The folder under a plain name, its files as links: `datasets` takes stars and brackets of a path for a pattern."""
+    """The folder under a plain name, its files as links, since `datasets` takes stars and brackets for a pattern."""
     place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpg-"))).resolve() / "data"
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

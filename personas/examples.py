@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personas.chats import Message, chat_messages
 from personas.errors import SourceError
-from personas.prompts import Message, chat_messages
 
 FILES = (".parquet", ".jsonl", ".csv")
 

@@ -1,7 +1,7 @@
 """Prompts: chat messages with an id that stays, from a table (`personas.tables`) or a data set (`personas.data_sets`).
 
-A row's column ``prompt``, ``messages`` or ``conversations`` holds text or a chat, see :func:`personas.chats.chat_messages`;
-its ``id``, if it has one, names it. All other columns come along as the prompt's metadata.
+A row's column ``prompt``, ``messages`` or ``conversations`` holds text or a chat (`personas.chats`); its ``id``, if it
+has one, names it. All other columns come along as the prompt's metadata.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from personas.chats import Message, chat_in_text, chat_messages
 from personas.data_sets import DataSet, open_data_set
 from personas.errors import SourceError
 from personas.tables import Row, Table, TableError, id_text, no_column, read_table
-from personas.words import kind
 
 # Columns that hold prompts, where none is named.
 COLUMNS = ("prompt", "messages", "conversations")
@@ -95,12 +94,14 @@ class PromptTable:
         prompts: once each, in their order.
         broken: rows that are none.
         repeated: places of prompts that stood there before, and are left out.
+        skipped: how many prompts were left out at the beginning, as asked for.
     """
 
     source: str
     prompts: tuple[Prompt, ...]
     broken: tuple[BrokenRow, ...] = ()
     repeated: tuple[str, ...] = ()
+    skipped: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -148,7 +149,7 @@ def read_prompts(
 def read_prompts_of(
     data: DataSet, *, column: str | None = None, id_column: str | None = None, skip: int = 0, limit: int | None = None
 ) -> PromptTable:
-    """Prompts of a data set, as :func:`read_prompts` reads them; without ``id_column`` their ids come from the messages.
+    """Prompts of a data set, as of a table; without ``id_column`` their ids come from the messages.
 
     Raises:
         PromptError: it can't be opened, or has no such split or column.
@@ -234,7 +235,7 @@ def _prompts_of(
         prompts.append(prompt)
         if limit is not None and len(prompts) == skip + limit:
             break
-    return PromptTable(name, tuple(prompts[skip:]), tuple(broken), tuple(repeated))
+    return PromptTable(name, tuple(prompts[skip:]), tuple(broken), tuple(repeated), min(skip, len(prompts)))
 
 
 class _Unfit(Exception):

@@ -22,9 +22,10 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -145,7 +146,7 @@ def no_column(name: str, columns: tuple[str, ...], remedy: str) -> str:
 
 
 def id_text(value: object) -> str | None:
-    """An id as text, ``None`` where there is none: ``0`` is ``"0"``, and a whole number that stands as ``7.0`` is ``"7"``.
+    """An id as text, ``None`` where there is none: ``0`` is ``"0"``, and a whole number that stands as 7.0 is ``"7"``.
 
     Raises:
         ValueError: something that is no id.
@@ -181,8 +182,7 @@ def _opened(
                 yield from _parquet(stream if not compressed else pa.BufferReader(stream.read()), source)
             else:
                 text = _text_of(stream, source, encoding, newline="\n" if of_kind == "jsonl" else "")
-                read = {"jsonl": _json_lines, "json": _json, "csv": _csv, "tsv": _csv}[of_kind]
-                yield from read(text, source, **({"delimiter": "\t"} if of_kind == "tsv" else {}))
+                yield from _READERS[of_kind](text, source)
     except (gzip.BadGzipFile, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException) as error:
         raise TableError(source, f"{what}, or is cut off ({' '.join(str(error).split())})") from error
     except UnicodeDecodeError as error:
@@ -203,7 +203,8 @@ def _bytes_of(path: Path, compressed: str) -> Iterator[Any]:
 
         opened = io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
     else:
-        opened = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[compressed](path, "rb")
+        openers: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+        opened = openers[compressed](path, "rb")
     with opened as stream:
         yield stream
 
@@ -338,6 +339,14 @@ def _csv(text: IO[str], source: str, delimiter: str = ",") -> Iterator[tuple[str
             yield _csv_row(columns, cells, place, "".join(lines))
     if columns is None:
         raise TableError(source, "is empty; its first line names the columns")
+
+
+_READERS: Mapping[str, Callable[[IO[str], str], Iterator[tuple[str, ...] | Row | None]]] = {
+    "jsonl": _json_lines,
+    "json": _json,
+    "csv": _csv,
+    "tsv": partial(_csv, delimiter="\t"),
+}
 
 
 def _header(cells: list[str], source: str, place: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pipeline.exit_status import ExitStatus
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
+
+logger = logging.getLogger(__name__)
 
 
 class InputError(ValueError):
@@ -34,9 +37,14 @@ class Outcome:
 
 
 def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
-    """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError."""
+    """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError.
+
+    Rows of the prompts' source that are left out are said, in a line each kind.
+    """
     try:
         job = load_job(options.job, options.set)
+        for note in job.read_prompts().notes:
+            logger.warning("prompts: %s", note)
         return job, job.load_prompts()
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error

@@ -233,36 +233,6 @@ Personas = (
 )
 
 
-class PromptSource(Frozen):
-    """Where the prompts are: a file or a data set, one of the two."""
-
-    file: Text | None = Field(
-        None,
-        description="JSONL file, relative to the job file's folder; a line has `prompt` or `messages`, "
-        "and may have an `id`.",
-    )
-    dataset: Text | None = Field(
-        None,
-        description="Hub id, or a folder (relative to the job file's folder) that `datasets` opens.",
-    )
-    split: Text = Field("train", description="Split of the data set.")
-    column: Text = Field("prompt", description="Column of the data set: text, or lists of chat messages.")
-    skip: Int = Field(0, ge=0, description="How many prompts to leave out at the beginning.")
-    limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="How many prompts to use at most; null: all.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> PromptSource:
-        given = {"file": self.file, "dataset": self.dataset}
-        if (self.file is None) == (self.dataset is None):
-            what = "names both" if self.file else "names neither"
-            raise ValueError(f"{show(given)} {what}; give either prompts.file or prompts.dataset")
-        if self.file is not None:
-            for name in ("split", "column"):  # as in a dump, a default beside a file says nothing
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} {show(getattr(self, name))} belongs to a data set; remove it")
-        return self
-
-
 class Decoder(Frozen):
     """How to decode; lengths are in tokens."""
 

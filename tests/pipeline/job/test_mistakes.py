@@ -150,7 +150,6 @@ PROMPT_FILES = [
     ('{"prompt": "a"}\n{"prompt": \n', "line 2: not JSON (Expecting value at column 12)"),
     ("\n", "holds no prompt; write one JSON object a line"),
     ('{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', "line 2: id 'x' is taken by line 1"),
-    ('{"prompt": "a"}\n{"prompt": "a"}\n', "line 2: the same prompt as on line 1; remove one"),
 ]
 
 
