@@ -29,6 +29,7 @@ from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
 from pipeline.publish.card import write_card
 from pipeline.publish.gather import gather_rows
+from pipeline.publish.of_source import n_rejected_cells
 from pipeline.publish.summary import Summary, summarise
 from pipeline.run.judges import RunJudges
 from pipeline.run.limits import Limits
@@ -225,9 +226,9 @@ class _Run:
             RunError, RunStopped: it is not.
         """
         with output_errors(self.output):
-            tables = gather_rows(self.work, kept, cells)
+            tables = gather_rows(self.work, kept, cells, self.job.read_prompts())
             write_tables(self.output, tables)
-        job, n_rows, n_rejected = self.job, tables["generations"].num_rows, tables["rejected"].num_rows
+        job, n_rows, n_rejected = self.job, tables["generations"].num_rows, n_rejected_cells(tables["rejected"])
         if n_rejected > job.max_rejected_fraction * len(cells):
             raise RunError(
                 f"{n_rejected} of {len(cells)} rows were rejected, more than max_rejected_fraction "
