@@ -40,7 +40,7 @@ class JudgeInputError(InputError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a Parquet, JSONL or CSV file")
+    parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a table: JSONL, CSV, Parquet, ...")
     parser.add_argument("--judge", choices=tuple(KINDS), default="classifier", help="who judges (classifier)")
     parser.add_argument("--column", default="response", help="of a file: the column of text (response)")
     parser.add_argument("--attributes", nargs="+", metavar="NAME[=DESCRIPTION]",
@@ -94,6 +94,8 @@ def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]
     """The corpus, and the pairs whose better answer is known, by attribute."""
     try:
         corpus = load_corpus(options.corpus, column=options.column, output=options.output)
+        for note in corpus.notes:
+            logger.warning("%s: %s", options.corpus, note)
         return corpus, {name: load_pairs(pairs) for name, pairs in options.known}
     except SourceError as error:
         raise JudgeInputError(str(error)) from error
@@ -130,11 +132,13 @@ def _judge_and_write(
                 )
             try:
                 with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
-                    n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
+                    n_new = judge_items(
+                        judge, corpus.items, names, shards, on_text=bar.update, known_only=corpus.foreign
+                    )
                     bar.update(len(corpus.items) - bar.n)
             finally:
                 with FolderLock(shards.parent, wait=True, name="gathering"):  # one at a time
-                    table = gather(shards, [item.key for item in corpus.items], corpus.folder)
+                    table = gather(shards, corpus.items, corpus.folder, known_only=corpus.foreign)
     except FolderInUse as error:
         raise JudgeInputError(str(error)) from error
     except OSError as error:
