@@ -213,14 +213,15 @@ def _bytes_of(path: Path, compressed: str) -> Iterator[Any]:
 
 
 def _text_of(stream: IO[bytes], source: str, encoding: str | None, *, newline: str) -> IO[str]:
-    """A stream as text. Bytes that are none come as lone surrogates, so that each costs its own row (`_no_text`)."""
+    """A stream as text. Bytes that are no UTF-8 come as lone surrogates: they cost their own row (`_no_text`)."""
     start = stream.peek(4)[:4] if hasattr(stream, "peek") else b""
     marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     if encoding is None or (marked == "utf-8-sig" and codecs.lookup(encoding).name == "utf-8"):
         encoding = marked or "utf-8"
         if marked is None and b"\0" in start:
             raise TableError(source, "holds zero bytes: UTF-16 without its mark? Name its encoding, e.g. utf-16-le")
-    return io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
+    errors = "surrogateescape" if encoding.lower().startswith(("utf-8", "utf8")) else "strict"
+    return io.TextIOWrapper(stream, encoding, errors=errors, newline=newline)
 
 
 def _no_text(text: str) -> str | None:

@@ -52,6 +52,23 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
         raise InputError(f"{options.job}: prompts: {error}") from error
 
 
+def columns_by_name(entries: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """``--column NAME=COLUMN`` of a command line: name -> column.
+
+    Raises:
+        ValueError: one line: no ``=``, a name that is not known, or one given twice.
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, equals, column = entry.partition("=")
+        if not equals or not column or name not in known:
+            raise ValueError(f"--column {entry}: write NAME=COLUMN, with a name of {', '.join(known)}")
+        if name in found:
+            raise ValueError(f"--column {entry}: {name!r} is given twice; remove one")
+        found[name] = column
+    return found
+
+
 def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, str]:
     """Adapters on a command line, shipped ones by name, others as ``NAME=FOLDER``: name -> folder, in the order given.
 

@@ -109,6 +109,8 @@ def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) 
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         return Problem(field, f"{show(value)} is out of range; give a number {words} {ctx[key]:g}")
+    if kind == "string_type" and isinstance(value, bool):
+        return Problem(field, f"{show(value)} is {_kind(value)}; give text (quotes make text of yes, no, on, off)")
     if kind in _WANTED:
         return Problem(field, f"{show(value)} is {_kind(value)}; give {_WANTED[kind]}")
     if kind in ("string_too_short", "too_short"):
