@@ -78,18 +78,19 @@ def open_data_set(data: DataSet, *, few: bool = False) -> Table:
 
 
 def _of_files(source: str, folder: Path, paths: Sequence[Path]) -> Table:
-    """Some files of a folder, one after the other."""
-    tables = [_open(source, folder, path) for path in paths]
-    columns = [table.columns for table in tables if table.columns is not None]
-    names = tuple(dict.fromkeys(name for each in columns for name in each)) if len(columns) == len(tables) else None
+    """Some files of a folder, one after the other; a file is opened when its first row is asked for."""
+    for path in paths:
+        if not path.is_file():
+            raise TableError(source, f"data file {str(path.relative_to(folder))!r}: no such file")
+    first = _open(source, folder, paths[0])
 
     def rows() -> Iterator[Row]:
-        for path, table in zip(paths, tables, strict=True):
+        for number, path in enumerate(paths):
             name = f"{path.relative_to(folder)}, " if len(paths) > 1 else ""
-            for row in table.rows:
+            for row in (first if number == 0 else _open(source, folder, path)).rows:
                 yield Row(f"{name}{row.place}", row.values, row.problem, row.text)
 
-    return Table(source, names, rows(), all_text=all(table.all_text for table in tables))
+    return Table(source, first.columns, rows(), all_text=first.all_text)
 
 
 def _open(source: str, folder: Path, path: Path) -> Table:
@@ -118,7 +119,7 @@ def _of_folder(data: DataSet, folder: Path) -> Table:
         )
         if all(map(is_table, paths)) and commas:
             stack.close()
-            return _of_files(data.place, folder, sorted(paths))
+            return _of_files(data.place, folder, paths)
         rows = load_dataset(str(base), name=data.config, split=data.split, streaming=True)
     except TableError:
         stack.close()

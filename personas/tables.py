@@ -21,6 +21,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (code
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 # Of a row that is no good, so much is shown to its author, in characters.
 _MOST_RAW = 2000
+# Bytes that are no UTF-8, as `surrogateescape` has them in text.
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
 # Rows of a Parquet file that are read at a time.
 _ROWS_A_BATCH = 1024
 
@@ -226,12 +229,12 @@ def _text_of(stream: IO[bytes], source: str, encoding: str | None, *, newline: s
 
 def _no_text(text: str) -> str | None:
     """Where a line holds bytes that are no text, and which; ``None``: it does not."""
-    for i, char in enumerate(text):
-        if "\udc80" <= char <= "\udcff":
-            byte = len(text[:i].encode("utf-8", "surrogateescape"))
-            remedy = "save the file as UTF-8, or name its encoding"
-            return f"not UTF-8 at byte {byte + 1} (0x{ord(char) - 0xDC00:02x}); {remedy}"
-    return None
+    found = _NO_UTF8.search(text)
+    if found is None:
+        return None
+    byte = len(text[: found.start()].encode("utf-8", "surrogateescape")) + 1
+    remedy = "save the file as UTF-8, or name its encoding"
+    return f"not UTF-8 at byte {byte} (0x{ord(found[0]) - 0xDC00:02x}); {remedy}"
 
 
 def _shown(text: str) -> str:
@@ -250,7 +253,7 @@ def _json_lines(text: IO[str], source: str) -> Iterator[Row | None]:
 
 
 def _json_line(line: str, place: str) -> Row:
-    problem = None if line.isascii() else _no_text(line)
+    problem = _no_text(line)
     if problem is None:
         try:
             return _json_row(_loads(line), place)
@@ -286,7 +289,7 @@ def _loads(text: str) -> Any:
 
 def _json(text: IO[str], source: str) -> Iterator[Row | None]:
     content = text.read()
-    problem = None if content.isascii() else _no_text(content)
+    problem = _no_text(content)
     if problem is not None:
         raise TableError(source, problem)
     try:
@@ -364,7 +367,7 @@ def _header(cells: list[str], source: str, place: str) -> tuple[str, ...]:
 
 
 def _csv_row(columns: tuple[str, ...], cells: list[str], place: str, text: str) -> Row:
-    problem = None if text.isascii() else _no_text(text)
+    problem = _no_text(text)
     if len(cells) != len(columns):
         count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''} under {len(columns)} columns"
         problem = f"{count}; give each column one, and put text with commas into quotation marks"

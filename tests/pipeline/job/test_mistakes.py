@@ -110,7 +110,7 @@ BETWEEN = [
     ("prompts={dataset: prompts.jsonl}", "prompts.dataset: 'prompts.jsonl' is a file; give it as prompts.file"),
     (
         "prompts={dataset: shipped, revision: main}",
-        "prompts.revision: 'main' is for data sets of the Hub, not a folder",
+        "prompts.revision: 'main' is for a data set of the Hub",
     ),
     ("prompts.file=no.jsonl", "prompts.file: 'no.jsonl' (in "),
     ("judges=[{kind: log-ratio}, {kind: log-ratio}]", "judges[1]: 'log-ratio' is judges[0] already; remove one"),
