@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from personas.tables import Row, Table, TableError, is_table, read_table
+from personas.errors import TableError
+from personas.tables import Row, Table, is_table, read_table
 
 # What marks a folder that `Dataset.save_to_disk` wrote.
 _SAVED = ("dataset_dict.json", "state.json")

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from personas.chats import Message, chat_in_text, chat_messages
 from personas.data_sets import DataSet, open_data_set
-from personas.errors import SourceError
-from personas.tables import Row, Table, TableError, is_table, no_column, read_table, whole
+from personas.errors import SourceError, TableError
+from personas.tables import Row, Table, is_table, no_column, read_table, whole
 
 
 @dataclass(frozen=True)

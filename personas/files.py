@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from personas.attributes import REFERENCE, Persona, Weights
-from personas.errors import SourceError
+from personas.errors import SourceError, TableError
 from personas.profiles import profile_text
-from personas.tables import FORMATS_SAID, TableError, id_text, is_table, read_table
+from personas.tables import FORMATS_SAID, id_text, is_table, read_table
 from personas.weights import explicit
 from personas.yaml_files import YamlError, dump_yaml, read_yaml_file
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from personas.chats import Message, chat_in_text, chat_messages
 from personas.data_sets import DataSet, open_data_set
-from personas.errors import SourceError
-from personas.tables import Row, Table, TableError, id_text, no_column, read_table
+from personas.errors import SourceError, TableError
+from personas.tables import Row, Table, id_text, no_column, read_table
 
 # Columns that hold prompts, where none is named.
 COLUMNS = ("prompt", "messages", "conversations")

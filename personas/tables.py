@@ -14,23 +14,20 @@ Texts are UTF-8, or UTF-16 or UTF-32 with their mark, or what ``encoding`` says.
 
 from __future__ import annotations
 
-import bz2
-import codecs
 import csv
 import gzip
 import io
 import json
 import lzma
-import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from personas.errors import SourceError, why_unreadable
+from personas.errors import TableError, why_unreadable
+from personas.text_files import COMPRESSED, bytes_of, no_text, shown, text_of
 from personas.words import kind
 
 if TYPE_CHECKING:
@@ -44,22 +41,13 @@ _FORMATS = {
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
-_COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
-FORMATS_SAID = f"{', '.join(_FORMATS)} (each also {', '.join(_COMPRESSED)})"
+FORMATS_SAID = f"{', '.join(_FORMATS)} (each also {', '.join(COMPRESSED)})"
 # Keys under which a JSON file's one object may hold the rows.
 _HOLDS_ROWS = ("data", "rows", "prompts", "personas")
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 # Of a row that is no good, so much is shown to its author, in characters.
 _MOST_RAW = 2000
-# Bytes that are no UTF-8, as `surrogateescape` has them in text.
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
 # Rows of a Parquet file that are read at a time.
 _ROWS_A_BATCH = 1024
-
-
-class TableError(SourceError):
-    """A table that can't be read."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +154,7 @@ def id_text(value: object) -> str | None:
 def _format(path: Path) -> tuple[str | None, str]:
     """Kind of table and of compression by a file's name."""
     suffix, compressed = path.suffix.lower(), ""
-    if suffix in _COMPRESSED:
+    if suffix in COMPRESSED:
         compressed, suffix = suffix, Path(path.stem).suffix.lower()
     return _FORMATS.get(suffix), compressed
 
@@ -179,12 +167,12 @@ def _opened(
 
     what = f"is no {of_kind if not compressed else compressed.removeprefix('.')} file"
     try:
-        with _bytes_of(path, compressed) as stream:
+        with bytes_of(path, compressed) as stream:
             if of_kind == "parquet":
                 what = "is no .parquet table"
                 yield from _parquet(stream if not compressed else pa.BufferReader(stream.read()), source)
             else:
-                text = _text_of(stream, source, encoding, newline="\n" if of_kind == "jsonl" else "")
+                text = text_of(stream, source, encoding, newline="\n" if of_kind == "jsonl" else "")
                 yield from _READERS[of_kind](text, source)
     except (gzip.BadGzipFile, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException) as error:
         raise TableError(source, f"{what}, or is cut off ({' '.join(str(error).split())})") from error
@@ -195,51 +183,6 @@ def _opened(
         if compressed and error.errno is None:  # how bz2 and pyarrow say that it is another kind of file
             raise TableError(source, f"{what} ({error})") from error
         raise TableError(source, why_unreadable(error)) from error
-
-
-@contextmanager
-def _bytes_of(path: Path, compressed: str) -> Iterator[Any]:
-    """A file's bytes, whatever it is compressed by."""
-    opened: Any
-    if compressed == ".zst":
-        import pyarrow as pa
-
-        opened = io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
-    else:
-        openers: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-        opened = openers[compressed](path, "rb")
-    with opened as stream:
-        yield stream
-
-
-# --------------------------------------------------------------------------- text
-
-
-def _text_of(stream: IO[bytes], source: str, encoding: str | None, *, newline: str) -> IO[str]:
-    """A stream as text. Bytes that are no UTF-8 come as lone surrogates: they cost their own row (`_no_text`)."""
-    start = stream.peek(4)[:4] if hasattr(stream, "peek") else b""
-    marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
-    if encoding is None or (marked == "utf-8-sig" and codecs.lookup(encoding).name == "utf-8"):
-        encoding = marked or "utf-8"
-        if marked is None and b"\0" in start:
-            raise TableError(source, "holds zero bytes: UTF-16 without its mark? Name its encoding, e.g. utf-16-le")
-    errors = "surrogateescape" if encoding.lower().startswith(("utf-8", "utf8")) else "strict"
-    return io.TextIOWrapper(stream, encoding, errors=errors, newline=newline)
-
-
-def _no_text(text: str) -> str | None:
-    """Where a line holds bytes that are no text, and which; ``None``: it does not."""
-    found = _NO_UTF8.search(text)
-    if found is None:
-        return None
-    byte = len(text[: found.start()].encode("utf-8", "surrogateescape")) + 1
-    remedy = "save the file as UTF-8, or name its encoding"
-    return f"not UTF-8 at byte {byte} (0x{ord(found[0]) - 0xDC00:02x}); {remedy}"
-
-
-def _shown(text: str) -> str:
-    """A line as it can be shown: bytes that are no text spelled out."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 # --------------------------------------------------------------------------- kinds of tables
@@ -253,7 +196,7 @@ def _json_lines(text: IO[str], source: str) -> Iterator[Row | None]:
 
 
 def _json_line(line: str, place: str) -> Row:
-    problem = _no_text(line)
+    problem = no_text(line)
     if problem is None:
         try:
             return _json_row(_loads(line), place)
@@ -261,7 +204,7 @@ def _json_line(line: str, place: str) -> Row:
             problem = f"not JSON ({error.msg} at column {error.colno}); write one object a line"
         except ValueError as error:
             problem = str(error)
-    return Row(place, problem=problem, text=_shown(line))
+    return Row(place, problem=problem, text=shown(line))
 
 
 def _json_row(value: object, place: str) -> Row:
@@ -289,7 +232,7 @@ def _loads(text: str) -> Any:
 
 def _json(text: IO[str], source: str) -> Iterator[Row | None]:
     content = text.read()
-    problem = _no_text(content)
+    problem = no_text(content)
     if problem is not None:
         raise TableError(source, problem)
     try:
@@ -334,7 +277,7 @@ def _csv(text: IO[str], source: str, delimiter: str = ",") -> Iterator[tuple[str
                 problem = f"{place}: a quotation mark is opened there and not closed; close it, or double it"
                 raise TableError(source, problem) from error
             problem = f"{error}; put the cell into quotation marks, and double those in it"
-            yield Row(place, problem=problem, text=_shown("".join(lines)))
+            yield Row(place, problem=problem, text=shown("".join(lines)))
             continue
         if columns is None and cells:
             columns = _header(cells, source, place)
@@ -354,7 +297,7 @@ _READERS: Mapping[str, Callable[[IO[str], str], Iterator[tuple[str, ...] | Row |
 
 
 def _header(cells: list[str], source: str, place: str) -> tuple[str, ...]:
-    problem = _no_text("".join(cells))
+    problem = no_text("".join(cells))
     twice = next((cell for cell in cells if cells.count(cell) > 1), None)
     other = next((mark for mark in ("\t", ";") if len(cells) == 1 and mark in cells[0]), None)
     if twice is not None:
@@ -367,12 +310,12 @@ def _header(cells: list[str], source: str, place: str) -> tuple[str, ...]:
 
 
 def _csv_row(columns: tuple[str, ...], cells: list[str], place: str, text: str) -> Row:
-    problem = _no_text(text)
+    problem = no_text(text)
     if len(cells) != len(columns):
         count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''} under {len(columns)} columns"
         problem = f"{count}; give each column one, and put text with commas into quotation marks"
     if problem is not None:
-        return Row(place, problem=problem, text=_shown(text))
+        return Row(place, problem=problem, text=shown(text))
     return Row(place, {column: cell or None for column, cell in zip(columns, cells, strict=True)})
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from evaluation.items import Item
 from personas import KNOWN, Attribute
 from personas.chats import chat_in_text, last_user_text
-from personas.errors import SourceError
+from personas.errors import SourceError, TableError
 from personas.profiles import profile_text
-from personas.tables import FORMATS_SAID, Row, TableError, id_text, is_table, no_column, read_table
+from personas.tables import FORMATS_SAID, Row, id_text, is_table, no_column, read_table
 from personas.words import kind
 from pipeline.judging.registry import item_of
 from pipeline.store.manifest import changed_files

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from personas.data_sets import DataSet, _of_hub, open_data_set
+from personas.errors import TableError
 from personas.prompts import PromptError, read_prompts_of
-from personas.tables import TableError
 
 
 @pytest.fixture(autouse=True)

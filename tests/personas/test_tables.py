@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from personas.tables import Row, TableError, id_text, is_table, read_table, whole
+from personas.errors import TableError
+from personas.tables import Row, id_text, is_table, read_table, whole
 
 ROWS = [{"a": "001", "b": 'x, "y"\nz'}, {"a": "10:30", "b": None}, {"a": "NA", "b": "José"}]
 PACKED: dict[str, Callable[[bytes], bytes]] = {
