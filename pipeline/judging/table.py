@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from evaluation.items import Item, Judge, label_of
 from evaluation.scores import Score, Status
-from pipeline.store.manifest import update_manifest
-from pipeline.store.shards import read_shards, shard_name, write_dataset, write_rows
+from pipeline.store.shards import read_shards, shard_name, write_rows
 
 # Texts judged between two writes: what a killed run asks again of a judge that keeps no answers itself.
 TEXTS_A_SHARD = 256
@@ -145,19 +144,14 @@ def judge_items(
     return len(left)
 
 
-def gather(shards: Path, items: Sequence[Item], output: Path, *, known_only: bool = False) -> pa.Table:
-    """All judgments of some texts from their shards, written as a data set's table, in the order of the texts.
+def gather(shards: Path, items: Sequence[Item], *, known_only: bool = False) -> pa.Table:
+    """All judgments of some texts from their shards, in the order of the texts.
 
     Args:
         known_only: see :func:`standing`.
-        output: folder of the data set; its manifest, if it has one, follows.
     """
     table = merged(standing(read_shards(shards, "judgments"), items, known_only=known_only))
     order = {item.key: i for i, item in enumerate(items)}
     keys = zip(*(table.column(name).to_pylist() for name in ("row_id", "judge", "attribute")), strict=True)
     wanted = sorted((order[row_id], *rest, i) for i, (row_id, *rest) in enumerate(keys) if row_id in order)
-    table = table.take(pa.array([each[-1] for each in wanted], type=pa.int64()))
-    if table.num_rows:
-        entries = write_dataset(table, output / "judgments")
-        update_manifest(output, "judgments", entries)
-    return table
+    return table.take(pa.array([each[-1] for each in wanted], type=pa.int64()))

@@ -136,7 +136,7 @@ def test_an_edited_text_is_judged_anew_and_its_old_score_no_longer_stands(tmp_pa
 
     def scores(*items: Item) -> dict[str, float]:
         judge_items(judge, items, ["E"], shards, known_only=known_only)
-        table = gather(shards, items, tmp_path, known_only=known_only)
+        table = gather(shards, items, known_only=known_only)
         return {row["row_id"]: row["score"] for row in table.to_pylist()}
 
     assert scores(Item("a", "x"), Item("b", "xx")) == {"a": 0.1, "b": 0.2}
@@ -144,7 +144,7 @@ def test_an_edited_text_is_judged_anew_and_its_old_score_no_longer_stands(tmp_pa
     assert scores(Item("a", "xxx"), Item("b", "xx", prompt="q")) == {"a": 0.3, "b": 0.2}
     assert scores(Item("a", "x"), Item("b", "xx")) == {"a": 0.1, "b": 0.2}
     assert judge.asked == ["x", "xx", "xxx", "xx"]  # what was judged once is never asked again
-    table = gather(shards, [Item("a", "new")], tmp_path, known_only=known_only)
+    table = gather(shards, [Item("a", "new")], known_only=known_only)
     assert table.num_rows == 0
 
 

@@ -21,33 +21,39 @@ def test_broken_rows_and_metadata_reach_the_data_set(tmp_path: Path, capsys: pyt
     make_job(tmp_path)
     lines = [json.dumps({"prompt": f"tell me {i}", "id": f"p{i}", "category": "ab"[i % 2], "n": i}) for i in range(20)]
     lines[3:3] = ['{"prompt": null, "id": "x"}', "not JSON", lines[0]]
+    lines.append(json.dumps({"prompt": " ", "id": "blank"}))
+    lines.insert(0, lines.pop())
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
     job = write_job(
-        tmp_path, personas=PERSONAS, prompts={"file": "prompts.jsonl", "limit": 4}, max_rejected_fraction=0.4
+        tmp_path, personas=PERSONAS, prompts={"file": "prompts.jsonl", "limit": 5}, max_rejected_fraction=0.4
     )
     assert main(["check", str(job)]) == 0
     printed = capsys.readouterr()
-    assert "4 prompts x 2 personas" in printed.out
+    assert "5 prompts x 2 personas" in printed.out
     result = run_job(load_job(job))
-    assert result.run["counts"] | {"rows": 8, "rejected": 0, "broken_prompts": 2} == result.run["counts"]
+    assert result.run["counts"] | {"rows": 8, "rejected": 2, "broken_prompts": 2} == result.run["counts"]
     data = rows(result.folder)
     assert [(row["prompt_id"], row["metadata_category"], row["metadata_n"]) for row in data[::2]] == [
         ("p0", "a", 0), ("p1", "b", 1), ("p2", "a", 2), ("p3", "b", 3),
     ]  # fmt: skip
     dead = rows(result.folder, "rejected")
     assert [(row["source"], row["reason"], row["row_id"]) for row in dead] == [
-        ("prompts.jsonl: line 4", "bad_prompt", None),
-        ("prompts.jsonl: line 5", "broken_row", None),
+        (None, "empty_prompt", dead[0]["row_id"]),
+        (None, "empty_prompt", dead[1]["row_id"]),
+        ("prompts.jsonl: line 5", "bad_prompt", None),
+        ("prompts.jsonl: line 6", "broken_row", None),
     ]
-    assert dead[1]["raw"] == "not JSON" and "not JSON" in dead[1]["message"]
+    assert dead[3]["raw"] == "not JSON" and "not JSON" in dead[3]["message"]
     opened = datasets.load_dataset(str(result.folder), split="train", cache_dir=str(tmp_path / "cache"))
     assert opened["metadata_category"][:3] == ["a", "a", "b"]
     ids = [row["row_id"] for row in data]
     # What the source says now, and the same rows; without a work folder, too.
-    (tmp_path / "prompts.jsonl").write_text("\n".join(lines[:3] + lines[6:]).replace('"category": "a"', '"kind": 1'))
+    changed = "\n".join(lines[:4] + lines[7:]).replace('"category": "a"', '"kind": 1').replace("blank", "white")
+    (tmp_path / "prompts.jsonl").write_text(changed)
     shutil.rmtree(result.folder / ".work")
     again = run_job(load_job(job))
-    assert again.run["counts"]["generated"] == 0 and not (again.folder / "rejected").exists()
+    assert again.run["counts"]["generated"] == 0
+    assert [(row["prompt_id"], row["source"]) for row in rows(again.folder, "rejected")] == [("white", None)] * 2
     assert [row["row_id"] for row in rows(again.folder)] == ids
     assert [row["metadata_category"] for row in rows(again.folder)[:4]] == [None, None, "b", "b"]
     assert [row["metadata_kind"] for row in rows(again.folder)[:4]] == [1, 1, None, None]
