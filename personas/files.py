@@ -32,7 +32,7 @@ from personas.yaml_files import YamlError, dump_yaml, read_yaml_file
 
 _YAML = (".yaml", ".yml")
 # A number in a cell of text.
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _FIELDS = ("name", "weights", "strengths", "profile", "personality")
 _TEXT_COLUMNS = ("name", "profile", "personality")
 

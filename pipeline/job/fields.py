@@ -204,7 +204,7 @@ class FilePersonas(_Personas):
 
     kind: Literal["file"] = Field(description="The personas of a file.")
     file: Text = Field(
-        description="YAML, Parquet or CSV, relative to the job file's folder; see personas/files.py for the form."
+        description="YAML, or a table (JSONL, JSON, CSV, TSV, Parquet), relative to the job file's folder."
     )
     normalize: Bool = Field(False, description="Whether to divide each persona's weights by their sum.")
 

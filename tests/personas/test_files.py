@@ -120,7 +120,7 @@ def test_text_in_a_table_stays_text(tmp_path: Path) -> None:
     assert [p.name for p in load_personas(tmp_path / "p.yaml", NAMES)] == [*names, "1e-1", "no"]
 
 
-@pytest.mark.parametrize("cell", ["0,5", "1_000", "50%", "x", "nan", "0x1"])
+@pytest.mark.parametrize("cell", ["0,5", "1_000", "50%", "x", "nan", "0x1", "010"])
 def test_cells_that_are_no_numbers(tmp_path: Path, cell: str) -> None:
     (tmp_path / "p.csv").write_text(f'name,weight.E\na,"{cell}"\n')
     with pytest.raises(PersonaError, match=f"line 2: weight.E: '{cell}' is no number; write one like 0.5"):
