@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evaluation.scores import Score
+from personas.text import is_storable
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Item:
         """Of what is judged, whatever it is called: 32 hex digits; another text, prompt or person is another one."""
         content = json.dumps([self.text, self.prompt, self.profile, self.personality])
         return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def unsendable(item: Item) -> str | None:
+    """Why a judge can't be told about an item; ``None``: it can."""
+    for name in ("text", "prompt", "profile", "personality"):
+        if not is_storable(getattr(item, name)):
+            return f"the {name} holds half a surrogate pair, which can't be sent"
+    return None
 
 
 class Judge(Protocol):

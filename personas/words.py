@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from personas.secrets import HIDDEN, masked, names_a_secret
 
 # Longest form of a value in a message; beyond it the middle gives way to an ellipsis.
 MAX_VALUE_CHARS = 80
+
+
+@dataclass(frozen=True)
+class Unshown:
+    """A value that may be a secret."""
+
+    value: object
 
 
 def dotted(location: Sequence[str | int]) -> str:
@@ -17,7 +27,7 @@ def dotted(location: Sequence[str | int]) -> str:
 
 
 def show(value: object) -> str:
-    """A value as its author wrote it, more or less, shortened to fit into a line."""
+    """A value as its author wrote it, more or less, shortened to fit into a line; what looks like a key is hidden."""
     text = _yaml_like(value)
     if len(text) > MAX_VALUE_CHARS:
         half = (MAX_VALUE_CHARS - 3) // 2
@@ -38,12 +48,18 @@ def kind(value: object) -> str:
 
 
 def _yaml_like(value: object) -> str:
+    if isinstance(value, Unshown):
+        return "what stands there"
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_yaml_like(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_member(key, each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_yaml_like, value)) + "]"
-    return repr(value)
+    return masked(repr(value))
+
+
+def _member(key: object, value: object) -> str:
+    return HIDDEN if names_a_secret(str(key)) and isinstance(value, str) else _yaml_like(value)

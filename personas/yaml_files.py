@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from personas.errors import why_unreadable
+from personas.secrets import names_a_secret
 from personas.words import dotted, show
 
 _TAG = "tag:yaml.org,2002:"
@@ -139,7 +140,8 @@ def _faults(
             here, line = (*location, key.value), key.start_mark.line + 1
             yield from _odd_number(key, here)
             if key.value in lines and key.tag != f"{_TAG}merge":
-                what = show(value.value) if isinstance(value, yaml.ScalarNode) else "a second value"
+                hidden = names_a_secret(key.value) or not isinstance(value, yaml.ScalarNode)
+                what = "a second value" if hidden else show(value.value)
                 what += f" on line {line}, but line {lines[key.value]} gives it too; keep one"
                 yield Fault(dotted(here), what, "twice")
             lines[key.value] = line
@@ -150,6 +152,12 @@ def _faults(
 def _odd_number(node: yaml.ScalarNode, location: tuple[str | int, ...]) -> Iterator[Fault]:
     plain = _PLAIN_NUMBERS.get(node.tag)
     if plain is None or node.style is not None or plain.fullmatch(node.value):
+        return
+    if names_a_secret(str(location[-1]) if location else ""):
+        remedy = "write text in quotation marks"
+        yield Fault(
+            dotted(location), f"what stands there (line {node.start_mark.line + 1}) is a number; {remedy}", "number"
+        )
         return
     try:
         read = f"YAML reads as {yaml.load(node.value, yaml.SafeLoader):g}"

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from personas.words import dotted, show
+from personas.secrets import names_a_secret
+from personas.words import Unshown, dotted, show
 
 Location = tuple[str | int, ...]
 
@@ -68,6 +69,9 @@ def problems_of(error: ValidationError, data: object, schema: Mapping[str, Any])
     ]
 
 
+_KEY_REMEDY = "a key is read from the environment: export it, and name the variable in api_key_env"
+
+
 _WANTED = {
     "string_type": "text (quotes make text of anything)",
     "int_type": "a whole number",
@@ -93,6 +97,10 @@ def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) 
     kind, raw, value, ctx = error["type"], error["loc"], error["input"], error.get("ctx", {})
     location = _without_tags(raw, data)
     field = dotted(location) or "job file"
+    if names_a_secret(str(raw[-1] if raw else "")):  # whatever stands there
+        if kind == "extra_forbidden":
+            return Problem(field, f"unknown field; {_KEY_REMEDY}")
+        value = Unshown(value)
     if kind == "extra_forbidden":
         return Problem(field, f"unknown field (value {show(value)}); {_field_hint(raw, location, schema)}")
     if kind == "missing":
@@ -197,6 +205,7 @@ def _quoted(text: str) -> list[str]:
 
 def _kind(value: object) -> str:
     """A value's type in words."""
+    value = value.value if isinstance(value, Unshown) else value
     if isinstance(value, bool):
         return "a truth value"
     for kind, word in (

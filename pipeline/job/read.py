@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from personas.secrets import HIDDEN, masked, names_a_secret
+from personas.text import is_storable
 from personas.words import dotted, show
 from personas.yaml_files import Fault, YamlError, load_yaml, read_yaml_file
 from pipeline.job.errors import JobError, Problem
@@ -48,12 +50,31 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str], file: str) -
     return [_apply_one(data, each, file) for each in overrides]
 
 
+def unstorable(value: object, location: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """Texts of a job that no file could hold: YAML can spell half of a surrogate pair."""
+    if isinstance(value, str):
+        if not is_storable(value):
+            yield Problem(
+                dotted(location) or "job file", f"{show(value)} holds half a surrogate pair; write the whole character"
+            )
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from unstorable(key, location)
+            yield from unstorable(each, (*location, key if isinstance(key, str | int) else str(key)))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from unstorable(each, (*location, index))
+
+
 def _apply_one(data: dict[str, Any], override: str, file: str) -> str:
     path, equals, text = override.partition("=")
     parts = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
+    secret = names_a_secret(parts[-1])
+    shown = HIDDEN if secret else show(text)
 
     def fail(what: str) -> JobError:
-        return JobError(file, [Problem(f"--set {override!r}", what)])
+        what_was_set = f"{path}={HIDDEN}" if secret else masked(override)
+        return JobError(file, [Problem(f"--set {what_was_set!r}", what)])
 
     if not equals or not all(parts):
         raise fail("is not field=value; write e.g. --set decoder.name=scr")
@@ -62,9 +83,9 @@ def _apply_one(data: dict[str, Any], override: str, file: str) -> str:
     except YamlError as error:
         fault = error.faults[0]
         said = {
-            "twice": f"the value {show(text)} gives {fault.field} twice; keep one",
+            "twice": f"the value {shown} gives {fault.field} twice; keep one",
             "number": fault.text,
-        }.get(fault.kind, f"the value {show(text)} is not YAML; put it in quotes")
+        }.get(fault.kind, f"the value {shown} is not YAML; put it in quotes")
         raise fail(said) from error
     here: Any = data
     done: list[str | int] = []

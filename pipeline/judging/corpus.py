@@ -15,6 +15,7 @@ from personas.chats import chat_in_text, last_user_text
 from personas.errors import SourceError, TableError
 from personas.profiles import profile_text
 from personas.tables import FORMATS_SAID, Row, id_text, is_table, no_column, read_table
+from personas.text import storable
 from personas.words import kind
 from pipeline.judging.registry import item_of
 from pipeline.store.manifest import changed_files
@@ -191,7 +192,7 @@ def _item(row: Row, column: str, *, all_text: bool) -> Item:
         seen = {"prompt": prompt, **person}
         identity: list[Any] = [text, seen] if text is not None else [row.place, seen]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
-    return Item(key, text or "", prompt, person["profile"], person["personality"])
+    return Item(storable(key), text or "", prompt, person["profile"], person["personality"])
 
 
 def _described(name: str, value: object) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
+from pipeline.judging.verdict import Verdict
 from pipeline.plan.cells import PlannedCell
 from pipeline.publish.of_source import n_rejected_cells
 from pipeline.store.dataset import is_complete
@@ -65,12 +66,13 @@ def ids_of(tables: Mapping[str, pa.Table]) -> list[str]:
     return ids
 
 
-def ending_of(job: Job, counts: Counts, stop: Stop | None, n_waiting: int) -> Ending:
+def ending_of(job: Job, counts: Counts, stop: Stop | None, n_waiting: int, unscored: Verdict | None = None) -> Ending:
     """What a run has come to.
 
     Args:
         stop: that was asked for.
         n_waiting: candidates of ``accept`` that wait for a score.
+        unscored: more than ``max_unscored_fraction`` is; the texts are a data set all the same.
     """
     if counts.rejected > job.max_rejected_fraction * counts.planned:
         return Ending(
@@ -85,7 +87,7 @@ def ending_of(job: Job, counts: Counts, stop: Stop | None, n_waiting: int) -> En
         return Ending(False, f"{counts.missing} of {counts.planned} rows are missing", ExitStatus.TRY_AGAIN)
     if n_waiting > job.max_unscored_fraction * counts.planned:
         return Ending(False, f"{n_waiting} candidates wait for a judge's score", ExitStatus.TRY_AGAIN)
-    return Ending()
+    return Ending() if unscored is None else Ending(True, unscored.why, unscored.status)
 
 
 def so_far(ending: Ending, counts: Counts, place: Path, output: Path) -> str:
