@@ -84,7 +84,7 @@ def _apply_one(data: dict[str, Any], override: str, file: str) -> str:
         fault = error.faults[0]
         said = {
             "twice": f"the value {shown} gives {fault.field} twice; keep one",
-            "number": fault.text,
+            "number": f"the value {shown} is no plain number; put text in quotes" if secret else fault.text,
         }.get(fault.kind, f"the value {shown} is not YAML; put it in quotes")
         raise fail(said) from error
     here: Any = data

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from personas.prompts import BrokenRow, Prompt
+from personas.text import storable
 from pipeline.store.schema import REJECTED
 
 PREFIX = "metadata_"
@@ -40,7 +41,7 @@ def with_metadata(table: pa.Table, prompts: Sequence[Prompt]) -> pa.Table:
 def with_broken_rows(table: pa.Table, broken: Sequence[BrokenRow]) -> pa.Table:
     """The table `rejected` with the rows of the prompts' source that are no prompts behind its own."""
     rows = [
-        {"reason": each.reason, "message": _storable(each.problem), "source": _storable(each.source), "raw": each.raw}
+        {"reason": each.reason, "message": storable(each.problem), "source": storable(each.source), "raw": each.raw}
         for each in broken
     ]
     return pa.concat_tables([table, pa.Table.from_pylist(rows, schema=REJECTED)])
@@ -75,14 +76,9 @@ def _typed(values: Mapping[str, Any]) -> tuple[pa.DataType, dict[str, Any]]:
         return pa.int64(), dict(values)
     if kinds <= {int, float} and all(abs(value) <= _EXACT_IN_FLOAT for value in whole):
         return pa.float64(), {key: None if value is None else float(value) for key, value in values.items()}
-    text = _storable if kinds == {str} else _json
+    text = storable if kinds == {str} else _json
     return pa.string(), {key: None if value is None else text(value) for key, value in values.items()}
 
 
-def _json(value: Any) -> str:
-    return _storable(json.dumps(value, ensure_ascii=False, default=str))
-
-
-def _storable(text: str) -> str:
-    """The text with what UTF-8 can't hold spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _json(value: Any) -> Any:
+    return storable(json.dumps(value, ensure_ascii=False, default=str))
