@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +30,12 @@ class Item:
     profile: str = ""
     personality: str = ""
     log_ratios: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def content_hash(self) -> str:
+        """Of what is judged, whatever it is called: 32 hex digits; another text, prompt or person is another one."""
+        content = json.dumps([self.text, self.prompt, self.profile, self.personality])
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def unsendable(item: Item) -> str | None:

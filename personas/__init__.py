@@ -10,8 +10,9 @@ Nothing here knows of models: no torch, no transformers, no Beam.
 from __future__ import annotations
 
 from personas.attributes import KNOWN, MBTI, REFERENCE, ROLE_PLAY, Attribute, Persona, Weights, mbti_type
+from personas.chats import Message
 from personas.profiles import Profile
-from personas.prompts import Message, Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
+from personas.prompts import Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Cell, Grid, row_id, row_seed
 from personas.weights import (
     at_strengths,

@@ -15,6 +15,10 @@ class SourceError(ValueError):
         return f"{self.source}: {self.problem}"
 
 
+class TableError(SourceError):
+    """A table that can't be read."""
+
+
 def why_unreadable(error: OSError) -> str:
     """An operating system's refusal in a user's words."""
     if isinstance(error, FileNotFoundError):

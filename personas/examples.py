@@ -1,25 +1,24 @@
 """Examples in tables: preference pairs, or texts that a user liked.
 
-A table is Parquet, JSONL or CSV, or a data set of the Hub (its split ``train``). Columns:
+A table is any that `personas.tables` reads, or a data set of the Hub (its split ``train``). Columns:
 
 - ``prompt``, ``chosen``, ``rejected``: pairs;
 - ``prompt``, ``response``: texts.
 
-A prompt is text or a list of chat messages; an answer is text, or a list of one message of the assistant.
+A prompt is text or a list of chat messages; an answer is text, or a list of one message of the assistant, which the
+prompt's own messages may precede.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from personas.errors import SourceError
-from personas.prompts import Message, chat_messages
-
-FILES = (".parquet", ".jsonl", ".csv")
+from personas.chats import Message, chat_in_text, chat_messages
+from personas.data_sets import DataSet, open_data_set
+from personas.errors import SourceError, TableError
+from personas.tables import Row, Table, is_table, no_column, read_table, whole
 
 
 @dataclass(frozen=True)
@@ -48,106 +47,90 @@ class ExampleError(SourceError):
     """Examples that can't be used."""
 
 
-def load_pairs(source: str | Path) -> list[Example]:
+def load_pairs(source: str | Path, columns: Mapping[str, str] | None = None) -> list[Example]:
     """Pairs: ``answers`` are chosen and rejected.
 
+    Args:
+        source: a table, or an id of the Hub.
+        columns: ``prompt``, ``chosen``, ``rejected`` -> the columns that hold them; left out: the column of that name.
+
     Raises:
-        ExampleError: a table that can't be read, a column that is missing, a row that is no pair (with its
-            number, from 1), one whose sides are equal, or no row at all.
+        ExampleError: a table that can't be read, a column that is missing, a row that is no pair (by its place), one
+            whose sides are equal, or no row at all.
     """
-    pairs = _load(source, ("chosen", "rejected"))
-    for number, pair in enumerate(pairs, start=1):
-        chosen, rejected = pair.answers
-        if chosen.strip() == rejected.strip():
-            raise ExampleError(str(source), f"row {number}: chosen and rejected are equal ({chosen[:40]!r}); remove it")
-    return pairs
+    return _load(source, ("chosen", "rejected"), columns or {})
 
 
-def load_texts(source: str | Path) -> list[Example]:
+def load_texts(source: str | Path, columns: Mapping[str, str] | None = None) -> list[Example]:
     """Texts: ``answers`` is the response alone. Raises ExampleError as :func:`load_pairs` does."""
-    return _load(source, ("response",))
+    return _load(source, ("response",), columns or {})
 
 
 def columns_of(source: str | Path) -> tuple[str, ...]:
     """Names of a table's columns. Raises ExampleError: it can't be read."""
-    return _read(source)[0]
+    table = _open(source)
+    return table.columns if table.columns is not None else _whole(table)[0]
 
 
-def read_table(path: Path) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
-    """Column names and rows of a Parquet, JSONL or CSV file. Raises ExampleError: it can't be read."""
-    return _read_jsonl(path) if path.suffix == ".jsonl" else _read_table(path)
-
-
-def _load(source: str | Path, answers: Sequence[str]) -> list[Example]:
-    columns, rows = _read(source)
-    for column in ("prompt", *answers):
-        if column not in columns:
-            known = ", ".join(columns) or "none"
-            raise ExampleError(str(source), f"has no column {column!r} (columns: {known}); rename one, or add it")
+def _load(source: str | Path, answers: Sequence[str], columns: Mapping[str, str]) -> list[Example]:
+    table = _open(source)
+    given, rows = _whole(table)
+    wanted = [columns.get(name, name) for name in ("prompt", *answers)]
+    for column in wanted:
+        if column not in given:
+            raise ExampleError(str(source), no_column(column, given, "rename one, or add it"))
     examples = []
-    for number, row in enumerate(rows, start=1):
+    for row in rows:
         try:
-            messages = chat_messages(row["prompt"])
-            examples.append(Example(messages, tuple(_answer(column, row[column]) for column in answers)))
+            examples.append(_example(row, wanted, all_text=table.all_text))
         except ValueError as error:
-            raise ExampleError(str(source), f"row {number}: {error}") from error
+            raise ExampleError(str(source), f"{row.place}: {error}") from error
     if not examples:
         raise ExampleError(str(source), "holds no row; give at least one")
     return examples
 
 
-def _answer(column: str, value: object) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
-        (message,) = value
-        if isinstance(message, Mapping) and message.get("role") == "assistant":
-            value = message.get("content")
-    if not isinstance(value, str) or not value.strip():
+def _example(row: Row, columns: Sequence[str], *, all_text: bool) -> Example:
+    """Raises ValueError with what is wrong."""
+    values = {name: row.values.get(name) for name in columns}
+    if all_text:
+        values = {name: chat_in_text(value) if isinstance(value, str) else value for name, value in values.items()}
+    prompt, *others = columns
+    messages = chat_messages(values[prompt])
+    answers = tuple(_answer(name, values[name], messages) for name in others)
+    if len(answers) == 2 and answers[0].strip() == answers[1].strip():
+        raise ValueError(f"{others[0]} and {others[1]} are equal ({answers[0][:40]!r}); remove it")
+    return Example(messages, answers)
+
+
+def _answer(column: str, value: object, prompt: tuple[Message, ...]) -> str:
+    text = value
+    if isinstance(value, list) and value:
+        *before, message = value
+        if isinstance(message, Mapping) and message.get("role") == "assistant" and not message.get("tool_calls"):
+            if before and chat_messages(before) != prompt:
+                raise ValueError(f"{column}: its messages before the answer are not the prompt's; leave them out")
+            text = message.get("content")
+    if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{column}: {value!r} is no answer; give text, or a list of one assistant's message")
-    return value
+    return text
 
 
-def _read(source: str | Path) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
+def _open(source: str | Path) -> Table:
     path = Path(source)
-    if path.suffix in FILES or path.exists():
-        if path.suffix not in FILES or not path.is_file():
-            what = "no such file" if not path.exists() else f"is no {', '.join(FILES)} file"
-            raise ExampleError(str(source), f"{what}; give one, or a Hub id")
+    try:
+        if path.is_dir() or not (is_table(path) or path.exists()):
+            return open_data_set(DataSet(str(source)))
         return read_table(path)
-    from datasets import load_dataset
+    except TableError as error:
+        hub = not path.exists() and not is_table(path)
+        problem = f"is no file here, and as a Hub id {error.problem}" if hub else error.problem
+        remedy = "; give one, or a Hub id" if error.problem == "no such file" else ""
+        raise ExampleError(str(source), problem + remedy) from error
 
+
+def _whole(table: Table) -> tuple[tuple[str, ...], list[Row]]:
     try:
-        data = load_dataset(str(source), split="train")
-    except Exception as error:  # whatever the Hub, the network or a file format comes up with
-        reason = " ".join(str(error).split())
-        problem = f"is no file here, and as a Hub id can't be opened ({type(error).__name__}: {reason})"
-        raise ExampleError(str(source), problem) from error
-    return tuple(data.column_names), iter(data)
-
-
-def _read_table(path: Path) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet as pq
-
-    quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path, parse_options=quoted)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ExampleError(str(path), f"is no {path.suffix} table ({' '.join(str(error).split())})") from error
-    return tuple(table.column_names), iter(table.to_pylist())
-
-
-def _read_jsonl(path: Path) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
-    rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except ValueError as error:
-            raise ExampleError(str(path), f"line {number}: not JSON in UTF-8 ({error})") from error
-        if not isinstance(row, dict):
-            raise ExampleError(str(path), f"line {number}: no object; write one object a line")
-        rows.append(row)
-    columns = tuple(dict.fromkeys(key for row in rows for key in row))
-    return columns, iter([{column: row.get(column) for column in columns} for row in rows])
+        return whole(table)
+    except TableError as error:
+        raise ExampleError(error.source, error.problem) from error

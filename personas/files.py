@@ -1,4 +1,4 @@
-"""Personas in files: a few in YAML, written by hand, or thousands as the rows of a Parquet or CSV table.
+"""Personas in files: a few in YAML, written by hand, or thousands as the rows of a table (`personas.tables`).
 
 YAML::
 
@@ -11,24 +11,28 @@ YAML::
 
 A table has a column ``name`` (optional) and columns ``weight.E`` and ``strength.E``, named after the
 attributes; an empty cell is no weight, or the decoder's strength. ``profile`` and ``personality`` are
-columns of text.
+columns of text. A row of JSON may have ``weights`` and ``strengths`` as YAML has them. Text stays text: a persona named
+``001`` is ``001``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from personas.attributes import REFERENCE, Persona, Weights
-from personas.errors import SourceError, why_unreadable
+from personas.errors import SourceError, TableError
 from personas.profiles import profile_text
+from personas.tables import FORMATS_SAID, id_text, is_table, read_table
 from personas.weights import explicit
+from personas.yaml_files import YamlError, dump_yaml, read_yaml_file
 
-TABLES = (".parquet", ".csv")
+_YAML = (".yaml", ".yml")
+# A number in a cell of text.
+_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _FIELDS = ("name", "weights", "strengths", "profile", "personality")
 _TEXT_COLUMNS = ("name", "profile", "personality")
 
@@ -41,7 +45,7 @@ def load_personas(path: str | Path, attributes: Sequence[str], *, normalize: boo
     """The personas of a file, in its order; each weighs every one of ``attributes``, zeros included.
 
     Args:
-        path: ``.yaml``, ``.yml``, ``.parquet`` or ``.csv``.
+        path: ``.yaml``, ``.yml``, or a table.
         attributes: names that may have weights, in the order wanted.
         normalize: whether weights are divided by their sum.
 
@@ -52,7 +56,7 @@ def load_personas(path: str | Path, attributes: Sequence[str], *, normalize: boo
             came before.
     """
     path = Path(path)
-    rows = _table_rows(path) if path.suffix in TABLES else _yaml_rows(path)
+    rows = _yaml_rows(path) if path.suffix.lower() in _YAML else _table_rows(path)
     personas: list[Persona] = []
     names: dict[str, str] = {REFERENCE: "the control"}
     seen: dict[tuple[Weights, Weights, str, str], str] = {}
@@ -83,8 +87,7 @@ def save_personas(path: str | Path, personas: Iterable[Persona]) -> None:
             entry["strengths"] = dict(persona.strengths)
         entry |= {key: text for key, text in persona.texts.items() if text}
         entries.append(entry)
-    text = yaml.safe_dump({"personas": entries}, sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    Path(path).write_text(dump_yaml({"personas": entries}), encoding="utf-8")
 
 
 def _persona(row: Mapping[str, Any], attributes: Sequence[str], *, normalize: bool) -> Persona:
@@ -93,7 +96,8 @@ def _persona(row: Mapping[str, Any], attributes: Sequence[str], *, normalize: bo
             raise ValueError(f"{key}: unknown field; a persona has {', '.join(_FIELDS)}")
     name = row.get("name")
     if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise ValueError(f"name: {name!r} is no name; give text, or leave it out")
+        hint = " (no, yes, on and off are text in quotation marks only)" if isinstance(name, bool) else ""
+        raise ValueError(f"name: {name!r} is no name; give text{hint}, or leave it out")
     weights = _numbers("weights", row.get("weights"), attributes)
     strengths = _numbers("strengths", row.get("strengths") or {}, attributes)
     profile, personality = row.get("profile"), row.get("personality")
@@ -123,14 +127,10 @@ def _numbers(field: str, value: object, attributes: Sequence[str]) -> dict[str, 
 
 def _yaml_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     source = str(path)
-    if path.suffix not in (".yaml", ".yml"):
-        raise PersonaError(source, f"is no {', '.join(('.yaml', *TABLES))} file; personas are read from these")
     try:
-        data = yaml.safe_load(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise PersonaError(source, why_unreadable(error)) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PersonaError(source, f"is not YAML in UTF-8: {' '.join(str(error).split())}") from error
+        data = read_yaml_file(path)
+    except YamlError as error:
+        raise PersonaError(source, str(error)) from error
     entries = data.get("personas") if isinstance(data, dict) and set(data) == {"personas"} else None
     if not isinstance(entries, list):
         raise PersonaError(source, "must hold one field, 'personas', with a list of {name, weights, strengths}")
@@ -142,28 +142,54 @@ def _yaml_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _table_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet as pq
-
     source = str(path)
+    if not is_table(path):
+        said = f"{', '.join(_YAML)}, {FORMATS_SAID}"
+        raise PersonaError(source, f"is no persona file by its name; personas are read from {said}")
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
-    except OSError as error:
-        raise PersonaError(source, why_unreadable(error)) from error
-    except pa.ArrowInvalid as error:
-        raise PersonaError(source, f"is no {path.suffix} table: {' '.join(str(error).split())}") from error
-    for column in table.column_names:
-        if column not in _TEXT_COLUMNS and column.partition(".")[0] not in ("weight", "strength"):
-            known = f"{', '.join(_TEXT_COLUMNS)}, weight.<A> and strength.<A>"
-            raise PersonaError(source, f"column {column!r}: unknown; a table has {known}")
-    for index, record in enumerate(table.to_pylist()):
-        row: dict[str, Any] = {"weights": {}, "strengths": {}}
-        for column, value in record.items():
-            kind, _, attribute = column.partition(".")
-            empty = value is None or (isinstance(value, float) and math.isnan(value))
-            if column in _TEXT_COLUMNS:
-                row[column] = None if empty or value == "" else str(value)
-            elif not empty:
-                row[f"{kind}s"][attribute] = value
-        yield f"row {index + 1}", row
+        table = read_table(path)
+        for row in table.rows:
+            for column in row.values if table.columns is None else table.columns:
+                _check_column(column, source)
+            if row.problem is not None:
+                raise PersonaError(source, f"{row.place}: {row.problem}")
+            try:
+                yield row.place, _entry(row.values)
+            except ValueError as error:
+                raise PersonaError(source, f"{row.place}: {error}") from error
+    except TableError as error:
+        raise PersonaError(source, error.problem) from error
+
+
+def _check_column(column: str, source: str) -> None:
+    if column not in _FIELDS and column.partition(".")[0] not in ("weight", "strength"):
+        known = f"{', '.join(_TEXT_COLUMNS)}, weight.<A> and strength.<A>"
+        raise PersonaError(source, f"column {column!r}: unknown; a table has {known}")
+
+
+def _entry(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of a table in the form of a persona in YAML. Raises ValueError: a cell that holds no number."""
+    entry: dict[str, Any] = {"weights": {}, "strengths": {}}
+    for column, value in values.items():
+        of_kind, dot, attribute = column.partition(".")
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if column == "name":
+            entry[column] = value if isinstance(value, bool) else id_text(value)
+        elif isinstance(value, Mapping):  # in Parquet every one of them has the keys of all
+            given = {key: each for key, each in value.items() if each is not None}
+            entry[column] = entry.get(column, {}) | given
+        elif dot:
+            entry[f"{of_kind}s"][attribute] = _number(column, value)
+        else:
+            entry[column] = value
+    return entry
+
+
+def _number(column: str, value: Any) -> Any:
+    """What a cell holds, as a number where it is one in text."""
+    if not isinstance(value, str):
+        return value
+    if not _NUMBER.fullmatch(value.strip()):
+        raise ValueError(f"{column}: {value!r} is no number; write one like 0.5")
+    return float(value)

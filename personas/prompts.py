@@ -1,17 +1,26 @@
-"""Prompts: chat messages with an id that stays, from a JSONL file or a ``datasets`` data set."""
+"""Prompts: chat messages with an id that stays, from a table (`personas.tables`) or a data set (`personas.data_sets`).
+
+A row's column ``prompt``, ``messages`` or ``conversations`` holds text or a chat (`personas.chats`); its ``id``, if it
+has one, names it. All other columns come along as the prompt's metadata.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personas.errors import SourceError, why_unreadable
+from personas.chats import Message, chat_in_text, chat_messages
+from personas.data_sets import DataSet, open_data_set
+from personas.errors import SourceError, TableError
+from personas.tables import Row, Table, id_text, no_column, read_table
 
-ROLES = ("system", "user", "assistant")
+# Columns that hold prompts, where none is named.
+COLUMNS = ("prompt", "messages", "conversations")
+ID_COLUMN = "id"
 # Hex digits of a prompt id made from its messages: 64 bits, a collision in a billion prompts is
 # improbable (n^2 / 2^65 = 0.03), and it is reported as a duplicate id if it happens.
 ID_DIGITS = 16
@@ -22,19 +31,15 @@ class PromptError(SourceError):
 
 
 @dataclass(frozen=True)
-class Message:
-    """One turn of a chat; ``role`` is system, user or assistant."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
 class Prompt:
-    """A chat that waits for an answer, and an id that is unique among a job's prompts."""
+    """A chat that waits for an answer, and an id that is unique among a job's prompts.
+
+    ``metadata`` is what else its row holds, by column; it is no part of what the prompt is.
+    """
 
     prompt_id: str
     messages: tuple[Message, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def as_chat(self) -> list[dict[str, str]]:
         """The messages as chat templates want them."""
@@ -62,166 +67,253 @@ def prompt_id_of(messages: Iterable[Message]) -> str:
     return hashlib.sha256(canonical_json(chat).encode()).hexdigest()[:ID_DIGITS]
 
 
-def load_prompts_jsonl(path: str | Path, limit: int | None = None) -> list[Prompt]:
-    """Prompts of a UTF-8 file with one JSON object a line; empty lines are skipped.
+@dataclass(frozen=True)
+class BrokenRow:
+    """A row of a source that is no prompt.
 
-    A line has ``"prompt": "text"`` or ``"messages": [{"role", "content"}, ...]``, and may have an
-    ``"id"``; other keys are left alone.
+    Attributes:
+        source: the source's name and the row's place in it.
+        reason: a word: ``broken_row``, ``bad_prompt`` or ``repeated_id``.
+        problem: what is wrong, and the remedy.
+        raw: the row as text, cut where it is very long.
+    """
+
+    source: str
+    place: str
+    reason: str
+    problem: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class PromptTable:
+    """What a source of prompts holds.
+
+    Attributes:
+        source: its name, without the path of any machine.
+        prompts: once each, in their order.
+        broken: rows that are none.
+        repeated: places of prompts that stood there before, and are left out.
+        skipped: how many prompts were left out at the beginning, as asked for.
+    """
+
+    source: str
+    prompts: tuple[Prompt, ...]
+    broken: tuple[BrokenRow, ...] = ()
+    repeated: tuple[str, ...] = ()
+    skipped: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its author should know, in a line each."""
+        lines = []
+        if self.broken:
+            n, first = len(self.prompts) + len(self.broken), self.broken[0]
+            what = f"{len(self.broken)} of {n} rows can't be used and are listed in the table `rejected`"
+            lines.append(f"{self.source}: {what}; the first: {first.place}: {first.problem}")
+        if self.repeated:
+            what = f"{len(self.repeated)} rows repeat an earlier prompt and are left out"
+            lines.append(f"{self.source}: {what}; the first: {self.repeated[0]}")
+        return tuple(lines)
+
+
+def read_prompts(
+    path: str | Path,
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    encoding: str | None = None,
+    skip: int = 0,
+    limit: int | None = None,
+) -> PromptTable:
+    """Prompts of a table; a file whose name says no kind of table is taken for JSON lines.
 
     Args:
         path: the file.
-        limit: how many to read at most; lines after them are not looked at.
+        column: of the prompts; ``None``: ``prompt``, ``messages`` or ``conversations``, whichever a row has.
+        id_column: of their ids; ``None``: ``id``, where a row has one; a prompt without one is named by its messages.
+        encoding: of the file's text, see :func:`personas.tables.read_table`.
+        skip: prompts left out at the beginning, with the rows between them that are none.
+        limit: how many prompts are read at most; rows after them are not looked at.
 
     Raises:
-        PromptError: no such file, a bad line (with its number), an id or a text given twice, or
-            no prompt at all.
+        PromptError: no such file, no table, no such column.
     """
-    path = Path(path)
-    source = str(path)
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise PromptError(source, why_unreadable(error)) from error
-    prompts: list[Prompt] = []
-    ids: dict[str, int] = {}
-    texts: dict[tuple[Message, ...], int] = {}
-    for number, line in enumerate(lines, start=1):
-        if limit is not None and len(prompts) == limit:
-            break
-        if not line.strip():
-            continue
-        try:
-            prompt = _parse_line(line)
-        except ValueError as error:
-            raise PromptError(source, f"line {number}: {error}") from error
-        if prompt.messages in texts:
-            first = texts[prompt.messages]
-            raise PromptError(source, f"line {number}: the same prompt as on line {first}; remove one")
-        if prompt.prompt_id in ids:
-            first = ids[prompt.prompt_id]
-            raise PromptError(source, f"line {number}: id {prompt.prompt_id!r} is taken by line {first}; give another")
-        ids[prompt.prompt_id] = texts[prompt.messages] = number
-        prompts.append(prompt)
-    if not prompts:
-        raise PromptError(source, 'holds no prompt; write one JSON object a line, e.g. {"prompt": "Hello!"}')
-    return prompts
+        table = read_table(path, encoding=encoding, otherwise="jsonl")
+        return _prompts_of(table, Path(path).name, column, id_column, skip, limit)
+    except TableError as error:
+        raise PromptError(error.source, error.problem) from error
+
+
+def read_prompts_of(
+    data: DataSet, *, column: str | None = None, id_column: str | None = None, skip: int = 0, limit: int | None = None
+) -> PromptTable:
+    """Prompts of a data set, as of a table; without ``id_column`` their ids come from the messages.
+
+    Raises:
+        PromptError: it can't be opened, or has no such split or column.
+    """
+    try:
+        table = open_data_set(data, few=limit is not None)
+        if column is None and table.columns is not None:
+            column = next((name for name in COLUMNS if name in table.columns), COLUMNS[0])
+        return _prompts_of(table, data.label, column, id_column or "", skip, limit)
+    except TableError as error:
+        raise PromptError(error.source, error.problem) from error
+
+
+def load_prompts_jsonl(path: str | Path, limit: int | None = None) -> list[Prompt]:
+    """Prompts of a file that has nothing else: JSON lines, or any other table.
+
+    Raises:
+        PromptError: as :func:`read_prompts` does; a row that is no prompt, by its place; an id or a prompt that is
+            given twice; no prompt at all.
+    """
+    found = read_prompts(path, limit=limit)
+    if found.broken:
+        raise PromptError(str(path), f"{found.broken[0].place}: {found.broken[0].problem}")
+    if found.repeated:
+        raise PromptError(str(path), f"{found.repeated[0]}; remove one")
+    if not found.prompts:
+        raise PromptError(str(path), NO_PROMPT)
+    return list(found.prompts)
 
 
 def load_prompts_dataset(
-    dataset: str | Path, split: str = "train", column: str = "prompt", limit: int | None = None
+    dataset: str | Path, split: str = "train", column: str | None = None, limit: int | None = None
 ) -> list[Prompt]:
-    """Prompts of one column of a data set; ids come from the messages, repeated prompts are dropped.
+    """Prompts of a data set; repeated ones are dropped.
 
     Args:
         dataset: a Hub id, or a folder that ``datasets`` opens.
         split: name of the split.
-        column: holds text, or lists of chat messages.
+        column: see :func:`read_prompts`.
         limit: how many distinct prompts to read at most.
 
     Raises:
-        PromptError: the data set can't be opened, has no such split or column, a row that is no
-            prompt (with its number, from 0), or no prompt at all.
+        PromptError: as :func:`read_prompts_of` does; a row that is no prompt, or no prompt at all.
     """
-    from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+    found = read_prompts_of(DataSet(str(dataset), split=split), column=column, limit=limit)
+    if found.broken:
+        raise PromptError(str(dataset), f"{found.broken[0].place}: {found.broken[0].problem}")
+    if not found.prompts:
+        raise PromptError(str(dataset), f"split {split!r} holds no prompt")
+    return list(found.prompts)
 
-    source = str(dataset)
-    saved = any((Path(source) / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    try:
-        data = load_from_disk(source) if saved else load_dataset(source)
-    except Exception as error:  # whatever the Hub, the network or a file format comes up with
-        reason = " ".join(str(error).split())
-        raise PromptError(source, f"can't be opened ({type(error).__name__}: {reason})") from error
-    splits = data if isinstance(data, DatasetDict) else {"train": data}
-    if split not in splits:
-        raise PromptError(source, f"has no split {split!r}; choose from {', '.join(map(str, splits))}")
-    rows = splits[split]
-    assert isinstance(rows, Dataset)
-    if column not in rows.column_names:
-        raise PromptError(source, f"has no column {column!r}; choose from {', '.join(rows.column_names)}")
-    prompts: dict[tuple[Message, ...], Prompt] = {}
-    for number, row in enumerate(rows.select_columns([column])):
-        if limit is not None and len(prompts) == limit:
-            break
+
+NO_PROMPT = 'holds no prompt; write one JSON object a line, e.g. {"prompt": "Hello!"}'
+
+
+def _prompts_of(
+    table: Table, name: str, column: str | None, id_column: str | None, skip: int, limit: int | None
+) -> PromptTable:
+    """The rows of a table as prompts. ``id_column``: ``None``: ``id``, if a row has one; empty: none is looked for."""
+    if table.columns is not None:
+        _check_columns(table.source, table.columns, column, id_column)
+    prompts: list[Prompt] = []
+    broken: list[BrokenRow] = []
+    repeated: list[str] = []
+    ids: dict[str, str] = {}
+    texts: dict[tuple[Message, ...], str] = {}
+    for row in table.rows:
         try:
-            messages = chat_messages(row[column])
-        except ValueError as error:
-            raise PromptError(source, f"split {split!r}, column {column!r}, row {number}: {error}") from error
-        prompts.setdefault(messages, Prompt(prompt_id_of(messages), messages))
-    if not prompts:
-        raise PromptError(source, f"split {split!r} holds no prompt")
-    return list(prompts.values())
+            if row.problem is not None:
+                raise _Unfit("broken_row", row.problem)
+            prompt = _prompt(row, column, id_column, all_text=table.all_text)
+            if prompt.messages in texts:
+                repeated += [f"{row.place}: the same prompt as {_on(texts[prompt.messages])}"] * (len(prompts) >= skip)
+                continue
+            if prompt.prompt_id in ids:
+                what = f"id {prompt.prompt_id!r} is taken by {ids[prompt.prompt_id]}; give another"
+                raise _Unfit("repeated_id", what)
+        except _Unfit as unfit:
+            if len(prompts) >= skip:  # else it stands in the part that is left out
+                broken.append(BrokenRow(f"{name}: {row.place}", row.place, unfit.reason, str(unfit), row.raw))
+            continue
+        ids[prompt.prompt_id] = texts[prompt.messages] = row.place
+        prompts.append(prompt)
+        if limit is not None and len(prompts) == skip + limit:
+            break
+    return PromptTable(name, tuple(prompts[skip:]), tuple(broken), tuple(repeated), min(skip, len(prompts)))
 
 
-def _parse_line(line: bytes) -> Prompt:
-    """The prompt of one line; raises ValueError with what is wrong."""
+class _Unfit(Exception):
+    """A row that is no prompt; ``reason`` is a word, the text says why."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(problem)
+        self.reason = reason
+
+
+def _on(place: str) -> str:
+    return f"on {place}" if place.startswith("line") else f"in {place}"
+
+
+def _check_columns(source: str, columns: tuple[str, ...], column: str | None, id_column: str | None) -> None:
+    remedy = "name the prompts' with prompts.column"
+    if column is not None and column not in columns and not (column == COLUMNS[0] and set(columns) & set(COLUMNS)):
+        raise TableError(source, no_column(column, columns, remedy))
+    if column is None and not set(columns) & set(COLUMNS):
+        raise TableError(source, no_column(COLUMNS[0], columns, remedy))
+    if id_column and id_column not in columns:
+        raise TableError(source, no_column(id_column, columns, "name the ids' with prompts.id_column, or leave it out"))
+
+
+def _prompt(row: Row, column: str | None, id_column: str | None, *, all_text: bool) -> Prompt:
+    values = row.values
+    column = _column_of(values, column)
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno}); write one object a line") from error
+        value = values[column]
+        if isinstance(value, str) and (all_text or column in COLUMNS[1:]):
+            value = chat_in_text(value)
+        if isinstance(value, str) and column in COLUMNS[1:]:
+            raise ValueError("text in place of a list; give one, or use 'prompt'")
+        messages = chat_messages(value, drop_answer=True)
+    except ValueError as error:
+        raise _Unfit("bad_prompt", f"{column!r}: {error}") from error
     except RecursionError as error:
-        raise ValueError("nested too deeply for a prompt") from error
-    if not isinstance(row, dict):
-        raise ValueError(f'{_kind(row)} in place of an object; write {{"prompt": "..."}}')
-    given = [key for key in ("prompt", "messages") if key in row]
-    if len(given) != 1:
-        has = "both" if given else f"neither, but {', '.join(map(repr, row)) or 'nothing'}"
-        raise ValueError(f"needs 'prompt' or 'messages' and has {has}; keep one of the two")
-    if given == ["prompt"] and not isinstance(row["prompt"], str):
-        raise ValueError(f"'prompt' is {_kind(row['prompt'])}; give text, or use 'messages'")
-    if given == ["messages"] and isinstance(row["messages"], str):
-        raise ValueError("'messages' is text; give a list, or use 'prompt'")
-    messages = chat_messages(row[given[0]])
-    prompt_id = row.get("id")
-    if prompt_id is None:
-        return Prompt(prompt_id_of(messages), messages)
-    if isinstance(prompt_id, bool) or not isinstance(prompt_id, str | int) or not str(prompt_id).strip():
-        raise ValueError(f"'id' is {prompt_id!r}; give text, or leave it out")
-    return Prompt(_storable(str(prompt_id), "id"), messages)
+        raise _Unfit("bad_prompt", f"{column!r}: nested too deeply") from error
+    given = ID_COLUMN if id_column is None else id_column
+    used = (column, given) if given in values else (column,)
+    metadata = {key: each for key, each in values.items() if key not in used and each is not None}
+    return Prompt(_id_of(values, given, messages, wanted=bool(id_column)), messages, metadata)
 
 
-def chat_messages(value: object) -> tuple[Message, ...]:
-    """Chat messages from text or from a list of messages; raises ValueError with what is wrong.
-
-    What a text says is not looked at: one that is empty or that no tokenizer takes (half a surrogate pair) costs its
-    own rows and no others, see the data set's ``rejected``.
-    """
-    if isinstance(value, str):
-        value = [{"role": "user", "content": value}]
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{_kind(value)} in place of text or a list of messages")
-    messages = []
-    for number, message in enumerate(value, start=1):
-        if not isinstance(message, dict):
-            raise ValueError(f'message {number} is {_kind(message)}; give {{"role": ..., "content": ...}}')
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise ValueError(f"message {number} has the role {role!r}; choose from {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise ValueError(f"message {number} has {_kind(content)} as its content; give text")
-        messages.append(Message(role, content))
-    if messages[-1].role != "user":
-        raise ValueError(f"the last message is the {messages[-1].role}'s; end with one of the user's")
-    return tuple(messages)
+def _id_of(values: Mapping[str, Any], column: str, messages: tuple[Message, ...], *, wanted: bool) -> str:
+    value = values.get(column)
+    try:
+        prompt_id = id_text(value)
+        if prompt_id is None:
+            if value is None and not wanted:
+                return prompt_id_of(messages)
+            raise ValueError(f"{value!r}; give text, or leave it out")
+        return _storable(prompt_id)
+    except ValueError as error:
+        raise _Unfit("bad_prompt", f"{column!r}: {error}") from error
 
 
-def _storable(text: str, where: str) -> str:
+def _column_of(values: Mapping[str, Any], column: str | None) -> str:
+    """The column of a row's prompt; of those that are not asked for by name, the only one that is filled."""
+    if column is not None and (column in values or column != COLUMNS[0]):
+        if column not in values:
+            raise _Unfit("bad_prompt", f"has no {column!r}, but {', '.join(map(repr, values)) or 'nothing'}")
+        return column
+    there = [key for key in COLUMNS if key in values]
+    filled = [key for key in there if values[key] is not None] or there[:1]
+    if len(filled) == 1:
+        return filled[0]
+    if filled:
+        has = f"{' and '.join(map(repr, filled))}; keep one, or name it with prompts.column"
+        raise _Unfit("bad_prompt", f"needs one of {', '.join(map(repr, COLUMNS))} and has both {has}")
+    has = f"neither, but {', '.join(map(repr, values)) or 'nothing'}; name another with prompts.column"
+    raise _Unfit("bad_prompt", f"needs 'prompt' or 'messages' and has {has}")
+
+
+def _storable(text: str) -> str:
     """The text itself, if UTF-8 (and so Parquet and every tokenizer) can hold it."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"{where} holds half a surrogate pair ({text[error.start]!r}); remove it") from error
+        raise ValueError(f"holds half a surrogate pair ({text[error.start]!r}); remove it") from error
     return text
-
-
-def _kind(value: object) -> str:
-    """A JSON value's type in a user's words."""
-    if isinstance(value, bool):
-        return "true or false"
-    for kind, word in ((str, "text"), (int | float, "a number"), (dict, "an object")):
-        if isinstance(value, kind):
-            return word
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    return "null" if value is None else type(value).__name__

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from evaluation.tables import aligned
 from personas.attributes import Persona
-from personas.examples import Example, ExampleError, columns_of, load_pairs, load_texts
+from personas.examples import Example, columns_of, load_pairs, load_texts
 from personas.files import save_personas
 from personas.weights import rounded
-from pipeline.commands.shared import InputError, Outcome, adapters_by_name
+from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 
 if TYPE_CHECKING:
     from mpg import ModelBank
@@ -28,7 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "examples",
         metavar="TABLE",
-        help="Parquet, JSONL, CSV or Hub data set with columns prompt, chosen, rejected (pairs) or prompt, response",
+        help="table (JSONL, CSV, Parquet, ...) or Hub data set with columns prompt, chosen, rejected (pairs) or "
+        "prompt, response",
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="which column is prompt, chosen, rejected or response, where it has another name",
     )
     parser.add_argument(
         "--attributes",
@@ -68,9 +76,10 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
     if options.batch_size < 1:
         raise InferError(f"--batch-size: {options.batch_size} must be at least 1")
     try:
-        pairs = "chosen" in columns_of(options.examples) or "rejected" in columns_of(options.examples)
-        examples = load_pairs(options.examples) if pairs else load_texts(options.examples)
-    except ExampleError as error:
+        named = columns_by_name(options.column, ("prompt", "chosen", "rejected", "response"))
+        pairs = bool({"chosen", "rejected"} & {*columns_of(options.examples), *named})
+        examples = (load_pairs if pairs else load_texts)(options.examples, named)
+    except ValueError as error:  # ExampleError is one
         raise InferError(str(error)) from error
     from mpg.settings import DecoderSettings
 

@@ -44,7 +44,7 @@ class JudgeInputError(InputError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a Parquet, JSONL or CSV file")
+    parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a table: JSONL, CSV, Parquet, ...")
     parser.add_argument("--judge", choices=tuple(KINDS), default="classifier", help="who judges (classifier)")
     parser.add_argument("--column", default="response", help="of a file: the column of text (response)")
     parser.add_argument("--attributes", nargs="+", metavar="NAME[=DESCRIPTION]",
@@ -119,6 +119,8 @@ def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]
     try:
         finish_any_exchange(Path(options.corpus))
         corpus = load_corpus(options.corpus, column=options.column, output=options.output)
+        for note in corpus.notes:
+            logger.warning("%s: %s", options.corpus, note)
         return corpus, {name: load_pairs(pairs) for name, pairs in options.known}
     except (SourceError, FolderInUse) as error:
         raise JudgeInputError(str(error)) from error
@@ -167,13 +169,13 @@ def _judge_and_write(
                         if budget is not None:
                             spending.note_now_and_then(Spent(judges={judge.name: budget.spent}))
 
-                    n_new = judge_items(judge, corpus.items, names, shards, on_text=judged)
+                    n_new = judge_items(judge, corpus.items, names, shards, on_text=judged, known_only=corpus.foreign)
                     bar.update(len(corpus.items) - bar.n)
             finally:
                 if budget is not None:
                     spending.note(Spent(judges={judge.name: budget.spent}))
                 with FolderLock(shards.parent, wait=True, name=GATHERING):  # one at a time
-                    table = gather(shards, [item.key for item in corpus.items])
+                    table = gather(shards, corpus.items, known_only=corpus.foreign)
                     write_judgments(corpus.folder, table, label_of(judge), _calls(judge))
     except FolderInUse as error:
         raise JudgeInputError(str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pipeline.exit_status import ExitStatus
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
+
+logger = logging.getLogger(__name__)
 
 
 class InputError(ValueError):
@@ -34,14 +37,36 @@ class Outcome:
 
 
 def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
-    """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError."""
+    """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError.
+
+    Rows of the prompts' source that are left out are said, in a line each kind.
+    """
     try:
         job = load_job(options.job, options.set)
+        for note in job.read_prompts().notes:
+            logger.warning("prompts: %s", note)
         return job, job.load_prompts()
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error
     except PromptError as error:
         raise InputError(f"{options.job}: prompts: {error}") from error
+
+
+def columns_by_name(entries: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """``--column NAME=COLUMN`` of a command line: name -> column.
+
+    Raises:
+        ValueError: one line: no ``=``, a name that is not known, or one given twice.
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, equals, column = entry.partition("=")
+        if not equals or not column or name not in known:
+            raise ValueError(f"--column {entry}: write NAME=COLUMN, with a name of {', '.join(known)}")
+        if name in found:
+            raise ValueError(f"--column {entry}: {name!r} is given twice; remove one")
+        found[name] = column
+    return found
 
 
 def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from personas.preferences import is_held_out
 from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
-from pipeline.commands.shared import InputError, Outcome, adapters_by_name
+from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -42,15 +42,17 @@ class TrainInputError(InputError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("pairs", nargs="?", metavar="TABLE", help="Parquet, JSONL, CSV or Hub data set with columns "
-                        "prompt, chosen, rejected; text, or lists of chat messages")  # fmt: skip
+    parser.add_argument("pairs", nargs="?", metavar="TABLE", help="table (JSONL, CSV, Parquet, ...) or Hub "
+                        "data set with columns prompt, chosen, rejected; text, or lists of chat messages")  # fmt: skip
     parser.add_argument("--name", required=True, help="of the attribute")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
     parser.add_argument("--description", help="one line for people (--attribute)")
     parser.add_argument("--model", default="embedded/smollm2-135m-instruct",
                         help="the reference model (embedded/smollm2-135m-instruct)")  # fmt: skip
+    parser.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN",
+                        help="which column is prompt, chosen or rejected, where it has another name")  # fmt: skip
     made = parser.add_argument_group("pairs made by the reference model itself")
-    made.add_argument("--from-prompts", type=Path, metavar="PROMPTS.jsonl", help="prompts, one JSON object a line")
+    made.add_argument("--from-prompts", type=Path, metavar="PROMPTS", help="prompts, in any table")
     made.add_argument("--attribute", metavar="TEXT", help='what chosen answers are like: "speaks like a captain"')
     made.add_argument("--opposite", metavar="TEXT", help='what rejected ones are like: "speaks plainly"')
     made.add_argument("--samples", type=int, default=2, help="pairs for each prompt (2)")
@@ -79,7 +81,8 @@ def train(options: argparse.Namespace) -> Outcome:
     _check(options)
     recipe, others = _recipe(options), _others(options)
     if options.from_prompts is None:
-        examples, data = _from_table(options.pairs), {"table": Path(options.pairs).name, **_file_hash(options.pairs)}
+        examples = _from_table(options.pairs, options.column)
+        data: dict[str, Any] = {"table": Path(options.pairs).name, **_file_hash(options.pairs)}
         made = None
     else:
         examples, data, made = _from_prompts(options, recipe.seed)
@@ -170,10 +173,10 @@ def _default(name: str) -> Any:
     return next(field.default for field in fields(Recipe) if field.name == name)
 
 
-def _from_table(table: str) -> list[Example]:
+def _from_table(table: str, columns: Sequence[str] = ()) -> list[Example]:
     try:
-        return load_pairs(table)
-    except SourceError as error:
+        return load_pairs(table, columns_by_name(columns, ("prompt", "chosen", "rejected")))
+    except ValueError as error:  # SourceError is one
         raise TrainInputError(str(error)) from error
 
 

@@ -14,7 +14,8 @@ from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
 from personas.profiles import placeholders
 from personas.prompts import PromptError
-from pipeline.job.errors import Problem, did_you_mean, show
+from personas.words import show
+from pipeline.job.errors import Problem, did_you_mean
 from pipeline.job.fields import (
     MAX_PERSONAS,
     CoverPersonas,
@@ -225,18 +226,31 @@ def _place_problems(job: Job) -> Iterator[Problem]:
             yield Problem("model.id", f"{job.model.id!r} is not an embedded model; {hint}")
     else:
         yield from _folder_problems(job, "model.id", job.model.id, "config.json")
-    if job.prompts.file is not None:
-        try:
-            job.load_prompts()
-        except PromptError as error:
-            where = f"{job.prompts.file!r} (in {str(job.folder)!r})"
-            remedy = "; check the path" if error.problem == "no such file" else ""
-            yield Problem("prompts.file", f"{where}: {error.problem}{remedy}")
-    elif job.prompts.dataset is not None:
-        yield from _folder_problems(job, "prompts.dataset", job.prompts.dataset, "")
+    yield from _prompt_problems(job)
     scheme = re.match(r"[a-z][a-z0-9+.-]*://", job.output)
     if scheme:
         remedy = "is a URL; a run writes to a folder: name one, and copy or publish it afterwards"
         yield Problem("output", f"{job.output!r} {remedy}")
     if Path(job.output).expanduser().is_file():
         yield Problem("output", f"{job.output!r} is a file; name a folder")
+
+
+def _prompt_problems(job: Job) -> Iterator[Problem]:
+    """What is wrong with a file of prompts; of a data set, what is known without opening it."""
+    source = job.prompts
+    if source.file is not None:
+        try:
+            job.read_prompts()
+        except PromptError as error:
+            where = f"{source.file!r} (in {str(job.folder)!r})"
+            remedy = "; check the path" if error.problem == "no such file" else ""
+            yield Problem("prompts.file", f"{where}: {error.problem}{remedy}")
+    elif source.dataset is not None:
+        if Path(job.resolve(source.dataset)).is_file():
+            yield Problem("prompts.dataset", f"{source.dataset!r} is a file; give it as prompts.file")
+        else:
+            yield from _folder_problems(job, "prompts.dataset", source.dataset, "")
+        if source.revision is not None and Path(job.resolve(source.dataset)).exists():
+            yield Problem(
+                "prompts.revision", f"{source.revision!r} is for a data set of the Hub, not a folder; remove it"
+            )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from personas.secrets import HIDDEN, masked, names_a_secret
-
-# Longest form of a value in a message; beyond it the middle gives way to an ellipsis.
-MAX_VALUE_CHARS = 80
+from personas.secrets import names_a_secret
+from personas.words import Unshown, dotted, show
 
 Location = tuple[str | int, ...]
 
@@ -48,23 +46,6 @@ class JobError(ValueError):
         return self.lines[0] + (f" (+{more} more)" if more else "")
 
 
-def dotted(location: Sequence[str | int]) -> str:
-    """``("attributes", 1, "name")`` as ``attributes[1].name``."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "job file"
-
-
-def show(value: object) -> str:
-    """A value as its author wrote it, more or less, shortened to fit into a line; what looks like a key is hidden."""
-    text = _yaml_like(value)
-    if len(text) > MAX_VALUE_CHARS:
-        half = (MAX_VALUE_CHARS - 3) // 2
-        text = f"{text[:half]}...{text[-half:]}"
-    return text
-
-
 def did_you_mean(word: object, choices: Iterable[str]) -> str:
     """``did you mean 'sum'?`` or, where nothing is near, ``choose from sum, product``."""
     choices = list(choices)
@@ -91,13 +72,6 @@ def problems_of(error: ValidationError, data: object, schema: Mapping[str, Any])
 _KEY_REMEDY = "a key is read from the environment: export it, and name the variable in api_key_env"
 
 
-@dataclass(frozen=True)
-class _Unshown:
-    """A value that may be a secret."""
-
-    value: object
-
-
 _WANTED = {
     "string_type": "text (quotes make text of anything)",
     "int_type": "a whole number",
@@ -122,11 +96,11 @@ _BOUNDS = {
 def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) -> Problem:
     kind, raw, value, ctx = error["type"], error["loc"], error["input"], error.get("ctx", {})
     location = _without_tags(raw, data)
-    field = dotted(location)
+    field = dotted(location) or "job file"
     if names_a_secret(str(raw[-1] if raw else "")):  # whatever stands there
         if kind == "extra_forbidden":
             return Problem(field, f"unknown field; {_KEY_REMEDY}")
-        value = _Unshown(value)
+        value = Unshown(value)
     if kind == "extra_forbidden":
         return Problem(field, f"unknown field (value {show(value)}); {_field_hint(raw, location, schema)}")
     if kind == "missing":
@@ -143,6 +117,8 @@ def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) 
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         return Problem(field, f"{show(value)} is out of range; give a number {words} {ctx[key]:g}")
+    if kind == "string_type" and isinstance(value, bool):
+        return Problem(field, f"{show(value)} is {_kind(value)}; give text (quotes make text of yes, no, on, off)")
     if kind in _WANTED:
         return Problem(field, f"{show(value)} is {_kind(value)}; give {_WANTED[kind]}")
     if kind in ("string_too_short", "too_short"):
@@ -150,7 +126,7 @@ def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) 
     if kind == "string_pattern_mismatch":
         return Problem(field, f"{show(value)} is no plain name; use letters and digits, and - or _ inside")
     if kind == "invalid_key":
-        where = dotted(location[:-1])
+        where = dotted(location[:-1]) or "job file"
         return Problem(where, f"the key {show(value)} is {_kind(value)}; a field's name is text")
     if kind == "value_error":  # raised by a validator of the job file's model, value and remedy included
         return Problem(field, str(ctx["error"]))
@@ -229,7 +205,7 @@ def _quoted(text: str) -> list[str]:
 
 def _kind(value: object) -> str:
     """A value's type in words."""
-    value = value.value if isinstance(value, _Unshown) else value
+    value = value.value if isinstance(value, Unshown) else value
     if isinstance(value, bool):
         return "a truth value"
     for kind, word in (
@@ -242,24 +218,6 @@ def _kind(value: object) -> str:
         if isinstance(value, kind):
             return word
     return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def _yaml_like(value: object) -> str:
-    if isinstance(value, _Unshown):
-        return "what stands there"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_member(key, each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_yaml_like, value)) + "]"
-    return masked(repr(value))
-
-
-def _member(key: object, value: object) -> str:
-    return HIDDEN if names_a_secret(str(key)) and isinstance(value, str) else _yaml_like(value)
 
 
 def _one_line(text: str) -> str:

@@ -23,7 +23,7 @@ from evaluation.endpoint.settings import OpenAISettings
 from mpg.settings import JOB_DECODERS
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
-from pipeline.job.errors import show
+from personas.words import show
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
@@ -204,7 +204,7 @@ class FilePersonas(_Personas):
 
     kind: Literal["file"] = Field(description="The personas of a file.")
     file: Text = Field(
-        description="YAML, Parquet or CSV, relative to the job file's folder; see personas/files.py for the form."
+        description="YAML, or a table (JSONL, JSON, CSV, TSV, Parquet), relative to the job file's folder."
     )
     normalize: Bool = Field(False, description="Whether to divide each persona's weights by their sum.")
 
@@ -231,36 +231,6 @@ Personas = (
     | FilePersonas
     | MbtiPersonas
 )
-
-
-class PromptSource(Frozen):
-    """Where the prompts are: a file or a data set, one of the two."""
-
-    file: Text | None = Field(
-        None,
-        description="JSONL file, relative to the job file's folder; a line has `prompt` or `messages`, "
-        "and may have an `id`.",
-    )
-    dataset: Text | None = Field(
-        None,
-        description="Hub id, or a folder (relative to the job file's folder) that `datasets` opens.",
-    )
-    split: Text = Field("train", description="Split of the data set.")
-    column: Text = Field("prompt", description="Column of the data set: text, or lists of chat messages.")
-    skip: Int = Field(0, ge=0, description="How many prompts to leave out at the beginning.")
-    limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="How many prompts to use at most; null: all.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> PromptSource:
-        given = {"file": self.file, "dataset": self.dataset}
-        if (self.file is None) == (self.dataset is None):
-            what = "names both" if self.file else "names neither"
-            raise ValueError(f"{show(given)} {what}; give either prompts.file or prompts.dataset")
-        if self.file is not None:
-            for name in ("split", "column"):  # as in a dump, a default beside a file says nothing
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} {show(getattr(self, name))} belongs to a data set; remove it")
-        return self
 
 
 class Decoder(Frozen):

@@ -13,8 +13,9 @@ from pydantic import Field, PrivateAttr
 
 from personas import weights as grids
 from personas.attributes import KNOWN, Attribute, Persona, mbti_type
+from personas.data_sets import DataSet
 from personas.files import load_personas
-from personas.prompts import Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
+from personas.prompts import NO_PROMPT, Prompt, PromptError, PromptTable, read_prompts, read_prompts_of
 from personas.records import Grid
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import (
@@ -35,10 +36,10 @@ from pipeline.job.fields import (
     OneHotPersonas,
     PersonaMatchJudge,
     Personas,
-    PromptSource,
     SimplexPersonas,
     Text,
 )
+from pipeline.job.prompt_source import PromptSource
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"
 
@@ -58,7 +59,9 @@ class Job(Frozen):
     personas: Personas = Field(
         discriminator="kind", description="The weight vectors, by kind, e.g. {kind: simplex, steps: 2}."
     )
-    prompts: PromptSource = Field(description="{file: prompts.jsonl} or {dataset: ..., split, column}.")
+    prompts: PromptSource = Field(
+        description="{file: prompts.jsonl} or {dataset: ..., split}, with column, id_column, ...: see there."
+    )
     samples_per_cell: Int = Field(1, ge=1, description="Texts for each prompt and persona.")
     decoder: Decoder = Field(default_factory=lambda: Decoder.model_validate({}), description="How to decode.")
     judges: tuple[Judges, ...] = Field(
@@ -76,7 +79,10 @@ class Job(Frozen):
         "machine's cores, shared out among the workers of the data set's first run.",
     )
     max_rejected_fraction: Float = Field(
-        0.1, ge=0, le=1, description="Share of rejected rows above which the job stops."
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of rejected rows above which the job stops; of the prompts' rows that can't be used, too.",
     )
     max_unscored_fraction: Float = Field(
         0.05, ge=0, le=1, description="Share of judgments without a score above which the job is not done."
@@ -144,19 +150,52 @@ class Job(Frozen):
         return {each.name: self.resolve(each.reference) for each in self.attributes if each.reference}
 
     def load_prompts(self) -> list[Prompt]:
-        """The prompts, read now. Raises PromptError, see `personas.prompts`."""
+        """The prompts. Raises PromptError, see :meth:`read_prompts`."""
+        return list(self.read_prompts().prompts)
+
+    def read_prompts(self) -> PromptTable:
+        """The prompts, and the rows of their source that are none; read once.
+
+        Raises:
+            PromptError: the source can't be read (see `personas.prompts`), has no prompt, or more rows that are none
+                than ``max_rejected_fraction`` allows.
+        """
+        return self._prompt_table
+
+    @cached_property
+    def _prompt_table(self) -> PromptTable:
         source = self.prompts
-        last = None if source.limit is None else source.skip + source.limit
+        shared: dict[str, Any] = {
+            "column": source.column,
+            "id_column": source.id_column,
+            "skip": source.skip,
+            "limit": source.limit,
+        }
         if source.file is not None:
-            found = load_prompts_jsonl(self._folder / Path(source.file).expanduser(), last)
+            place = source.file
+            path = self._folder / Path(source.file).expanduser()
+            table = read_prompts(path, encoding=source.encoding, **shared)
         else:
             assert source.dataset is not None
-            found = load_prompts_dataset(self.resolve(source.dataset), source.split, source.column, last)
-        if len(found) <= source.skip:
-            raise PromptError(
-                source.file or str(source.dataset), f"holds {len(found)} prompts, and skip leaves out all"
+            place = source.dataset
+            data = DataSet(
+                self.resolve(source.dataset),
+                source.split,
+                source.config,
+                source.data_files,
+                source.revision,
+                source.streaming,
             )
-        return found[source.skip :]
+            table = read_prompts_of(data, **shared)
+        n_broken, n = len(table.broken), len(table.prompts) + len(table.broken)
+        if n_broken > self.max_rejected_fraction * n:
+            first = f"{table.broken[0].place}: {table.broken[0].problem}"
+            most = f"more than max_rejected_fraction {self.max_rejected_fraction:g} allows"
+            raise PromptError(place, f"{first}; {n_broken} of {n} rows can't be used, {most}")
+        if not table.prompts:
+            left_out = f"holds {table.skipped} prompts, and skip leaves out all"
+            raise PromptError(place, left_out if table.skipped else NO_PROMPT)
+        return table
 
     @property
     def n_personas(self) -> int:

@@ -1,20 +1,24 @@
-"""Any corpus as items to judge: a data set of this project, or a Parquet or JSONL file with a column of text."""
+"""Any corpus as items to judge: a data set of this project, or a table (`personas.tables`) with a column of text."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.items import Item
 from personas import KNOWN, Attribute
-from personas.errors import SourceError
-from personas.examples import read_table
+from personas.chats import chat_in_text, last_user_text
+from personas.errors import SourceError, TableError
+from personas.profiles import profile_text
+from personas.tables import FORMATS_SAID, Row, id_text, is_table, no_column, read_table
 from personas.text import storable
+from personas.words import kind
 from pipeline.judging.registry import item_of
+from pipeline.store.manifest import changed_files
 from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer
 
 ID_DIGITS = 32
@@ -35,6 +39,8 @@ class Corpus:
         attributes: that the corpus is known to be about.
         folder: data set folder of the judgments.
         log_probs: one each an item, where rows have them: nats under the reference, and tokens.
+        foreign: whether it is somebody's file: its row ids do not name its texts.
+        notes: what its author should know, in a line each: rows that can't be judged.
     """
 
     items: tuple[Item, ...]
@@ -43,18 +49,21 @@ class Corpus:
     attributes: tuple[Attribute, ...]
     folder: Path
     log_probs: tuple[tuple[float, int], ...] = ()
+    foreign: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corpus:
     """Read a corpus.
 
     Args:
-        source: folder of a data set (``data/*.parquet``), or a ``.parquet`` or ``.jsonl`` file.
+        source: folder of a data set (``data/*.parquet``), or a table.
         column: of a file, the text; ``prompt``, ``profile`` and ``personality`` are read if they are there.
         output: folder for the judgments; ``None``: a data set's own, a file's beside it.
 
     Raises:
-        CorpusError: nothing there, no text, or a column that is missing.
+        CorpusError: nothing there, no text, a column that is missing, a data set whose files are not those that were
+            written, two texts under one row id.
     """
     path = Path(source)
     if path.is_dir():
@@ -68,6 +77,9 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
     files = sorted((path / "data").glob("*.parquet"))
     if not files:
         raise CorpusError(str(path), "has no data/*.parquet; give the folder of a data set, or a file")
+    for name, how in _edited(path).items():
+        remedy = "put it back, or judge a copy of it as a file"
+        raise CorpusError(str(path / name), f"is not as the data set's manifest says ({how}); {remedy}")
     rows: list[dict[str, Any]] = []
     for file in files:
         table = pq.read_table(file)
@@ -105,30 +117,87 @@ def _attributes_of(job: Path) -> tuple[Attribute, ...]:
     return tuple(found)
 
 
+def _edited(path: Path) -> dict[str, str]:
+    """What of a data set's texts is not as its manifest says; of one without a manifest nothing is known."""
+    try:
+        return {name: how for name, how in changed_files(path).items() if name.startswith("data/")}
+    except (OSError, ValueError):
+        return {}
+
+
 def _file(path: Path, column: str, output: Path | None) -> Corpus:
-    if path.suffix not in (".parquet", ".jsonl", ".csv") or not path.is_file():
-        what = "no such file or folder" if not path.exists() else "is no .parquet, .jsonl or .csv file"
+    if not is_table(path) or not path.is_file():
+        what = "no such file or folder" if not path.exists() else f"is no table by its name ({FORMATS_SAID})"
         raise CorpusError(str(path), f"{what}; give one, or the folder of a data set")
-    columns, rows = read_table(path)
-    if column not in columns:
-        known = ", ".join(columns) or "none"
-        raise CorpusError(str(path), f"has no column {column!r} (columns: {known}); name the text's with --column")
-    items = {item.key: item for item in _items(path, rows, column)}
-    if not items:
+    try:
+        table = read_table(path)
+        rows = list(table.rows)
+    except TableError as error:
+        raise CorpusError(str(path), error.problem) from error
+    if not rows:
         raise CorpusError(str(path), "holds no row; give at least one")
-    found = tuple(items.values())
-    folder = output or path.with_name(f"{path.stem}-judgments")
-    return Corpus(found, tuple(i.prompt or i.key for i in found), ("all",) * len(found), (), folder)
+    columns = table.columns or tuple(dict.fromkeys(key for row in rows for key in row.values))
+    broken = [(row.place, row.problem) for row in rows if row.problem is not None]
+    if column not in columns and len(broken) < len(rows):
+        raise CorpusError(str(path), no_column(column, columns, "name the text's with --column"))
+    items: dict[str, tuple[Item, str]] = {}
+    blank: list[str] = []
+    for row in rows:
+        try:
+            if row.problem is None:
+                item = _item(row, column, all_text=table.all_text)
+                earlier, place = items.setdefault(item.key, (item, row.place))
+                if earlier != item:
+                    problem = f"{place} and {row.place} have the row_id {item.key!r} and differ; give each its own"
+                    raise CorpusError(str(path), problem)
+                blank += [row.place] * (row.values.get(column) is None)
+        except ValueError as error:
+            if isinstance(error, CorpusError):
+                raise
+            broken.append((row.place, str(error)))
+    if not items:
+        raise CorpusError(str(path), f"has no text to judge; {broken[0][0]}: {broken[0][1]}")
+    notes = []
+    if broken:
+        first = ": ".join(map(str, broken[0]))
+        notes.append(f"{len(broken)} of {len(rows)} rows can't be judged and are left out; the first: {first}")
+    if blank:
+        notes.append(f"{len(blank)} of {len(rows)} rows have no {column!r} and stay unscored; the first: {blank[0]}")
+    found = tuple(item for item, _ in items.values())
+    folder = output or path.with_name(f"{_stem(path)}-judgments")
+    clusters = tuple(item.prompt or item.key for item in found)
+    return Corpus(found, clusters, ("all",) * len(found), (), folder, foreign=True, notes=tuple(notes))
 
 
-def _items(path: Path, rows: Iterator[Mapping[str, Any]], column: str) -> Iterator[Item]:
-    for number, row in enumerate(rows, start=1):
-        text = row[column]
-        if not isinstance(text, str):
-            raise CorpusError(str(path), f"row {number}: {column} is {text!r}, no text")
-        seen: dict[str, str] = {
-            name: row[name] if isinstance(row.get(name), str) else "" for name in ("prompt", "profile", "personality")
-        }
-        identity = json.dumps([text, seen], sort_keys=True).encode()
-        key = row.get("row_id") or hashlib.sha256(identity).hexdigest()[:ID_DIGITS]
-        yield Item(storable(str(key)), text, seen["prompt"], seen["profile"], seen["personality"])
+def _stem(path: Path) -> str:
+    """A file's name without what says its format: ``texts`` of ``texts.csv.gz``."""
+    return path.stem if is_table(path.name) and not is_table(path.stem) else Path(path.stem).stem
+
+
+def _item(row: Row, column: str, *, all_text: bool) -> Item:
+    """A row as it is judged. Raises ValueError: a cell that is not what it should be."""
+    text = row.values.get(column)
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"{column!r} is {kind(text)}; give text")
+    asked = row.values.get("prompt")
+    if all_text and isinstance(asked, str):
+        asked = chat_in_text(asked)
+    try:
+        prompt = last_user_text(asked)
+    except ValueError as error:
+        raise ValueError(f"'prompt': {error}") from error
+    person = {name: _described(name, row.values.get(name)) for name in ("profile", "personality")}
+    key = id_text(row.values.get("row_id"))
+    if key is None:
+        seen = {"prompt": prompt, **person}
+        identity: list[Any] = [text, seen] if text is not None else [row.place, seen]
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
+    return Item(storable(key), text or "", prompt, person["profile"], person["personality"])
+
+
+def _described(name: str, value: object) -> str:
+    if isinstance(value, Mapping) and name == "profile":
+        return profile_text({key: each for key, each in value.items() if each is not None})
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise ValueError(f"{name!r} is {kind(value)}; give text")

@@ -29,6 +29,7 @@ def judgment_rows(items: Sequence[Item], label: str, scores: Mapping[str, Sequen
             "rationale": storable(score.rationale),
             "prompt_tokens": score.prompt_tokens,
             "completion_tokens": score.completion_tokens,
+            "judged_hash": item.content_hash,
         }
         for i, item in enumerate(items)
         for attribute, of_attribute in scores.items()
@@ -59,6 +60,19 @@ def judged_attributes(table: pa.Table, label: str, *, scored_only: bool) -> dict
     return found
 
 
+def standing(table: pa.Table, items: Sequence[Item], *, known_only: bool) -> pa.Table:
+    """The judgments that are about what the items hold now: of a text that was edited, none of before.
+
+    Args:
+        known_only: whether judgments that do not say what was judged (of an older schema) are left out, too. A data
+            set's ids name their texts, those of somebody's file may not.
+    """
+    now = {item.key: item.content_hash for item in items}
+    pairs = zip(table.column("row_id").to_pylist(), table.column("judged_hash").to_pylist(), strict=True)
+    keep = [i for i, (key, judged) in enumerate(pairs) if judged == now.get(key) or (judged is None and not known_only)]
+    return table.take(pa.array(keep, type=pa.int64()))
+
+
 class JudgmentWriter:
     """Writes scores as they come, a shard at a time.
 
@@ -82,22 +96,34 @@ class JudgmentWriter:
     def flush(self) -> None:
         """Write what waits; a shard with unscored rows has its own name each time, so that none is lost."""
         if self._waiting:
-            parts = [f"{row['row_id']}:{row['attribute']}:{row['status']}" for row in self._waiting]
+            parts = [
+                f"{row['row_id']}:{row['judged_hash']}:{row['attribute']}:{row['status']}" for row in self._waiting
+            ]
             write_rows(self._waiting, "judgments", self._folder / shard_name(parts, self._label))
         self._waiting, self._texts = [], 0
 
 
 def judge_items(
-    judge: Judge, items: Sequence[Item], attributes: Sequence[str], folder: Path, on_text: Any = None
+    judge: Judge,
+    items: Sequence[Item],
+    attributes: Sequence[str],
+    folder: Path,
+    on_text: Any = None,
+    *,
+    known_only: bool = False,
 ) -> int:
     """Judge what is not scored yet, and write it; returns how many texts were asked about.
 
     A run that is stopped keeps what it has written; Ctrl-C writes what was scored first.
+
+    Args:
+        known_only: see :func:`standing`.
     """
     label = storable(label_of(judge))
     streams = getattr(judge, "streams", False)  # tells each text's scores as soon as they are known
     asks_again = getattr(judge, "asks_again", False)  # may answer another time what it did not now
-    done = judged_attributes(read_shards(folder, "judgments"), label, scored_only=asks_again)
+    before = standing(read_shards(folder, "judgments"), items, known_only=known_only)
+    done = judged_attributes(before, label, scored_only=asks_again)
     left = [item for item in items if not done.get(item.key, set()).issuperset(attributes)]
     writer = JudgmentWriter(folder, label)
     if not asks_again:  # those behind endpoints say so themselves
@@ -130,10 +156,14 @@ def _noted_as_unreadable(item: Item, attributes: Sequence[str], writer: Judgment
     return why is not None
 
 
-def gather(shards: Path, row_ids: Sequence[str]) -> pa.Table:
-    """All judgments of some rows from their shards, in the order of the rows."""
-    table = merged(read_shards(shards, "judgments"))
-    order = {row_id: i for i, row_id in enumerate(row_ids)}
+def gather(shards: Path, items: Sequence[Item], *, known_only: bool = False) -> pa.Table:
+    """All judgments of some texts from their shards, in the order of the texts.
+
+    Args:
+        known_only: see :func:`standing`.
+    """
+    table = merged(standing(read_shards(shards, "judgments"), items, known_only=known_only))
+    order = {item.key: i for i, item in enumerate(items)}
     keys = zip(*(table.column(name).to_pylist() for name in ("row_id", "judge", "attribute")), strict=True)
     wanted = sorted((order[row_id], *rest, i) for i, (row_id, *rest) in enumerate(keys) if row_id in order)
     return table.take(pa.array([each[-1] for each in wanted], type=pa.int64()))

@@ -9,14 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from personas.prompts import PromptTable
 from pipeline.judging.table import merged
 from pipeline.plan.cells import PlannedCell
+from pipeline.publish.of_source import with_broken_rows, with_metadata
 from pipeline.store.dataset import FOLDERS
 from pipeline.store.shards import read_shards
 
 
 def gather_rows(
-    work: Path, cells: Sequence[PlannedCell], tried: Sequence[PlannedCell] | None = None
+    work: Path,
+    cells: Sequence[PlannedCell],
+    tried: Sequence[PlannedCell] | None = None,
+    prompts: PromptTable | None = None,
 ) -> dict[str, pa.Table]:
     """The plan's rows of every table, once each, in the plan's order, whatever shards they stand in.
 
@@ -25,6 +30,8 @@ def gather_rows(
     Args:
         cells: whose rows the data set holds.
         tried: those whose dead letters it holds; ``None``: the same.
+        prompts: of the job, as its source says them now: their metadata become columns, their source's broken rows
+            dead letters.
     """
     orders = {name: {cell.row_id: i for i, cell in enumerate(cells)} for name in FOLDERS}
     if tried is not None:
@@ -45,4 +52,7 @@ def gather_rows(
         tables[name] = table.take(pa.array([rows[key] for key in sequence], type=pa.int64()))
     if cells and pc.count_distinct(tables["generations"].column("row_id")).as_py() != tables["generations"].num_rows:
         raise AssertionError("a row id stands twice in the data set")
+    if prompts is not None:
+        tables["generations"] = with_metadata(tables["generations"], prompts.prompts)
+        tables["rejected"] = with_broken_rows(tables["rejected"], prompts.broken)
     return tables

@@ -14,6 +14,7 @@ from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.judging.verdict import Verdict
 from pipeline.plan.cells import PlannedCell
+from pipeline.publish.of_source import n_rejected_cells
 from pipeline.store.dataset import RUN_FILE, is_complete
 from pipeline.store.stop import Stop
 
@@ -55,7 +56,7 @@ class Counts:
         cls, tables: Mapping[str, pa.Table], cells: Sequence[PlannedCell], accepted: object | None, unjudged: int
     ) -> Counts:
         """Args: accepted: not ``None`` where rows are chosen among candidates: none of them is missing then."""
-        n_rows, n_rejected = tables["generations"].num_rows, tables["rejected"].num_rows
+        n_rows, n_rejected = tables["generations"].num_rows, n_rejected_cells(tables["rejected"])
         missing = 0 if accepted is not None else len(cells) - n_rows - n_rejected
         return cls(len(cells), n_rows, n_rejected, missing, unjudged)
 

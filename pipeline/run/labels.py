@@ -35,7 +35,9 @@ def relabel(work: Path, cells: Iterable[PlannedCell]) -> int:
     for name in _TABLES if found else ():
         for path, table in shard_tables(work / name, name):
             if path in found:
-                rows = [_labelled(row, planned.get(row["row_id"])) for row in table.to_pylist()]
+                # Rows of the prompts' source that were no cells are made anew at each gathering.
+                cells_of = [row for row in table.to_pylist() if row["row_id"] is not None]
+                rows = [_labelled(row, planned.get(row["row_id"])) for row in cells_of]
                 # Of another name: the shard's own would for a moment be of a content that its manifest does not know.
                 write_rows(rows, name, path.with_name(shard_name((row["row_id"] for row in rows), *_words(rows))))
                 path.unlink()

@@ -22,6 +22,7 @@ from pipeline.job.model import Job
 from pipeline.judging.registry import calls_of
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
+from pipeline.publish.of_source import n_rejected_cells
 from pipeline.run.ending import Ending, on_record
 from pipeline.run.judges import RunJudges
 from pipeline.store.dataset import PLAN_FILE
@@ -75,7 +76,8 @@ def record(
             "planned": len(cells),
             "kept_from_earlier_runs": len(planned & before),
             "generated": len(new),
-            "rejected": tables["rejected"].num_rows,
+            "rejected": n_rejected_cells(tables["rejected"]),
+            "broken_prompts": len(job.read_prompts().broken),
             "rows": tables["generations"].num_rows,
             "judgments": tables["judgments"].num_rows,
             "unscored": tables["judgments"].column("score").null_count,

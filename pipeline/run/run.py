@@ -246,7 +246,7 @@ class _Run:
             RunError: it is not complete.
         """
         with output_errors(self.output):
-            tables = gather_rows(self.work, kept, cells)
+            tables = gather_rows(self.work, kept, cells, self.job.read_prompts())
         counts = Counts.of(tables, cells, accepted, self.judges.unjudged(tables["judgments"], ids_of(tables)))
         unscored = self.judges.verdict(tables["judgments"])
         beside = has_its_scores(self.output)

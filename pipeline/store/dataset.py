@@ -131,7 +131,7 @@ def dead_ids(work: Path) -> set[str]:
     """Row ids among the dead letters that are not to be tried again."""
     dead = read_shards(work / "rejected", "rejected", ["row_id", "reason"])
     pairs = zip(dead.column("row_id").to_pylist(), dead.column("reason").to_pylist(), strict=True)
-    return {row_id for row_id, reason in pairs if reason not in TRANSIENT}
+    return {row_id for row_id, reason in pairs if reason not in TRANSIENT and row_id is not None}
 
 
 def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:

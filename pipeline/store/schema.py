@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _VERSION_KEY = b"mpg.schema_version"
 
 
@@ -78,10 +78,21 @@ JUDGMENTS = _schema(
         ("rationale", pa.string(), True),
         ("prompt_tokens", pa.int64(), True),
         ("completion_tokens", pa.int64(), True),
+        ("judged_hash", pa.string(), True),  # of what was judged (`evaluation.items.Item.content_hash`); since 4
     ],
 )
 
-REJECTED = _schema("rejected", [*_CELL, ("reason", pa.string(), False), ("message", pa.string(), False)])
+# Cells that could not be decoded, and rows of the job's source that never were cells: these have a `source` alone.
+REJECTED = _schema(
+    "rejected",
+    [
+        *((name, kind, True) for name, kind, _ in _CELL),
+        ("reason", pa.string(), False),
+        ("message", pa.string(), False),
+        ("source", pa.string(), True),  # name and place: "prompts.jsonl: line 3"; since 4
+        ("raw", pa.string(), True),  # the row as it stands there, cut where it is very long; since 4
+    ],
+)
 
 TABLES = {"generations": GENERATIONS, "judgments": JUDGMENTS, "rejected": REJECTED}
 

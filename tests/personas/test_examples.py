@@ -46,6 +46,30 @@ def test_chats(tmp_path: Path, kind: str) -> None:
     assert text.as_chat() == chat and text.answers == ("Yo",)
 
 
+def test_an_answer_may_stand_behind_its_prompt(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "Hi"}]
+    row = {"prompt": "Hi", "chosen": [*asked, {"role": "assistant", "content": "Yo"}], "rejected": "No"}
+    (pair,) = load_pairs(write(tmp_path / "pairs.jsonl", [row]))
+    assert pair.answers == ("Yo", "No")
+    with pytest.raises(ExampleError, match="line 1: chosen: its messages before the answer are not the prompt's"):
+        load_pairs(write(tmp_path / "pairs.jsonl", [row | {"prompt": "Ho"}]))
+
+
+def test_columns_of_other_names_and_cells_of_text(tmp_path: Path) -> None:
+    chat = json.dumps([{"role": "user", "content": "1"}])
+    (tmp_path / "p.tsv").write_text(f"q\tgood\tbad\n{chat}\t001\tNA\n2\t1e5\tnull\n")
+    pairs = load_pairs(tmp_path / "p.tsv", {"prompt": "q", "chosen": "good", "rejected": "bad"})
+    assert [(pair.messages[0].content, *pair.answers) for pair in pairs] == [("1", "001", "NA"), ("2", "1e5", "null")]
+    with pytest.raises(ExampleError, match=r"has no column 'prompt' \(columns: q, good, bad\)"):
+        load_pairs(tmp_path / "p.tsv")
+
+
+def test_a_folder_is_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / "train.jsonl", ROWS)
+    assert len(load_pairs(tmp_path / "set")) == 2
+
+
 def test_a_data_set_as_datasets_saves_it(tmp_path: Path) -> None:
     from datasets import Dataset
 
@@ -58,12 +82,15 @@ def test_a_data_set_as_datasets_saves_it(tmp_path: Path) -> None:
     [
         ({"chosen": "b", "rejected": "c"}, r"has no column 'prompt' \(columns: chosen, rejected\)"),
         ({"prompt": "a", "chosen": "b"}, "has no column 'rejected'"),
-        ({"prompt": "a", "chosen": "same ", "rejected": "same"}, "row 1: chosen and rejected are equal"),
-        ({"prompt": "a", "chosen": "", "rejected": "c"}, "row 1: chosen: '' is no answer"),
-        ({"prompt": "a", "chosen": None, "rejected": "c"}, "row 1: chosen: None is no answer"),
-        ({"prompt": 7, "chosen": "b", "rejected": "c"}, "row 1: a number in place of text"),
+        ({"prompt": "a", "chosen": "same ", "rejected": "same"}, "line 1: chosen and rejected are equal"),
+        ({"prompt": "a", "chosen": "", "rejected": "c"}, "line 1: chosen: '' is no answer"),
+        ({"prompt": "a", "chosen": None, "rejected": "c"}, "line 1: chosen: None is no answer"),
+        ({"prompt": 7, "chosen": "b", "rejected": "c"}, "line 1: a number in place of text"),
         ({"prompt": [{"role": "assistant", "content": "x"}], "chosen": "b", "rejected": "c"}, "the last message is"),
-        ({"prompt": "a", "chosen": [{"role": "user", "content": "x"}], "rejected": "c"}, "row 1: chosen: .* no answer"),
+        (
+            {"prompt": "a", "chosen": [{"role": "user", "content": "x"}], "rejected": "c"},
+            "line 1: chosen: .* no answer",
+        ),
     ],
 )
 def test_each_mistake_has_its_line(tmp_path: Path, row: dict[str, Any], says: str) -> None:
@@ -78,10 +105,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_pairs(tmp_path / "no.jsonl")
     for name in ("x.parquet", "x.jsonl"):
         (tmp_path / name).write_text("{")
-        with pytest.raises(ExampleError, match=r"x.parquet: is no .parquet table|line 1: not JSON in UTF-8"):
+        with pytest.raises(ExampleError, match=r"x.parquet: is no .parquet table|line 1: not JSON \("):
             load_pairs(tmp_path / name)
     (tmp_path / "x.txt").write_text("a")
-    with pytest.raises(ExampleError, match=r"is no \.parquet, \.jsonl, \.csv file"):
+    with pytest.raises(ExampleError, match=r"is no table by its name; give one of \.jsonl, "):
         load_pairs(tmp_path / "x.txt")
     write(tmp_path / "empty.jsonl", [])
     with pytest.raises(ExampleError, match="has no column 'prompt'"):

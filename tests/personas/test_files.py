@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,7 +68,12 @@ def test_weights_are_normalised_when_asked(tmp_path: Path) -> None:
         ("personas: [{name: a}]", "weights: None is no mapping"),
         ("personas: [{weights: {E: 1}}, {weights: {E: 1}}]", r"personas\[1\]: .*of personas\[0\] again"),
         ("personas: [{name: reference, weights: {E: 1}}]", "the name 'reference' is taken by the control"),
-        ("personas: [", "is not YAML in UTF-8"),
+        ("personas: [", r"line 1, column 12: 'personas: \[' is not YAML \("),
+        ("personas: [{name: no, weights: {E: 1}}]", "name: False is no name; give text .*in quotation marks only"),
+        ("personas:\n- {weights: {E: 1}}\npersonas: []", "personas: a second value on line 3, but line 1 gives it too"),
+        ("personas: [{name: a, name: b, weights: {E: 1}}]", r"personas\[0\].name: 'b' on line 1, but line 1 gives it"),
+        ("personas: [{name: 010, weights: {E: 1}}]", r"personas\[0\].name: 010 \(line 1\) is what YAML reads as 8"),
+        ("personas: [{weights: {E: 1:30}}]", r"personas\[0\].weights.E: 1:30 \(line 1\) is what YAML reads as 90"),
     ],
 )
 def test_each_mistake_has_its_line(tmp_path: Path, text: str, says: str) -> None:
@@ -84,13 +91,53 @@ def test_mistakes_in_tables(tmp_path: Path) -> None:
     ):
         load_personas(path, NAMES)
     path.write_text("name,weight.E,weight.N\na,1,\nb,.5,.4\n")
-    with pytest.raises(PersonaError, match=r"row 2: the weights sum to 0.9|row 2: persona 'b'"):
+    with pytest.raises(PersonaError, match=r"line 3: the weights sum to 0.9|line 3: persona 'b'"):
         load_personas(path, NAMES)
     (tmp_path / "p.parquet").write_text("no")
     with pytest.raises(PersonaError, match=r"is no .parquet table"):
         load_personas(tmp_path / "p.parquet", NAMES)
     with pytest.raises(PersonaError, match="no such file"):
         load_personas(tmp_path / "q.parquet", NAMES)
+
+
+def test_text_in_a_table_stays_text(tmp_path: Path) -> None:
+    names = ["001", "10:30", "NA", "null", "José", "1e5", "True", "2024-01-01"]
+    lines = [f"{name},{'1' if i % 2 else ''},{'' if i % 2 else '1e0'},p{i}" for i, name in enumerate(names)]
+    text = "\n".join(["name,weight.E,weight.N,profile", *lines]) + "\n"
+    for suffix, content in {
+        ".csv": text.encode(),
+        ".tsv": text.replace(",", "\t").encode(),
+        ".csv.gz": gzip.compress(text.encode()),
+        ".CSV": text.encode("utf-16"),
+    }.items():
+        (tmp_path / f"p{suffix}").write_bytes(content)
+        read = load_personas(tmp_path / f"p{suffix}", NAMES)
+        assert [persona.name for persona in read] == names
+        assert [persona.active for persona in read[:2]] == [{"N": 1.0}, {"E": 1.0}]
+    all_e = {"E": 1.0, "N": 0.0, "T": 0.0}
+    more = [Persona("1e-1", all_e), Persona("no", all_e, profile="010")]
+    save_personas(tmp_path / "p.yaml", [*read, *more])
+    assert [p.name for p in load_personas(tmp_path / "p.yaml", NAMES)] == [*names, "1e-1", "no"]
+
+
+@pytest.mark.parametrize("cell", ["0,5", "1_000", "50%", "x", "nan", "0x1", "010"])
+def test_cells_that_are_no_numbers(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "p.csv").write_text(f'name,weight.E\na,"{cell}"\n')
+    with pytest.raises(PersonaError, match=f"line 2: weight.E: '{cell}' is no number; write one like 0.5"):
+        load_personas(tmp_path / "p.csv", NAMES)
+
+
+def test_rows_of_json_have_weights_as_in_yaml(tmp_path: Path) -> None:
+    rows = [{"name": "a", "weights": {"E": 1e-1, "N": 0.9}, "profile": {"age": 36}}, {"weight.T": 1}]
+    (tmp_path / "p.json").write_text(json.dumps({"personas": rows}))
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pq.write_table(
+        pa.Table.from_pylist([rows[0] | {"weight.T": None}, rows[1] | {"weights": None}]), tmp_path / "p.parquet"
+    )
+    for name in ("p.json", "p.jsonl", "p.parquet"):
+        a, b = load_personas(tmp_path / name, NAMES)
+        assert (a.name, a.active, a.profile) == ("a", {"E": 0.1, "N": 0.9}, "They are a 36-year-old person.")
+        assert b.active == {"T": 1.0}
 
 
 def test_profiles_are_text_fields_or_columns(tmp_path: Path) -> None:

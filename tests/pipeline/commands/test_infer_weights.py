@@ -61,7 +61,8 @@ def test_examples_become_a_persona(desk: Path, tmp_path: Path, table: str, capsy
     ("arguments", "says"),
     [
         (["no.jsonl"], "no.jsonl: no such file"),
-        (["{desk}/base"], "is no .parquet, .jsonl, .csv file"),
+        (["{desk}/base"], "has no column 'prompt' (columns: "),
+        (["{desk}/pairs.jsonl", "--column", "chosen=no"], "has no column 'no' (columns: prompt, chosen, rejected)"),
         (["{desk}/pairs.jsonl", "--strength", "0"], "--strength: 0.0 must be above 0"),
         (["{desk}/pairs.jsonl", "--horizon", "-1"], "--horizon: -1 must be at least 1"),
         (["{desk}/pairs.jsonl", "--batch-size", "0"], "--batch-size: 0 must be at least 1"),

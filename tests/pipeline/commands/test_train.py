@@ -137,6 +137,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
             "--from-prompts no.jsonl: no such file",
         ),
         (["no.jsonl"], "no.jsonl: no such file"),
+        (["{desk}/pairs.jsonl", "--column", "q"], "--column q: write NAME=COLUMN, with a name of prompt, chosen, rej"),
+        (["{desk}/pairs.jsonl", "--column", "prompt=q"], "has no column 'q' (columns: prompt, chosen, rejected)"),
         (["{desk}/prompts.jsonl"], "has no column 'chosen' (columns: prompt)"),
         (["{desk}/pairs.jsonl", "--steps", "0"], "--steps: 0 must be above 0"),
         (["{desk}/pairs.jsonl", "--learning-rate", "-1"], "--learning-rate: -1.0 must be above 0"),

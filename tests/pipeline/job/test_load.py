@@ -17,6 +17,7 @@ from pydantic import ValidationError
 import pipeline.job.model as job_module
 from mpg.models.embedded import SMOLLM2
 from mpg.settings import DecoderSettings
+from personas.prompts import PromptError
 from pipeline.job.checks import EMBEDDED_MODELS
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, job_schema, shipped_adapters
@@ -218,6 +219,27 @@ def test_attributes_are_described_by_the_job_or_by_their_names(desk: Desk) -> No
         "attributes=[{name: profile, adapter: shipped/N}]",
     )  # fmt: skip
     assert soup.startswith("attributes[0].system: 'profile' reads a prompt of its own, and decoder 'soup'")
+
+
+def test_prompts_of_any_table_by_their_columns(desk: Desk) -> None:
+    (desk.folder / "p[1].csv").write_bytes("qid,question,topic\n001,Où?,NA\n,b,\n".encode("latin-1"))
+    source = "prompts={file: 'p[1].csv', column: question, id_column: qid, encoding: latin-1, limit: 1}"
+    job = desk.load(source)
+    (prompt,) = job.load_prompts()
+    assert (prompt.prompt_id, prompt.messages[0].content, prompt.metadata) == ("001", "Où?", {"topic": "NA"})
+    assert job.read_prompts().source == "p[1].csv"
+    (desk.folder / "set").mkdir()
+    (desk.folder / "p[1].csv").rename(desk.folder / "set" / "a*.csv")
+    data = "data_files: 'a*.csv', column: qid, limit: 1"
+    with pytest.raises(PromptError, match="line 2: not UTF-8 at byte 6"):
+        desk.load(f"prompts={{dataset: set, {data}}}").load_prompts()
+
+
+def test_a_recorded_job_of_an_older_version_reads_the_same_prompts(desk: Desk) -> None:
+    """It named the column `prompt` beside every file, whatever its rows held."""
+    (desk.folder / "prompts.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n{"prompt": "Yo"}')
+    job = desk.load("prompts.column=prompt", "prompts.split=train")
+    assert [prompt.messages[0].content for prompt in job.load_prompts()] == ["Hi", "Yo"]
 
 
 def test_prompts_may_be_left_out_at_the_beginning(desk: Desk) -> None:

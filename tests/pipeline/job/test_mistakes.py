@@ -70,6 +70,12 @@ SHAPE = [
     ("prompts={}", "prompts: {file: null, dataset: null} names neither; give either prompts.file or"),
     ("prompts.dataset=a/b", "prompts: {file: 'prompts.jsonl', dataset: 'a/b'} names both; give either"),
     ("prompts.split=test", "prompts: split 'test' belongs to a data set; remove it"),
+    ("prompts.data_files=a", "prompts: data_files ['a'] belongs to a data set; remove it"),
+    ("prompts.streaming=true", "prompts: streaming true belongs to a data set; remove it"),
+    ("prompts={dataset: a/b, encoding: latin-1}", "prompts: encoding 'latin-1' belongs to a file; remove it"),
+    ("prompts.encoding=rot13", "prompts.encoding: 'rot13' is no encoding of text; give one like utf-8"),
+    ("prompts.encoding=utf-9", "prompts.encoding: 'utf-9' is no encoding of text"),
+    ("model.id=no", "model.id: false is a truth value; give text (quotes make text of yes, no, on, off)"),
 ]
 BETWEEN = [
     ("attributes=[E, Q]", "attributes[1]: 'Q' is not a shipped attribute; choose from E, J, N, T or give {n"),
@@ -101,6 +107,11 @@ BETWEEN = [
     ("model.id=./no", "model.id: './no' is no folder in "),
     ("model.id=shipped", "model.id: 'shipped' is no folder with config.json"),
     ("prompts={dataset: ../no}", "prompts.dataset: '../no' is no folder in "),
+    ("prompts={dataset: prompts.jsonl}", "prompts.dataset: 'prompts.jsonl' is a file; give it as prompts.file"),
+    (
+        "prompts={dataset: shipped, revision: main}",
+        "prompts.revision: 'main' is for a data set of the Hub",
+    ),
     ("prompts.file=no.jsonl", "prompts.file: 'no.jsonl' (in "),
     ("judges=[{kind: log-ratio}, {kind: log-ratio}]", "judges[1]: 'log-ratio' is judges[0] already; remove one"),
     ("prompts.skip=2", "prompts.file: 'prompts.jsonl' (in "),
@@ -150,7 +161,6 @@ PROMPT_FILES = [
     ('{"prompt": "a"}\n{"prompt": \n', "line 2: not JSON (Expecting value at column 12)"),
     ("\n", "holds no prompt; write one JSON object a line"),
     ('{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', "line 2: id 'x' is taken by line 1"),
-    ('{"prompt": "a"}\n{"prompt": "a"}\n', "line 2: the same prompt as on line 1; remove one"),
 ]
 
 

@@ -41,6 +41,17 @@ def test_numbers_dates_and_aliases(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_in_quotes_is_text_and_plain_numbers_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "a: ['010', \"1:30\", 10:3x, 0, -3, +4, 10., 0.5, 1e5, .inf, 12345678901234567890]\nb: {'007': yes}\n"
+    )
+    assert read_yaml(path) == {
+        "a": ["010", "1:30", "10:3x", 0, -3, 4, 10.0, 0.5, 100000.0, float("inf"), 12345678901234567890],
+        "b": {"007": True},
+    }
+
+
 def test_overrides_come_in_order_and_make_missing_mappings() -> None:
     data = copy.deepcopy(DATA)
     overrides = ["decoder.strength.E=2", "attributes[1]=S", "attributes.0=I", "name=a", "name=a=b", "new.x=[1]"]
@@ -63,6 +74,17 @@ FILES = [
     ("just text", "job file: holds 'just text'; write a mapping"),
     (b"name: \xff", "job file: byte 7 is not UTF-8"),
     ("seed: 0\noutput: x\nseed: 1\n", "seed: '1' on line 3, but line 1 gives it too; keep one"),
+    (
+        "a: 1\nseed: 010",
+        "seed: 010 (line 2) is what YAML reads as 8; write a plain number, or '010' in quotation",
+    ),
+    ("a: [7, 1:30]", "a[1]: 1:30 (line 1) is what YAML reads as 90; write a plain number, or '1:30' in quot"),
+    ("a: 1:30.5", "a: 1:30.5 (line 1) is what YAML reads as 90.5; "),
+    ("seed: 0x10", "seed: 0x10 (line 1) is what YAML reads as 16; "),
+    ("seed: 0b1", "seed: 0b1 (line 1) is what YAML reads as 1; "),
+    ("seed: 1_000", "seed: 1_000 (line 1) is what YAML reads as 1000; "),
+    ("a: {007: x}", "a.007: 007 (line 1) is what YAML reads as 7; "),
+    ("a: 1_0.5", "a: 1_0.5 (line 1) is what YAML reads as 10.5; "),
     ("personas: {kind: simplex, steps: 2,\n  steps: 3}", "personas.steps: '3' on line 2, but line 1 gives it too"),
 ]
 
@@ -77,7 +99,7 @@ def test_a_file_that_is_no_job(tmp_path: Path, text: str | bytes, start: str) ->
 def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"gone\.yaml: job file: no such file; check the path"):
         read_yaml(tmp_path / "gone.yaml")
-    with pytest.raises(JobError, match=r"can't be read \(Is a directory\); give the path of a YAML file"):
+    with pytest.raises(JobError, match="job file: is a directory; give a YAML file"):
         read_yaml(tmp_path)
 
 
@@ -90,6 +112,8 @@ OVERRIDES = [
     ("attributes.x=E", "attributes is a list of 4; give an index from 0 to 3"),
     ("personas.weights.0.name=x", "personas.weights has no entries to index; set personas.weights=[...] as"),
     ("decoder.name=[x", "the value '[x' is not YAML; put it in quotes"),
+    ("seed=010", "010 (line 1) is what YAML reads as 8; write a plain number, or '010' in quotation marks for text"),
+    ("deadline=1:30", "1:30 (line 1) is what YAML reads as 90; "),
     ("decoder={name: scr, name: scr}", "the value '{name: scr, name: scr}' gives name twice; keep one"),
 ]
 

@@ -99,9 +99,9 @@ def test_it_is_verified(place: Path, capsys: pytest.CaptureFixture[str]) -> None
 def later_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     """Today's code with one column more, as a later version would have it."""
     more = schema.GENERATIONS.append(pa.field("token_log_ratios", pa.string()))
-    metadata = {b"mpg.table": b"generations", b"mpg.schema_version": b"4"}
+    metadata = {b"mpg.table": b"generations", b"mpg.schema_version": b"5"}
     monkeypatch.setitem(schema.TABLES, "generations", more.with_metadata(metadata))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 5)
 
 
 def test_a_later_version_with_a_new_column_goes_on_with_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_later_version_with_a_new_column_goes_on_with_it(place: Path, monkeypa
     counts = go_on(place, "prompts.limit=4")
     assert (counts["generated"], counts["kept_from_earlier_runs"]) == (6, 12)
     written = pq.read_table(place / "out" / "data")
-    assert written.schema.metadata[b"mpg.schema_version"] == b"4"
+    assert written.schema.metadata[b"mpg.schema_version"] == b"5"
     assert written.column("token_log_ratios").null_count == 18
 
 
@@ -120,7 +120,7 @@ def test_rows_of_a_later_version_are_refused_and_not_cut_down(
         later_schema(later)
         go_on(place, "prompts.limit=4")
     before = {path: path.read_bytes() for path in (place / "out").rglob("*.parquet")}
-    words = "is of schema 4, and this mpg-scr knows 3; install a newer one"
+    words = "is of schema 5, and this mpg-scr knows 4; install a newer one"
     for command in (
         ["run", str(place / "job.yaml"), "--set", f"output={place / 'out'}"],
         ["judge", str(place / "out"), "--judge", "log-ratio"],
