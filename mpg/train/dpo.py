@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from mpg.models.errors import BankError
+from mpg.models.hub import Place
 from mpg.train.modpo import with_margins
 from mpg.train.pairs import digest, length_grouped, rows_of
 from mpg.train.recipe import Recipe, own_weight
@@ -70,7 +71,7 @@ def train_adapter(
     output: str | Path,
     recipe: Recipe,
     dtype: torch.dtype = torch.bfloat16,
-    others: Mapping[str, tuple[str, float]] | None = None,
+    others: Mapping[str, tuple[Place | str, float]] | None = None,
 ) -> dict[str, Any]:
     """Train one adapter and write it with its card; returns the card.
 
@@ -115,7 +116,9 @@ def train_adapter(
     return card
 
 
-def _objective(name: str, others: Mapping[str, tuple[str, float]], recipe: Recipe) -> tuple[dict[str, Any], float]:
+def _objective(
+    name: str, others: Mapping[str, tuple[Place | str, float]], recipe: Recipe
+) -> tuple[dict[str, Any], float]:
     """What a plan and a card say of the loss, and its beta: DPO's, or MODPO's ``beta / w_k``."""
     weights = {other: weight for other, (_, weight) in others.items()}
     try:
@@ -162,7 +165,7 @@ def _short_enough(
 
 
 def _shift_references(
-    trainer: Any, name: str, model_id: str, others: Mapping[str, tuple[str, float]], dtype: torch.dtype
+    trainer: Any, name: str, model_id: str, others: Mapping[str, tuple[Place | str, float]], dtype: torch.dtype
 ) -> None:
     """Make DPO's references MODPO's, see :mod:`mpg.train.modpo`."""
     places = {other: place for other, (place, _) in others.items()}

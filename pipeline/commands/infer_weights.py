@@ -16,6 +16,7 @@ from pipeline.commands.shared import InputError, Outcome, adapters_by_name
 
 if TYPE_CHECKING:
     from mpg import ModelBank
+    from mpg.models.hub import Place
     from mpg.score.weights import InferredWeights
 
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="NAME[=ADAPTER]",
-        help="shipped attributes by name, or NAME=FOLDER of an adapter",
+        help="shipped attributes by name, or NAME=FOLDER of an adapter, or NAME=owner/name@revision/subfolder on the Hub",
     )
     parser.add_argument(
         "--model", default="embedded/smollm2-135m-instruct", help="the reference model (embedded/smollm2-135m-instruct)"
@@ -84,7 +85,7 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
     return Outcome(_report(found, pairs=pairs, output=output))
 
 
-def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:
+def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
     import torch
     from transformers.utils import logging as transformers_logging
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from mpg.models.errors import BankError
+from mpg.models.hub import Place, adapter_folder
 from personas import Prompt, PromptError
 from pipeline.exit_status import ExitStatus
 from pipeline.job.errors import JobError
@@ -44,21 +45,31 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
         raise InputError(f"{options.job}: prompts: {error}") from error
 
 
-def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, str]:
-    """Adapters on a command line, shipped ones by name, others as ``NAME=FOLDER``: name -> folder, in the order given.
+def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, Place]:
+    """Adapters on a command line, shipped ones by name, others as ``NAME=PLACE``: name -> place, in the order given.
+
+    A place is a folder, or ``owner/name``, ``owner/name@revision/subfolder`` on the Hub, which is asked here.
 
     Raises:
-        ValueError: one line that begins with ``option``: not shipped, no adapter folder, or given twice.
+        ValueError: one line that begins with ``option``: not shipped, no adapter there, or given twice.
     """
-    shipped, adapters = shipped_adapters(), {}
+    shipped, adapters = shipped_adapters(), dict[str, Place]()
     for entry in entries:
-        name, equals, place = entry.partition("=")
+        name, equals, given = entry.partition("=")
         if name in adapters:
             raise ValueError(f"{option} {entry}: {name!r} is given twice; remove one")
         if not equals and name not in shipped:
             known = ", ".join(shipped) or "none"
             raise ValueError(f"{option} {entry}: not shipped (shipped: {known}); give {name}=FOLDER of its adapter")
-        if equals and not (Path(place) / "adapter_config.json").is_file():
-            raise ValueError(f"{option} {entry}: {place!r} is no folder with adapter_config.json; give one")
-        adapters[name] = place if equals else str(shipped[name])
+        place = Place.written(given) if equals else Place(str(shipped[name]))
+        if place.folder is None and "/" not in given.strip("./"):
+            raise ValueError(f"{option} {entry}: {given!r} is no folder with adapter_config.json; give one")
+        try:
+            place = place.pinned()
+            folder = adapter_folder(place)
+        except BankError as error:
+            raise ValueError(f"{option} {entry}: {error}") from error
+        if folder is None:
+            raise ValueError(f"{option} {entry}: {given!r} is no folder with adapter_config.json; give one")
+        adapters[name] = place
     return adapters

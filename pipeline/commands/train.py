@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mpg.models.hub import Place
 from mpg.train.recipe import Recipe, own_weight
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
@@ -128,7 +129,7 @@ def _check(options: argparse.Namespace) -> None:
         raise TrainInputError(f"--output {options.output}: is there already; name another folder, or remove it")
 
 
-def _others(options: argparse.Namespace) -> dict[str, tuple[str, float]]:
+def _others(options: argparse.Namespace) -> dict[str, tuple[Place | str, float]]:
     """Attribute -> (adapter, weight), of ``--objective modpo``."""
     if (options.objective == "modpo") != bool(options.other):
         remedy = (

@@ -17,6 +17,7 @@ from personas.prompts import PromptError
 from pipeline.job.errors import Problem, did_you_mean, show
 from pipeline.job.fields import (
     MAX_PERSONAS,
+    AttributeSpec,
     CoverPersonas,
     DirichletPersonas,
     ExplicitPersonas,
@@ -96,8 +97,10 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
         if each.adapter is None and each.name not in shipped:
             known = f"choose from {', '.join(shipped)} or" if shipped else "none is shipped here yet,"
             yield Problem(field, f"{each.name!r} is not a shipped attribute; {known} give {{name, adapter}}")
+        yield from _pin_problems(job, field, each)
         if each.adapter is not None:
-            yield from _folder_problems(job, f"{field}.adapter", each.adapter, "adapter_config.json")
+            needed = "/".join(filter(None, (each.subfolder, "adapter_config.json")))
+            yield from _folder_problems(job, f"{field}.adapter", each.adapter, needed)
         if each.reference is not None and TABLE[job.decoder.name].soup:
             remedy = "has no place in decoder 'soup', which adds up adapters over one model; use mod or scr-exact"
             yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
@@ -114,6 +117,25 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
         for name, strength in job.decoder.strength.items():
             if name not in seen:
                 yield _stranger(f"decoder.strength.{name}", strength, name, job)
+
+
+def _pin_problems(job: Job, field: str, each: AttributeSpec) -> Iterator[Problem]:
+    """Revisions of what is not on the Hub, and subfolders that lead nowhere."""
+    pinned = (
+        ("revision", each.revision, "adapter", each.adapter),
+        ("subfolder", each.subfolder, "adapter", each.adapter),
+        ("reference_revision", each.reference_revision, "reference", each.reference),
+    )
+    for name, value, of, place in pinned:
+        if value is None:
+            continue
+        if place is None:
+            yield Problem(f"{field}.{name}", f"{value!r} is of no {of}, as none is named; name one, or remove it")
+        elif name == "subfolder":
+            if Path(value).is_absolute() or ".." in Path(value).parts:
+                yield Problem(f"{field}.{name}", f"{value!r} leads out of {place!r}; give a path inside it")
+        elif Path(job.resolve(place)).exists():
+            yield Problem(f"{field}.{name}", f"{value!r} is a revision on the Hub, and {place!r} a folder; remove it")
 
 
 def _folder_problems(job: Job, field: str, place: str, needed_file: str) -> Iterator[Problem]:
@@ -225,6 +247,9 @@ def _place_problems(job: Job) -> Iterator[Problem]:
             yield Problem("model.id", f"{job.model.id!r} is not an embedded model; {hint}")
     else:
         yield from _folder_problems(job, "model.id", job.model.id, "config.json")
+    if job.model.revision is not None and Path(job.resolve(job.model.id)).exists():
+        what = f"is a revision on the Hub, and {job.model.id!r} a folder; remove it"
+        yield Problem("model.revision", f"{job.model.revision!r} {what}")
     if job.prompts.file is not None:
         try:
             job.load_prompts()

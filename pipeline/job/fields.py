@@ -106,6 +106,9 @@ class AttributeSpec(Frozen):
         description="Model the adapter was trained from, a folder (relative to the job file's folder) or a "
         "Hub id; null: the job's model.",
     )
+    revision: Text | None = Field(None, description="Branch, tag or commit of the adapter on the Hub; null: newest.")
+    subfolder: Text | None = Field(None, description="Subfolder of the adapter's folder or Hub repository.")
+    reference_revision: Text | None = Field(None, description="Branch, tag or commit of `reference` on the Hub.")
     description: Text | None = Field(None, description="One line for judges, prompts and reports.")
     opposite: Text | None = Field(None, description="Name or description of the other end of the scale.")
     system: Text | None = Field(

@@ -129,11 +129,13 @@ class Job(Frozen):
         return str(path) if path.exists() else place
 
     def adapter_places(self) -> dict[str, str]:
-        """Attribute -> absolute folder or Hub id of its adapter. Raises KeyError: none is shipped."""
-        return {
-            each.name: str(self._shipped[each.name]) if each.adapter is None else self.resolve(each.adapter)
-            for each in self.attributes
-        }
+        """Attribute -> absolute folder (subfolder included) or Hub id of its adapter. Raises KeyError: none is shipped."""
+        places = {}
+        for each in self.attributes:
+            place = str(self._shipped[each.name]) if each.adapter is None else self.resolve(each.adapter)
+            inside = each.subfolder is not None and Path(place).is_dir()
+            places[each.name] = str(Path(place) / str(each.subfolder)) if inside else place
+        return places
 
     def reference_places(self) -> dict[str, str]:
         """Attribute -> absolute folder or Hub id, for attributes with a reference of their own."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mpg.models.hub import Place
 from mpg.settings import SAMPLER_VERSION, TABLE, DecoderSettings
 from personas import Cell, row_id, row_seed
 from personas import control as control_persona
@@ -25,7 +26,7 @@ class Sources:
     Attributes:
         model: id, folder or embedded id of the reference, to load it from.
         model_label: what rows record: ``name@revision``, without the path of any machine.
-        adapters, references: attribute -> folder or Hub id.
+        adapters, references: attribute -> folder, or place on the Hub with its commit.
         adapter_revisions: attribute -> hash or revision (own reference included).
         dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
     """
@@ -33,8 +34,8 @@ class Sources:
     model: str
     model_label: str
     hub_revision: str | None
-    adapters: tuple[tuple[str, str], ...]
-    references: tuple[tuple[str, str], ...]
+    adapters: tuple[tuple[str, Place], ...]
+    references: tuple[tuple[str, Place], ...]
     adapter_revisions: tuple[tuple[str, str], ...]
     dtype: str
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from personas import Cell
 from pipeline.job.model import Job
 from pipeline.plan.cells import PlannedCell, Sources, plan_cells
-from pipeline.plan.sources import decoder_settings, resolve_sources
+from pipeline.plan.sources import decoder_settings, resolved
 from pipeline.plan.systems import Systems
 
 if TYPE_CHECKING:
@@ -24,12 +24,15 @@ class Plan:
         sources: of the weights, with their revisions.
         settings: of the decoder.
         systems: what models are told before a prompt.
+        tokenizer, max_positions: of the reference, see :class:`pipeline.plan.sources.Resolved`.
     """
 
     job: Job
     sources: Sources
     settings: DecoderSettings
     systems: Systems
+    tokenizer: Any = None
+    max_positions: int | None = None
 
     @classmethod
     def of(cls, job: Job, dtype: str | None = None) -> Plan:
@@ -39,10 +42,11 @@ class Plan:
             dtype: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
 
         Raises:
-            RunError: see :func:`pipeline.plan.sources.resolve_sources`.
+            RunError: see :func:`pipeline.plan.sources.resolved`.
         """
         systems = Systems.of(job.described_attributes(), job.model.system)
-        return cls(job, resolve_sources(job, dtype), decoder_settings(job), systems)
+        found = resolved(job, dtype)
+        return cls(job, found.sources, decoder_settings(job), systems, found.tokenizer, found.max_positions)
 
     def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:
         """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts."""
