@@ -40,10 +40,8 @@ def read_lora(folder: Path) -> Lora:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         rank, alpha = config["r"], float(config["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise BankError(
-            f"adapter {folder}: {config_file.name} can't be read ({what}); save the adapter again"
-        ) from error
+        what = f"{config_file.name} can't be read ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise BankError(f"adapter {folder}: {what}; save the adapter again") from error
     unsupported = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
     if config.get("peft_type") != "LORA" or unsupported or config.get("bias", "none") != "none":
         raise BankError(

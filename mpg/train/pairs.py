@@ -8,14 +8,19 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from mpg.models.chat import control_tokens_of
+
 
 def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[str, Any]]:
     """Rows for TRL: the prompt through the model's own chat template, answers closed by EOS.
 
-    Rows whose longer side exceeds ``max_tokens`` are left out, never cut.
+    Rows whose longer side exceeds ``max_tokens`` are left out, never cut; so are those whose prompt or answers hold
+    control tokens (:mod:`mpg.models.chat`): the trainer would read the end of the answer in the middle of it.
     """
     rows = []
     for pair in pairs:
+        if has_control_tokens(tokenizer, pair):
+            continue
         row: dict[str, Any] = {
             "prompt": str(tokenizer.apply_chat_template(pair.as_chat(), tokenize=False, add_generation_prompt=True)),
             "chosen": pair.chosen + tokenizer.eos_token,
@@ -25,6 +30,13 @@ def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[
         if longest <= max_tokens:
             rows.append(row | {"n_tokens": longest})
     return rows
+
+
+def has_control_tokens(tokenizer: Any, pair: Any) -> bool:
+    """Whether a pair's prompt or answers hold any."""
+    control = control_tokens_of(tokenizer)
+    texts = [pair.chosen, pair.rejected, *(message["content"] for message in pair.as_chat())]
+    return any(control.in_text(text) for text in texts)
 
 
 def digest(rows: Sequence[dict[str, Any]]) -> str:

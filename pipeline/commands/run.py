@@ -56,6 +56,8 @@ def run_report(result: Result) -> str:
         f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
         f"{timings['total_s']:.0f} s in all"
     )
+    if counts["control_tokens"]:
+        lines.append(control_line(counts["control_tokens"], counts["planned"], run["control_tokens"]))
     if run["accept"] is not None:
         lines += accept_lines(run["accept"])
     if run["planned"] is not None:
@@ -69,6 +71,12 @@ def run_report(result: Result) -> str:
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
     lines.append(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
     return "\n".join(lines)
+
+
+def control_line(n: int, of: int, mode: str) -> str:
+    """How many texts hold control tokens, and what becomes of them."""
+    became = {"text": "read as text", "reject": "rejected", "allow": "read as control tokens"}[mode]
+    return f"{n} of {of} cells hold control tokens of the model in their texts: {became} (control_tokens: {mode})"
 
 
 def accept_lines(found: Mapping[str, Any]) -> list[str]:

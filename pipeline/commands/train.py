@@ -221,6 +221,7 @@ def make_pairs(
     from tqdm import tqdm
 
     from mpg import Completion, DecoderSettings, ModelBank, Request, decode
+    from mpg.models.chat import encode_chat
     from mpg.models.dtype import pick_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -233,7 +234,7 @@ def make_pairs(
         for j in range(samples):
             for side, description in enumerate((attribute, opposite)):
                 chat = with_system(prompt.as_chat(), INSTRUCTION.format(description=description))
-                ids = bank.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+                ids = encode_chat(bank.tokenizer, chat)
                 requests.append(Request(ids, {}, row_seed(seed, f"{i}:{j}:{side}")))
     settings = DecoderSettings(name="reference", **_SAMPLING)  # type: ignore[arg-type]
     with tqdm(total=len(requests), desc="answers", unit="text", leave=False) as bar:

@@ -78,6 +78,11 @@ class Job(Frozen):
     max_rejected_fraction: Float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job stops."
     )
+    control_tokens: Literal["text", "reject", "allow"] = Field(
+        "text",
+        description="What becomes of the model's control tokens (<|im_end|>) in the text of a prompt, system message "
+        "or persona: read as the text that they are; the row rejected; or read as control tokens.",
+    )
     accept: Accept | None = Field(
         None, description="{min_score, rows_per_cell, max_candidates}: draw texts until enough pass the judges."
     )
@@ -129,7 +134,7 @@ class Job(Frozen):
         return str(path) if path.exists() else place
 
     def adapter_places(self) -> dict[str, str]:
-        """Attribute -> absolute folder (subfolder included) or Hub id of its adapter. Raises KeyError: none is shipped."""
+        """Attribute -> absolute folder (its subfolder) or Hub id of its adapter. Raises KeyError: none is shipped."""
         places = {}
         for each in self.attributes:
             place = str(self._shipped[each.name]) if each.adapter is None else self.resolve(each.adapter)

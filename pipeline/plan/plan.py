@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mpg.models.chat import control_tokens_of
 from personas import Cell
 from pipeline.job.model import Job
-from pipeline.plan.cells import PlannedCell, Sources, plan_cells
+from pipeline.plan.cells import ControlRule, PlannedCell, Sources, plan_cells
 from pipeline.plan.sources import decoder_settings, resolved
 from pipeline.plan.systems import Systems
 
@@ -31,8 +32,8 @@ class Plan:
     sources: Sources
     settings: DecoderSettings
     systems: Systems
-    tokenizer: Any = None
-    max_positions: int | None = None
+    tokenizer: Any
+    max_positions: int | None
 
     @classmethod
     def of(cls, job: Job, dtype: str | None = None) -> Plan:
@@ -52,4 +53,5 @@ class Plan:
         """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts."""
         if grid is None:
             grid = self.job.cells(self.job.load_prompts())
-        return plan_cells(grid, self.settings, self.sources, self.job.seed, self.systems)
+        control = ControlRule(self.job.control_tokens, control_tokens_of(self.tokenizer).in_text)
+        return plan_cells(grid, self.settings, self.sources, self.job.seed, self.systems, control)
