@@ -97,6 +97,7 @@ def skeleton_of(model: Place) -> Any:
     """The reference without weights, from its configuration alone, on ``meta``. Raises BankError: it can't be had."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    _must_hold_weights(model)
     path, where = _arguments(model)
     with hub_errors(model):
         try:
@@ -119,6 +120,10 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place) -> None:
         check_adapters(skeleton, [folder])
         return
     _check_same_tokenizer(tokenizer, place)
+    _must_hold_weights(place)
+
+
+def _must_hold_weights(place: Place) -> None:
     if place.folder is not None and not any(place.folder.glob("*.safetensors")):
         raise BankError(f"model {place}: no *.safetensors there; give a model saved as safetensors")
 

@@ -1,4 +1,4 @@
-"""Beam's own options as they were given, checked before anything is started: what Beam would drop in silence is refused.
+"""Beam's own options as given, checked before anything is started: what Beam would drop in silence is refused.
 
 Beam's parser reads what it knows and drops the rest, so that a typo runs with the default. Which options there are is
 asked of Beam itself, the chosen runner's module included, so that a runner of a later version brings its own.
@@ -34,7 +34,7 @@ _REFUSED = {
 _PROCESSES = "multi_processing"
 
 
-class _Parser(_BeamArgumentParser):  # type: ignore[misc]
+class _Parser(_BeamArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned
-from pipeline.commands.shared import Outcome, job_of
+from pipeline.commands.shared import Outcome, job_of, looked_at
 from pipeline.publish.summary import header, table_rows
 
 if TYPE_CHECKING:
     from pipeline.run.run import Result
+
+logger = logging.getLogger(__name__)
 
 _MOST_SHOWN = 5
 
@@ -28,7 +31,9 @@ def run(options: argparse.Namespace) -> Outcome:
     """Run the job, or go on with it. Raises InputError."""
     limits = {name: getattr(options, name) for name in ("deadline", "budget")}
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
-    job, _ = job_of(options)
+    job, prompts = job_of(options)
+    for note in looked_at(options, job, prompts).notes:
+        logger.warning("%s", note)
     from pipeline.plan.errors import RunError
     from pipeline.run.run import run_job
 

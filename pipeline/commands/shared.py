@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, adapter_folder
 from personas import Prompt, PromptError
 from pipeline.exit_status import ExitStatus
+from pipeline.job.checks import size_problems
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
+
+if TYPE_CHECKING:
+    from pipeline.run.preflight import Findings
 
 
 class InputError(ValueError):
@@ -38,11 +43,31 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError."""
     try:
         job = load_job(options.job, options.set)
-        return job, job.load_prompts()
+        prompts = job.load_prompts()
+        too_large = list(size_problems(job, len(prompts)))
+        if too_large:
+            raise JobError(str(options.job), too_large)
+        return job, prompts
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error
     except PromptError as error:
         raise InputError(f"{options.job}: prompts: {error}") from error
+
+
+def looked_at(
+    options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], *, asks_judges: bool = True
+) -> Findings:
+    """What can be known of a job before a model is loaded (see :mod:`pipeline.run.preflight`).
+
+    Raises:
+        InputError: it can't run so.
+    """
+    from pipeline.run.preflight import preflight
+
+    found = preflight(job, prompts, options.beam_arguments, asks_judges=asks_judges)
+    if found.problems:
+        raise InputError("\n".join(f"{options.job}: {problem}" for problem in found.problems))
+    return found
 
 
 def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, Place]:

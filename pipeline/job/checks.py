@@ -16,6 +16,7 @@ from personas.profiles import placeholders
 from personas.prompts import PromptError
 from pipeline.job.errors import Problem, did_you_mean, show
 from pipeline.job.fields import (
+    MAX_CELLS,
     MAX_PERSONAS,
     AttributeSpec,
     CoverPersonas,
@@ -49,6 +50,22 @@ def problems_in(job: Job) -> Iterator[Problem]:
             yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
     yield from _limit_problems(job)
     yield from _place_problems(job)
+
+
+def size_problems(job: Job, n_prompts: int) -> Iterator[Problem]:
+    """Whether the job plans more texts than can be held; nothing is built for it."""
+    samples = job.samples_per_cell if job.accept is None else job.accept.rows_per_cell
+    total = n_prompts * job.n_personas * samples
+    if total <= MAX_CELLS:
+        return
+    kind = job.personas.kind
+    fields = {"simplex": "personas.steps", "dirichlet": "personas.n", "cover": "personas.n", "file": "personas.file"}
+    of_samples = "samples_per_cell" if job.accept is None else "accept.rows_per_cell"
+    factors = {of_samples: samples, fields.get(kind, "personas"): job.n_personas, "prompts.limit": n_prompts}
+    field = max(factors, key=lambda name: factors[name])
+    how = f"{n_prompts:,} prompts x {job.n_personas:,} personas x {samples:,} samples"
+    remedy = "lower it, or split the job into several"
+    yield Problem(field, f"{factors[field]:,} makes {total:,} texts ({how}), more than {MAX_CELLS:,}; {remedy}")
 
 
 def _limit_problems(job: Job) -> Iterator[Problem]:
@@ -178,6 +195,9 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
     strengths = job.personas.strengths
     if len(set(strengths)) != len(strengths):
         found.append(Problem("personas.strengths", f"{show(list(strengths))} has one twice; remove it"))
+    if not found and job.n_personas > MAX_PERSONAS:
+        size = f"makes {job.n_personas:,} personas, more than {MAX_PERSONAS:,}"
+        found.append(Problem("personas.strengths", f"{show(list(strengths))} {size}; give fewer, or split the job"))
     if not found and isinstance(job.personas, DirichletPersonas | CoverPersonas):
         try:
             job.build_personas()

@@ -27,6 +27,8 @@ from pipeline.job.errors import show
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
+# A plan is held in memory, at about a kilobyte a text.
+MAX_CELLS = 50_000_000
 
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]

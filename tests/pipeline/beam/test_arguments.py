@@ -44,7 +44,7 @@ def test_what_beam_takes_is_taken(arguments: list[str]) -> None:
         (["two"], "two: belongs to no option; write --option=value"),
         (
             ["--direct_num_workers=4"],
-            "--direct_num_workers=4: one worker, in running mode in_memory; add --direct_runn",
+            "--direct_num_workers=4: one worker, in running mode in_memory; add --direct_run",
         ),
         (["--direct_num_workers=0"], "--direct_num_workers=0: one worker"),
         (["--direct_num_workers=4", "--direct_running_mode=in_memory"], "make it --direct_running_mode=multi_proc"),
@@ -54,7 +54,7 @@ def test_what_beam_takes_is_taken(arguments: list[str]) -> None:
         (["--direct_num_workers"], "--direct_num_workers: expected one argument"),
         (
             ["--direct_running_mode=multiprocessing"],
-            "=multiprocessing: not one of its values; did you mean 'multi_proc",
+            "=multiprocessing: not one of its values; did you mean 'multi_p",
         ),
         (["--direct_running_mode=fast"], "fast: not one of its values; choose from in_memory, multi_threading, multi"),
         (["--runner=DirectRuner"], "--runner=DirectRuner: no such runner; did you mean 'DirectRunner'?"),
@@ -68,11 +68,11 @@ def test_what_beam_takes_is_taken(arguments: list[str]) -> None:
         (["--runner=json.JSONDecoder"], "--runner=json.JSONDecoder: is no runner of Beam's"),
         (
             ["--runner=FlinkRunner", "--direct_num_workers=2"],
-            "--direct_num_workers: an option of DirectRunner, without",
+            "--direct_num_workers: an option of DirectRunner",
         ),
         (
             ["--runner=FlinkRunner", "--flink_mster=x"],
-            "--flink_mster=x: no option of Beam's; did you mean '--flink_mas",
+            "--flink_mster=x: no option of Beam's; did you mean '--flink_m",
         ),
     ],
 )
