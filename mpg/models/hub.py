@@ -81,8 +81,7 @@ class Place:
         from huggingface_hub import HfApi
 
         with hub_errors(self):
-            # As plain text: it travels to workers.
-            return replace(self, revision=str(HfApi().resolve_revision(self.source, revision=self.revision)))
+            return replace(self, revision=HfApi().resolve_revision(self.source, revision=self.revision).resolved)
 
     def file(self, name: str) -> Path | None:
         """A file there, fetched if need be; ``None``: it has none of this name. Raises PlaceError."""
