@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mpg.models.embedded import PREFIX
 from mpg.models.errors import BankError
 
+_COMMIT = re.compile("[0-9a-f]{40}")
+_TIMEOUT_S = 10.0
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -33,11 +36,13 @@ class Place:
         source: folder, Hub id or embedded id.
         revision: branch, tag or commit on the Hub; ``None``: the newest.
         subfolder: of the folder or repository.
+        cached_only: the Hub could not be asked a moment ago: only what is in this machine's cache counts.
     """
 
     source: str
     revision: str | None = None
     subfolder: str | None = None
+    cached_only: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, given: str | Path | Place) -> Place:
@@ -78,21 +83,43 @@ class Place:
             raise PlaceError(f"{self.source} is a folder, and {self.revision!r} a revision on the Hub; remove it")
         if self.is_embedded or self.folder is not None:
             return self
+        if self.revision is not None and _COMMIT.fullmatch(self.revision):
+            return self
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import RevisionResolutionError
 
+        api = HfApi()
         with hub_errors(self):
-            return replace(self, revision=HfApi().resolve_revision(self.source, revision=self.revision).resolved)
+            try:
+                api.repo_info(self.source, revision=self.revision, timeout=_TIMEOUT_S)
+            except Exception as error:
+                if not _is_unreachable(error):
+                    raise
+                try:
+                    found = api.resolve_revision(self.source, revision=self.revision, local_files_only=True)
+                except RevisionResolutionError:
+                    raise error from None
+                return replace(self, revision=found.resolved, cached_only=True)
+            # It notes the commit in the cache, for another time without a network.
+            return replace(self, revision=api.resolve_revision(self.source, revision=self.revision).resolved)
 
     def file(self, name: str) -> Path | None:
         """A file there, fetched if need be; ``None``: it has none of this name. Raises PlaceError."""
         if self.folder is not None:
             return self.folder / name if (self.folder / name).is_file() else None
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
         with hub_errors(self):
+            inside = f"{self.subfolder}/{name}" if self.subfolder else name
+            cached = try_to_load_from_cache(self.source, inside, revision=self.revision)
+            if isinstance(cached, str):
+                return Path(cached)
+            if not self.cached_only:  # the client tries for half a minute to fetch a file, and asks this at once
+                HfApi().repo_info(self.source, revision=self.revision, timeout=_TIMEOUT_S)
             try:
-                return Path(hf_hub_download(self.source, name, subfolder=self.subfolder, revision=self.revision))
+                found = hf_hub_download(self.source, inside, revision=self.revision, local_files_only=self.cached_only)
+                return Path(found)
             except RemoteEntryNotFoundError:
                 return None
             except LocalEntryNotFoundError as error:
@@ -182,6 +209,15 @@ def _problem(place: Place, error: Exception, causes: Sequence[BaseException]) ->
     if isinstance(error, OSError):
         return PlaceError(f"{place} can't be loaded ({one_line(error)}); check what is there")
     return None
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether the Hub gave no answer, or one of a server that is down."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    causes = _causes(error)
+    answered = next((each for each in causes if isinstance(each, HfHubHTTPError)), None)
+    return any(map(_is_network, causes)) if answered is None else answered.response.status_code >= 500
 
 
 def _is_network(error: BaseException) -> bool:

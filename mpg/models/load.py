@@ -39,7 +39,7 @@ def load_models(
     device: torch.device | str,
 ) -> Loaded:
     """See :meth:`mpg.ModelBank.load`; ``references`` are of some of the attributes."""
-    reference = Place.of(model) if revision is None else Place(str(model), revision)
+    reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
     tokenizer = load_tokenizer(reference)
     base = _load_model(reference, dtype, device)
     adapters, wholes = _apart(_sources(attributes, references))
@@ -140,13 +140,14 @@ def load_tokenizer(model: Place) -> Any:
             raise BankError(f"{model}: its tokenizer can't be loaded ({one_line(error)})") from error
 
 
-def _arguments(place: Place) -> tuple[str, dict[str, str]]:
+def _arguments(place: Place) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` takes: a path or id, and where in it."""
     if place.is_embedded:
         return resolve(place.source), {}
     if place.folder is not None:
         return str(place.folder), {}
-    found = {"revision": place.revision, "subfolder": place.subfolder}
+    found: dict[str, Any] = {"revision": place.revision, "subfolder": place.subfolder}
+    found |= {"local_files_only": True} if place.cached_only else {}
     return place.source, {name: value for name, value in found.items() if value is not None}
 
 

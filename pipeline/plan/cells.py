@@ -24,14 +24,14 @@ class Sources:
     """Where a run's weights come from, with the revisions that its rows record.
 
     Attributes:
-        model: id, folder or embedded id of the reference, to load it from.
+        model: of the reference.
         model_label: what rows record: ``name@revision``, without the path of any machine.
         adapters, references: attribute -> folder, or place on the Hub with its commit.
         adapter_revisions: attribute -> hash or revision (own reference included).
         dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
     """
 
-    model: str
+    model: Place
     model_label: str
     hub_revision: str | None
     adapters: tuple[tuple[str, Place], ...]

@@ -80,7 +80,7 @@ def resolved(job: Job, dtype: str | None = None) -> Resolved:
     # A folder is known by its own name and its content: a row must not change when the folder moves.
     name = Path(model.source).name if model.folder is not None else model.source
     sources = Sources(
-        model=model.source,
+        model=model,
         model_label=f"{name}@{model_revision}",
         hub_revision=model.revision,
         adapters=tuple(adapters.items()),
