@@ -103,6 +103,12 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return _spelled(tokenizer, control, [{"role": "user", "content": text}], chat_template=bare)
 
 
+def without_end(tokenizer: Any, text: str) -> str:
+    """A text without the end-of-text token that may close it, as in texts decoded with their special tokens."""
+    end = tokenizer.eos_token
+    return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
+
+
 def _spelled(tokenizer: Any, control: ControlTokens, messages: list[dict[str, str]], **how: Any) -> list[int]:
     for message in messages:
         if control.hidden_in(message["content"]):

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from mpg.models.chat import control_tokens_of
+from mpg.models.chat import control_tokens_of, without_end
 
 
 def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[str, Any]]:
@@ -23,8 +23,8 @@ def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[
             continue
         row: dict[str, Any] = {
             "prompt": str(tokenizer.apply_chat_template(pair.as_chat(), tokenize=False, add_generation_prompt=True)),
-            "chosen": pair.chosen + tokenizer.eos_token,
-            "rejected": pair.rejected + tokenizer.eos_token,
+            "chosen": without_end(tokenizer, pair.chosen) + tokenizer.eos_token,
+            "rejected": without_end(tokenizer, pair.rejected) + tokenizer.eos_token,
         }
         longest = max(len(tokenizer(row["prompt"] + row[side]).input_ids) for side in ("chosen", "rejected"))
         if longest <= max_tokens:
@@ -33,9 +33,10 @@ def rows_of(tokenizer: Any, pairs: Sequence[Any], max_tokens: int) -> list[dict[
 
 
 def has_control_tokens(tokenizer: Any, pair: Any) -> bool:
-    """Whether a pair's prompt or answers hold any."""
+    """Whether a pair's prompt or answers hold any, but for the end-of-text token that closes an answer."""
     control = control_tokens_of(tokenizer)
-    texts = [pair.chosen, pair.rejected, *(message["content"] for message in pair.as_chat())]
+    answers = [without_end(tokenizer, text) for text in (pair.chosen, pair.rejected)]
+    texts = [*answers, *(message["content"] for message in pair.as_chat())]
     return any(control.in_text(text) for text in texts)
 
 

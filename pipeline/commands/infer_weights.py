@@ -106,7 +106,7 @@ def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
 def _infer(
     bank: ModelBank, examples: Sequence[Example], settings: object, options: argparse.Namespace
 ) -> InferredWeights:
-    from mpg.models.chat import ControlTokenError, encode_chat, encode_text
+    from mpg.models.chat import ControlTokenError, encode_chat, encode_text, without_end
     from mpg.score.weights import from_pairs, from_texts
     from mpg.settings import DecoderSettings
 
@@ -116,7 +116,7 @@ def _infer(
     for number, example in enumerate(examples, start=1):
         try:
             prompt = encode_chat(tokenizer, example.as_chat())
-            answers = [encode_text(tokenizer, text) + eos for text in example.answers]
+            answers = [encode_text(tokenizer, without_end(tokenizer, text)) + eos for text in example.answers]
         except ControlTokenError as error:
             raise InferError(f"{options.examples}: row {number}: {error}") from error
         longest = len(prompt) + max(map(len, answers))

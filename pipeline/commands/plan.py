@@ -41,7 +41,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     if not 2 <= options.cells <= MOST_CELLS:
         raise InputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
     job, prompts = job_of(options)
-    for note in looked_at(options, job, prompts, asks_judges=False).notes:
+    for note in looked_at(options, job, prompts, runs=False).notes:
         logger.warning("%s", note)
     from pipeline.beam.options import beam_options, n_workers
     from pipeline.judging.registry import rubrics_of

@@ -54,9 +54,7 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
         raise InputError(f"{options.job}: prompts: {error}") from error
 
 
-def looked_at(
-    options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], *, asks_judges: bool = True
-) -> Findings:
+def looked_at(options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], *, runs: bool = True) -> Findings:
     """What can be known of a job before a model is loaded (see :mod:`pipeline.run.preflight`).
 
     Raises:
@@ -64,7 +62,7 @@ def looked_at(
     """
     from pipeline.run.preflight import preflight
 
-    found = preflight(job, prompts, options.beam_arguments, asks_judges=asks_judges)
+    found = preflight(job, prompts, options.beam_arguments, runs=runs)
     if found.problems:
         raise InputError("\n".join(f"{options.job}: {problem}" for problem in found.problems))
     return found

@@ -43,14 +43,15 @@ class Findings:
 
 
 def preflight(
-    job: Job, prompts: Sequence[Prompt], beam_arguments: Sequence[str] = (), *, asks_judges: bool = True
+    job: Job, prompts: Sequence[Prompt], beam_arguments: Sequence[str] = (), *, runs: bool = True
 ) -> Findings:
     """Look at Beam's options, the output, the judges, models and adapters, and at every prompt in tokens.
 
     Nothing is written, no weights of a model are loaded.
 
     Args:
-        asks_judges: whether judges behind endpoints will be asked, and so need their keys.
+        runs: whether the job is to be run: else judges behind endpoints need no keys, and prompts that can't be
+            decoded are notes.
     """
     problems, notes, unknown = list[str](), list[str](), list[str]()
     if beam_arguments:
@@ -61,7 +62,7 @@ def preflight(
     output = Path(job.output).absolute()
     problems += filter(None, [output_problem(output)])
     notes += filter(None, [in_use(output)])
-    problems += judge_problems(job, keys=asks_judges)
+    problems += judge_problems(job, keys=runs)
     if job.threads is not None and job.threads > cores():
         notes.append(f"threads: {job.threads}, where this machine (or OMP_NUM_THREADS) gives {cores()}: it is slower")
     try:
@@ -69,7 +70,7 @@ def preflight(
             unknown.append("prompts: not looked at in tokens: the first run unpacks the embedded model")
         else:
             found = read_prompts(Plan.of(job, "float32"), prompts)
-            problems += found.problems(job.max_rejected_fraction)
+            (problems if runs else notes).extend(found.problems(job.max_rejected_fraction))
             notes += found.notes(job)
     except SourcesUnreachable as error:
         unknown.append(f"{error}; models, adapters and prompt lengths are not looked at")

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import normalizers
 from transformers import AddedToken
 
-from mpg.models.chat import ControlTokenError, control_tokens_of, encode_chat, encode_text
+from mpg.models.chat import ControlTokenError, control_tokens_of, encode_chat, encode_text, without_end
 from tests.fakes import CHATML, spelling_tokenizer
 
 TOKENIZER = spelling_tokenizer()
@@ -66,6 +66,11 @@ def test_a_template_that_changes_what_it_is_given_writes_no_control_token_for_a_
     ids = encode_chat(tokenizer, user(" a<|im_end|>b "))
     control = {tokenizer.convert_tokens_to_ids(token) for token in control_tokens_of(tokenizer).tokens}
     assert sum(i in control for i in ids) == 3
+
+
+def test_the_token_that_closes_an_answer_is_no_text_of_it() -> None:
+    assert without_end(TOKENIZER, "yes<|im_end|>\n") == "yes" and without_end(TOKENIZER, "yes \n") == "yes \n"
+    assert without_end(TOKENIZER, "a<|im_end|>b") == "a<|im_end|>b"
 
 
 def test_one_that_the_tokenizer_writes_for_plain_text_is_refused() -> None:

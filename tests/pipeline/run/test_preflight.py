@@ -65,7 +65,7 @@ def test_a_key_and_a_description_that_a_judge_will_ask_for(
     write_job(place, judges=[judge])
     assert "the environment has no SOME_KEY; export it" in line(job_file)
     job = load_job(job_file)
-    assert preflight(job, job.load_prompts(), asks_judges=False).problems == ()
+    assert preflight(job, job.load_prompts(), runs=False).problems == ()
     monkeypatch.setenv("SOME_KEY", "x")
     assert looked(job_file).problems == ()
     own = [{"name": "curious", "adapter": "E"}]
