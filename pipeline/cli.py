@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return ExitStatus.BAD_INPUT
+    if beam_arguments and options.command not in _TAKE_BEAM_ARGUMENTS:
+        return _fail(f"{options.command}: takes no options after --; remove {beam_arguments[0]}", ExitStatus.BAD_INPUT)
     options.beam_arguments = beam_arguments
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("mpg", "pipeline"):
@@ -67,6 +69,9 @@ _COMMANDS = {
     "verify": _Command(verify.verify),
     "schema": _Command(check.schema, loads_models=False),
 }
+
+
+_TAKE_BEAM_ARGUMENTS = ("run", "check", "plan")
 
 
 def _parser() -> argparse.ArgumentParser:
