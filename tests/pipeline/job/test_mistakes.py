@@ -78,8 +78,8 @@ BETWEEN = [
     ("attributes=[{name: X, adapter: ./no}]", "attributes[0].adapter: './no' is no folder in "),
     ("attributes=[{name: X, adapter: shipped}]", "attributes[0].adapter: 'shipped' is no folder with adapte"),
     (
-        "attributes=[{name: X, adapter: shipped, subfolder: no}]",
-        "attributes[0].adapter: 'shipped' is no folder with no/a",
+        "attributes=[{name: X, adapter: shipped, subfolder: x}]",
+        "attributes[0].adapter: 'shipped' is no folder with x/a",
     ),
     (
         "attributes=[{name: X, adapter: shipped/E, revision: v1}]",
