@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,17 +36,18 @@ class Plan:
     max_positions: int | None
 
     @classmethod
-    def of(cls, job: Job, dtype: str | None = None) -> Plan:
+    def of(cls, job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Plan:
         """Resolve a job's names; no weights are loaded.
 
         Args:
             dtype: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
+            order: of the attributes, decided already; what it does not name comes after it, as in the job.
 
         Raises:
             RunError: see :func:`pipeline.plan.sources.resolved`.
         """
         systems = Systems.of(job.described_attributes(), job.model.system)
-        found = resolved(job, dtype)
+        found = resolved(job, dtype, order)
         return cls(job, found.sources, decoder_settings(job), systems, found.tokenizer, found.max_positions)
 
     def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,16 +35,16 @@ class Resolved:
     max_positions: int | None
 
 
-def resolve_sources(job: Job, dtype: str | None = None) -> Sources:
+def resolve_sources(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Sources:
     """See :func:`resolved`."""
-    return resolved(job, dtype).sources
+    return resolved(job, dtype, order).sources
 
 
-def resolved(job: Job, dtype: str | None = None) -> Resolved:
+def resolved(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Resolved:
     """Decide what ``auto`` and names stand for: places, revisions, number format. No weights of a model are loaded.
 
     Args:
-        dtype: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
+        dtype, order: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
 
     Raises:
         RunError: an adapter without weights or for another model, a model that is not there or has no chat template.
@@ -65,15 +65,16 @@ def resolved(job: Job, dtype: str | None = None) -> Resolved:
         if tokenizer.chat_template is None:
             raise BankError(f"{model.source}'s tokenizer has no chat template; use an instruction-tuned model")
         model_revision = revision_of(model)
-    adapters, references = _places(job)
+    places, references = _places(job)
+    adapters = {name: places[name] for name in (*order, *places) if name in places}
     revisions: dict[str, str] = {}
     for index, each in enumerate(job.attributes):
         field = f"attributes[{index}]"
-        for name, places in (("", adapters), ("reference_", references)):
-            if each.name not in places:
+        for name, named in (("", adapters), ("reference_", references)):
+            if each.name not in named:
                 continue
             with _problems_of(f"{field}.{name.rstrip('_') or 'adapter'}", f"{field}.{name}revision"):
-                place = places[each.name] = places[each.name].pinned()
+                place = named[each.name] = named[each.name].pinned()
                 check_source(skeleton, tokenizer, place)
                 revision = revision_of(place)
             revisions[each.name] = f"{revisions[each.name]}/{revision}" if name else revision
@@ -85,7 +86,7 @@ def resolved(job: Job, dtype: str | None = None) -> Resolved:
         hub_revision=model.revision,
         adapters=tuple(adapters.items()),
         references=tuple(references.items()),
-        adapter_revisions=tuple(revisions.items()),
+        adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
     )
     return Resolved(sources, tokenizer, getattr(skeleton.config, "max_position_embeddings", None))

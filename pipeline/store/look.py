@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.store.dataset import WORK_FOLDER
+from pipeline.store.dataset import WORK_FOLDER, is_foreign
 from pipeline.store.errors import is_writable
 from pipeline.store.lock import LOCK_FILE, FolderInUse, FolderLock
-from pipeline.store.manifest import DATASET_MANIFEST
 
 
 def output_problem(output: Path) -> str | None:
@@ -17,7 +16,7 @@ def output_problem(output: Path) -> str | None:
         if output.exists() and not output.is_dir():
             return f"output: {output} is a file; give a folder"
         work = output / WORK_FOLDER
-        if output.is_dir() and any(output.iterdir()) and not (work.is_dir() or (output / DATASET_MANIFEST).is_file()):
+        if is_foreign(output):
             return f"output: {output} holds files of something else; give an empty or new folder"
         there = next(each for each in (work, output, *output.parents) if os.path.lexists(each))
         if not there.is_dir():
