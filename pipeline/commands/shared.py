@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpg.models.errors import BankError
-from mpg.models.hub import Place, adapter_folder
+from mpg.models.hub import ADAPTER_CONFIG, Place, adapter_folder
 from personas import Prompt, PromptError
 from pipeline.exit_status import ExitStatus
 from pipeline.job.checks import size_problems
@@ -85,7 +85,8 @@ def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, Place]:
             known = ", ".join(shipped) or "none"
             raise ValueError(f"{option} {entry}: not shipped (shipped: {known}); give {name}=FOLDER of its adapter")
         place = Place.written(given) if equals else Place(str(shipped[name]))
-        if place.folder is None and "/" not in given.strip("./"):
+        is_adapter = place.folder is not None and (place.folder / ADAPTER_CONFIG).is_file()
+        if not is_adapter and (place.folder is not None or "/" not in given.strip("./")):
             raise ValueError(f"{option} {entry}: {given!r} is no folder with adapter_config.json; give one")
         try:
             place = place.pinned()

@@ -195,7 +195,7 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
     strengths = job.personas.strengths
     if len(set(strengths)) != len(strengths):
         found.append(Problem("personas.strengths", f"{show(list(strengths))} has one twice; remove it"))
-    if not found and job.n_personas > MAX_PERSONAS:
+    if not found and job.n_personas - job.personas.control > MAX_PERSONAS:
         size = f"makes {job.n_personas:,} personas, more than {MAX_PERSONAS:,}"
         found.append(Problem("personas.strengths", f"{show(list(strengths))} {size}; give fewer, or split the job"))
     if not found and isinstance(job.personas, DirichletPersonas | CoverPersonas):
