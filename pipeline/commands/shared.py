@@ -54,8 +54,13 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
         raise InputError(f"{options.job}: prompts: {error}") from error
 
 
-def looked_at(options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], *, runs: bool = True) -> Findings:
+def looked_at(
+    options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], *, runs: bool = True, begins: bool = True
+) -> Findings:
     """What can be known of a job before a model is loaded (see :mod:`pipeline.run.preflight`).
+
+    Args:
+        runs: see there. begins: whether models are loaded next: what can't be reached is an error then.
 
     Raises:
         InputError: it can't run so.
@@ -63,8 +68,9 @@ def looked_at(options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], 
     from pipeline.run.preflight import preflight
 
     found = preflight(job, prompts, options.beam_arguments, runs=runs)
-    if found.problems:
-        raise InputError("\n".join(f"{options.job}: {problem}" for problem in found.problems))
+    problems = (*found.problems, *found.unreachable) if begins else found.problems
+    if problems:
+        raise InputError("\n".join(f"{options.job}: {problem}" for problem in problems))
     return found
 
 

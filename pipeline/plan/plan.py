@@ -36,18 +36,21 @@ class Plan:
     max_positions: int | None
 
     @classmethod
-    def of(cls, job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Plan:
+    def of(
+        cls, job: Job, dtype: str | None = None, order: Sequence[str] = (), unreachable: list[str] | None = None
+    ) -> Plan:
         """Resolve a job's names; no weights are loaded.
 
         Args:
             dtype: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
             order: of the attributes, decided already; what it does not name comes after it, as in the job.
+            unreachable: see :func:`pipeline.plan.sources.resolved`.
 
         Raises:
             RunError: see :func:`pipeline.plan.sources.resolved`.
         """
         systems = Systems.of(job.described_attributes(), job.model.system)
-        found = resolved(job, dtype, order)
+        found = resolved(job, dtype, order, unreachable)
         return cls(job, found.sources, decoder_settings(job), systems, found.tokenizer, found.max_positions)
 
     def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:

@@ -40,11 +40,15 @@ def resolve_sources(job: Job, dtype: str | None = None, order: Sequence[str] = (
     return resolved(job, dtype, order).sources
 
 
-def resolved(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Resolved:
+def resolved(
+    job: Job, dtype: str | None = None, order: Sequence[str] = (), unreachable: list[str] | None = None
+) -> Resolved:
     """Decide what ``auto`` and names stand for: places, revisions, number format. No weights of a model are loaded.
 
     Args:
         dtype, order: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
+
+        unreachable: adapters that the Hub can't be asked about now are noted there and passed over; ``None``: an error.
 
     Raises:
         RunError: an adapter without weights or for another model, a model that is not there or has no chat template.
@@ -74,9 +78,15 @@ def resolved(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> R
             if each.name not in named:
                 continue
             with _problems_of(f"{field}.{name.rstrip('_') or 'adapter'}", f"{field}.{name}revision"):
-                place = named[each.name] = named[each.name].pinned()
-                check_source(skeleton, tokenizer, place)
-                revision = revision_of(place)
+                try:
+                    place = named[each.name] = named[each.name].pinned()
+                    check_source(skeleton, tokenizer, place)
+                    revision = revision_of(place)
+                except HubUnreachable as error:
+                    if unreachable is None:
+                        raise
+                    unreachable.append(f"{field}.{name.rstrip('_') or 'adapter'}: {error}")
+                    revision = "unknown"
             revisions[each.name] = f"{revisions[each.name]}/{revision}" if name else revision
     # A folder is known by its own name and its content: a row must not change when the folder moves.
     name = Path(model.source).name if model.folder is not None else model.source

@@ -35,11 +35,13 @@ class Findings:
         problems: it can't run so: field, value, remedy.
         notes: worth a word.
         unknown: what could not be looked at, and why.
+        unreachable: what the Hub has and can't be asked about now: a run can't begin.
     """
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
 
 
 def preflight(
@@ -53,7 +55,7 @@ def preflight(
         runs: whether the job is to be run: else judges behind endpoints need no keys, and prompts that can't be
             decoded are notes.
     """
-    problems, notes, unknown = list[str](), list[str](), list[str]()
+    problems, notes, unknown, unreachable = list[str](), list[str](), list[str](), list[str]()
     if beam_arguments:
         from pipeline.beam.arguments import argument_notes, argument_problems
 
@@ -69,16 +71,17 @@ def preflight(
         if job.model.id.startswith(PREFIX) and unpacked(job.model.id) is None:
             unknown.append("prompts: not looked at in tokens: the first run unpacks the embedded model")
         else:
-            found = read_prompts(Plan.of(job, "float32"), prompts)
+            found = read_prompts(Plan.of(job, "float32", unreachable=unreachable), prompts)
             (problems if runs else notes).extend(found.problems(job.max_rejected_fraction))
             notes += found.notes(job)
     except SourcesUnreachable as error:
-        unknown.append(f"{error}; models, adapters and prompt lengths are not looked at")
+        unreachable.append(str(error))
+        unknown.append("models, adapters and prompts in tokens are not looked at, for want of the model's tokenizer")
     except EmbeddedModelError as error:
         problems.append(f"model.id: {error}")
     except RunError as error:
         problems.append(str(error))
-    return Findings(tuple(problems), tuple(notes), tuple(unknown))
+    return Findings(tuple(problems), tuple(notes), tuple(unknown), tuple(unreachable))
 
 
 @dataclass

@@ -176,7 +176,9 @@ def test_without_a_network_the_field_is_named_and_check_still_works(
         (line,) = mistakes(each)
         assert f"{field} is no folder here and not in this machine's Hub cache, and {why}" in line
     for each, field in zip(said[3:5], fields, strict=False):
-        (note,) = [line for line in each[1].splitlines() if line.startswith("note: ")]
+        note, *more = [line for line in each[1].splitlines() if line.startswith("note: ")]
         assert each[0] == 0 and field in note and "12 texts of at most" in each[1]
+        assert len(more) == (field == "model.id: me/base")  # without its tokenizer, prompts are not looked at
+    assert not (place / "a").exists() and not (place / "m").exists()
     (line,) = mistakes(said[5])
     assert "--attributes E=me/e@v1/sub: me/e@v1/sub is no folder here" in line and why in line
