@@ -90,8 +90,9 @@ def test_an_adapter_in_a_subfolder_at_a_tag(place: Path, hub: tuple[Hub, str], t
         job(place, "newest", **hub_job | {"attributes": [adapter, {"name": "J", "adapter": "J"}]}),
         job(place, "local"),
     ]
-    said = commands(tmp_path / "home", endpoint, *(["run", file] for file in files))
-    assert [each[0] for each in said] == [0, 0, 0], said
+    again = ["verify", str(place / "tag")]
+    said = commands(tmp_path / "home", endpoint, *(["run", file] for file in files), again)
+    assert [each[0] for each in said] == [0, 0, 0, 0], said
     tag, new, local = (
         {(r["prompt_id"], r["persona"]): r for r in rows(place / name)} for name in ("tag", "newest", "local")
     )
@@ -100,12 +101,10 @@ def test_an_adapter_in_a_subfolder_at_a_tag(place: Path, hub: tuple[Hub, str], t
     assert tag[one]["model"] == f"me/base@{base}"
     # The weights are those of the folder, and the texts differ by their seeds alone: another id, another stream.
     assert tag[one]["row_id"] != new[one]["row_id"] != local[one]["row_id"]
-    again = commands(tmp_path / "home", endpoint, ["verify", str(place / "tag")])
-    assert again[0][0] == 0, again
     # Without a network, from the cache: the same rows, none is written anew.
-    for environment in ({"HF_HUB_OFFLINE": "1"}, {}):
-        (offline,) = commands(tmp_path / "home", "http://127.0.0.1:9", ["run", files[0]], **environment)
-        assert offline[0] == 0 and "(0 new, 12 kept" in offline[1], offline
+    (offline, verified) = commands(tmp_path / "home", "http://127.0.0.1:9", ["run", files[0]], again)
+    assert offline[0] == 0 and "(0 new, 12 kept" in offline[1], offline
+    assert verified[0] == 0, verified
 
 
 def test_whatever_the_hub_answers_is_one_line_at_its_field(place: Path, hub: tuple[Hub, str], tmp_path: Path) -> None:
