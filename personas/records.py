@@ -69,6 +69,7 @@ def row_id(
     decoder: Mapping[str, Any],
     seed: int,
     prompts: Mapping[str, Any] | None = None,
+    control_tokens: str | None = None,
 ) -> str:
     """The id of a cell's row: 32 hex digits of the SHA-256 of all that its text depends on.
 
@@ -82,6 +83,7 @@ def row_id(
         decoder: settings by name; numbers, text, null and mappings of them.
         seed: of the run.
         prompts: who reads something else than the cell's prompt -> what they read.
+        control_tokens: how a text that holds control tokens is read, where it is not as them; ``None``: no text does.
 
     Raises:
         ValueError: a setting that is not finite. TypeError: one that JSON can't hold.
@@ -98,6 +100,8 @@ def row_id(
     }
     if prompts:
         identity["prompts"] = dict(prompts)
+    if control_tokens is not None:
+        identity["control_tokens"] = control_tokens
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:ROW_ID_DIGITS]
 
 

@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return ExitStatus.BAD_INPUT
+    if beam_arguments and options.command not in _TAKE_BEAM_ARGUMENTS:
+        return _fail(f"{options.command}: takes no options after --; remove {beam_arguments[0]}", ExitStatus.BAD_INPUT)
     options.beam_arguments = beam_arguments
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("mpg", "pipeline"):
@@ -75,7 +77,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "run": _Command(run.run, again="; the same command goes on from the rows that are written"),
-    "check": _Command(check.check, loads_models=False),
+    "check": _Command(check.check),
     "infer-weights": _Command(infer_weights.infer_weights),
     "train": _Command(train.train, again="; the same command goes on from its last checkpoint"),
     "judge": _Command(judge.judge, again="; the same command goes on from what is judged"),
@@ -84,6 +86,9 @@ _COMMANDS = {
     "verify": _Command(verify.verify),
     "schema": _Command(check.schema, loads_models=False),
 }
+
+
+_TAKE_BEAM_ARGUMENTS = ("run", "check", "plan")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +105,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="What follows -- goes to Apache Beam: mpg run JOB.yaml -- --direct_num_workers=2 "
         "--direct_running_mode=multi_processing",
     )
-    checked = commands.add_parser("check", help="check a job file and say how many texts it will write")
+    checked = commands.add_parser(
+        "check",
+        help="check a job file and say how many texts it will write",
+        epilog="What follows -- are Apache Beam's options, checked too: mpg check JOB.yaml -- --direct_num_workers=2",
+    )
     asked = commands.add_parser(
         "questionnaire", help="put questions to a job's personas: what type do they answer like?"
     )

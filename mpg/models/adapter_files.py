@@ -29,23 +29,32 @@ def read_lora(folder: Path) -> Lora:
     Raises:
         BankError: a file that is missing, or an adapter that is not plain LoRA.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     config_file, weights_file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():
             raise BankError(f"adapter {folder}: no {file.name} there; give a PEFT LoRA folder saved as safetensors")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        rank, alpha = config["r"], float(config["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{config_file.name} can't be read ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise BankError(f"adapter {folder}: {what}; save the adapter again") from error
     unsupported = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
     if config.get("peft_type") != "LORA" or unsupported or config.get("bias", "none") != "none":
         raise BankError(
             f"adapter {folder}: only plain LoRA is supported "
             f"(peft_type={config.get('peft_type')}, also set: {', '.join(unsupported) or 'nothing'})"
         )
-    rank = config["r"]
-    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     halves: dict[str, dict[str, Tensor]] = {}
-    for key, value in load_file(weights_file).items():
+    try:
+        weights = load_file(weights_file)
+    except (OSError, SafetensorError) as error:
+        raise BankError(f"adapter {folder}: {weights_file.name} can't be read ({error}); fetch it again") from error
+    for key, value in weights.items():
         name = key.removeprefix("base_model.model.")
         for half in ("lora_A", "lora_B"):
             if name.endswith(f".{half}.weight"):
@@ -53,6 +62,10 @@ def read_lora(folder: Path) -> Lora:
                 break
         else:
             raise BankError(f"adapter {folder}: weight {key!r} is not a LoRA factor of a linear layer")
+    halved = next((name for name, pair in halves.items() if len(pair) < 2), None)
+    if halved is not None or not halves:
+        what = f"layer {halved!r} has one factor of two" if halved else "no layer is adapted"
+        raise BankError(f"adapter {folder}: {what}; save the adapter again")
     return Lora({name: (pair["lora_A"].float(), pair["lora_B"].float() * scale) for name, pair in halves.items()})
 
 

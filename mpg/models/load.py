@@ -14,6 +14,7 @@ from mpg.models.adapter_files import check_adapters
 from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
 from mpg.models.errors import BankError
+from mpg.models.hub import Place, PlaceError, adapter_folder, hub_errors, one_line
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,23 @@ class Loaded:
 
 
 def load_models(
-    model: str,
-    attributes: Mapping[str, str | Path],
-    references: Mapping[str, str | Path],
+    model: str | Path | Place,
+    attributes: Mapping[str, str | Path | Place],
+    references: Mapping[str, str | Path | Place],
     *,
     revision: str | None,
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Loaded:
     """See :meth:`mpg.ModelBank.load`; ``references`` are of some of the attributes."""
-    from transformers import AutoTokenizer
-
-    path = resolve(model)
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    base = _load_model(path, revision, dtype, device)
+    reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
+    tokenizer = load_tokenizer(reference)
+    base = _load_model(reference, dtype, device)
     adapters, wholes = _apart(_sources(attributes, references))
     backbones: list[Backbone] = [TransformersBackbone(base, list(adapters.values()))]
     for source in wholes.values():
         _check_same_tokenizer(tokenizer, source)
-        backbones.append(TransformersBackbone(_load_model(source, None, dtype, device)))
+        backbones.append(TransformersBackbone(_load_model(source, dtype, device)))
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
         backbones=backbones,
@@ -63,26 +62,28 @@ def load_models(
     )
 
 
-def _sources(attributes: Mapping[str, str | Path], references: Mapping[str, str | Path]) -> dict[str, str]:
+def _sources(
+    attributes: Mapping[str, str | Path | Place], references: Mapping[str, str | Path | Place]
+) -> dict[str, Place]:
     """Every model but the reference, by what it is called among the branches."""
     given = {**attributes, **{_own_reference(name): source for name, source in references.items()}}
-    return {name: resolve(str(source)) for name, source in given.items()}
+    return {name: Place.of(source) for name, source in given.items()}
 
 
 def _own_reference(attribute: str) -> str:
     return f"{attribute} (reference)"
 
 
-def _apart(sources: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str]]:
+def _apart(sources: Mapping[str, Place]) -> tuple[dict[str, Path], dict[str, Place]]:
     """The adapters, as folders, and the whole models."""
     adapters: dict[str, Path] = {}
-    wholes: dict[str, str] = {}
-    for name, source in sources.items():
-        folder = _adapter_folder(source)
+    wholes: dict[str, Place] = {}
+    for name, place in sources.items():
+        folder = adapter_folder(place)
         if folder is not None:
             adapters[name] = folder
         else:
-            wholes[name] = source
+            wholes[name] = place
     return adapters, wholes
 
 
@@ -92,59 +93,85 @@ def _eos_ids(model: Any) -> frozenset[int]:
     return frozenset([eos] if isinstance(eos, int) else eos or [])
 
 
-def check_sources(model: str, adapters: Sequence[str], *, revision: str | None = None) -> None:
-    """Check that adapters fit a model from its configuration alone: no weights of it are loaded.
-
-    Args:
-        model: id or folder of the reference.
-        adapters: folders or Hub ids; whole models among them are passed over.
-
-    Raises:
-        BankError: an adapter that was trained for another base, or is not plain LoRA.
-    """
+def skeleton_of(model: Place) -> Any:
+    """The reference without weights, from its configuration alone, on ``meta``. Raises BankError: it can't be had."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(resolve(model), revision=revision, trust_remote_code=False)
+    _must_hold_weights(model)
+    path, where = _arguments(model)
+    with hub_errors(model):
+        try:
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False, **where)
+        except ValueError as error:
+            raise BankError(f"{model}: its config.json is of no model known here ({one_line(error)})") from error
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    folders = [_adapter_folder(resolve(source)) for source in adapters]
-    check_adapters(skeleton, [folder for folder in folders if folder is not None])
+        return AutoModelForCausalLM.from_config(config)
 
 
-def _adapter_folder(source: str) -> Path | None:
-    """The folder of a PEFT adapter, fetched from the Hub if need be; ``None`` for a whole model."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder if (folder / "adapter_config.json").is_file() else None
-    from huggingface_hub import file_exists, snapshot_download
+def check_source(skeleton: Any, tokenizer: Any, place: Place) -> None:
+    """Check that an adapter fits a model without weights, or that a whole model shares its vocabulary.
 
-    if not file_exists(source, "adapter_config.json"):
-        return None
-    return Path(snapshot_download(source, allow_patterns=["adapter_config.json", "adapter_model.safetensors"]))
+    Raises:
+        BankError: an adapter that was trained for another base, is not plain LoRA, or lacks a file; a model with
+            another tokenizer, or without safetensors.
+    """
+    folder = adapter_folder(place)
+    if folder is not None:
+        check_adapters(skeleton, [folder])
+        return
+    _check_same_tokenizer(tokenizer, place)
+    _must_hold_weights(place)
 
 
-def _load_model(path: str, revision: str | None, dtype: torch.dtype, device: torch.device | str) -> Any:
+def _must_hold_weights(place: Place) -> None:
+    if place.folder is not None and not any(place.folder.glob("*.safetensors")):
+        raise BankError(f"model {place}: no *.safetensors there; give a model saved as safetensors")
+
+
+def load_tokenizer(model: Place) -> Any:
+    """The tokenizer of a model. Raises BankError: it can't be had."""
+    from transformers import AutoTokenizer
+
+    path, where = _arguments(model)
+    with hub_errors(model):
+        try:
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BankError(f"{model}: its tokenizer can't be loaded ({one_line(error)})") from error
+
+
+def _arguments(place: Place) -> tuple[str, dict[str, Any]]:
+    """What ``from_pretrained`` takes: a path or id, and where in it."""
+    if place.is_embedded:
+        return resolve(place.source), {}
+    if place.folder is not None:
+        return str(place.folder), {}
+    found: dict[str, Any] = {"revision": place.revision, "subfolder": place.subfolder}
+    found |= {"local_files_only": True} if place.cached_only else {}
+    return place.source, {name: value for name, value in found.items() if value is not None}
+
+
+def _load_model(place: Place, dtype: torch.dtype, device: torch.device | str) -> Any:
     from transformers import AutoModelForCausalLM
 
+    path, where = _arguments(place)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=revision,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-        )
-    except OSError as error:
-        raise BankError(f"model {path}: {str(error).splitlines()[0]} (safetensors only)") from error
+        with hub_errors(place):
+            model = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                **where,
+            )
+    except PlaceError as error:
+        raise type(error)(f"model {error} (safetensors only)") from error
     return model.to(device).eval()
 
 
-def _check_same_tokenizer(tokenizer: Any, source: str) -> None:
-    from transformers import AutoTokenizer
-
-    other = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if other.get_vocab() != tokenizer.get_vocab():
+def _check_same_tokenizer(tokenizer: Any, place: Place) -> None:
+    if load_tokenizer(place).get_vocab() != tokenizer.get_vocab():
         raise BankError(
-            f"model {source}: its tokenizer differs from the reference's; density ratios need one vocabulary"
+            f"model {place}: its tokenizer differs from the reference's; density ratios need one vocabulary"
         )

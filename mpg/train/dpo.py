@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from mpg.models.errors import BankError
+from mpg.models.hub import Place, hub_errors
 from mpg.train.modpo import with_margins
-from mpg.train.pairs import digest, length_grouped, rows_of
+from mpg.train.pairs import digest, has_control_tokens, length_grouped, rows_of
 from mpg.train.recipe import Recipe, own_weight
 from mpg.train.rewards import reward_report
 from mpg.train.save import put_in_place, save_adapter
@@ -70,7 +71,7 @@ def train_adapter(
     output: str | Path,
     recipe: Recipe,
     dtype: torch.dtype = torch.bfloat16,
-    others: Mapping[str, tuple[str, float]] | None = None,
+    others: Mapping[str, tuple[Place | str, float]] | None = None,
 ) -> dict[str, Any]:
     """Train one adapter and write it with its card; returns the card.
 
@@ -115,7 +116,9 @@ def train_adapter(
     return card
 
 
-def _objective(name: str, others: Mapping[str, tuple[str, float]], recipe: Recipe) -> tuple[dict[str, Any], float]:
+def _objective(
+    name: str, others: Mapping[str, tuple[Place | str, float]], recipe: Recipe
+) -> tuple[dict[str, Any], float]:
     """What a plan and a card say of the loss, and its beta: DPO's, or MODPO's ``beta / w_k``."""
     weights = {other: weight for other, (_, weight) in others.items()}
     try:
@@ -134,8 +137,9 @@ def _load(model_id: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     try:
         path = resolve(model_id)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+        with hub_errors(Place(model_id)):
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
     if tokenizer.chat_template is None:
@@ -151,10 +155,14 @@ def _short_enough(
     random.Random(recipe.seed).shuffle(shuffled)
     rows = rows_of(tokenizer, shuffled, recipe.max_pair_tokens)[: recipe.max_pairs]
     held_out_rows = rows_of(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens)
+    marked = sum(has_control_tokens(tokenizer, pair) for pair in (*train_pairs, *held_out_pairs))
+    if marked:
+        logger.warning("%s: %d pairs hold control tokens of the model in their texts and are left out", name, marked)
     for kind, some, limit in (("to train on", rows, 1), ("held out", held_out_rows, 2)):
         if not some:
             raise TrainError(
-                f"{name}: no pair {kind} has at most {limit * recipe.max_pair_tokens} tokens; "
+                f"{name}: no pair {kind} has at most {limit * recipe.max_pair_tokens} tokens"
+                f"{' and no control tokens in its texts' if marked else ''}; "
                 "give more prompts, or raise max_pair_tokens"
             )
     logger.info("%s: %d pairs to train on, %d held out", name, len(rows), len(held_out_rows))
@@ -162,7 +170,7 @@ def _short_enough(
 
 
 def _shift_references(
-    trainer: Any, name: str, model_id: str, others: Mapping[str, tuple[str, float]], dtype: torch.dtype
+    trainer: Any, name: str, model_id: str, others: Mapping[str, tuple[Place | str, float]], dtype: torch.dtype
 ) -> None:
     """Make DPO's references MODPO's, see :mod:`mpg.train.modpo`."""
     places = {other: place for other, (place, _) in others.items()}

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 from mpg.models.bank import ModelBank
+from mpg.models.hub import Place
 from mpg.score.texts import component_log_probs
 
 
 def with_margins(
-    dataset: Any, model_id: str, adapters: Mapping[str, str], weights: Mapping[str, float], dtype: torch.dtype
+    dataset: Any, model_id: str, adapters: Mapping[str, Place | str], weights: Mapping[str, float], dtype: torch.dtype
 ) -> Any:
     """A trainer's data set whose reference log-probabilities are ``log m``.
 

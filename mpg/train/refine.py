@@ -24,6 +24,7 @@ import torch
 from mpg.decoding.engine import decode
 from mpg.decoding.seeding import derived_seed
 from mpg.models.bank import ModelBank
+from mpg.models.chat import encode_chat
 from mpg.request import Request
 from mpg.settings import DecoderSettings
 from mpg.train.pairs import length_grouped
@@ -66,7 +67,7 @@ def sample_answers(
     weights = {attribute: 1.0} | ({opposite: 0.0} if opposite is not None else {})  # 0: scored, never drawn from
     requests = []
     for i, chat in enumerate(prompts):
-        ids = bank.tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=False)
+        ids = encode_chat(bank.tokenizer, chat)
         requests += [Request(ids, weights, derived_seed(recipe.seed, i, j)) for j in range(recipe.samples)]
     answers = []
     for index, done in enumerate(decode(bank, requests, settings, batch_size=64)):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+DIRECT = "DirectRunner"
+
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Beam's own options.
@@ -22,9 +24,19 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(flags)
 
 
+def runner_path(asked: str) -> str:
+    """A runner's class by its dotted path, as Beam finds it: in any case, with ``Runner`` at its end or without.
+
+    A name that Beam does not know is its own path.
+    """
+    paths = {path.rpartition(".")[2].lower(): path for path in StandardOptions.ALL_KNOWN_RUNNERS}
+    word = asked.lower()
+    return paths.get(word, paths.get(f"{word}runner", asked))
+
+
 def in_processes(options: PipelineOptions) -> bool:
     """Whether the DirectRunner is to start worker processes."""
-    direct = options.view_as(StandardOptions).runner in (None, "DirectRunner")
+    direct = runner_path(options.view_as(StandardOptions).runner or DIRECT).rpartition(".")[2] == DIRECT
     return direct and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
 

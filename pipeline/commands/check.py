@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 
-from pipeline.commands.shared import Outcome, job_of
+from pipeline.commands.shared import Outcome, job_of, looked_at
 from pipeline.job.model import job_schema
 
 
 def check(options: argparse.Namespace) -> Outcome:
-    """Count the job's texts. Raises InputError."""
+    """Count the job's texts, and say what is known of the job before it runs. Raises InputError."""
     job, prompts = job_of(options)
+    found = looked_at(options, job, prompts, begins=False)
+    said = [f"note: {line}" for line in (*found.notes, *found.unreachable, *found.unknown)]
     return Outcome(
         f"{options.job}: {len(prompts)} prompts x {job.n_personas} personas x {job.samples_per_cell} samples\n"
         f"{job.n_cells(len(prompts))} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output}"
+        + "".join(f"\n{line}" for line in said)
     )
 
 

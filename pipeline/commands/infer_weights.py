@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned
 from personas.attributes import Persona
@@ -16,6 +16,7 @@ from pipeline.commands.shared import InputError, Outcome, adapters_by_name, colu
 
 if TYPE_CHECKING:
     from mpg import ModelBank
+    from mpg.models.hub import Place
     from mpg.score.weights import InferredWeights
 
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="NAME[=ADAPTER]",
-        help="shipped attributes by name, or NAME=FOLDER of an adapter",
+        help="shipped attributes by name, or NAME=FOLDER of an adapter (or NAME=owner/name@revision/subfolder)",
     )
     parser.add_argument(
         "--model", default="embedded/smollm2-135m-instruct", help="the reference model (embedded/smollm2-135m-instruct)"
@@ -93,7 +94,7 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
     return Outcome(_report(found, pairs=pairs, output=output))
 
 
-def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:
+def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -114,15 +115,19 @@ def _load(model: str, adapters: Mapping[str, str]) -> ModelBank:
 def _infer(
     bank: ModelBank, examples: Sequence[Example], settings: object, options: argparse.Namespace
 ) -> InferredWeights:
+    from mpg.models.chat import ControlTokenError, encode_chat, encode_text, without_end
     from mpg.score.weights import from_pairs, from_texts
     from mpg.settings import DecoderSettings
 
     assert isinstance(settings, DecoderSettings)
     tokenizer, eos = bank.tokenizer, sorted(bank.eos_ids)[:1]
-    encoded = []
+    encoded: list[Any] = []
     for number, example in enumerate(examples, start=1):
-        prompt = tokenizer.apply_chat_template(example.as_chat(), add_generation_prompt=True, return_dict=False)
-        answers = [tokenizer(text, add_special_tokens=False).input_ids + eos for text in example.answers]
+        try:
+            prompt = encode_chat(tokenizer, example.as_chat())
+            answers = [encode_text(tokenizer, without_end(tokenizer, text)) + eos for text in example.answers]
+        except ControlTokenError as error:
+            raise InferError(f"{options.examples}: row {number}: {error}") from error
         longest = len(prompt) + max(map(len, answers))
         if bank.max_positions is not None and longest > bank.max_positions:
             raise InferError(

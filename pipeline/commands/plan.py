@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands.shared import InputError, Outcome, job_of
+from pipeline.commands.shared import InputError, Outcome, job_of, looked_at
 from pipeline.job.known import is_remote
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import settled
@@ -18,6 +19,8 @@ from pipeline.store.shards import write_bytes
 
 if TYPE_CHECKING:
     from pipeline.run.estimate import Estimate, Forecast
+
+logger = logging.getLogger(__name__)
 
 # Cells of each persona that the pilot decodes at least; of a thousand personas, of as many as the pilot's size allows.
 CELLS_A_PERSONA, MOST_CELLS = 2, 256
@@ -38,6 +41,8 @@ def plan(options: argparse.Namespace) -> Outcome:
     if not 2 <= options.cells <= MOST_CELLS:
         raise InputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
     job, prompts = job_of(options)
+    for note in looked_at(options, job, prompts, runs=False).notes:
+        logger.warning("%s", note)
     from pipeline.beam.options import beam_options, n_workers
     from pipeline.judging.registry import rubrics_of
     from pipeline.plan.errors import RunError

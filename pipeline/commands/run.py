@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned
-from pipeline.commands.shared import Outcome, job_of
+from pipeline.commands.shared import Outcome, job_of, looked_at
 from pipeline.publish.summary import header, table_rows
 
 if TYPE_CHECKING:
     from pipeline.run.run import Result
+
+logger = logging.getLogger(__name__)
 
 _MOST_SHOWN = 5
 
@@ -28,7 +31,9 @@ def run(options: argparse.Namespace) -> Outcome:
     """Run the job, or go on with it. Raises InputError."""
     limits = {name: getattr(options, name) for name in ("deadline", "budget")}
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
-    job, _ = job_of(options)
+    job, prompts = job_of(options)
+    for note in looked_at(options, job, prompts).notes:
+        logger.warning("%s", note)
     from pipeline.plan.errors import RunError
     from pipeline.run.run import run_job
 
@@ -58,6 +63,8 @@ def run_report(result: Result) -> str:
         f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
         f"{timings['total_s']:.0f} s in all"
     )
+    if counts["control_tokens"]:
+        lines.append(control_line(counts["control_tokens"], counts["planned"], run["control_tokens"]))
     if run["accept"] is not None:
         lines += accept_lines(run["accept"])
     if run["planned"] is not None:
@@ -71,6 +78,12 @@ def run_report(result: Result) -> str:
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
     lines.append(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
     return "\n".join(lines)
+
+
+def control_line(n: int, of: int, mode: str) -> str:
+    """How many texts hold control tokens, and what becomes of them."""
+    became = {"text": "read as text", "reject": "rejected", "allow": "read as control tokens"}[mode]
+    return f"{n} of {of} cells hold control tokens of the model in their texts: {became} (control_tokens: {mode})"
 
 
 def accept_lines(found: Mapping[str, Any]) -> list[str]:

@@ -6,13 +6,19 @@ import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mpg.models.errors import BankError
+from mpg.models.hub import ADAPTER_CONFIG, Place, adapter_folder
 from personas import Prompt, PromptError
 from pipeline.exit_status import ExitStatus
+from pipeline.job.checks import size_problems
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
+
+if TYPE_CHECKING:
+    from pipeline.run.preflight import Findings
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +49,13 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     """
     try:
         job = load_job(options.job, options.set)
+        prompts = job.load_prompts()
+        too_large = list(size_problems(job, len(prompts)))
+        if too_large:
+            raise JobError(str(options.job), too_large)
         for note in job.read_prompts().notes:
             logger.warning("prompts: %s", note)
-        return job, job.load_prompts()
+        return job, prompts
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error
     except PromptError as error:
@@ -69,21 +79,52 @@ def columns_by_name(entries: Sequence[str], known: Sequence[str]) -> dict[str, s
     return found
 
 
-def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, str]:
-    """Adapters on a command line, shipped ones by name, others as ``NAME=FOLDER``: name -> folder, in the order given.
+def looked_at(
+    options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], *, runs: bool = True, begins: bool = True
+) -> Findings:
+    """What can be known of a job before a model is loaded (see :mod:`pipeline.run.preflight`).
+
+    Args:
+        runs: see there. begins: whether models are loaded next: what can't be reached is an error then.
 
     Raises:
-        ValueError: one line that begins with ``option``: not shipped, no adapter folder, or given twice.
+        InputError: it can't run so.
     """
-    shipped, adapters = shipped_adapters(), {}
+    from pipeline.run.preflight import preflight
+
+    found = preflight(job, prompts, options.beam_arguments, runs=runs)
+    problems = (*found.problems, *found.unreachable) if begins else found.problems
+    if problems:
+        raise InputError("\n".join(f"{options.job}: {problem}" for problem in problems))
+    return found
+
+
+def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, Place]:
+    """Adapters on a command line, shipped ones by name, others as ``NAME=PLACE``: name -> place, in the order given.
+
+    A place is a folder, or ``owner/name``, ``owner/name@revision/subfolder`` on the Hub, which is asked here.
+
+    Raises:
+        ValueError: one line that begins with ``option``: not shipped, no adapter there, or given twice.
+    """
+    shipped, adapters = shipped_adapters(), dict[str, Place]()
     for entry in entries:
-        name, equals, place = entry.partition("=")
+        name, equals, given = entry.partition("=")
         if name in adapters:
             raise ValueError(f"{option} {entry}: {name!r} is given twice; remove one")
         if not equals and name not in shipped:
             known = ", ".join(shipped) or "none"
             raise ValueError(f"{option} {entry}: not shipped (shipped: {known}); give {name}=FOLDER of its adapter")
-        if equals and not (Path(place) / "adapter_config.json").is_file():
-            raise ValueError(f"{option} {entry}: {place!r} is no folder with adapter_config.json; give one")
-        adapters[name] = place if equals else str(shipped[name])
+        place = Place.written(given) if equals else Place(str(shipped[name]))
+        is_adapter = place.folder is not None and (place.folder / ADAPTER_CONFIG).is_file()
+        if not is_adapter and (place.folder is not None or "/" not in given.strip("./")):
+            raise ValueError(f"{option} {entry}: {given!r} is no folder with adapter_config.json; give one")
+        try:
+            place = place.pinned()
+            folder = adapter_folder(place)
+        except BankError as error:
+            raise ValueError(f"{option} {entry}: {error}") from error
+        if folder is None:
+            raise ValueError(f"{option} {entry}: {given!r} is no folder with adapter_config.json; give one")
+        adapters[name] = place
     return adapters

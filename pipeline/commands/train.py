@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mpg.models.hub import Place
 from mpg.train.recipe import Recipe, own_weight
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
@@ -131,7 +132,7 @@ def _check(options: argparse.Namespace) -> None:
         raise TrainInputError(f"--output {options.output}: is there already; name another folder, or remove it")
 
 
-def _others(options: argparse.Namespace) -> dict[str, tuple[str, float]]:
+def _others(options: argparse.Namespace) -> dict[str, tuple[Place | str, float]]:
     """Attribute -> (adapter, weight), of ``--objective modpo``."""
     if (options.objective == "modpo") != bool(options.other):
         remedy = (
@@ -223,6 +224,7 @@ def make_pairs(
     from tqdm import tqdm
 
     from mpg import Completion, DecoderSettings, ModelBank, Request, decode
+    from mpg.models.chat import encode_chat
     from mpg.models.dtype import pick_dtype
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -235,7 +237,7 @@ def make_pairs(
         for j in range(samples):
             for side, description in enumerate((attribute, opposite)):
                 chat = with_system(prompt.as_chat(), INSTRUCTION.format(description=description))
-                ids = bank.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+                ids = encode_chat(bank.tokenizer, chat)
                 requests.append(Request(ids, {}, row_seed(seed, f"{i}:{j}:{side}")))
     settings = DecoderSettings(name="reference", **_SAMPLING)  # type: ignore[arg-type]
     with tqdm(total=len(requests), desc="answers", unit="text", leave=False) as bar:

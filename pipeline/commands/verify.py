@@ -18,7 +18,7 @@ from pipeline.decode.machine import processor
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job
-from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.cells import ALLOW, PlannedCell, Sources
 from pipeline.plan.computed_with import decided, kept
 from pipeline.store.dataset import JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
 from pipeline.store.exchange import finish_any_exchange
@@ -213,6 +213,8 @@ def _planned(sample: Sequence[Row], plan: Plan) -> dict[str, PlannedCell]:
         if other is not None:
             raise InputError(f"row {row['row_id']}: {other}")
         cell = cell_of(row, plan)
+        if cell.row_id != row["row_id"] and cell.control is not None:  # written before control tokens were told apart
+            cell = cell_of(row, replace(plan, job=plan.job.model_copy(update={"control_tokens": ALLOW})))
         if cell.row_id == row["row_id"]:
             found[cell.row_id] = cell
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mpg.models.chat import ControlTokenError, encode_chat
 from mpg.request import Request
 from pipeline.plan.cells import PlannedCell
 
@@ -32,10 +33,14 @@ def request_of(bank: Any, cell: PlannedCell) -> Request:
 
 
 def encode(bank: Any, cell: PlannedCell) -> Prompts:
-    """Prompt tokens through the model's own chat template.
+    """Prompt tokens through the model's own chat template, see :mod:`mpg.models.chat`.
+
+    Args:
+        bank: what has the reference's ``tokenizer`` and ``max_positions``.
 
     Raises:
-        RejectedCell: an empty prompt, text that is not valid Unicode, or one too long for the model.
+        RejectedCell: an empty prompt, text that is not valid Unicode, control tokens that the job does not take or the
+            tokenizer can't spell out, or a prompt too long for the model.
     """
     if not any(content.strip() for role, content in cell.messages if role == "user"):
         raise RejectedCell("empty_prompt", "the prompt has no text; give it some or remove it")
@@ -43,13 +48,18 @@ def encode(bank: Any, cell: PlannedCell) -> Prompts:
         half = next((char for char in content if "\ud800" <= char <= "\udfff"), None)
         if half is not None:
             raise RejectedCell("encoding", f"the {role}'s text holds half a surrogate pair ({half!r}); remove it")
+    if cell.control == "reject":
+        raise RejectedCell("control_tokens", "a text holds control tokens of the model; remove them, or let the job's "
+                           "control_tokens be text")  # fmt: skip
     own = {name: _encode(bank, cell, chat) for name, chat in cell.own_chats().items()}
     return Prompts(_encode(bank, cell, cell.reference_chat()), own)
 
 
 def _encode(bank: Any, cell: PlannedCell, chat: list[dict[str, str]]) -> list[int]:
     try:
-        ids = bank.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+        ids = encode_chat(bank.tokenizer, chat, as_text=cell.control == "text")
+    except ControlTokenError as error:
+        raise RejectedCell("control_tokens", f"{error} (or set the job's control_tokens: allow)") from error
     except Exception as error:  # a tokenizer or a template may raise anything: one row's text is at fault
         raise RejectedCell("encoding", f"{type(error).__name__}: {error}") from error
     needed = len(ids) + cell.decoder.max_new_tokens
@@ -59,4 +69,4 @@ def _encode(bank: Any, cell: PlannedCell, chat: list[dict[str, str]]) -> list[in
             f"{len(ids)} prompt tokens and {cell.decoder.max_new_tokens} new ones exceed the model's "
             f"{bank.max_positions}",
         )
-    return [int(i) for i in ids]
+    return ids

@@ -17,7 +17,9 @@ from personas.prompts import PromptError
 from personas.words import show
 from pipeline.job.errors import Problem, did_you_mean
 from pipeline.job.fields import (
+    MAX_CELLS,
     MAX_PERSONAS,
+    AttributeSpec,
     CoverPersonas,
     DirichletPersonas,
     ExplicitPersonas,
@@ -49,6 +51,22 @@ def problems_in(job: Job) -> Iterator[Problem]:
             yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
     yield from _limit_problems(job)
     yield from _place_problems(job)
+
+
+def size_problems(job: Job, n_prompts: int) -> Iterator[Problem]:
+    """Whether the job plans more texts than can be held; nothing is built for it."""
+    samples = job.samples_per_cell if job.accept is None else job.accept.rows_per_cell
+    total = n_prompts * job.n_personas * samples
+    if total <= MAX_CELLS:
+        return
+    kind = job.personas.kind
+    fields = {"simplex": "personas.steps", "dirichlet": "personas.n", "cover": "personas.n", "file": "personas.file"}
+    of_samples = "samples_per_cell" if job.accept is None else "accept.rows_per_cell"
+    factors = {of_samples: samples, fields.get(kind, "personas"): job.n_personas, "prompts.limit": n_prompts}
+    field = max(factors, key=lambda name: factors[name])
+    how = f"{n_prompts:,} prompts x {job.n_personas:,} personas x {samples:,} samples"
+    remedy = "lower it, or split the job into several"
+    yield Problem(field, f"{factors[field]:,} makes {total:,} texts ({how}), more than {MAX_CELLS:,}; {remedy}")
 
 
 def _limit_problems(job: Job) -> Iterator[Problem]:
@@ -97,8 +115,10 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
         if each.adapter is None and each.name not in shipped:
             known = f"choose from {', '.join(shipped)} or" if shipped else "none is shipped here yet,"
             yield Problem(field, f"{each.name!r} is not a shipped attribute; {known} give {{name, adapter}}")
+        yield from _pin_problems(job, field, each)
         if each.adapter is not None:
-            yield from _folder_problems(job, f"{field}.adapter", each.adapter, "adapter_config.json")
+            needed = "/".join(filter(None, (each.subfolder, "adapter_config.json")))
+            yield from _folder_problems(job, f"{field}.adapter", each.adapter, needed)
         if each.reference is not None and TABLE[job.decoder.name].soup:
             remedy = "has no place in decoder 'soup', which adds up adapters over one model; use mod or scr-exact"
             yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
@@ -115,6 +135,25 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
         for name, strength in job.decoder.strength.items():
             if name not in seen:
                 yield _stranger(f"decoder.strength.{name}", strength, name, job)
+
+
+def _pin_problems(job: Job, field: str, each: AttributeSpec) -> Iterator[Problem]:
+    """Revisions of what is not on the Hub, and subfolders that lead nowhere."""
+    pinned = (
+        ("revision", each.revision, "adapter", each.adapter),
+        ("subfolder", each.subfolder, "adapter", each.adapter),
+        ("reference_revision", each.reference_revision, "reference", each.reference),
+    )
+    for name, value, of, place in pinned:
+        if value is None:
+            continue
+        if place is None:
+            yield Problem(f"{field}.{name}", f"{value!r} is of no {of}, as none is named; name one, or remove it")
+        elif name == "subfolder":
+            if Path(value).is_absolute() or ".." in Path(value).parts:
+                yield Problem(f"{field}.{name}", f"{value!r} leads out of {place!r}; give a path inside it")
+        elif Path(job.resolve(place)).exists():
+            yield Problem(f"{field}.{name}", f"{value!r} is a revision on the Hub, and {place!r} a folder; remove it")
 
 
 def _folder_problems(job: Job, field: str, place: str, needed_file: str) -> Iterator[Problem]:
@@ -157,6 +196,9 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
     strengths = job.personas.strengths
     if len(set(strengths)) != len(strengths):
         found.append(Problem("personas.strengths", f"{show(list(strengths))} has one twice; remove it"))
+    if not found and job.n_personas - job.personas.control > MAX_PERSONAS:
+        size = f"makes {job.n_personas:,} personas, more than {MAX_PERSONAS:,}"
+        found.append(Problem("personas.strengths", f"{show(list(strengths))} {size}; give fewer, or split the job"))
     if not found and isinstance(job.personas, DirichletPersonas | CoverPersonas):
         try:
             job.build_personas()
@@ -226,6 +268,9 @@ def _place_problems(job: Job) -> Iterator[Problem]:
             yield Problem("model.id", f"{job.model.id!r} is not an embedded model; {hint}")
     else:
         yield from _folder_problems(job, "model.id", job.model.id, "config.json")
+    if job.model.revision is not None and Path(job.resolve(job.model.id)).exists():
+        what = f"is a revision on the Hub, and {job.model.id!r} a folder; remove it"
+        yield Problem("model.revision", f"{job.model.revision!r} {what}")
     yield from _prompt_problems(job)
     scheme = re.match(r"[a-z][a-z0-9+.-]*://", job.output)
     if scheme:

@@ -27,6 +27,8 @@ from personas.words import show
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
+# A plan is held in memory, at about a kilobyte a text.
+MAX_CELLS = 50_000_000
 
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -106,6 +108,9 @@ class AttributeSpec(Frozen):
         description="Model the adapter was trained from, a folder (relative to the job file's folder) or a "
         "Hub id; null: the job's model.",
     )
+    revision: Text | None = Field(None, description="Branch, tag or commit of the adapter on the Hub; null: newest.")
+    subfolder: Text | None = Field(None, description="Subfolder of the adapter's folder or Hub repository.")
+    reference_revision: Text | None = Field(None, description="Branch, tag or commit of `reference` on the Hub.")
     description: Text | None = Field(None, description="One line for judges, prompts and reports.")
     opposite: Text | None = Field(None, description="Name or description of the other end of the scale.")
     system: Text | None = Field(

@@ -84,6 +84,11 @@ class Job(Frozen):
         le=1,
         description="Share of rejected rows above which the job stops; of the prompts' rows that can't be used, too.",
     )
+    control_tokens: Literal["text", "reject", "allow"] = Field(
+        "text",
+        description="What becomes of the model's control tokens (<|im_end|>) in the text of a prompt, system message "
+        "or persona: read as the text that they are; the row rejected; or read as control tokens.",
+    )
     max_unscored_fraction: Float = Field(
         0.05, ge=0, le=1, description="Share of judgments without a score above which the job is not done."
     )
@@ -139,11 +144,13 @@ class Job(Frozen):
         return str(path) if path.exists() else place
 
     def adapter_places(self) -> dict[str, str]:
-        """Attribute -> absolute folder or Hub id of its adapter. Raises KeyError: none is shipped."""
-        return {
-            each.name: str(self._shipped[each.name]) if each.adapter is None else self.resolve(each.adapter)
-            for each in self.attributes
-        }
+        """Attribute -> absolute folder (its subfolder) or Hub id of its adapter. Raises KeyError: none is shipped."""
+        places = {}
+        for each in self.attributes:
+            place = str(self._shipped[each.name]) if each.adapter is None else self.resolve(each.adapter)
+            inside = each.subfolder is not None and Path(place).is_dir()
+            places[each.name] = str(Path(place) / str(each.subfolder)) if inside else place
+        return places
 
     def reference_places(self) -> dict[str, str]:
         """Attribute -> absolute folder or Hub id, for attributes with a reference of their own."""

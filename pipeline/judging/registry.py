@@ -67,6 +67,17 @@ def load_judge(spec: Judges) -> Judge:
         raise JudgeError(f"judges: {spec.kind}: {error}") from error
 
 
+def check_judge(spec: Judges) -> None:
+    """Raise JudgeError where :func:`load_judge` would miss a package; nothing is loaded."""
+    from evaluation.features.embedding import EmbeddingModelError, model_folder
+
+    if isinstance(spec, ClassifierJudge | PersonaMatchJudge):  # they compare sentence embeddings
+        try:
+            model_folder()
+        except EmbeddingModelError as error:
+            raise JudgeError(f"judges: {spec.kind}: {error}") from error
+
+
 def _classifier(spec: ClassifierJudge) -> Judge:
     from evaluation.judges.classifier import ClassifierJudge as Classifier
 

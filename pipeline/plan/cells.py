@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mpg.models.hub import Place
 from mpg.settings import SAMPLER_VERSION, TABLE, DecoderSettings
 from personas import Cell, row_id, row_seed
 from personas import control as control_persona
@@ -23,20 +24,41 @@ class Sources:
     """Where a run's weights come from, with the revisions that its rows record.
 
     Attributes:
-        model: id, folder or embedded id of the reference, to load it from.
+        model: of the reference.
         model_label: what rows record: ``name@revision``, without the path of any machine.
-        adapters, references: attribute -> folder or Hub id.
+        adapters, references: attribute -> folder, or place on the Hub with its commit.
         adapter_revisions: attribute -> hash or revision (own reference included).
         dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
     """
 
-    model: str
+    model: Place
     model_label: str
     hub_revision: str | None
-    adapters: tuple[tuple[str, str], ...]
-    references: tuple[tuple[str, str], ...]
+    adapters: tuple[tuple[str, Place], ...]
+    references: tuple[tuple[str, Place], ...]
     adapter_revisions: tuple[tuple[str, str], ...]
     dtype: str
+
+
+# Control tokens in a text are read as control tokens: rows written so have no word of it in their identity.
+ALLOW = "allow"
+
+
+@dataclass(frozen=True)
+class ControlRule:
+    """What becomes of control tokens in a cell's texts.
+
+    Attributes:
+        mode: the job's word: ``text``, ``reject`` or ``allow``.
+        in_text: whether a text holds any, see :class:`mpg.models.chat.ControlTokens`.
+    """
+
+    mode: str
+    in_text: Callable[[str], bool]
+
+    def marks(self, texts: Iterable[str | None]) -> bool:
+        """Whether any of the texts does."""
+        return any(text is not None and self.in_text(text) for text in texts)
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,7 @@ class PlannedCell:
     personality: str = ""
     system: str | None = None  # what the reference is told before the prompt
     own_systems: tuple[tuple[str, str], ...] = ()  # what an attribute's models are told instead
+    control: str | None = None  # what becomes of the control tokens in its texts (the job's word); None: there are none
 
     def chat(self) -> list[dict[str, str]]:
         """The prompt, as the job gave it."""
@@ -114,28 +137,39 @@ def identity(
 
 
 def plan_cells(
-    grid: Iterable[Cell], settings: DecoderSettings, sources: Sources, seed: int, systems: Systems | None = None
+    grid: Iterable[Cell],
+    settings: DecoderSettings,
+    sources: Sources,
+    seed: int,
+    systems: Systems | None = None,
+    control: ControlRule | None = None,
 ) -> list[PlannedCell]:
     """Give every cell its settings, id and seed; cells that come to the same row are planned once.
 
     A control persona (no weights) is decoded by ``reference`` whatever the job's decoder is; under
     decoder ``reference`` every persona is the control.
+
+    Args:
+        control: what becomes of control tokens in texts; ``None``: they are read as such.
     """
     depends_on = TABLE["reference"].text_depends_on or ()
-    control = DecoderSettings(**{name: getattr(settings, name) for name in depends_on} | {"name": "reference"})
+    bare = DecoderSettings(**{name: getattr(settings, name) for name in depends_on} | {"name": "reference"})
     revisions, systems = dict(sources.adapter_revisions), systems or Systems()
     planned: dict[str, PlannedCell] = {}
     for cell in grid:
         if not settings.facts.weighted:
             cell = replace(cell, persona=control_persona())
         active = cell.persona.active
-        decoder = settings if active else control
+        decoder = settings if active else bare
         if cell.persona.strengths and active:
             strengths = {name: cell.persona.strengths.get(name, settings.strength_of(name)) for name in active}
             decoder = replace(settings, strength=strengths)
         decoder_identity = identity(decoder, sources.dtype, tuple(active))
         adapters = {name: revisions[name] for name in active}
         system, own = systems.for_reference(cell.persona, told=decoder.facts.told), systems.for_attributes(cell.persona)
+        marked = None
+        if control is not None and control.marks((*(m.content for m in cell.prompt.messages), system, *own.values())):
+            marked = control.mode
         identifier = row_id(
             cell,
             model=sources.model_label,
@@ -143,6 +177,7 @@ def plan_cells(
             decoder=decoder_identity,
             seed=seed,
             prompts=own | ({} if system is None else {"": system}),
+            control_tokens=None if marked == ALLOW else marked,
         )
         planned.setdefault(
             identifier,
@@ -160,6 +195,7 @@ def plan_cells(
                 personality=cell.persona.personality,
                 system=system,
                 own_systems=tuple(own.items()),
+                control=marked,
             ),
         )
     return list(planned.values())

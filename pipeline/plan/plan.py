@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mpg.models.chat import control_tokens_of
 from personas import Cell
 from pipeline.job.model import Job
-from pipeline.plan.cells import PlannedCell, Sources, plan_cells
-from pipeline.plan.sources import decoder_settings, resolve_sources
+from pipeline.plan.cells import ControlRule, PlannedCell, Sources, plan_cells
+from pipeline.plan.sources import decoder_settings, resolved
 from pipeline.plan.systems import Systems
 
 if TYPE_CHECKING:
@@ -24,29 +25,37 @@ class Plan:
         sources: of the weights, with their revisions.
         settings: of the decoder.
         systems: what models are told before a prompt.
+        tokenizer, max_positions: of the reference, see :class:`pipeline.plan.sources.Resolved`.
     """
 
     job: Job
     sources: Sources
     settings: DecoderSettings
     systems: Systems
+    tokenizer: Any
+    max_positions: int | None
 
     @classmethod
-    def of(cls, job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Plan:
+    def of(
+        cls, job: Job, dtype: str | None = None, order: Sequence[str] = (), unreachable: list[str] | None = None
+    ) -> Plan:
         """Resolve a job's names; no weights are loaded.
 
         Args:
             dtype: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
             order: of the attributes, decided already; what it does not name comes after it, as in the job.
+            unreachable: see :func:`pipeline.plan.sources.resolved`.
 
         Raises:
-            RunError: see :func:`pipeline.plan.sources.resolve_sources`.
+            RunError: see :func:`pipeline.plan.sources.resolved`.
         """
         systems = Systems.of(job.described_attributes(), job.model.system)
-        return cls(job, resolve_sources(job, dtype, order), decoder_settings(job), systems)
+        found = resolved(job, dtype, order, unreachable)
+        return cls(job, found.sources, decoder_settings(job), systems, found.tokenizer, found.max_positions)
 
     def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:
         """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts."""
         if grid is None:
             grid = self.job.cells(self.job.load_prompts())
-        return plan_cells(grid, self.settings, self.sources, self.job.seed, self.systems)
+        control = ControlRule(self.job.control_tokens, control_tokens_of(self.tokenizer).in_text)
+        return plan_cells(grid, self.settings, self.sources, self.job.seed, self.systems, control)

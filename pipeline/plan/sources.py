@@ -2,74 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mpg.models.embedded import EmbeddedModelError, resolve
+from mpg.models.errors import BankError
+from mpg.models.hub import HubUnreachable, NoRevision, Place
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.plan.cells import Sources
 from pipeline.plan.errors import RunError
 
 
+class SourcesUnreachable(RunError):
+    """They may be on the Hub, which can't be asked now: nothing is known to be wrong with the job."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a job's names stand for.
+
+    Attributes:
+        tokenizer: of the reference; its chat template is there.
+        max_positions: that the reference takes; ``None``: it does not say.
+    """
+
+    sources: Sources
+    tokenizer: Any
+    max_positions: int | None
+
+
 def resolve_sources(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Sources:
-    """Decide what ``auto`` and names stand for: places, revisions, number format.
+    """See :func:`resolved`."""
+    return resolved(job, dtype, order).sources
+
+
+def resolved(
+    job: Job, dtype: str | None = None, order: Sequence[str] = (), unreachable: list[str] | None = None
+) -> Resolved:
+    """Decide what ``auto`` and names stand for: places, revisions, number format. No weights of a model are loaded.
 
     Args:
         dtype, order: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
 
+        unreachable: adapters that the Hub can't be asked about now are noted there and passed over; ``None``: an error.
+
     Raises:
         RunError: an adapter without weights or for another model, a model that is not there or has no chat template.
+        SourcesUnreachable: the Hub can't be asked.
     """
-    from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    from mpg import BankError
     from mpg.models.dtype import pick_dtype
-    from mpg.models.embedded import EmbeddedModelError, resolve
-    from mpg.models.fingerprint import fingerprint, model_revision
-    from mpg.models.load import check_sources
+    from mpg.models.fingerprint import revision_of
+    from mpg.models.load import check_source, load_tokenizer, skeleton_of
 
     transformers_logging.disable_progress_bar()  # the run has a bar of its own
-    model = job.resolve(job.model.id)
-    try:
-        resolve(model)
-    except EmbeddedModelError as error:
-        raise RunError(f"model.id: {error}", ExitStatus.BAD_INPUT) from error
-    places, references = job.adapter_places(), job.reference_places()
+    model = Place(job.resolve(job.model.id), job.model.revision)
+    with _problems_of("model.id", "model.revision"):
+        resolve(model.source)
+        model = model.pinned()
+        skeleton, tokenizer = skeleton_of(model), load_tokenizer(model)
+        if tokenizer.chat_template is None:
+            raise BankError(f"{model.source}'s tokenizer has no chat template; use an instruction-tuned model")
+        model_revision = revision_of(model)
+    places, references = _places(job)
     adapters = {name: places[name] for name in (*order, *places) if name in places}
-    try:
-        check_sources(model, [*adapters.values(), *references.values()], revision=job.model.revision)
-        tokenizer = AutoTokenizer.from_pretrained(resolve(model), revision=job.model.revision)
-    except BankError as error:
-        raise RunError(f"attributes: {error}", ExitStatus.BAD_INPUT) from error
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"model.id: {model} can't be loaded ({' '.join(str(error).split())})", ExitStatus.BAD_INPUT
-        ) from error
-    if tokenizer.chat_template is None:
-        raise RunError(
-            f"model.id: {model}'s tokenizer has no chat template; use an instruction-tuned model", ExitStatus.BAD_INPUT
-        )
-
-    def revision(place: str) -> str:
-        return fingerprint(Path(place)) if Path(place).is_dir() else model_revision(place)
-
-    revisions = {
-        name: revision(place) + (f"/{revision(references[name])}" if name in references else "")
-        for name, place in adapters.items()
-    }
+    revisions: dict[str, str] = {}
+    for index, each in enumerate(job.attributes):
+        field = f"attributes[{index}]"
+        for name, named in (("", adapters), ("reference_", references)):
+            if each.name not in named:
+                continue
+            with _problems_of(f"{field}.{name.rstrip('_') or 'adapter'}", f"{field}.{name}revision"):
+                try:
+                    place = named[each.name] = named[each.name].pinned()
+                    check_source(skeleton, tokenizer, place)
+                    revision = revision_of(place)
+                except HubUnreachable as error:
+                    if unreachable is None:
+                        raise
+                    unreachable.append(f"{field}.{name.rstrip('_') or 'adapter'}: {error}")
+                    revision = "unknown"
+            revisions[each.name] = f"{revisions[each.name]}/{revision}" if name else revision
     # A folder is known by its own name and its content: a row must not change when the folder moves.
-    name = Path(model).name if Path(model).is_dir() else model
-    return Sources(
+    name = Path(model.source).name if model.folder is not None else model.source
+    sources = Sources(
         model=model,
-        model_label=f"{name}@{model_revision(model, job.model.revision)}",
-        hub_revision=job.model.revision,
+        model_label=f"{name}@{model_revision}",
+        hub_revision=model.revision,
         adapters=tuple(adapters.items()),
         references=tuple(references.items()),
-        adapter_revisions=tuple(revisions.items()),
+        adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
     )
+    return Resolved(sources, tokenizer, getattr(skeleton.config, "max_position_embeddings", None))
+
+
+def _places(job: Job) -> tuple[dict[str, Place], dict[str, Place]]:
+    """Where adapters and references are; a folder's subfolder is part of its path already."""
+    adapters = {name: Place(place) for name, place in job.adapter_places().items()}
+    references = {name: Place(place) for name, place in job.reference_places().items()}
+    for each in job.attributes:
+        adapter = adapters[each.name]
+        on_hub = adapter.folder is None
+        adapters[each.name] = replace(
+            adapter, revision=each.revision, subfolder=each.subfolder if on_hub and each.adapter is not None else None
+        )
+        if each.name in references:
+            references[each.name] = replace(references[each.name], revision=each.reference_revision)
+    return adapters, references
+
+
+@contextmanager
+def _problems_of(field: str, revision_field: str) -> Iterator[None]:
+    """Name the field. Raises RunError in place of what the loaders raise."""
+    try:
+        yield
+    except HubUnreachable as error:
+        raise SourcesUnreachable(f"{field}: {error}", ExitStatus.BAD_INPUT) from error
+    except NoRevision as error:
+        raise RunError(f"{revision_field}: {error}", ExitStatus.BAD_INPUT) from error
+    except (BankError, EmbeddedModelError) as error:
+        raise RunError(f"{field}: {error}", ExitStatus.BAD_INPUT) from error
 
 
 def decoder_settings(job: Job) -> Any:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from evaluation.endpoint.rubrics import FLUENCY
+from evaluation.endpoint.settings import JudgeSetupError, key_of
 from evaluation.items import is_independent, label_of
 from evaluation.judges.openai import OpenAIJudge
 from evaluation.scores import UNASKED
@@ -19,7 +20,16 @@ from pipeline.beam.work import JudgeTask, JudgeWork
 from pipeline.exit_status import ExitStatus
 from pipeline.job.known import is_remote, known_to
 from pipeline.job.model import Job
-from pipeline.judging.registry import COLUMNS, item_of, load_judge, load_remote_judge, with_naturalness
+from pipeline.judging.registry import (
+    COLUMNS,
+    JudgeError,
+    check_judge,
+    item_of,
+    load_judge,
+    load_remote_judge,
+    rubrics_of,
+    with_naturalness,
+)
 from pipeline.judging.table import judge_items, judged_attributes
 from pipeline.judging.verdict import Verdict, status_of, verdict
 from pipeline.plan.cells import PlannedCell
@@ -129,6 +139,32 @@ class RunJudges:
                 stop.request(spent.reason, spent.status)
             elif job.accept is not None:  # unjudged candidates must not be taken for bad ones
                 stop.request(judge.stopped, status_of(judge))
+
+
+def judge_problems(job: Job, *, keys: bool = True) -> list[str]:
+    """What a run would miss of its judges, before it has a folder: packages, keys, descriptions. None is loaded.
+
+    Args:
+        keys: whether those behind endpoints will be asked.
+    """
+    problems = []
+    for spec in job.judges:
+        try:
+            if is_remote(spec):
+                if keys:
+                    key_of(spec)
+            elif known_to(spec, job.attribute_names):
+                check_judge(spec)
+        except JudgeError as error:
+            problems.append(str(error))
+        except JudgeSetupError as error:
+            problems.append(f"judges: {spec.kind}: {error}")
+    if any(is_remote(spec) for spec in job.judges):
+        try:
+            rubrics_of(with_naturalness(job.described_attributes()))
+        except ValueError as error:
+            problems.append(f"attributes: {error}")
+    return problems
 
 
 def left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:

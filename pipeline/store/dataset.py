@@ -44,8 +44,7 @@ def prepare(output: Path) -> Path:
     if output.exists() and not output.is_dir():
         raise OutputError(f"output: {output} is a file; give a folder")
     try:
-        ours = work.is_dir() or any((place / DATASET_MANIFEST).is_file() for place in _data_sets(output))
-        if output.is_dir() and any(output.iterdir()) and not ours:
+        if is_foreign(output):
             raise OutputError(f"output: {output} holds files of something else; give an empty or new folder")
         for name in FOLDERS:
             shards_folder(output, name)
@@ -54,6 +53,12 @@ def prepare(output: Path) -> Path:
     if not is_writable(work):
         raise OutputError(f"output: {output} can't be written (read-only, or full); make room, or give another folder")
     return work
+
+
+def is_foreign(output: Path) -> bool:
+    """Whether something else has filled the folder. Raises OSError."""
+    ours = (output / WORK_FOLDER).is_dir() or any((place / DATASET_MANIFEST).is_file() for place in _data_sets(output))
+    return output.is_dir() and any(output.iterdir()) and not ours
 
 
 def shards_folder(output: Path, name: str) -> Path:

@@ -83,6 +83,18 @@ BETWEEN = [
     ("attributes=[E, N, E]", "attributes[2]: 'E' is attributes[0] already; remove or rename it"),
     ("attributes=[{name: X, adapter: ./no}]", "attributes[0].adapter: './no' is no folder in "),
     ("attributes=[{name: X, adapter: shipped}]", "attributes[0].adapter: 'shipped' is no folder with adapte"),
+    (
+        "attributes=[{name: X, adapter: shipped, subfolder: x}]",
+        "attributes[0].adapter: 'shipped' is no folder with x/a",
+    ),
+    (
+        "attributes=[{name: X, adapter: shipped/E, revision: v1}]",
+        "attributes[0].revision: 'v1' is a revision on the",
+    ),
+    ("attributes=[{name: X, adapter: a/b, subfolder: ../c}]", "attributes[0].subfolder: '../c' leads out of 'a/b'"),
+    ("attributes=[{name: E, revision: v1}]", "attributes[0].revision: 'v1' is of no adapter, as none is named"),
+    ("attributes=[{name: E, reference_revision: v1}]", "attributes[0].reference_revision: 'v1' is of no reference"),
+    ("control_tokens=keep", "control_tokens: 'keep' is not one of its values; choose from text, reject, allow"),
     ("attributes=[{name: E, reference: /no}]", "attributes[0].reference: '/no' is no folder in "),
     ("decoder.strength={Q: 2}", "decoder.strength.Q: 2.0 is for 'Q', not an attribute of this job (E, N, T,"),
     ("personas={kind: mbti, type: ESFJ}", "personas.type: 'ESFJ' needs S, F; add to attributes"),

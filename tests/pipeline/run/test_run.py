@@ -176,7 +176,7 @@ def test_an_adapter_for_another_model_is_one_line_before_any_model_is_loaded(
     assert main(["run", str(job_file), "--set", "attributes=[E, J]"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert "attributes: adapter" in lines[0] and "trained for another base model" in lines[0]
+    assert "attributes[0].adapter: adapter" in lines[0] and "trained for another base model" in lines[0]
 
 
 def test_check_counts_and_schema_prints(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,163 @@
+"""All that can be known of a job before a model's weights are loaded: what `mpg check` says and a run looks at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpg.models.embedded import PREFIX, EmbeddedModelError, unpacked
+from personas import Cell, Persona, Prompt, control
+from pipeline.decode.requests import RejectedCell, encode
+from pipeline.job.model import Job
+from pipeline.plan.computed_with import cores
+from pipeline.plan.errors import RunError
+from pipeline.plan.plan import Plan
+from pipeline.plan.sources import SourcesUnreachable
+from pipeline.run.judges import judge_problems
+from pipeline.store.look import in_use, output_problem
+
+# Prompts (each under each system message that it is read with) that are put into tokens at most: seconds.
+MOST_READ = 20_000
+_REMEDIES = {
+    "too_long": "shorten them, or lower decoder.max_new_tokens",
+    "empty_prompt": "give them a text",
+    "control_tokens": "remove those, or set control_tokens: text",
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a look at a job found, in lines.
+
+    Attributes:
+        problems: it can't run so: field, value, remedy.
+        notes: worth a word.
+        unknown: what could not be looked at, and why.
+        unreachable: what the Hub has and can't be asked about now: a run can't begin.
+    """
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+
+
+def preflight(
+    job: Job, prompts: Sequence[Prompt], beam_arguments: Sequence[str] = (), *, runs: bool = True
+) -> Findings:
+    """Look at Beam's options, the output, the judges, models and adapters, and at every prompt in tokens.
+
+    Nothing is written, no weights of a model are loaded.
+
+    Args:
+        runs: whether the job is to be run: else judges behind endpoints need no keys, and prompts that can't be
+            decoded are notes.
+    """
+    problems, notes, unknown, unreachable = list[str](), list[str](), list[str](), list[str]()
+    if beam_arguments:
+        from pipeline.beam.arguments import argument_notes, argument_problems
+
+        problems += argument_problems(beam_arguments)
+        notes += argument_notes(beam_arguments) if not problems else []
+    output = Path(job.output).absolute()
+    problems += filter(None, [output_problem(output)])
+    notes += filter(None, [in_use(output)])
+    problems += judge_problems(job, keys=runs)
+    if job.threads is not None and job.threads > cores():
+        notes.append(f"threads: {job.threads}, where this machine (or OMP_NUM_THREADS) gives {cores()}: it is slower")
+    try:
+        if job.model.id.startswith(PREFIX) and unpacked(job.model.id) is None:
+            unknown.append("prompts: not looked at in tokens: the first run unpacks the embedded model")
+        else:
+            found = read_prompts(Plan.of(job, "float32", unreachable=unreachable), prompts)
+            (problems if runs else notes).extend(found.problems(job.max_rejected_fraction))
+            notes += found.notes(job)
+    except SourcesUnreachable as error:
+        unreachable.append(str(error))
+        unknown.append("models, adapters and prompts in tokens are not looked at, for want of the model's tokenizer")
+    except EmbeddedModelError as error:
+        problems.append(f"model.id: {error}")
+    except RunError as error:
+        problems.append(str(error))
+    return Findings(tuple(problems), tuple(notes), tuple(unknown), tuple(unreachable))
+
+
+@dataclass
+class Reading:
+    """Prompts in tokens: what becomes of the cells that read them.
+
+    Attributes:
+        n_cells: looked at; ``of``: that there are.
+        rejected: reason -> cells that can't be decoded; ``examples``: reason -> one of them in words.
+        marked: cells with control tokens in their texts.
+    """
+
+    of: int
+    n_cells: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    marked: int = 0
+
+    @property
+    def _looked_at(self) -> str:
+        return f"{self.n_cells:,}" if self.n_cells >= self.of else f"{self.n_cells:,} looked at (of {self.of:,})"
+
+    def _rejections(self) -> str:
+        each = [f"{n:,} {reason}: {self.examples[reason]}" for reason, n in self.rejected.most_common()]
+        return f"{sum(self.rejected.values()):,} of {self._looked_at} texts would be rejected ({'; '.join(each)})"
+
+    def problems(self, most: float) -> list[str]:
+        """Whether more would be rejected than a share of ``most``."""
+        if sum(self.rejected.values()) <= most * self.n_cells:
+            return []
+        remedies = [_REMEDIES[reason] for reason in self.rejected if reason in _REMEDIES] or ["mend them"]
+        return [
+            f"prompts: {self._rejections()}, more than max_rejected_fraction {most:g} allows; {'; '.join(remedies)}"
+        ]
+
+    def notes(self, job: Job) -> list[str]:
+        """What is rejected within bounds, and the texts with control tokens."""
+        found = []
+        if self.rejected and not self.problems(job.max_rejected_fraction):
+            found.append(f"prompts: {self._rejections()}")
+        if self.marked:
+            became = {"text": "read as text", "reject": "rejected", "allow": "read as control tokens"}
+            found.append(
+                f"control_tokens: {job.control_tokens}: {self.marked:,} of {self._looked_at} texts hold control tokens "
+                f"of the model in their prompt, system message or persona: {became[job.control_tokens]}"
+            )
+        return found
+
+
+def read_prompts(plan: Plan, prompts: Sequence[Prompt], most: int = MOST_READ) -> Reading:
+    """Put prompts into tokens as a run will; where there are more than ``most``, so many of them, evenly spread."""
+    readers = _readers(plan)
+    n = len(prompts) * len(readers)
+    found = Reading(of=len(prompts) * sum(size for _, size in readers))
+    for step in range(min(n, most)):
+        index = step if n <= most else step * n // most
+        prompt, (persona, size) = prompts[index // len(readers)], readers[index % len(readers)]
+        (cell,) = plan.cells([Cell(prompt, persona, 0)])
+        found.n_cells += size
+        found.marked += size if cell.control is not None else 0
+        try:
+            encode(plan, cell)
+        except RejectedCell as error:
+            found.rejected[error.reason] += size
+            found.examples.setdefault(error.reason, f"prompt {prompt.prompt_id!r}: {error}")
+    return found
+
+
+def _readers(plan: Plan) -> list[tuple[Persona, int]]:
+    """One persona of those that are told the same before a prompt, and how many texts they write to each."""
+    facts = plan.settings.facts
+    found: dict[tuple[object, ...], tuple[Persona, int]] = {}
+    for persona in plan.job.build_personas():
+        reader = persona if facts.weighted else control()
+        told = plan.systems.for_reference(reader, told=facts.told)
+        key = (told, *plan.systems.for_attributes(reader).items())
+        first, size = found.get(key, (persona, 0))
+        found[key] = (first, size + plan.job.samples_per_cell)
+    return list(found.values())
