@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from contextlib import ExitStack, chdir
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import mpg
 from pipeline.commands import check, infer_weights, judge, plan, questionnaire, run, train, verify
+from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
 
@@ -25,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return ExitStatus.BAD_INPUT
+    settle = getattr(options, "settle", None)
+    if settle is not None:
+        settle(options)
     options.beam_arguments = beam_arguments
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("mpg", "pipeline"):
@@ -34,15 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.quiet import quiet_libraries
 
         quiet_libraries()
-    try:
-        outcome = command.function(options)
-    except InputError as error:
-        return _fail(str(error), ExitStatus.BAD_INPUT)
-    except KeyboardInterrupt:
-        return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
+    with ExitStack() as folders:
+        try:
+            for folder in (*options.directory, *options.directory_after):
+                folders.enter_context(_inside(folder))
+            outcome = command.function(options)
+        except InputError as error:
+            return _fail(str(error), ExitStatus.BAD_INPUT)
+        except KeyboardInterrupt:
+            return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
     if outcome.report:
         print(outcome.report)
     return ExitStatus.DONE if outcome.problem is None else _fail(outcome.problem, outcome.status)
+
+
+def _inside(folder: Path) -> chdir[Path]:
+    """Work there. Raises InputError: nobody can."""
+    if not os.access(folder, os.X_OK) or not folder.is_dir():
+        what = "no such folder" if not folder.exists() else "is no folder that can be entered"
+        raise InputError(f"-C {folder}: {what}; check the path")
+    return chdir(folder)
 
 
 def _fail(problem: str, status: int) -> int:
@@ -75,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Write personalised text corpora: attributes composed at decoding time (MPG, SCR).",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the libraries say, too")
+    parser.add_argument("--version", action="version", version=f"mpg-scr {mpg.__version__}")
+    add_directory(parser, "directory")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
     runs = commands.add_parser(
@@ -91,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         "plan", help="what a job will take: tokens, time, money, from a pilot on this machine"
     )
     for command in (runs, checked, planned, asked):
-        command.add_argument("job", metavar="JOB.yaml", type=str, help="the job file")
+        nargs = "?" if command is asked else None  # its --items may have swallowed it
+        command.add_argument("job", metavar="JOB.yaml", nargs=nargs, help="the job file, or a data set's job.json")
         command.add_argument(
             "--set",
             metavar="FIELD=VALUE",
@@ -99,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
+        if command is not asked:
+            command.add_argument("--output", dest="output_folder", type=place, metavar="DIR",
+                                 help="folder of the data set, from where you stand; left out: the job's")  # fmt: skip
     run.add_arguments(runs)
     plan.add_arguments(planned)
     questionnaire.add_arguments(asked)
@@ -118,11 +144,40 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("judge", help="score any corpus, without generating again, and say how far to believe it")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
+    for command in commands.choices.values():
+        add_directory(command, "directory_after")
     return parser
+
+
+class _Pipe(io.FileIO):
+    """A standard stream whose reader may leave (``mpg schema | head``): what it would have read is let go."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except BrokenPipeError:
+            return memoryview(content).nbytes
+
+
+def _streams_that_outlive_their_readers() -> None:
+    """And that print what their encoding lacks as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            raw = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+            wrapped = io.TextIOWrapper(
+                raw,
+                encoding=stream.encoding,
+                errors="backslashreplace",
+                line_buffering=name == "stderr" or stream.isatty(),
+            )
+            setattr(sys, name, wrapped)
 
 
 def entry_point() -> None:
     """Installed as `mpg`."""
+    _streams_that_outlive_their_readers()
     sys.exit(main())
 
 

@@ -14,7 +14,7 @@ def check(options: argparse.Namespace) -> Outcome:
     job, prompts = job_of(options)
     return Outcome(
         f"{options.job}: {len(prompts)} prompts x {job.n_personas} personas x {job.samples_per_cell} samples\n"
-        f"{job.n_cells(len(prompts))} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output}"
+        f"{job.n_cells(len(prompts))} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output_folder}"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.shared import InputError, Outcome, job_of
@@ -50,7 +49,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     except ValueError as error:
         raise InputError(f"{options.job}: attributes: {error}") from error
     try:
-        output = Path(job.output).absolute()
+        output = job.output_folder
         work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
         computed_with = settled(output, job, workers)
         planned = Plan.of(job, computed_with.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipeline.publish.summary import header, table_rows
 
 if TYPE_CHECKING:
     from pipeline.run.run import Result
+
+logger = logging.getLogger(__name__)
 
 _MOST_SHOWN = 5
 
@@ -31,6 +34,8 @@ def run(options: argparse.Namespace) -> Outcome:
     job, _ = job_of(options)
     from pipeline.plan.errors import RunError
     from pipeline.run.run import run_job
+
+    logger.info("output: %s", job.output_folder)
 
     try:
         return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas import Prompt, PromptError
+from pipeline.commands.arguments import source
 from pipeline.exit_status import ExitStatus
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
@@ -36,7 +37,7 @@ class Outcome:
 def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError."""
     try:
-        job = load_job(options.job, options.set)
+        job = load_job(options.job, options.set, output=getattr(options, "output_folder", None))
         return job, job.load_prompts()
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error
@@ -52,7 +53,8 @@ def adapters_by_name(entries: Sequence[str], option: str) -> dict[str, str]:
     """
     shipped, adapters = shipped_adapters(), {}
     for entry in entries:
-        name, equals, place = entry.partition("=")
+        name, equals, given = entry.partition("=")
+        place = source(given)
         if name in adapters:
             raise ValueError(f"{option} {entry}: {name!r} is given twice; remove one")
         if not equals and name not in shipped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -39,6 +40,8 @@ from pipeline.job.fields import (
     SimplexPersonas,
     Text,
 )
+from pipeline.job.recorded import recorded
+from pipeline.store.places import expanded
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"
 
@@ -89,7 +92,7 @@ class Job(Frozen):
     )
     device_price: Float = Field(0.0, ge=0, description="Of one device (a worker's) for an hour.")
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
-    output: Text = Field(description="Folder of the data set, relative to the current directory.")
+    output: Text = Field(description="Folder of the data set, relative to the job file's folder.")
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _shipped: dict[str, Path] = PrivateAttr(default_factory=lambda: shipped_adapters())
@@ -103,6 +106,12 @@ class Job(Frozen):
     def folder(self) -> Path:
         """The job file's folder, absolute."""
         return self._folder
+
+    @property
+    def output_folder(self) -> Path:
+        """The data set's folder, absolute."""
+        path = self._folder / expanded(self.output)
+        return path.resolve() if ".." in path.parts else path
 
     @property
     def shipped_names(self) -> tuple[str, ...]:
@@ -125,7 +134,8 @@ class Job(Frozen):
 
     def resolve(self, place: str) -> str:
         """A model's or data set's place: an absolute path if such a folder exists, else as it is."""
-        path = self._folder / Path(place).expanduser()
+        path = self._folder / expanded(place)
+        path = path.resolve() if path.name == ".." else path  # a folder's own name is recorded
         return str(path) if path.exists() else place
 
     def adapter_places(self) -> dict[str, str]:
@@ -144,7 +154,7 @@ class Job(Frozen):
         source = self.prompts
         last = None if source.limit is None else source.skip + source.limit
         if source.file is not None:
-            found = load_prompts_jsonl(self._folder / Path(source.file).expanduser(), last)
+            found = load_prompts_jsonl(self._folder / expanded(source.file), last)
         else:
             assert source.dataset is not None
             found = load_prompts_dataset(self.resolve(source.dataset), source.split, source.column, last)
@@ -176,7 +186,7 @@ class Job(Frozen):
     def _filed_personas(self) -> list[Persona]:
         """The personas of the job's file. Raises PersonaError, see `personas.files`."""
         assert isinstance(self.personas, FilePersonas)
-        path = self._folder / Path(self.personas.file).expanduser()
+        path = self._folder / expanded(self.personas.file)
         return load_personas(path, self.attribute_names, normalize=self.personas.normalize)
 
     def build_personas(self) -> tuple[Persona, ...]:
@@ -224,8 +234,9 @@ class Job(Frozen):
 
     def work_hash(self) -> str:
         """Names what there is to do, whatever its limits and prices are and wherever it goes."""
-        work = self.model_dump_json(exclude={"deadline", "budget", "device_price", "output"})
-        return hashlib.sha256(work.encode()).hexdigest()[:16]
+        limits = ("deadline", "budget", "device_price")
+        work = {name: value for name, value in recorded(self).items() if name not in limits}
+        return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]
 
     def n_cells(self, n_prompts: int) -> int:
         """How many texts the job writes for so many prompts."""

@@ -20,6 +20,7 @@ from pipeline.decode.bank import LoadBank
 from pipeline.exit_status import ExitStatus
 from pipeline.job.known import counted
 from pipeline.job.model import Job
+from pipeline.job.recorded import recorded_text
 from pipeline.judging.registry import JudgeError
 from pipeline.judging.table import merged
 from pipeline.plan import accept, computed_with
@@ -83,7 +84,7 @@ def run_job(
             worker processes were killed again and again.
         RunStopped: Ctrl-C, a deadline or a budget ended it.
     """
-    output = Path(job.output).absolute()
+    output = job.output_folder
     try:
         work = prepare(output)
     except OutputError as error:
@@ -129,7 +130,7 @@ class _Run:
 
     def result(self) -> Result:
         with output_errors(self.output):
-            write_bytes((self.job.model_dump_json(indent=2) + "\n").encode(), self.output / JOB_FILE)
+            write_bytes(recorded_text(self.job).encode(), self.output / JOB_FILE)
             keep_job_folder(self.work, self.job.folder)
             computed_with.keep(self.output, self.computed_with)
             (self.output / RUN_FILE).unlink(missing_ok=True)
