@@ -13,6 +13,7 @@ from pipeline.exit_status import ExitStatus
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
+from pipeline.plan.merged import texts_of
 
 
 class InputError(ValueError):
@@ -38,6 +39,9 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError."""
     try:
         job = load_job(options.job, options.set, output=getattr(options, "output_folder", None))
+        merged = texts_of(job).problems
+        if merged:
+            raise JobError(str(options.job), merged)
         return job, job.load_prompts()
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error

@@ -191,6 +191,10 @@ class Job(Frozen):
 
     def build_personas(self) -> tuple[Persona, ...]:
         """The personas, the control first; each weighs every attribute of the job, zeros included."""
+        return self._personas
+
+    @cached_property
+    def _personas(self) -> tuple[Persona, ...]:
         names = self.attribute_names
         match self.personas:
             case ExplicitPersonas(weights=entries, normalize=normalize):

@@ -118,5 +118,5 @@ def _portable(folder: Path, place: str | None, is_hub_id_else: bool) -> str | No
     if os.path.isabs(place):
         # By way of the real folders, since .. leaves a link by its other side; the last name stays, rows record it.
         path = Path(os.path.normpath(place))
-        return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, os.path.realpath(folder))
+        place = os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, os.path.realpath(folder))
     return f"./{place}" if is_hub_id_else and _is_bare(place) and (folder / place).exists() else place

@@ -26,6 +26,7 @@ from pipeline.judging.table import merged
 from pipeline.plan import accept, computed_with
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.errors import RunError
+from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
 from pipeline.publish.card import write_card
@@ -84,7 +85,11 @@ def run_job(
             worker processes were killed again and again.
         RunStopped: Ctrl-C, a deadline or a budget ended it.
     """
-    output = job.output_folder
+    output, texts = job.output_folder, texts_of(job)
+    for problem in texts.problems:
+        raise RunError(f"{problem.field}: {problem.text}", ExitStatus.BAD_INPUT)
+    if texts.note is not None:
+        logger.info("%s", texts.note)
     try:
         work = prepare(output)
     except OutputError as error:
