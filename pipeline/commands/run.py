@@ -64,11 +64,11 @@ def run_report(result: Result) -> str:
     if run["accept"] is not None:
         lines += accept_lines(run["accept"])
     if run["planned"] is not None:
-        seconds, tokens = run["planned"]["seconds"], run["planned"]["tokens"]
+        seconds, tokens, there = (run["planned"][name] for name in ("seconds", "tokens", "there"))
         lines.append(
             f"planned: {tokens['value']:.0f} tokens in {seconds['value']:.0f} s "
             f"({seconds['low']:.0f} to {seconds['high']:.0f}); was: {run['actual']['tokens']} in "
-            f"{run['actual']['seconds']:.0f} s{' and earlier runs' if counts['kept_from_earlier_runs'] else ''}"
+            f"{run['actual']['seconds']:.0f} s{' and earlier runs' if counts['kept_from_earlier_runs'] > there else ''}"
         )
     here = Path.cwd()
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder

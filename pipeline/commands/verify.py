@@ -164,7 +164,7 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
     from pipeline.plan.plan import Plan
 
     dtype = rows[0]["dtype"]
-    computed_with = kept(folder) or replace(decided(job, 1), dtype=dtype)
+    computed_with = kept(folder) or replace(decided(job, 1, len(rows)), dtype=dtype)
     try:
         plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype)
         # In bfloat16 a text depends on what it is decoded with: whole shards.

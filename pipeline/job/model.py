@@ -72,7 +72,10 @@ class Job(Frozen):
         "mean", description="How several independent judges' scores of a text become one in reports."
     )
     batch_size: Int = Field(32, ge=1, description="Rows decoded together by one worker; never changes a row's text.")
-    rows_per_shard: Int = Field(64, ge=1, description="Rows in one unit of work.")
+    rows_per_shard: Annotated[Int, Field(ge=1)] | None = Field(
+        None,
+        description="Rows in one unit of work; null: decided once for a data set, by its size, batch_size and workers.",
+    )
     threads: Annotated[Int, Field(ge=1)] | None = Field(
         None,
         description="Threads of a decoding pass, on which last digits of measured columns may depend; null: the "

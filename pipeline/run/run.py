@@ -85,7 +85,7 @@ def run_job(
             worker processes were killed again and again.
         RunStopped: Ctrl-C, a deadline or a budget ended it.
     """
-    output, texts = job.output_folder, texts_of(job)
+    output, texts = job.output_folder, texts_of(job, job.load_prompts())
     for problem in texts.problems:
         raise RunError(f"{problem.field}: {problem.text}", ExitStatus.BAD_INPUT)
     if texts.note is not None:
@@ -99,7 +99,7 @@ def run_job(
         with FolderLock(work):
             stop.clear()
             with graceful_signals(stop) if interruptible else nullcontext():
-                return _Run(job, output, work, stop, tuple(beam_arguments), load).result()
+                return _Run(job, output, work, stop, tuple(beam_arguments), load, texts.n).result()
     except GraphFailed as error:
         logger.error("%s", error)
         raise RunError(str(error).splitlines()[0], ExitStatus.FAILED) from error
@@ -122,11 +122,12 @@ class _Run:
         stop: StopFile,
         beam_arguments: tuple[str, ...],
         load: LoadBank | None,
+        n_texts: int,
     ) -> None:
         self.job, self.output, self.work, self.stop = job, output, work, stop
         self.beam_arguments, self.load = beam_arguments, load
         self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
-        self.computed_with = computed_with.settled(output, job, workers)
+        self.computed_with = computed_with.settled(output, job, workers, n_texts)
         self.plan = Plan.of(job, self.computed_with.dtype)
         self.judges = RunJudges(job, work)
         self.limits = Limits(job, self.started, workers, self.judges.spent)
