@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mpg
+from evaluation.tables import plain
 from pipeline.commands import check, infer_weights, judge, plan, questionnaire, run, train, verify
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
@@ -66,7 +67,7 @@ def _inside(folder: Path) -> chdir[Path]:
 
 
 def _fail(problem: str, status: int) -> int:
-    print("\n".join(f"mpg: {line}" for line in problem.splitlines()), file=sys.stderr)
+    print("\n".join(f"mpg: {plain(line)}" for line in problem.splitlines()), file=sys.stderr)
     return status
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.tables import aligned
+from evaluation.tables import aligned, plain
 from pipeline.commands.shared import Outcome, job_of
 from pipeline.publish.summary import header, table_rows
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_SHOWN = 5
+_LONGEST = 300  # characters of a question or a name on the terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +52,8 @@ def run_report(result: Result) -> str:
     lines.append(aligned(header(summary), table_rows(summary)))
     for sample in summary.samples:
         question = sample["prompt"][-1]["content"]
-        lines.append(f"\n{sample['persona']} | {question}")
-        paragraphs = [line for line in sample["response"].splitlines() if line.strip()]
+        lines.append(f"\n{plain(sample['persona'], _LONGEST)} | {plain(question, _LONGEST)}")
+        paragraphs = [plain(line) for line in sample["response"].splitlines() if line.strip()]
         lines += [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs]
     counts, timings = run["counts"], run["timings"]
     speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
@@ -85,5 +86,8 @@ def accept_lines(found: Mapping[str, Any]) -> list[str]:
     short = found["short"]
     if short:
         lines.append(f"{len(short)} cells fell short after {found['max_candidates']} candidates (all are in run.json):")
-        lines += [f"  {cell['prompt_id']}, {cell['persona']}: {cell['rows']}" for cell in short[:_MOST_SHOWN]]
+        lines += [
+            f"  {plain(cell['prompt_id'], _LONGEST)}, {plain(cell['persona'], _LONGEST)}: {cell['rows']}"
+            for cell in short[:_MOST_SHOWN]
+        ]
     return lines

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from evaluation.tables import markdown
+from evaluation.tables import code, escaped, markdown
 from mpg.settings import EXACT_DECODERS
 from pipeline.job.model import Job
 from pipeline.publish.summary import Summary, header, table_rows
@@ -40,10 +40,10 @@ def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Sum
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {job.name}
+# {escaped(job.name)}
 
-Synthetic texts by `{run["model"]}` ({run["dtype"]}), whose personality was composed at
-decoding time from the attributes {", ".join(job.attribute_names)} (Multi-Personality Generation, arXiv 2511.01891).
+Synthetic texts by {code(run["model"])} ({run["dtype"]}), whose personality was composed at
+decoding time from the attributes {escaped(", ".join(job.attribute_names))} (Multi-Personality Generation, arXiv 2511.01891).
 No text was written by a person; the prompts are the job's.
 
 - decoder `{decoder.name}`, aggregate `{decoder.aggregate}`, horizon {decoder.horizon}, temperature
