@@ -33,6 +33,7 @@ def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Sum
     }
     decoder = job.decoder
     table = markdown(header(summary), table_rows(summary))
+    attributes = escaped(", ".join(job.attribute_names))
     exact = "approximates its target (see `tv_bound`)"
     if decoder.name in EXACT_DECODERS:
         exact = "samples its target exactly"
@@ -43,7 +44,7 @@ def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Sum
 # {escaped(job.name)}
 
 Synthetic texts by {code(run["model"])} ({run["dtype"]}), whose personality was composed at
-decoding time from the attributes {escaped(", ".join(job.attribute_names))} (Multi-Personality Generation, arXiv 2511.01891).
+decoding time from the attributes {attributes} (Multi-Personality Generation, arXiv 2511.01891).
 No text was written by a person; the prompts are the job's.
 
 - decoder `{decoder.name}`, aggregate `{decoder.aggregate}`, horizon {decoder.horizon}, temperature

@@ -36,7 +36,8 @@ def test_markdown_has_a_row_a_line() -> None:
 @pytest.mark.parametrize(
     ("cell", "written"),
     [("a|b", r"a\|b"), ("a\nb", "a b"), ("a\\|b", r"a\\\|b"), ("a\\", r"a\\"), ("|", r"\|"), ("a\u2028b|", r"a b\|"),
-     ("<b>x</b>", r"\<b\>x\</b\>"), ("`a`", r"\`a\`"), ("[a](b)", r"\[a\](b)"), ("*a*", r"\*a\*"), ("a&lt;", r"a\&lt;")],
+     ("<b>x</b>", r"\<b\>x\</b\>"), ("`a`", r"\`a\`"), ("[a](b)", r"\[a\](b)"), ("*a*", r"\*a\*"),
+     ("a&lt;", r"a\&lt;")],
 )  # fmt: skip
 def test_nothing_ends_a_markdown_cell_early(cell: str, written: str) -> None:
     lines = markdown(["persona", "n"], [[cell, "1"]]).splitlines()
