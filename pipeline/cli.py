@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import mpg
 from evaluation.tables import plain
-from pipeline.commands import check, infer_weights, judge, plan, questionnaire, run, train, verify
+from pipeline.commands import check, infer_weights, init, judge, plan, questionnaire, run, train, verify
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
@@ -79,6 +79,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "run": _Command(run.run, again="; the same command goes on from the rows that are written"),
+    "init": _Command(init.init, loads_models=False),
     "check": _Command(check.check, loads_models=False),
     "infer-weights": _Command(infer_weights.infer_weights),
     "train": _Command(train.train, again="; the same command goes on from its last checkpoint"),
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add_directory(parser, "directory")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
+    init.add_arguments(commands.add_parser("init", help="write a small job file of your own, to begin with"))
     runs = commands.add_parser(
         "run",
         help="run a job file: decode its grid, judge the texts, write the data set",

@@ -56,9 +56,8 @@ def agreement_lines(table: pa.Table) -> list[str]:
         aligned = {label: [each.get(row_id) for row_id in ids] for label, each in of_judges.items()}
         for (one, other), found in agreements(aligned).items():
             kappa, spearman = ("-" if v is None else f"{v:.2f}" for v in (found.kappa, found.spearman))
-            lines.append(
-                f"{plain(attribute)}: {plain(one)} and {plain(other)}: kappa {kappa}, Spearman {spearman} over {found.n} texts"
-            )
+            who = f"{plain(attribute)}: {plain(one)} and {plain(other)}"
+            lines.append(f"{who}: kappa {kappa}, Spearman {spearman} over {found.n} texts")
     return ["", *lines] if lines else []
 
 
