@@ -241,7 +241,7 @@ class Job(Frozen):
 
     def work_hash(self) -> str:
         """Names what there is to do, whatever its limits and prices are and wherever it goes."""
-        limits = ("deadline", "budget", "device_price")
+        limits = ("budget", "device_price")  # a deadline is not recorded
         work = {name: value for name, value in recorded(self).items() if name not in limits}
         return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]
 

@@ -54,7 +54,8 @@ def record_of(path: Path) -> Record | None:
 
 def recorded(job: Job) -> dict[str, Any]:
     """The job's fields for its data set, as JSON has them."""
-    data: dict[str, Any] = job.model_dump(mode="json") | {"output": _HERE}
+    # When a run is to stop is no part of what it writes: a time would end the next run at once.
+    data: dict[str, Any] = job.model_dump(mode="json") | {"output": _HERE, "deadline": None}
     for holder, name, is_hub_id_else in _places(data):
         holder[name] = _portable(job.folder, holder[name], is_hub_id_else)
     return data

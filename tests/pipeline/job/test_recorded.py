@@ -53,6 +53,14 @@ def test_it_goes_on_with_more(machine: Path, capsys: pytest.CaptureFixture[str])
     assert "16 rows (4 new, 12 kept, 0 rejected)" in capsys.readouterr().out
 
 
+def test_a_deadline_is_a_runs_and_not_the_data_sets(machine: Path) -> None:
+    output = machine / "data" / "set"
+    before = checksums(output)
+    assert main(["run", str(machine / "job" / "job.yaml"), "--deadline", "2001-01-01T07:00"]) == 75
+    assert main(["run", str(output / "job.json")]) == 0
+    assert checksums(output) == before
+
+
 def test_it_may_write_elsewhere(machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = str(machine / "data" / "set" / "job.json")
     monkeypatch.chdir(tmp_path)
