@@ -56,19 +56,25 @@ def recorded(job: Job) -> dict[str, Any]:
     """The job's fields for its data set, as JSON has them."""
     # When a run is to stop is no part of what it writes: a time would end the next run at once.
     data: dict[str, Any] = job.model_dump(mode="json") | {"output": _HERE, "deadline": None}
-    for holder, name, is_hub_id_else in _places(data):
-        holder[name] = _portable(job.folder, holder[name], is_hub_id_else)
+    for _, holder, name in _places(data):
+        if holder[name]:
+            holder[name] = _portable(job.folder, holder[name])
     return data
 
 
 def recorded_text(job: Job) -> str:
     """What stands in ``job.json``."""
-    return json.dumps(recorded(job), indent=2, ensure_ascii=True) + "\n"
+    return json.dumps(recorded(job), indent=2) + "\n"
 
 
 def missing_places(job: Job, record: Record) -> Problem | None:
     """All that a recorded job names and that is not there, in one line; ``None``: all is."""
-    found = [f"{field} {show(place)}" for field, place in _named(job) if not _is_there(job.folder, place)]
+    found = []
+    for field, holder, name in _places(job.model_dump(mode="json")):
+        place = holder[name]
+        may_be_an_id = name != "file" and _is_bare(place or "")
+        if place and not may_be_an_id and not (job.folder / expanded(place)).exists():
+            found.append(f"{field}.{name} {show(place)}")
     if not found:
         return None
     where = f"in {str(record.folder)!r}"
@@ -77,34 +83,16 @@ def missing_places(job: Job, record: Record) -> Problem | None:
     return Problem("files", f"missing {where}: {', '.join(found)}; bring them there, or give the job file instead")
 
 
-def _places(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
-    """Every field that names a place: who holds it, its name, and whether it may be an id of the Hub instead."""
-    yield data["model"], "id", True
-    for each in data["attributes"]:
-        yield each, "adapter", True
-        yield each, "reference", True
-    yield data["prompts"], "dataset", True
-    yield data["prompts"], "file", False
+def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every field that names a place: of which section, the section, and its name there; a ``file`` is no id."""
+    yield "model", data["model"], "id"
+    for index, each in enumerate(data["attributes"]):
+        yield f"attributes[{index}]", each, "adapter"
+        yield f"attributes[{index}]", each, "reference"
+    for name in ("dataset", "file"):
+        yield "prompts", data["prompts"], name
     if "file" in data["personas"]:
-        yield data["personas"], "file", False
-
-
-def _named(job: Job) -> Iterator[tuple[str, str]]:
-    """Field and place of all that lies in a folder or a file of the user's."""
-    yield "model.id", job.model.id
-    for index, each in enumerate(job.attributes):
-        yield f"attributes[{index}].adapter", each.adapter or ""
-        yield f"attributes[{index}].reference", each.reference or ""
-    yield "prompts.dataset", job.prompts.dataset or ""
-    if job.prompts.file is not None:
-        yield "prompts.file", f"./{job.prompts.file}" if _is_bare(job.prompts.file) else job.prompts.file
-    file = getattr(job.personas, "file", None)
-    if file is not None:
-        yield "personas.file", f"./{file}" if _is_bare(file) else file
-
-
-def _is_there(folder: Path, place: str) -> bool:
-    return not place or (_is_bare(place) and not (folder / place).exists()) or (folder / expanded(place)).exists()
+        yield "personas", data["personas"], "file"
 
 
 def _is_bare(place: str) -> bool:
@@ -112,12 +100,10 @@ def _is_bare(place: str) -> bool:
     return not place.startswith((".", "/", "~"))
 
 
-def _portable(folder: Path, place: str | None, is_hub_id_else: bool) -> str | None:
-    """The place without the machine's own part; a folder that looks like an id of the Hub is marked by ``./``."""
-    if not place:
-        return place
+def _portable(folder: Path, place: str) -> str:
+    """The place without the machine's own part; what is there and looks like an id of the Hub is marked by ``./``."""
     if os.path.isabs(place):
         # By way of the real folders, since .. leaves a link by its other side; the last name stays, rows record it.
         path = Path(os.path.normpath(place))
         place = os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, os.path.realpath(folder))
-    return f"./{place}" if is_hub_id_else and _is_bare(place) and (folder / place).exists() else place
+    return f"./{place}" if _is_bare(place) and (folder / place).exists() else place
