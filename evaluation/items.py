@@ -71,3 +71,11 @@ def why_uncounted(label: str) -> str | None:
 def is_independent(label: str) -> bool:
     """Whether a judge's scores may be averaged with others'."""
     return why_uncounted(label) is None
+
+
+def same_judge(label: str, other: str) -> bool:
+    """Whether two labels are of one judge, by the same or another version; other models behind endpoints are others."""
+    (name, _, version), (other_name, _, other_version) = label.partition("@"), other.partition("@")
+    if name != other_name:
+        return False
+    return not name.startswith("openai") or version.rpartition("+")[0] == other_version.rpartition("+")[0]

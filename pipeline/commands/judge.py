@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -20,9 +21,11 @@ from pipeline.job.fields import Judges, OpenAIJudge
 from pipeline.job.known import KINDS
 from pipeline.judging.against import against_persona
 from pipeline.judging.corpus import Corpus, load_corpus
-from pipeline.judging.registry import NATURALNESS, JudgeError, load_judge, load_remote_judge, with_naturalness
+from pipeline.judging.registry import NATURALNESS, JudgeError, calls_of, load_judge, load_remote_judge, with_naturalness
 from pipeline.store.dataset import WORK_FOLDER, shards_folder
+from pipeline.store.exchange import GATHERING, finish_any_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
+from pipeline.store.spending import Spending, Spent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,9 +98,10 @@ def judge(options: argparse.Namespace) -> Outcome:
 def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]]:
     """The corpus, and the pairs whose better answer is known, by attribute."""
     try:
+        finish_any_exchange(Path(options.corpus))
         corpus = load_corpus(options.corpus, column=options.column, output=options.output)
         return corpus, {name: load_pairs(source(pairs)) for name, pairs in options.known}
-    except SourceError as error:
+    except (SourceError, FolderInUse) as error:
         raise JudgeInputError(str(error)) from error
 
 
@@ -122,6 +126,7 @@ def _judge_and_write(
     from tqdm import tqdm
 
     from pipeline.judging.table import gather, judge_items
+    from pipeline.publish.data_set import write_judgments
 
     try:
         shards = shards_folder(corpus.folder, "judgments")
@@ -130,13 +135,23 @@ def _judge_and_write(
                 raise JudgeInputError(
                     f"{options.corpus}: has changed while the judge was loaded; give the command again"
                 )
+            spending, budget = Spending(shards.parent), getattr(judge, "budget", None)
             try:
                 with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
-                    n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
+
+                    def judged() -> None:
+                        bar.update()
+                        if budget is not None:
+                            spending.note_now_and_then(Spent(judges={judge.name: budget.spent}))
+
+                    n_new = judge_items(judge, corpus.items, names, shards, on_text=judged)
                     bar.update(len(corpus.items) - bar.n)
             finally:
-                with FolderLock(shards.parent, wait=True, name="gathering"):  # one at a time
-                    table = gather(shards, [item.key for item in corpus.items], corpus.folder)
+                if budget is not None:
+                    spending.note(Spent(judges={judge.name: budget.spent}))
+                with FolderLock(shards.parent, wait=True, name=GATHERING):  # one at a time
+                    table = gather(shards, [item.key for item in corpus.items])
+                    write_judgments(corpus.folder, table, label_of(judge), _calls(judge))
     except FolderInUse as error:
         raise JudgeInputError(str(error)) from error
     except OSError as error:
@@ -151,6 +166,11 @@ def _report(
 
     lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
     return lines + quality_lines(corpus, _embedder())
+
+
+def _calls(judge: Any) -> dict[str, Any] | None:
+    """What a judge's calls came to; ``None``: it makes none."""
+    return calls_of(judge) if hasattr(judge, "budget") else None
 
 
 def _spent(judge: Any) -> list[str]:

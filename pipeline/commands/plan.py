@@ -58,7 +58,7 @@ def plan(options: argparse.Namespace) -> Outcome:
         work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
         texts = texts_of(job, prompts)
         computed_with = settled(output, job, workers, texts.n)
-        planned = Plan.of(job, computed_with.dtype)
+        planned = Plan.of(job, computed_with.dtype, computed_with.attributes)
         left = left_of(work, planned.cells(job.cells(prompts)), job)
     except (OutputError, RunError) as error:
         raise InputError(f"{options.job}: {error}") from error

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store.errors import OutputError
+from pipeline.store.errors import TooNew
 from pipeline.store.schema import TABLES, NewerSchema, as_of_today
 
 logger = logging.getLogger(__name__)
@@ -73,10 +73,10 @@ def write_bytes(content: Any, path: Path) -> None:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in it last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -128,7 +128,7 @@ def shard_tables(
     so: its rows are made again. One of an older schema is read under today's.
 
     Raises:
-        OutputError: one that a later version of this project wrote.
+        TooNew: one that a later version of this project wrote.
     """
     known = manifest_of(folder)
     for path in sorted(folder.glob("*.parquet")):
@@ -144,7 +144,7 @@ def shard_tables(
                 read = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
                 table = as_of_today(read, table_name)
             except NewerSchema as error:
-                raise OutputError(f"output: {path} {error}") from error
+                raise TooNew(f"output: {path} {error}") from error
             except (ValueError, pa.ArrowException, OSError) as error:
                 problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
         if problem is not None:
@@ -179,7 +179,7 @@ def read_shards(folder: Path, table_name: str, columns: Sequence[str] | None = N
 
 
 def write_dataset(table: pa.Table, folder: Path, split: str = "train") -> list[dict[str, Any]]:
-    """Replace a folder's files by ``train-00000-of-0000N.parquet``; no file for no rows.
+    """Write a table into a folder as ``train-00000-of-0000N.parquet``; no file for no rows.
 
     Returns:
         of each file what a manifest says, see :func:`write_table`.
@@ -191,6 +191,4 @@ def write_dataset(table: pa.Table, folder: Path, split: str = "train") -> list[d
     entries = []
     for i, path in enumerate(paths):
         entries.append(write_table(table.slice(i * rows_per_file, rows_per_file).combine_chunks(), path))
-    for stale in set(folder.glob("*.parquet")) - set(paths):
-        stale.unlink()
     return entries
