@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from contextlib import ExitStack, chdir
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
+import mpg
+from evaluation.tables import plain
 from personas.secrets import masked_words
-from pipeline.commands import check, infer_weights, judge, plan, questionnaire, run, train, verify
+from pipeline.commands import check, infer_weights, init, judge, plan, questionnaire, run, train, verify
+from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
 
@@ -29,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitStatus.BAD_INPUT
     if beam_arguments and options.command not in _TAKE_BEAM_ARGUMENTS:
         return _fail(f"{options.command}: takes no options after --; remove {beam_arguments[0]}", ExitStatus.BAD_INPUT)
+    settle = getattr(options, "settle", None)
+    if settle is not None:
+        settle(options)
     options.beam_arguments = beam_arguments
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("mpg", "pipeline"):
@@ -38,15 +48,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.quiet import quiet_libraries
 
         quiet_libraries()
-    try:
-        outcome = command.function(options)
-    except InputError as error:
-        return _fail(str(error), ExitStatus.BAD_INPUT)
-    except KeyboardInterrupt:
-        return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
+    with ExitStack() as folders:
+        try:
+            for folder in (*options.directory, *options.directory_after):
+                folders.enter_context(_inside(folder))
+            outcome = command.function(options)
+        except InputError as error:
+            return _fail(str(error), ExitStatus.BAD_INPUT)
+        except KeyboardInterrupt:
+            return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
     if outcome.report:
         print(outcome.report)
     return ExitStatus.DONE if outcome.problem is None else _fail(outcome.problem, outcome.status)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line without the keys that may stand in it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(masked_words(message))
 
 
 def _print_anything() -> None:
@@ -57,15 +77,16 @@ def _print_anything() -> None:
             reconfigure(errors="backslashreplace")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line without the keys that may stand in it."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(masked_words(message))
+def _inside(folder: Path) -> chdir[Path]:
+    """Work there. Raises InputError: nobody can."""
+    if not os.access(folder, os.X_OK) or not folder.is_dir():
+        what = "no such folder" if not folder.exists() else "is no folder that can be entered"
+        raise InputError(f"-C {folder}: {what}; check the path")
+    return chdir(folder)
 
 
 def _fail(problem: str, status: int) -> int:
-    print("\n".join(f"mpg: {line}" for line in problem.splitlines()), file=sys.stderr)
+    print("\n".join(f"mpg: {plain(line)}" for line in problem.splitlines()), file=sys.stderr)
     return status
 
 
@@ -77,6 +98,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "run": _Command(run.run, again="; the same command goes on from the rows that are written"),
+    "init": _Command(init.init, loads_models=False),
     "check": _Command(check.check),
     "infer-weights": _Command(infer_weights.infer_weights),
     "train": _Command(train.train, again="; the same command goes on from its last checkpoint"),
@@ -97,8 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Write personalised text corpora: attributes composed at decoding time (MPG, SCR).",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the libraries say, too")
+    parser.add_argument("--version", action="version", version=f"mpg-scr {mpg.__version__}")
+    add_directory(parser, "directory")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
+    init.add_arguments(commands.add_parser("init", help="write a small job file of your own, to begin with"))
     runs = commands.add_parser(
         "run",
         help="run a job file: decode its grid, judge the texts, write the data set",
@@ -117,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         "plan", help="what a job will take: tokens, time, money, from a pilot on this machine"
     )
     for command in (runs, checked, planned, asked):
-        command.add_argument("job", metavar="JOB.yaml", type=str, help="the job file")
+        nargs = "?" if command is asked else None  # its --items may have swallowed it
+        command.add_argument("job", metavar="JOB.yaml", nargs=nargs, help="the job file, or a data set's job.json")
         command.add_argument(
             "--set",
             metavar="FIELD=VALUE",
@@ -125,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
+        if command is not asked:
+            command.add_argument("--output", dest="output_folder", type=place, metavar="DIR",
+                                 help="folder of the data set, from where you stand; left out: the job's")  # fmt: skip
     run.add_arguments(runs)
     plan.add_arguments(planned)
     questionnaire.add_arguments(asked)
@@ -144,11 +173,40 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("judge", help="score any corpus, without generating again, and say how far to believe it")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
+    for command in commands.choices.values():
+        add_directory(command, "directory_after")
     return parser
+
+
+class _Pipe(io.FileIO):
+    """A standard stream whose reader may leave (``mpg schema | head``): what it would have read is let go."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except BrokenPipeError:
+            return memoryview(content).nbytes
+
+
+def _streams_that_outlive_their_readers() -> None:
+    """And that print what their encoding lacks as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            raw = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+            wrapped = io.TextIOWrapper(
+                raw,
+                encoding=stream.encoding,
+                errors="backslashreplace",
+                line_buffering=name == "stderr" or stream.isatty(),
+            )
+            setattr(sys, name, wrapped)
 
 
 def entry_point() -> None:
     """Installed as `mpg`."""
+    _streams_that_outlive_their_readers()
     sys.exit(main())
 
 

@@ -21,7 +21,7 @@ decoder: {name: scr-exact, aggregate: sum, horizon: 8, chunk_len: 8, max_new_tok
           temperature: 0.8, top_p: 0.95, top_k: 0, strength: 1.0, window: 64, max_tries: 8}
 judges: [{kind: classifier}, {kind: persona-match}]
 batch_size: 32
-rows_per_shard: 64
+rows_per_shard: null
 max_rejected_fraction: 0.1
 seed: 0
 output: out/entj-demo

@@ -18,15 +18,15 @@ LONGEST_S = 120.0
 
 
 def make_place(folder: Path) -> Path:
-    """A job of 64 rows in 16 shards, whose output is relative to where a run stands; one thread, whoever runs it."""
+    """A job of 64 rows in 16 shards; one thread, whoever runs it."""
     prompts = tuple(f"tell me more {a} {b}" for a in "abcd" for b in "efgh")
-    make_job(folder, prompts, rows_per_shard=4, output="out", threads=1)
+    make_job(folder, prompts, rows_per_shard=4, threads=1)
     return folder
 
 
 def start(place: Path, here: Path, *more: str, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    """``mpg run`` in a process and a process group of its own, as a shell would start it."""
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(place / "job.yaml"), *more]
+    """``mpg run`` into ``here/out``, in a process and a process group of its own, as a shell would start it."""
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(place / "job.yaml"), "--output", "out", *more]
     here.mkdir(exist_ok=True)
     log = (here / "log.txt").open("a")
     return subprocess.Popen(

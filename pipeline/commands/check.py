@@ -7,18 +7,23 @@ import json
 
 from pipeline.commands.shared import Outcome, job_of, looked_at
 from pipeline.job.model import job_schema
+from pipeline.plan.merged import texts_of
 
 
 def check(options: argparse.Namespace) -> Outcome:
     """Count the job's texts, and say what is known of the job before it runs. Raises InputError."""
     job, prompts = job_of(options)
+    texts = texts_of(job, prompts)
     found = looked_at(options, job, prompts, begins=False)
-    said = [f"note: {line}" for line in (*found.notes, *found.unreachable, *found.unknown)]
-    return Outcome(
-        f"{options.job}: {len(prompts)} prompts x {job.n_personas} personas x {job.samples_per_cell} samples\n"
-        f"{job.n_cells(len(prompts))} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output}"
-        + "".join(f"\n{line}" for line in said)
-    )
+    lines = [f"{options.job}: {texts.prompts} prompts x {texts.personas} personas x {texts.samples} samples"]
+    if texts.note is not None:
+        lines.append(texts.note)
+    lines.append(f"{texts.n} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output_folder}")
+    if job.accept is not None:
+        most = texts.prompts * texts.personas * job.accept.max_candidates
+        lines.append(f"accept: more candidates are drawn where too few pass, {most} at most")
+    lines += [f"note: {line}" for line in (*found.notes, *found.unreachable, *found.unknown)]
+    return Outcome("\n".join(lines))
 
 
 def schema(options: argparse.Namespace) -> Outcome:

@@ -12,6 +12,7 @@ from personas.attributes import Persona
 from personas.examples import Example, columns_of, load_pairs, load_texts
 from personas.files import save_personas
 from personas.weights import rounded
+from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "examples",
         metavar="TABLE",
+        nargs="?",
+        type=source,
         help="table (JSONL, CSV, Parquet, ...) or Hub data set with columns prompt, chosen, rejected (pairs) or "
         "prompt, response",
     )
@@ -39,18 +42,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=COLUMN",
         help="which column is prompt, chosen, rejected or response, where it has another name",
     )
-    parser.add_argument(
+    add_words(
+        parser,
         "--attributes",
-        nargs="+",
+        positional="examples",
         required=True,
         metavar="NAME[=ADAPTER]",
         help="shipped attributes by name, or NAME=FOLDER of an adapter (or NAME=owner/name@revision/subfolder)",
     )
     parser.add_argument(
-        "--model", default="embedded/smollm2-135m-instruct", help="the reference model (embedded/smollm2-135m-instruct)"
+        "--model",
+        type=source,
+        default="embedded/smollm2-135m-instruct",
+        help="the reference model (embedded/smollm2-135m-instruct)",
     )
     parser.add_argument("--name", help="of the persona; left out: the output file's")
-    parser.add_argument("--output", type=Path, required=True, metavar="PERSONA.yaml", help="file to write")
+    parser.add_argument("--output", type=place, required=True, metavar="PERSONA.yaml", help="file to write")
     parser.add_argument(
         "--horizon", type=int, default=8, help="for texts alone: the decoder's horizon (8); 0: never reset"
     )
@@ -66,7 +73,7 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
         InferError: before a model is loaded where that can be known; nothing is written then.
     """
     try:
-        adapters = adapters_by_name(options.attributes, "--attributes")
+        adapters = adapters_by_name(in_commas(options.attributes), "--attributes")
     except ValueError as error:
         raise InferError(str(error)) from error
     output: Path = options.output

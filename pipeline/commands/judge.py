@@ -15,6 +15,7 @@ from evaluation.items import Judge, label_of
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
+from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.job.fields import Judges, OpenAIJudge
@@ -44,12 +45,13 @@ class JudgeInputError(InputError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("corpus", metavar="CORPUS", help="folder of a data set, or a table: JSONL, CSV, Parquet, ...")
+    parser.add_argument("corpus", metavar="CORPUS", nargs="?", type=source,
+                        help="folder of a data set, or a table: JSONL, CSV, Parquet, ...")  # fmt: skip
     parser.add_argument("--judge", choices=tuple(KINDS), default="classifier", help="who judges (classifier)")
     parser.add_argument("--column", default="response", help="of a file: the column of text (response)")
-    parser.add_argument("--attributes", nargs="+", metavar="NAME[=DESCRIPTION]",
-                        help="what is judged; left out: the attributes of the data set's job")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="FOLDER",
+    add_words(parser, "--attributes", positional="corpus", metavar="NAME[=DESCRIPTION]",
+              help="what is judged; left out: the attributes of the data set's job")  # fmt: skip
+    parser.add_argument("--output", type=place, metavar="FOLDER",
                         help="where judgments go: left out, into the data set, or beside a file")  # fmt: skip
     parser.add_argument("--known", nargs=2, metavar=("NAME", "PAIRS"), action="append", default=[],
                         help="measure the judge on pairs whose chosen answer is known to carry NAME")  # fmt: skip
@@ -121,7 +123,7 @@ def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]
         corpus = load_corpus(options.corpus, column=options.column, output=options.output)
         for note in corpus.notes:
             logger.warning("%s: %s", options.corpus, note)
-        return corpus, {name: load_pairs(pairs) for name, pairs in options.known}
+        return corpus, {name: load_pairs(source(pairs)) for name, pairs in options.known}
     except (SourceError, FolderInUse) as error:
         raise JudgeInputError(str(error)) from error
 
@@ -219,7 +221,7 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
         return list(with_naturalness(corpus.attributes))
     of_corpus = {each.name: each for each in (*corpus.attributes, NATURALNESS)}
     found: dict[str, Attribute] = {}
-    for entry in options.attributes:
+    for entry in in_commas(options.attributes):
         name, equals, description = entry.partition("=")
         if name in found:
             raise JudgeInputError(f"--attributes {entry}: {name!r} is given twice; remove one")

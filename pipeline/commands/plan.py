@@ -6,13 +6,13 @@ import argparse
 import json
 import logging
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.shared import InputError, Outcome, job_of, looked_at
 from pipeline.job.known import is_remote
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import settled
+from pipeline.plan.merged import texts_of
 from pipeline.store.dataset import PLAN_FILE, prepare
 from pipeline.store.errors import OutputError
 from pipeline.store.shards import write_bytes
@@ -48,6 +48,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     from pipeline.plan.errors import RunError
     from pipeline.plan.plan import Plan
     from pipeline.run.estimate import EstimateError, forecast
+    from pipeline.run.left import left_of
 
     try:
         if any(map(is_remote, job.judges)):
@@ -55,14 +56,21 @@ def plan(options: argparse.Namespace) -> Outcome:
     except ValueError as error:
         raise InputError(f"{options.job}: attributes: {error}") from error
     try:
-        output = Path(job.output).absolute()
+        output = job.output_folder
         work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
-        computed_with = settled(output, job, workers)
+        texts = texts_of(job, prompts)
+        computed_with = settled(output, job, workers, texts.n)
         planned = Plan.of(job, computed_with.dtype, computed_with.attributes)
+        left = left_of(work, planned.cells(job.cells(prompts)), job)
     except (OutputError, RunError) as error:
         raise InputError(f"{options.job}: {error}") from error
+    if texts.note is not None:
+        logger.info("%s", texts.note)
+    if left.nothing:
+        rejected = f", {left.rejected} were rejected" if left.rejected else ""
+        return Outcome(f"{job.name}: nothing is left: {left.there} texts are in {output}{rejected}")
     try:
-        made = forecast(planned, planned.cells(job.cells(prompts)), computed_with, options.cells, workers)
+        made = forecast(planned, left, computed_with, options.cells, workers)
     except EstimateError as error:
         raise InputError(str(error)) from error
     kept = asdict(made) | {"of": job.work_hash()}
@@ -76,8 +84,9 @@ def report(made: Forecast, job: Job) -> str:
     def shown(estimate: Estimate, form: str) -> str:
         return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
 
+    there = f" are left, {made.there} are there already" if made.there else ""
     lines = [
-        f"{made.job}: {made.cells} texts; pilot: {made.pilot_cells} of them, {made.tokens_per_s:.0f} tokens/s",
+        f"{made.job}: {made.cells} texts{there}; pilot: {made.pilot_cells} of them, {made.tokens_per_s:.0f} tokens/s",
         f"tokens        {shown(made.tokens, ',.0f')}",
         f"time          {_clock(made.seconds.value)} ({_clock(made.seconds.low)} to {_clock(made.seconds.high)}), "
         f"{made.workers} worker{'s with a device each' if made.workers > 1 else ''}",

@@ -22,6 +22,7 @@ from evaluation.questionnaires.questions import (
 from evaluation.tables import aligned
 from personas import Grid, Message, Persona, Prompt
 from personas.attributes import MBTI
+from pipeline.commands.arguments import add_words, place, source
 from pipeline.commands.shared import InputError, Outcome, job_of
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.computed_with import cores
@@ -41,11 +42,11 @@ MAX_NEW_TOKENS = 24
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, beside the job file."""
-    parser.add_argument("--items", nargs="+", default=[OWN], metavar="FILE",
-                        help=f"JSON files of items; {OWN}: the project's sixty ({OWN})")  # fmt: skip
+    add_words(parser, "--items", positional="job", metavar="FILE",
+              help=f"JSON files of items; {OWN}: the project's sixty ({OWN})")  # fmt: skip
     parser.add_argument("--by", choices=(*METHODS, "both"), default="both",
                         help="read the answers' texts, or take the likeliest option, or both (both)")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write every answer there, too")
+    parser.add_argument("--output", type=place, metavar="FILE.json", help="write every answer there, too")
 
 
 def questionnaire(options: argparse.Namespace) -> Outcome:
@@ -55,12 +56,13 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
         InputError: before a model is loaded where that can be known.
     """
     job, _ = job_of(options)
+    files = [source(each) for each in options.items or (OWN,)]
     try:
-        items = {Path(file).stem: own_items() if file == OWN else load_questionnaire(file) for file in options.items}
+        items = {Path(file).stem: own_items() if file == OWN else load_questionnaire(file) for file in files}
     except QuestionnaireError as error:
         raise InputError(f"--items {error}") from error
-    if len(items) < len(options.items):
-        raise InputError(f"--items {' '.join(options.items)}: two files of one name; rename one")
+    if len(items) < len(files):
+        raise InputError(f"--items {' '.join(files)}: two files of one name; rename one")
     if options.output is not None and options.output.is_dir():
         raise InputError(f"--output {options.output}: is a folder; name a file")
     if options.output is not None and not options.output.absolute().parent.is_dir():

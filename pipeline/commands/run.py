@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.tables import aligned
+from evaluation.tables import aligned, plain
 from pipeline.commands.shared import Outcome, job_of, looked_at
 from pipeline.publish.summary import header, table_rows
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_SHOWN = 5
+_LONGEST = 300  # characters of a question or a name on the terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace) -> Outcome:
     from pipeline.plan.errors import RunError
     from pipeline.run.run import run_job
 
+    logger.info("output: %s", job.output_folder)
+
     try:
         result = run_job(job, options.beam_arguments, interruptible=True)
         problem = None if result.ending.why is None else f"{options.job}: {result.ending.why}"
@@ -53,8 +56,8 @@ def run_report(result: Result) -> str:
     lines.append(aligned(header(summary), table_rows(summary)))
     for sample in summary.samples:
         question = sample["prompt"][-1]["content"]
-        lines.append(f"\n{sample['persona']} | {question}")
-        paragraphs = [line for line in sample["response"].splitlines() if line.strip()]
+        lines.append(f"\n{plain(sample['persona'], _LONGEST)} | {plain(question, _LONGEST)}")
+        paragraphs = [plain(line) for line in sample["response"].splitlines() if line.strip()]
         lines += [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs]
     counts, timings = run["counts"], run["timings"]
     speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
@@ -68,11 +71,11 @@ def run_report(result: Result) -> str:
     if run["accept"] is not None:
         lines += accept_lines(run["accept"])
     if run["planned"] is not None:
-        seconds, tokens = run["planned"]["seconds"], run["planned"]["tokens"]
+        seconds, tokens, there = (run["planned"][name] for name in ("seconds", "tokens", "there"))
         lines.append(
             f"planned: {tokens['value']:.0f} tokens in {seconds['value']:.0f} s "
             f"({seconds['low']:.0f} to {seconds['high']:.0f}); was: {run['actual']['tokens']} in "
-            f"{run['actual']['seconds']:.0f} s{' and earlier runs' if counts['kept_from_earlier_runs'] else ''}"
+            f"{run['actual']['seconds']:.0f} s{' and earlier runs' if counts['kept_from_earlier_runs'] > there else ''}"
         )
     here = Path.cwd()
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
@@ -95,5 +98,8 @@ def accept_lines(found: Mapping[str, Any]) -> list[str]:
     short = found["short"]
     if short:
         lines.append(f"{len(short)} cells fell short after {found['max_candidates']} candidates (all are in run.json):")
-        lines += [f"  {cell['prompt_id']}, {cell['persona']}: {cell['rows']}" for cell in short[:_MOST_SHOWN]]
+        lines += [
+            f"  {plain(cell['prompt_id'], _LONGEST)}, {plain(cell['persona'], _LONGEST)}: {cell['rows']}"
+            for cell in short[:_MOST_SHOWN]
+        ]
     return lines

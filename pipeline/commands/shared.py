@@ -16,6 +16,7 @@ from pipeline.job.checks import size_problems
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
+from pipeline.plan.merged import texts_of
 
 if TYPE_CHECKING:
     from pipeline.run.preflight import Findings
@@ -48,11 +49,11 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     Rows of the prompts' source that are left out are said, in a line each kind.
     """
     try:
-        job = load_job(options.job, options.set)
+        job = load_job(options.job, options.set, output=getattr(options, "output_folder", None))
         prompts = job.load_prompts()
-        too_large = list(size_problems(job, len(prompts)))
-        if too_large:
-            raise JobError(str(options.job), too_large)
+        problems = list(size_problems(job, len(prompts))) or texts_of(job).problems
+        if problems:
+            raise JobError(str(options.job), problems)
         for note in job.read_prompts().notes:
             logger.warning("prompts: %s", note)
         return job, prompts

@@ -19,6 +19,7 @@ from personas.preferences import is_held_out
 from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
+from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 
 # How the reference is told what to be like, and how it answers then.
@@ -43,25 +44,26 @@ class TrainInputError(InputError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("pairs", nargs="?", metavar="TABLE", help="table (JSONL, CSV, Parquet, ...) or Hub "
-                        "data set with columns prompt, chosen, rejected; text, or lists of chat messages")  # fmt: skip
+    parser.add_argument("pairs", nargs="?", metavar="TABLE", type=source,
+                        help="table (JSONL, CSV, Parquet, ...) or Hub data set with columns prompt, chosen, rejected; "
+                        "text, or lists of chat messages")  # fmt: skip
     parser.add_argument("--name", required=True, help="of the attribute")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument("--output", type=place, required=True, metavar="FOLDER", help="folder to write")
     parser.add_argument("--description", help="one line for people (--attribute)")
-    parser.add_argument("--model", default="embedded/smollm2-135m-instruct",
+    parser.add_argument("--model", type=source, default="embedded/smollm2-135m-instruct",
                         help="the reference model (embedded/smollm2-135m-instruct)")  # fmt: skip
     parser.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN",
                         help="which column is prompt, chosen or rejected, where it has another name")  # fmt: skip
     made = parser.add_argument_group("pairs made by the reference model itself")
-    made.add_argument("--from-prompts", type=Path, metavar="PROMPTS", help="prompts, in any table")
+    made.add_argument("--from-prompts", type=place, metavar="PROMPTS", help="prompts, in any table")
     made.add_argument("--attribute", metavar="TEXT", help='what chosen answers are like: "speaks like a captain"')
     made.add_argument("--opposite", metavar="TEXT", help='what rejected ones are like: "speaks plainly"')
     made.add_argument("--samples", type=int, default=2, help="pairs for each prompt (2)")
     parser.add_argument("--objective", choices=("dpo", "modpo"), default="dpo",
                         help="dpo: one attribute; modpo: one model for several at given weights (MODPO)")  # fmt: skip
-    parser.add_argument("--other", nargs="+", default=[], metavar="NAME[=FOLDER]:WEIGHT",
-                        help="modpo: the other attributes, shipped or by adapter folder, with their weights; "
-                        "the pairs' own attribute has what they leave of 1")  # fmt: skip
+    add_words(parser, "--other", positional="pairs", unless="from_prompts", default=[], metavar="NAME[=FOLDER]:WEIGHT",
+              help="modpo: the other attributes, shipped or by adapter folder, with their weights; "
+              "the pairs' own attribute has what they leave of 1")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
@@ -141,7 +143,7 @@ def _others(options: argparse.Namespace) -> dict[str, tuple[Place | str, float]]
         raise TrainInputError(f"--other: {'none' if not options.other else 'some'} given; {remedy}")
     names: list[str] = []
     weights: list[float] = []
-    for entry in options.other:
+    for entry in in_commas(options.other):
         named, colon, weight = entry.rpartition(":")
         try:
             weights.append(float(weight))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from personas import Cell, Message, Persona, Prompt, PromptError, control
+from pipeline.commands.arguments import place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.decode.machine import processor
 from pipeline.job.errors import JobError
@@ -20,7 +21,7 @@ from pipeline.job.load import load_job
 from pipeline.job.model import Job
 from pipeline.plan.cells import ALLOW, PlannedCell, Sources
 from pipeline.plan.computed_with import decided, kept
-from pipeline.store.dataset import JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
+from pipeline.store.dataset import JOB_FILE, RUN_FILE
 from pipeline.store.exchange import finish_any_exchange
 from pipeline.store.lock import FolderInUse
 from pipeline.store.manifest import changed_files
@@ -39,7 +40,7 @@ _MOST_SHOWN = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder of a data set")
+    parser.add_argument("folder", metavar="DIR", type=place, help="folder of a data set")
     parser.add_argument("--sample", type=int, default=20, metavar="N", help="rows to write again (20); 0: none")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of rows (0)")
     parser.add_argument("--job", metavar="JOB.yaml",
@@ -154,9 +155,9 @@ def _job(folder: Path, given: str | None) -> Job:
     try:
         if given is not None:
             return load_job(given)
-        return load_job(folder / JOB_FILE, folder=job_folder(folder / WORK_FOLDER))
+        return load_job(folder / JOB_FILE)
     except JobError as error:
-        remedy = "" if given is not None else "\n--job: give the job file, if the data set was moved"
+        remedy = "" if given is not None else " (--job JOB.yaml)"
         raise InputError("\n".join(error.lines) + remedy) from error
 
 
@@ -168,7 +169,7 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
     from pipeline.plan.plan import Plan
 
     dtype = rows[0]["dtype"]
-    computed_with = kept(folder) or replace(decided(job, 1), dtype=dtype)
+    computed_with = kept(folder) or replace(decided(job, 1, len(rows)), dtype=dtype)
     try:
         plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype, computed_with.attributes)
         # In bfloat16 a text depends on what it is decoded with: whole shards.

@@ -276,7 +276,7 @@ def _place_problems(job: Job) -> Iterator[Problem]:
     if scheme:
         remedy = "is a URL; a run writes to a folder: name one, and copy or publish it afterwards"
         yield Problem("output", f"{job.output!r} {remedy}")
-    if Path(job.output).expanduser().is_file():
+    elif job.output_folder.is_file():
         yield Problem("output", f"{job.output!r} is a file; name a folder")
 
 

@@ -2,8 +2,7 @@
 
 ``load_job`` is the way in. It reports all that can be known without a model: unknown fields, wrong
 types and ranges, attributes without an adapter, weights that do not fit, prompts that can't be
-read. Paths to prompts, adapters and models are relative to the job file's folder; ``output`` is
-relative to the current directory.
+read. All paths are relative to the job file's folder, ``output`` too.
 """
 
 from __future__ import annotations
@@ -17,33 +16,39 @@ from pipeline.job.checks import problems_in
 from pipeline.job.errors import JobError, Problem, problems_of
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.job.read import apply_overrides, read_yaml, unstorable
+from pipeline.job.recorded import missing_places, record_of
+from pipeline.store.places import expanded
 
 
 def load_job(
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
+    output: str | Path | None = None,
     shipped: Mapping[str, Path] | None = None,
-    folder: Path | None = None,
 ) -> Job:
     """Read a job file, apply ``a.b=c`` overrides, and check all that can be checked without a model.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the ``job.json`` of a data set, which then is written to again.
         overrides: what stands after each ``--set``; values are YAML.
+        output: folder of the data set, relative to the current directory; the job's own if None.
         shipped: the adapters to know by name, `shipped_adapters()` if None.
-        folder: that paths are relative to; the file's own if None.
 
     Raises:
         JobError: with one line for each problem: file, field, value, remedy.
     """
-    file = str(path)
-    data = read_yaml(path)
+    file, path = str(path), expanded(path)
+    data, record = read_yaml(path), record_of(path)
+    if record is not None:
+        data["output"] = str(record.output)
     set_paths = apply_overrides(data, overrides, file)
-    folder = Path(path).absolute().parent if folder is None else folder
     unreadable = list(unstorable(data))
     if unreadable:
         raise JobError(file, [_with_origin(problem, set_paths) for problem in unreadable])
+    if output is not None:
+        data["output"] = str(expanded(output).absolute())
+    folder = path.absolute().parent if record is None else record.folder
     context = {"folder": folder, "shipped": dict(shipped_adapters() if shipped is None else shipped)}
     problems: list[Problem] = []
     job: Job | None = None
@@ -52,7 +57,10 @@ def load_job(
     except ValidationError as error:
         problems = problems_of(error, data, Job.model_json_schema())
     if job is not None:
-        problems = list(problems_in(job))
+        missing = None if record is None else missing_places(job, record)
+        problems = list(problems_in(job)) if missing is None else [missing]
+        if record is None and job.output_folder == folder:
+            problems.append(Problem("output", f"{job.output!r} is the job file's own folder; name another, e.g. out"))
         if not problems:
             return job
     raise JobError(file, [_with_origin(problem, set_paths) for problem in problems])

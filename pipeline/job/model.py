@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -40,6 +41,8 @@ from pipeline.job.fields import (
     Text,
 )
 from pipeline.job.prompt_source import PromptSource
+from pipeline.job.recorded import recorded
+from pipeline.store.places import expanded
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"
 
@@ -72,7 +75,10 @@ class Job(Frozen):
         "mean", description="How several independent judges' scores of a text become one in reports."
     )
     batch_size: Int = Field(32, ge=1, description="Rows decoded together by one worker; never changes a row's text.")
-    rows_per_shard: Int = Field(64, ge=1, description="Rows in one unit of work.")
+    rows_per_shard: Annotated[Int, Field(ge=1)] | None = Field(
+        None,
+        description="Rows in one unit of work; null: decided once for a data set, by its size, batch_size and workers.",
+    )
     threads: Annotated[Int, Field(ge=1)] | None = Field(
         None,
         description="Threads of a decoding pass, on which last digits of measured columns may depend; null: the "
@@ -104,7 +110,7 @@ class Job(Frozen):
     )
     device_price: Float = Field(0.0, ge=0, description="Of one device (a worker's) for an hour.")
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
-    output: Text = Field(description="Folder of the data set, relative to the current directory.")
+    output: Text = Field(description="Folder of the data set, relative to the job file's folder.")
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _shipped: dict[str, Path] = PrivateAttr(default_factory=lambda: shipped_adapters())
@@ -118,6 +124,12 @@ class Job(Frozen):
     def folder(self) -> Path:
         """The job file's folder, absolute."""
         return self._folder
+
+    @property
+    def output_folder(self) -> Path:
+        """The data set's folder, absolute."""
+        path = self._folder / expanded(self.output)
+        return path.resolve() if ".." in path.parts else path
 
     @property
     def shipped_names(self) -> tuple[str, ...]:
@@ -140,7 +152,8 @@ class Job(Frozen):
 
     def resolve(self, place: str) -> str:
         """A model's or data set's place: an absolute path if such a folder exists, else as it is."""
-        path = self._folder / Path(place).expanduser()
+        path = self._folder / expanded(place)
+        path = path.resolve() if path.name == ".." else path  # a folder's own name is recorded
         return str(path) if path.exists() else place
 
     def adapter_places(self) -> dict[str, str]:
@@ -180,7 +193,7 @@ class Job(Frozen):
         }
         if source.file is not None:
             place = source.file
-            path = self._folder / Path(source.file).expanduser()
+            path = self._folder / expanded(source.file)
             table = read_prompts(path, encoding=source.encoding, **shared)
         else:
             assert source.dataset is not None
@@ -226,11 +239,15 @@ class Job(Frozen):
     def _filed_personas(self) -> list[Persona]:
         """The personas of the job's file. Raises PersonaError, see `personas.files`."""
         assert isinstance(self.personas, FilePersonas)
-        path = self._folder / Path(self.personas.file).expanduser()
+        path = self._folder / expanded(self.personas.file)
         return load_personas(path, self.attribute_names, normalize=self.personas.normalize)
 
     def build_personas(self) -> tuple[Persona, ...]:
         """The personas, the control first; each weighs every attribute of the job, zeros included."""
+        return self._personas
+
+    @cached_property
+    def _personas(self) -> tuple[Persona, ...]:
         names = self.attribute_names
         match self.personas:
             case ExplicitPersonas(weights=entries, normalize=normalize):
@@ -274,8 +291,9 @@ class Job(Frozen):
 
     def work_hash(self) -> str:
         """Names what there is to do, whatever its limits and prices are and wherever it goes."""
-        work = self.model_dump_json(exclude={"deadline", "budget", "device_price", "output", "max_unscored_fraction"})
-        return hashlib.sha256(work.encode()).hexdigest()[:16]
+        limits = ("budget", "device_price", "max_unscored_fraction")  # a deadline is not recorded
+        work = {name: value for name, value in recorded(self).items() if name not in limits}
+        return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]
 
     def n_cells(self, n_prompts: int) -> int:
         """How many texts the job writes for so many prompts."""

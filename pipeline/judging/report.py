@@ -13,7 +13,7 @@ from evaluation.items import Item, Judge, label_of, why_uncounted
 from evaluation.statistics.aggregate import clustered_mean
 from evaluation.statistics.agreement import agreements, known_pairs, self_consistency
 from evaluation.statistics.quality import quality
-from evaluation.tables import aligned
+from evaluation.tables import aligned, plain
 from personas.examples import Example
 from personas.text import storable
 from pipeline.judging.corpus import Corpus
@@ -40,7 +40,7 @@ def means_table(table: pa.Table, corpus: Corpus) -> str:
         for group in dict.fromkeys(corpus.groups):
             values = [cells.get((label, group, name), []) for name in names]
             rows.append([group, *(clustered_mean([v for v, _ in c], [k for _, k in c]).shown for c in values)])
-        lines += [f"\n{label}{beside}\n", aligned(["persona", *names], rows)]
+        lines += [f"\n{plain(label)}{beside}\n", aligned(["persona", *names], rows)]
         if label in reasons:
             lines.append("unscored: " + ", ".join(f"{n} {status}" for status, n in sorted(reasons[label].items())))
     return "\n".join(lines)
@@ -57,7 +57,8 @@ def agreement_lines(table: pa.Table) -> list[str]:
         aligned = {label: [each.get(row_id) for row_id in ids] for label, each in of_judges.items()}
         for (one, other), found in agreements(aligned).items():
             kappa, spearman = ("-" if v is None else f"{v:.2f}" for v in (found.kappa, found.spearman))
-            lines.append(f"{attribute}: {one} and {other}: kappa {kappa}, Spearman {spearman} over {found.n} texts")
+            who = f"{plain(attribute)}: {plain(one)} and {plain(other)}"
+            lines.append(f"{who}: kappa {kappa}, Spearman {spearman} over {found.n} texts")
     return ["", *lines] if lines else []
 
 

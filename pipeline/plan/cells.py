@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mpg.models.hub import Place
 from mpg.settings import SAMPLER_VERSION, TABLE, DecoderSettings
-from personas import Cell, row_id, row_seed
+from personas import Cell, Persona, row_id, row_seed
 from personas import control as control_persona
 from personas.profiles import with_system
 from pipeline.plan.systems import Systems
@@ -136,6 +136,50 @@ def identity(
     return values | {"dtype": dtype, "sampler": SAMPLER_VERSION}
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """A persona under a decoder: what its texts depend on beside the prompt.
+
+    Attributes:
+        persona: the control where the decoder reads no weights.
+        decoder: with the persona's own strengths; ``reference`` for the control.
+        system: what the reference is told. own: what attributes' models are told instead.
+    """
+
+    persona: Persona
+    decoder: DecoderSettings
+    system: str | None
+    own: dict[str, str]
+
+
+def resolved(persona: Persona, settings: DecoderSettings, systems: Systems) -> Resolved:
+    """What a persona comes to.
+
+    A control persona (no weights) is decoded by ``reference`` whatever the job's decoder is; under
+    decoder ``reference`` every persona is the control.
+    """
+    if not settings.facts.weighted:
+        persona = control_persona()
+    active = persona.active
+    if not active:
+        depends_on = TABLE["reference"].text_depends_on or ()
+        settings = DecoderSettings(**{name: getattr(settings, name) for name in depends_on} | {"name": "reference"})
+    elif persona.strengths:
+        strengths = {name: persona.strengths.get(name, settings.strength_of(name)) for name in active}
+        settings = replace(settings, strength=strengths)
+    told = settings.facts.told
+    return Resolved(persona, settings, systems.for_reference(persona, told=told), systems.for_attributes(persona))
+
+
+def row_key(found: Resolved) -> Hashable:
+    """Equal for personas of one job that come to the same rows: what :func:`personas.row_id` knows of a persona."""
+    active, decoder = found.persona.active, found.decoder
+    reads_strength = "strength" in (decoder.facts.text_depends_on or ())
+    strengths = {name: decoder.strength_of(name) for name in active} if reads_strength else {}
+    parts = (active, strengths, found.own)
+    return decoder.name, found.system, *(frozenset(part.items()) for part in parts)
+
+
 def plan_cells(
     grid: Iterable[Cell],
     settings: DecoderSettings,
@@ -146,27 +190,18 @@ def plan_cells(
 ) -> list[PlannedCell]:
     """Give every cell its settings, id and seed; cells that come to the same row are planned once.
 
-    A control persona (no weights) is decoded by ``reference`` whatever the job's decoder is; under
-    decoder ``reference`` every persona is the control.
-
     Args:
         control: what becomes of control tokens in texts; ``None``: they are read as such.
     """
-    depends_on = TABLE["reference"].text_depends_on or ()
-    bare = DecoderSettings(**{name: getattr(settings, name) for name in depends_on} | {"name": "reference"})
     revisions, systems = dict(sources.adapter_revisions), systems or Systems()
     planned: dict[str, PlannedCell] = {}
     for cell in grid:
-        if not settings.facts.weighted:
-            cell = replace(cell, persona=control_persona())
-        active = cell.persona.active
-        decoder = settings if active else bare
-        if cell.persona.strengths and active:
-            strengths = {name: cell.persona.strengths.get(name, settings.strength_of(name)) for name in active}
-            decoder = replace(settings, strength=strengths)
+        found = resolved(cell.persona, settings, systems)
+        if found.persona is not cell.persona:
+            cell = replace(cell, persona=found.persona)
+        decoder, active, system, own = found.decoder, cell.persona.active, found.system, found.own
         decoder_identity = identity(decoder, sources.dtype, tuple(active))
         adapters = {name: revisions[name] for name in active}
-        system, own = systems.for_reference(cell.persona, told=decoder.facts.told), systems.for_attributes(cell.persona)
         marked = None
         if control is not None and control.marks((*(m.content for m in cell.prompt.messages), system, *own.values())):
             marked = control.mode

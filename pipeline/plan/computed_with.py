@@ -6,7 +6,8 @@ how many threads share it and on how many rows it has, so what decides both is n
 - **threads** of a decoding pass: the job's ``threads``; where it has none, the cores that this process may use (or
   ``OMP_NUM_THREADS``), shared out among the workers of the run that writes the first row. A lone process takes all
   cores, two on two cores one each.
-- **batch_size** and **rows_per_shard**: the job's, when the first row is written.
+- **batch_size**: the job's, when the first row is written.
+- **rows_per_shard**: the job's; where it has none, what keeps batches full and workers busy, see :func:`shard_size`.
 - **dtype**: the job's; ``auto`` is what it stood for then.
 
 Runs that go on, with more workers or fewer, and ``mpg verify`` keep to it. It is in the work folder while a data set
@@ -58,6 +59,9 @@ class ComputedWith:
     regrouped: bool = False
 
 
+# Of a shard that nobody gave a size: batches of each setting. As many shards a worker, and their sizes need no care.
+_BATCHES, _MANY = 8, 4
+_MOST_SETTINGS = 8
 _DECIDED = ("dtype", "threads", "batch_size", "rows_per_shard")
 
 
@@ -69,16 +73,39 @@ def cores() -> int:
     return int(asked) if asked.isdecimal() and int(asked) else int(cpu_count(only_physical_cores=True))
 
 
-def decided(job: Job, workers: int) -> ComputedWith:
+def shard_size(n_cells: int, batch_size: int, workers: int, settings: int = 1) -> int:
+    """Rows that are decoded together and written at once, where the job does not say.
+
+    A shard begins with a full batch and ends with one that drains, once for each setting of the decoder; what a killed
+    worker had of it is lost. So it has eight batches of each setting: a lone worker writes a small job as one shard.
+    Several workers get shards of equal size, as many each, of two batches at least (the plan may grow).
+
+    Args:
+        settings: of the decoder, whose rows are not batched together: a grid at five strengths has five.
+    """
+    largest = _BATCHES * batch_size * settings
+    shards = -(-n_cells // largest)
+    if workers == 1 or shards >= _MANY * workers:
+        return largest
+    size = -(-n_cells // (-(-shards // workers) * workers))
+    size = -(-size // batch_size) * batch_size if size >= _MANY * batch_size else size
+    return min(largest, max(2 * batch_size, size))
+
+
+def decided(job: Job, workers: int, n_cells: int) -> ComputedWith:
     """What a job is computed with where nothing is decided yet.
 
     Args:
         workers: processes that share this machine.
+        n_cells: rows of the plan.
     """
     from mpg.models.dtype import pick_dtype
 
     threads = job.threads or max(1, cores() // workers)
-    return ComputedWith(pick_dtype(job.model.dtype), threads, job.batch_size, job.rows_per_shard, job.attribute_names)
+    strengths = {each.strengths for each in job.build_personas() if not each.is_control}
+    settings = min(_MOST_SETTINGS, max(1, len(strengths)))
+    size = job.rows_per_shard or shard_size(n_cells, job.batch_size, workers, settings)
+    return ComputedWith(pick_dtype(job.model.dtype), threads, job.batch_size, size, job.attribute_names)
 
 
 def kept(output: Path) -> ComputedWith | None:
@@ -98,16 +125,17 @@ def _read(values: dict[str, Any]) -> ComputedWith:
     return found
 
 
-def settled(output: Path, job: Job, workers: int) -> ComputedWith:
+def settled(output: Path, job: Job, workers: int, n_cells: int) -> ComputedWith:
     """What this run computes with: as it was decided for the data set, or, before its first row, as is decided now.
 
     What the job, or this machine, would have it otherwise is said and not done.
 
     Args:
         workers: processes that share this machine.
+        n_cells: rows of the plan.
     """
     first = next(iter(sorted((output / WORK_FOLDER / "generations").glob("*.parquet"))), None)
-    asked = decided(job, workers)
+    asked = decided(job, workers, n_cells)
     if first is None:
         return asked
     found = kept(output)
@@ -122,6 +150,8 @@ def settled(output: Path, job: Job, workers: int) -> ComputedWith:
         )
     if job.model.dtype != "auto":
         found = replace(found, dtype=job.model.dtype)  # rows of another dtype have ids of their own
+    if job.rows_per_shard is None:
+        asked = replace(asked, rows_per_shard=found.rows_per_shard)  # nobody asked for another
     other = [name for name in _DECIDED if getattr(found, name) != getattr(asked, name)]
     if other:
         logger.warning(

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from evaluation.tables import markdown
+from evaluation.tables import code, escaped, markdown
 from mpg.settings import EXACT_DECODERS
 from pipeline.job.model import Job
 from pipeline.publish.summary import Summary, header, table_rows
@@ -36,6 +36,7 @@ def write_card(output: Path, job: Job, tables: Mapping[str, pa.Table], summary: 
     }
     decoder = job.decoder
     table = markdown(header(summary), table_rows(summary))
+    attributes = escaped(", ".join(job.attribute_names))
     exact = "approximates its target (see `tv_bound`)"
     if decoder.name in EXACT_DECODERS:
         exact = "samples its target exactly"
@@ -43,10 +44,10 @@ def write_card(output: Path, job: Job, tables: Mapping[str, pa.Table], summary: 
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {job.name}
+# {escaped(job.name)}
 
-Synthetic texts by `{run["model"]}` ({run["dtype"]}), whose personality was composed at
-decoding time from the attributes {", ".join(job.attribute_names)} (Multi-Personality Generation, arXiv 2511.01891).
+Synthetic texts by {code(run["model"])} ({run["dtype"]}), whose personality was composed at
+decoding time from the attributes {attributes} (Multi-Personality Generation, arXiv 2511.01891).
 No text was written by a person; the prompts are the job's.
 
 - decoder `{decoder.name}`, aggregate `{decoder.aggregate}`, horizon {decoder.horizon}, temperature
@@ -73,14 +74,14 @@ Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 
 
 def _judges(run: dict[str, Any]) -> str:
-    return ", ".join(f"`{label}`" for label in run["judges"]) or "none"
+    return ", ".join(map(code, run["judges"])) or "none"
 
 
 def _partial(run: dict[str, Any]) -> str:
     """What is missing, of a data set that is not complete."""
     if run.get("ended", {"complete": True})["complete"]:
         return ""
-    return f"\n- **not complete**: {run['ended']['why']}"
+    return f"\n- **not complete**: {escaped(run['ended']['why'])}"
 
 
 def _accepted(run: dict[str, Any]) -> str:

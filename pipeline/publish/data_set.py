@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from evaluation.items import same_judge
 from pipeline.job.model import Job
+from pipeline.job.recorded import recorded_text
 from pipeline.publish.card import write_card
 from pipeline.publish.summary import Summary, summarise
 from pipeline.store.dataset import (
@@ -44,7 +45,7 @@ def write_data_set(output: Path, job: Job, tables: Tables, summary: Summary, run
     """Make these the data set of a folder, in place of what is there. Raises OSError; what is there stays then."""
     coming = next_files(output)
     _write(coming, job, tables, summary, run)
-    write_bytes((job.model_dump_json(indent=2) + "\n").encode(), coming / JOB_FILE)
+    write_bytes(recorded_text(job).encode(), coming / JOB_FILE)
     keep_job_folder(coming / WORK_FOLDER, job.folder)
     exchange(output, FOLDERS.values())
     shutil.rmtree(output / PARTIAL, ignore_errors=True)

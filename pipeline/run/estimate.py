@@ -29,12 +29,11 @@ from pipeline.judging.registry import JudgeError, item_of, load_judge, rubrics_o
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.plan import Plan
+from pipeline.run.left import MOST_CELLS, Left
 
 logger = logging.getLogger(__name__)
 
 COVERAGE = 0.95
-# Cells that the pilot decodes at most.
-MOST_CELLS = 256
 # How much faster or slower a machine may turn out than in the pilot's short time, as a share: no measured interval, a
 # choice that the turns of benchmarks/overhead.py (4 % faster to 11 % slower) fit into.
 SPEED_NOISE = 0.15
@@ -64,10 +63,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a job is expected to take.
+    """What a job is expected to take from here on.
 
     Attributes:
         cells: rows to write (with ``accept`` at least); ``pilot_cells``: decoded for this.
+        there: rows that are written already, with ``there_tokens``; the other figures are without them.
         tokens: generated in all. ``tokens_per_s``: of one worker, as measured.
         seconds: wall time with ``workers`` workers that have a device each.
         device_hours: of all workers together.
@@ -77,6 +77,8 @@ class Forecast:
 
     job: str
     cells: int
+    there: int
+    there_tokens: int
     pilot_cells: int
     workers: int
     tokens: Estimate
@@ -101,24 +103,22 @@ def pilot_of(cells: Sequence[PlannedCell], per_persona: int, at_least: int) -> l
     return [cell for name in names for cell in rng.sample(groups[name], min(each, len(groups[name])))]
 
 
-def forecast(
-    plan: Plan, cells: Sequence[PlannedCell], computed_with: ComputedWith, per_persona: int, workers: int
-) -> Forecast:
+def forecast(plan: Plan, left: Left, computed_with: ComputedWith, per_persona: int, workers: int) -> Forecast:
     """Decode a pilot and extrapolate.
 
     Args:
-        cells: all that are planned.
+        left: of the plan.
         per_persona: cells of each persona that the pilot decodes.
         workers: that share the work.
 
     Raises:
         EstimateError: no cell of the pilot can be decoded, or a judge can't be loaded.
     """
-    job = plan.job
+    job, cells = plan.job, left.cells
     started = time.perf_counter()
     bank = ProcessBank(plan.sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
     loading_s = time.perf_counter() - started
-    pilot = pilot_of(cells, per_persona, at_least=2 * computed_with.batch_size)
+    pilot = pilot_of(cells, per_persona, at_least=2 * computed_with.batch_size) if cells else []
     started = time.perf_counter()
     rows = _decoded(bank, pilot, plan.sources)
     decode_s = time.perf_counter() - started
@@ -126,18 +126,20 @@ def forecast(
     lengths: dict[str, list[int]] = {}
     for row in rows:
         lengths.setdefault(row["persona"], []).append(row["n_tokens"])
-    tokens = total_of(lengths, Counter(cell.persona for cell in cells))
-    judging_s = _judging_s(job, rows) * len(cells)
-    busy = tokens.times(decode_s / n_tokens)
+    tokens = total_of(lengths, Counter(cell.persona for cell in cells)) if cells else Estimate(0.0, 0.0, 0.0)
+    judging_s = _judging_s(job, rows or left.rows, left)
+    busy = tokens.times(decode_s / max(1, n_tokens))
     noise = 1 + SPEED_NOISE
     decoding = Estimate(busy.value, busy.low / noise, busy.high * noise)
     judging = Estimate(judging_s, judging_s / noise, judging_s * noise)
     seconds = decoding.plus(judging).times(1 / workers).plus(Estimate(loading_s, loading_s / noise, loading_s * noise))
     hours = seconds.times(workers / 3600)
-    asked, answered, judge_cost = _endpoints(job, rows, len(cells), bank.bank.tokenizer)
+    asked, answered, judge_cost = _endpoints(job, rows or left.rows, left, bank.bank.tokenizer)
     return Forecast(
         job=job.name,
         cells=len(cells),
+        there=left.there,
+        there_tokens=left.tokens,
         pilot_cells=len(rows),
         workers=workers,
         tokens=tokens,
@@ -157,7 +159,7 @@ def _decoded(bank: ProcessBank, pilot: Sequence[PlannedCell], sources: Sources) 
             rows.append(outcome)
         else:
             logger.warning("prompt %s: %s", cell.prompt_id, outcome.message)
-    if not rows:
+    if pilot and not rows:
         raise EstimateError(f"prompts: none of the {len(pilot)} cells of the pilot can be decoded; see the warnings")
     return rows
 
@@ -187,8 +189,8 @@ def total_of(lengths: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> 
     return Estimate(value, max(0.0, value - reach), value + reach)
 
 
-def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds that the embedded judges take for one text."""
+def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]], left: Left) -> float:
+    """Seconds that the embedded judges take for what is left, timed on some rows."""
     total = 0.0
     items: list[Item] = [item_of(row) for row in rows]
     for spec in job.judges:
@@ -202,12 +204,13 @@ def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]]) -> float:
         judge.judge(items[:1], names)  # the first call loads
         started = time.perf_counter()
         judge.judge(items, names)
-        total += (time.perf_counter() - started) / len(items)
+        n_texts = len(left.cells) + left.unjudged.get(spec.kind, 0)
+        total += (time.perf_counter() - started) / len(items) * n_texts
     return total
 
 
 def _endpoints(
-    job: Job, rows: Sequence[Mapping[str, Any]], n_cells: int, tokenizer: Any
+    job: Job, rows: Sequence[Mapping[str, Any]], left: Left, tokenizer: Any
 ) -> tuple[int, Estimate, Estimate]:
     """Prompt tokens, completion tokens and cost of judges behind endpoints, by the model's own tokenizer."""
     asked, answered, cost = 0, Estimate(0.0, 0.0, 0.0), Estimate(0.0, 0.0, 0.0)
@@ -218,6 +221,7 @@ def _endpoints(
     chats = [messages(item_of(row), rubrics) for row in rows]
     each = fmean(sum(len(tokenizer(m["content"]).input_ids) for m in chat) for chat in chats)
     for spec in remote:
+        n_cells = len(left.cells) + left.unjudged.get(spec.kind, 0)
         prompts = round(each * n_cells)
         few, many = (n_cells * (len(rubrics) * count + 10) for count in _TOKENS_A_GRADE)
         completions = Estimate((few + many) / 2, few, many)

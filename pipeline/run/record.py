@@ -69,6 +69,8 @@ def record(
     planned = {cell.row_id for cell in cells}
     new = {row["row_id"]: row["n_tokens"] for row in rows if row["row_id"] in planned - before}
     n_tokens = sum(new.values())
+    expected = expected_of(work, job)
+    there = {name: (expected or {}).get(name, 0) for name in ("there", "there_tokens")}  # when it was planned
     return {
         "job": job.name,
         "ended": on_record(ending),
@@ -91,10 +93,10 @@ def record(
             "began": _instant(course.started),
             "ended": _instant(course.started + total_s),
         },
-        "planned": expected_of(work, job),
-        "actual": {
-            "cells": len(cells),
-            "tokens": sum(tables["generations"].column("n_tokens").to_pylist()),
+        "planned": expected,
+        "actual": {  # since then, or in all
+            "cells": len(cells) - there["there"],
+            "tokens": sum(tables["generations"].column("n_tokens").to_pylist()) - there["there_tokens"],
             "generated_tokens": n_tokens,
             "seconds": round(total_s, 3),
             "cost": round(course.cost, 6),

@@ -24,6 +24,7 @@ from pipeline.judging.table import merged
 from pipeline.plan import accept, computed_with
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.errors import RunError
+from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
 from pipeline.publish.data_set import write_data_set, write_partial
@@ -76,7 +77,11 @@ def run_job(
         RunError: the output folder holds something else, is in use or can't be written; too many rows were rejected;
             worker processes were killed again and again; Ctrl-C, a deadline or a budget ended it.
     """
-    output = Path(job.output).absolute()
+    output, texts = job.output_folder, texts_of(job, job.load_prompts())
+    for problem in texts.problems:
+        raise RunError(f"{problem.field}: {problem.text}", ExitStatus.BAD_INPUT)
+    if texts.note is not None:
+        logger.info("%s", texts.note)
     try:
         work = prepare(output)
     except OutputError as error:
@@ -86,7 +91,7 @@ def run_job(
         with FolderLock(work):
             stop.clear()
             with graceful_signals(stop) if interruptible else nullcontext():
-                return _Run(job, output, work, stop, tuple(beam_arguments), load).result()
+                return _Run(job, output, work, stop, tuple(beam_arguments), load, texts.n).result()
     except (JudgeError, TooNew) as error:
         raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
     except (OutputError, FolderInUse) as error:
@@ -106,11 +111,12 @@ class _Run:
         stop: StopFile,
         beam_arguments: tuple[str, ...],
         load: LoadBank | None,
+        n_texts: int,
     ) -> None:
         self.job, self.output, self.work, self.stop = job, output, work, stop
         self.beam_arguments, self.load = beam_arguments, load
         self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
-        self.computed_with = computed_with.settled(output, job, workers)
+        self.computed_with = computed_with.settled(output, job, workers, n_texts)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
         self.judges = RunJudges(job, work)
         self.limits = Limits(job, self.started, workers, Spending(work), self.judges.spent)

@@ -159,4 +159,5 @@ def graceful_signals(stop: StopFile) -> Iterator[None]:
 
 def _say(line: str) -> None:
     """To stderr, from a signal handler: no buffer, no lock."""
-    os.write(2, f"\n{line}\n".encode())
+    with suppress(OSError):  # nobody reads it any more
+        os.write(2, f"\n{line}\n".encode())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.tables import aligned, markdown
+from evaluation.tables import aligned, code, markdown
 
 HEADER = ["persona", "rows", "E"]
 ROWS = [["reference", "12", "0.40±.14"], ["1e5", "007", "-"]]
@@ -35,11 +35,37 @@ def test_markdown_has_a_row_a_line() -> None:
 
 @pytest.mark.parametrize(
     ("cell", "written"),
-    [("a|b", r"a\|b"), ("a\nb", "a b"), ("a\\|b", r"a\\\|b"), ("a\\", r"a\\"), ("|", r"\|"), ("a\u2028b|", r"a b\|")],
-)
+    [("a|b", r"a\|b"), ("a\nb", "a b"), ("a\\|b", r"a\\\|b"), ("a\\", r"a\\"), ("|", r"\|"), ("a\u2028b|", r"a b\|"),
+     ("<b>x</b>", r"\<b\>x\</b\>"), ("`a`", r"\`a\`"), ("[a](b)", r"\[a\](b)"), ("*a*", r"\*a\*"),
+     ("a&lt;", r"a\&lt;")],
+)  # fmt: skip
 def test_nothing_ends_a_markdown_cell_early(cell: str, written: str) -> None:
     lines = markdown(["persona", "n"], [[cell, "1"]]).splitlines()
     assert len(lines) == 3 and lines[2].startswith(f"| {written} ") and lines[2].endswith(" 1 |")
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("\x01", r"\x01"),  # tabulate's own mark of a line between rows
+        ("a\tb\xa0c", "a b c"),
+        ("a\x00b\ud800", r"a\x00b\ud800"),
+        ("right\u202eleft", r"right\u202eleft"),
+        ("José 名", "José 名"),
+        ("x" * 500, "x" * 40 + "…" + "x" * 39),
+    ],
+)
+def test_a_cell_is_what_any_terminal_can_show(cell: str, written: str) -> None:
+    assert aligned(["persona", "n"], [[cell, "1"]]).splitlines()[2].startswith(f"{written} ")
+    assert len(aligned(["persona", "n"], [[cell, "1"]]).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "written"), [("a@1", "`a@1`"), ("a`b", "``a`b``"), ("`a``", "``` `a`` ```"), ("a\nb|", "`a b|`")]
+)
+def test_code_is_code_whatever_is_in_it(text: str, written: str) -> None:
+    assert code(text) == written
 
 
 def test_a_table_without_rows_is_its_titles() -> None:

@@ -62,6 +62,49 @@ def test_a_plan_is_printed_kept_and_stands_in_run_json_beside_what_was(
     assert actual["cost"] == pytest.approx(2.0 * actual["seconds"] / 3600, rel=0.05)
 
 
+def test_what_is_there_is_not_forecast_and_planned_stands_beside_like(
+    job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = job_file.parent
+    write_prompts(folder, tuple(f"tell me {a}{b}" for a in "abcde" for b in "fgh"))
+    assert main(["run", str(job_file), "--set", "prompts.limit=5"]) == 0
+    before = rows(folder / "out")
+    capsys.readouterr()
+    assert main(["plan", str(job_file)]) == 0
+    assert "tiny: 40 texts are left, 20 are there already; pilot: 8 of them" in capsys.readouterr().out
+    assert main(["run", str(job_file)]) == 0
+    said = capsys.readouterr().out
+    run = json.loads((folder / "out" / "run.json").read_text())
+    planned, actual = run["planned"], run["actual"]
+    assert planned["cells"] == actual["cells"] == 40 and planned["there"] == 20
+    made = sum(row["n_tokens"] for row in rows(folder / "out")) - sum(row["n_tokens"] for row in before)
+    assert actual["tokens"] == actual["generated_tokens"] == made
+    assert f"; was: {made} in " in said and "and earlier runs" not in said
+    assert planned["tokens"]["low"] <= made <= planned["tokens"]["high"]
+
+
+def test_where_nothing_is_left_a_plan_says_so(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_prompts(job_file.parent, ("hello you", " "))
+    job = write_job(job_file.parent, max_rejected_fraction=0.6)
+    assert main(["run", str(job)]) == 0
+    capsys.readouterr()
+    assert main(["plan", str(job)]) == 0
+    output = job_file.parent / "out"
+    assert capsys.readouterr().out == f"tiny: nothing is left: 4 texts are in {output}, 4 were rejected\n"
+    assert not (output / ".work" / "plan.json").exists()
+
+
+def test_texts_that_are_there_and_unjudged_are_left(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(write_job(job_file.parent, judges=[]))]) == 0
+    judge = {"kind": "openai", "model": "m", "prompt_price": 1.0, "completion_price": 10.0}
+    capsys.readouterr()
+    assert main(["plan", str(write_job(job_file.parent, judges=[judge]))]) == 0
+    assert "tiny: 0 texts are left, 12 are there already" in capsys.readouterr().out
+    plan = json.loads((job_file.parent / "out" / ".work" / "plan.json").read_text())
+    assert plan["tokens"]["value"] == 0 and plan["judge_prompt_tokens"] > 12 * 100
+    assert plan["cost"]["value"] > 0
+
+
 def test_a_judge_behind_an_endpoint_is_counted_and_priced(
     job_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

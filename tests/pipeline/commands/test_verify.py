@@ -125,7 +125,11 @@ def test_a_data_set_that_was_moved_asks_for_its_job(
 ) -> None:
     shutil.copytree(written / "out", tmp_path / "out", ignore=shutil.ignore_patterns(".work"))
     assert main(["verify", str(tmp_path / "out")]) == 2
-    assert "--job: give the job file" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    missing = (
+        "model.id './base', attributes[0].adapter './E', attributes[1].adapter './J', prompts.file './prompts.jsonl'"
+    )
+    assert missing in line and line.endswith("give the job file instead (--job JOB.yaml)")
     assert main(["verify", str(tmp_path / "out"), "--job", str(written / "job.yaml")]) == 0
     assert main(["verify", str(tmp_path)]) == 2
     assert "no manifest can be read" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_a_run_that_goes_on_computes_as_the_one_that_began(
     assert data_of(tmp_path / "out") == wanted
     asked = {each.partition("=")[0] for each in more if each not in dtype}
     assert all(f"{name} " in caplog.text for name in asked)
-    alone = computed_with.decided(load_job(place / "job.yaml"), 2 if beam else 1)
+    alone = computed_with.decided(load_job(place / "job.yaml"), 2 if beam else 1, 24)
     assert ("as this data set was begun" in caplog.text) == bool(asked or alone.threads != 1)
     assert again.run["computed_with"]["threads"] == 1 and again.run["computed_with"]["batch_size"] == 4
 
@@ -126,17 +126,17 @@ def test_what_is_computed_with_is_decided_by_the_first_rows_workers(
 ) -> None:
     job = load_job(place / "job.yaml")
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    assert [computed_with.decided(job, n).threads for n in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    assert [computed_with.decided(job, n, 24).threads for n in (1, 2, 3, 16)] == [8, 4, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "0")
     assert cores() >= 1
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert cores() >= 1 and computed_with.decided(job, 1).threads == cores()
-    assert computed_with.decided(load_job(place / "job.yaml", ["threads=5"]), 2).threads == 5
+    assert cores() >= 1 and computed_with.decided(job, 1, 24).threads == cores()
+    assert computed_with.decided(load_job(place / "job.yaml", ["threads=5"]), 2, 24).threads == 5
     # Before the first row nothing is settled, whatever an earlier run meant to do.
     output = tmp_path / "out"
     (output / ".work" / "generations").mkdir(parents=True)
     computed_with.keep(output, ComputedWith("float32", 7, 7, 7))
-    assert computed_with.settled(output, job, 1).threads == cores()
+    assert computed_with.settled(output, job, 1, 24).threads == cores()
 
 
 def test_more_threads_than_cores_are_said(
@@ -168,7 +168,7 @@ def test_a_note_that_is_damaged_is_none(
     begun(place, tmp_path / "out", "threads=1")
     (tmp_path / "out" / ".work" / computed_with.FILE).write_text(content)
     with caplog.at_level(logging.WARNING, "pipeline"):
-        settled = computed_with.settled(tmp_path / "out", load_job(place / "job.yaml", ["threads=2"]), 1)
+        settled = computed_with.settled(tmp_path / "out", load_job(place / "job.yaml", ["threads=2"]), 1, 24)
     assert settled.threads == 2 and "it is not noted what the rows" in caplog.text
 
 
@@ -178,10 +178,10 @@ def test_auto_stays_the_dtype_that_it_stood_for(place: Path, tmp_path: Path) -> 
     for dtype in ("bfloat16", "float32"):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         run(place, tmp_path / "out", f"model.dtype={dtype}")
-        assert computed_with.settled(tmp_path / "out", job, 1).dtype == dtype
+        assert computed_with.settled(tmp_path / "out", job, 1, 24).dtype == dtype
         (tmp_path / "out" / ".work" / computed_with.FILE).unlink()
         (tmp_path / "out" / "run.json").unlink()
-        assert computed_with.settled(tmp_path / "out", job, 1).dtype == dtype  # by the rows themselves
+        assert computed_with.settled(tmp_path / "out", job, 1, 24).dtype == dtype  # by the rows themselves
 
 
 def test_lost_shards_are_made_again_in_the_company_of_their_dead_letters(tmp_path: Path) -> None:
@@ -228,6 +228,42 @@ def test_the_record_says_what_a_run_was_computed_with(place: Path, tmp_path: Pat
     assert "," in processor()
     began, ended = (datetime.fromisoformat(record["timings"][name]) for name in ("began", "ended"))
     assert began.tzinfo is not None and 0 <= (ended - began).total_seconds() < 600
+
+
+@pytest.mark.parametrize(
+    ("cells", "batch", "workers", "settings", "size", "shards"),
+    [
+        (132, 32, 1, 1, 256, [132]),  # the demo: one shard
+        (132, 32, 2, 1, 66, [66, 66]),
+        (615, 32, 1, 5, 1280, [615]),  # five strengths: five batches that drain
+        (300, 32, 2, 1, 160, [160, 140]),
+        (3, 32, 2, 1, 64, [3]),
+        (1_000, 32, 1, 1, 256, [256, 256, 256, 232]),
+        (1_000, 32, 3, 1, 192, [192, 192, 192, 192, 192, 40]),
+        (10**6, 32, 8, 1, 256, None),
+        (10**6, 1, 1, 1, 8, None),
+    ],
+)
+def test_a_shard_that_nobody_gave_a_size_keeps_batches_full_and_workers_busy(
+    cells: int, batch: int, workers: int, settings: int, size: int, shards: list[int] | None
+) -> None:
+    assert computed_with.shard_size(cells, batch, workers, settings) == size
+    if shards is not None:
+        assert [min(size, cells - i) for i in range(0, cells, size)] == shards
+
+
+def test_the_size_of_a_shard_is_decided_once(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the first run: with other workers, and a plan that has grown, it stays, and nobody is told of a setting."""
+    first = run(place, tmp_path / "out", "rows_per_shard=null", "threads=1", "prompts.limit=3", beam=TWO_WORKERS)
+    assert first.run["computed_with"]["rows_per_shard"] == 8
+    with caplog.at_level(logging.WARNING, "pipeline"):
+        again = run(place, tmp_path / "out", "rows_per_shard=null", "threads=1")
+    assert again.run["computed_with"]["rows_per_shard"] == 8 and caplog.text == ""
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["rows_per_shard"] is None
+    run(place, tmp_path / "all", "rows_per_shard=8", "threads=1")
+    assert data_of(tmp_path / "all").keys() == data_of(tmp_path / "out").keys()
+    lone = run(place, tmp_path / "lone", "rows_per_shard=null", "threads=1")
+    assert lone.run["computed_with"]["rows_per_shard"] == 32 and lone.run["counts"]["rows"] == 24
 
 
 def test_a_handle_loads_with_what_it_is_given(place: Path) -> None:

@@ -49,7 +49,10 @@ def table(text: str) -> list[list[str]]:
     return [[re.sub(r"\\(.)", r"\1", cell.strip()) for cell in row] for row in cells]
 
 
-@pytest.mark.parametrize("name", ["E1.00", "a|b", "a\\|b", "a\\", "|||"])
+@pytest.mark.parametrize(
+    "name",
+    ["E1.00", "a|b", "a\\|b", "a\\", "|||", "<b>x", "`a`|", "# a", "- a", "---", "**a**", "&amp;", "1. a", "a_b_"],
+)
 def test_a_persona_of_any_name_is_one_cell(desk: Desk, name: str) -> None:
     titles, dashes, *rows = table(card(desk, "reference", name))
     assert titles == ["persona", "rows", "acceptance", "perplexity"]
@@ -59,6 +62,16 @@ def test_a_persona_of_any_name_is_one_cell(desk: Desk, name: str) -> None:
 
 def test_a_line_break_in_a_name_ends_no_row(desk: Desk) -> None:
     assert [row[0] for row in table(card(desk, "one\ntwo", "three"))[2:]] == ["one two", "three"]
+
+
+def test_what_can_not_be_printed_is_spelled_out_and_a_long_name_is_cut(desk: Desk) -> None:
+    first, second = (row[0] for row in table(card(desk, "a\x1b[1mb", "x" * 999))[2:])
+    assert first == "a\\x1b[1mb" and len(second) == 200 and "…" in second
+
+
+def test_a_model_of_any_name_is_code(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUN, "model", "my`model|@1")
+    assert "Synthetic texts by ``my`model|@1`` (float32)" in card(desk, "E1.00")
 
 
 def test_the_front_matter_names_what_has_rows(desk: Desk) -> None:

@@ -1,0 +1,63 @@
+"""What earlier runs have left of a plan: rows to decode, and texts to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.job.known import is_remote, known_to
+from pipeline.job.model import Job
+from pipeline.judging.registry import COLUMNS
+from pipeline.plan.cells import PlannedCell
+from pipeline.store.dataset import dead_ids
+from pipeline.store.shards import read_shards, shard_tables
+
+# Cells that a pilot decodes, or texts that it judges, at most.
+MOST_CELLS = 256
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of a plan.
+
+    Attributes:
+        cells: to decode.
+        there: rows that are written already; ``tokens``: theirs. rejected: dead letters.
+        unjudged: kind of judge -> how many of those it has not judged.
+        rows: some of those, as judges see them.
+    """
+
+    cells: Sequence[PlannedCell]
+    there: int = 0
+    tokens: int = 0
+    rejected: int = 0
+    unjudged: Mapping[str, int] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def nothing(self) -> bool:
+        return not self.cells and not any(self.unjudged.values())
+
+
+def left_of(work: Path, cells: Sequence[PlannedCell], job: Job) -> Left:
+    """What earlier runs have left. Raises OutputError: rows that a later version wrote."""
+    planned, generations = {cell.row_id for cell in cells}, work / "generations"
+    columns = (column.to_pylist() for column in read_shards(generations, "generations", ["row_id", "n_tokens"]).columns)
+    tokens = {row_id: n for row_id, n in zip(*columns, strict=True) if row_id in planned}
+    done, dead = set(tokens), dead_ids(work)
+    first = next(shard_tables(generations, "generations", COLUMNS), None)
+    some = [] if first is None else first[1].slice(0, MOST_CELLS).to_pylist()
+    judgments = read_shards(work / "judgments", "judgments", ["row_id", "judge"])
+    names = [label.partition("@")[0] for label in judgments.column("judge").to_pylist()]
+    judged = set(zip(names, judgments.column("row_id").to_pylist(), strict=True))
+    kinds = [spec.kind for spec in job.judges if is_remote(spec) or known_to(spec, job.attribute_names)]
+    return Left(
+        cells=[cell for cell in cells if cell.row_id not in done and cell.row_id not in dead],
+        there=len(done),
+        tokens=sum(tokens.values()),
+        rejected=len((dead & planned) - done),
+        unjudged={kind: sum((kind, row_id) not in judged for row_id in done) for kind in kinds},
+        rows=[row for row in some if row["row_id"] in planned],
+    )
