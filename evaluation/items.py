@@ -60,6 +60,7 @@ def label_of(judge: Judge) -> str:
 UNCOUNTED = {
     "log-ratio": "the generator's own models: no independent judge",
     "openai-pairwise": "against another persona's text: 0.5 is no difference",
+    "own-classifier-unproven": "an adapter's own judge that does too poorly on held-out pairs, see its card",
 }
 
 

@@ -15,6 +15,9 @@ from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
 from mpg.models.errors import BankError
 
+# Of an adapter on the Hub, what is fetched: its weights, what it is like, and its own judge.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "card.json", "judge.json", "judge.safetensors")
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -120,7 +123,7 @@ def _adapter_folder(source: str) -> Path | None:
 
     if not file_exists(source, "adapter_config.json"):
         return None
-    return Path(snapshot_download(source, allow_patterns=["adapter_config.json", "adapter_model.safetensors"]))
+    return Path(snapshot_download(source, allow_patterns=list(ADAPTER_FILES)))
 
 
 def _load_model(path: str, revision: str | None, dtype: torch.dtype, device: torch.device | str) -> Any:

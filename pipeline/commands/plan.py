@@ -45,17 +45,17 @@ def plan(options: argparse.Namespace) -> Outcome:
     from pipeline.run.estimate import EstimateError, forecast
 
     try:
-        if any(map(is_remote, job.judges)):
-            rubrics_of(job.described_attributes())
-    except ValueError as error:
-        raise InputError(f"{options.job}: attributes: {error}") from error
-    try:
         output = Path(job.output).absolute()
         work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
         computed_with = settled(output, job, workers)
         planned = Plan.of(job, computed_with.dtype)
     except (OutputError, RunError) as error:
         raise InputError(f"{options.job}: {error}") from error
+    try:  # now that adapters of the Hub, whose cards may describe them, are here
+        if any(map(is_remote, job.judges)):
+            rubrics_of(job.described_attributes())
+    except ValueError as error:
+        raise InputError(f"{options.job}: attributes: {error}") from error
     try:
         made = forecast(planned, planned.cells(job.cells(prompts)), computed_with, options.cells, workers)
     except EstimateError as error:

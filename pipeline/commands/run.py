@@ -44,6 +44,7 @@ def run_report(result: Result) -> str:
     summary, run = result.summary, result.run
     lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
     lines.append(aligned(header(summary), table_rows(summary)))
+    lines += [f"{name}: judged by {each['judge']}: {each['worth']}" for name, each in run["own_judges"].items()]
     for sample in summary.samples:
         question = sample["prompt"][-1]["content"]
         lines.append(f"\n{sample['persona']} | {question}")

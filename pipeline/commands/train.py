@@ -19,6 +19,7 @@ from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name
+from pipeline.commands.train_judge import fit_beside, question_of
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -46,19 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "prompt, chosen, rejected; text, or lists of chat messages")  # fmt: skip
     parser.add_argument("--name", required=True, help="of the attribute")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument("--description", help="one line for people (--attribute)")
+    parser.add_argument("--description", help="what texts that have it are like, in one line: judges grade by it, "
+                        "in every job that describes the attribute no further (--attribute)")  # fmt: skip
     parser.add_argument("--model", default="embedded/smollm2-135m-instruct",
                         help="the reference model (embedded/smollm2-135m-instruct)")  # fmt: skip
     made = parser.add_argument_group("pairs made by the reference model itself")
     made.add_argument("--from-prompts", type=Path, metavar="PROMPTS.jsonl", help="prompts, one JSON object a line")
     made.add_argument("--attribute", metavar="TEXT", help='what chosen answers are like: "speaks like a captain"')
-    made.add_argument("--opposite", metavar="TEXT", help='what rejected ones are like: "speaks plainly"')
+    made.add_argument("--opposite", metavar="TEXT", help='what rejected ones are like: "speaks plainly"; of a TABLE: '
+                      "for the card alone")  # fmt: skip
     made.add_argument("--samples", type=int, default=2, help="pairs for each prompt (2)")
     parser.add_argument("--objective", choices=("dpo", "modpo"), default="dpo",
                         help="dpo: one attribute; modpo: one model for several at given weights (MODPO)")  # fmt: skip
     parser.add_argument("--other", nargs="+", default=[], metavar="NAME[=FOLDER]:WEIGHT",
                         help="modpo: the other attributes, shipped or by adapter folder, with their weights; "
                         "the pairs' own attribute has what they leave of 1")  # fmt: skip
+    parser.add_argument("--no-judge", action="store_true", help="fit no judge from the pairs beside the adapter")
+    parser.add_argument("--judge-only", action="store_true",
+                        help="fit a judge beside the adapter that is in FOLDER already, from the same TABLE")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
@@ -72,7 +78,7 @@ def train(options: argparse.Namespace) -> Outcome:
     """
     output: Path = options.output
     absent = [package for package in ("trl", "peft") if find_spec(package) is None]
-    if absent:
+    if absent and not options.judge_only:
         raise TrainInputError(
             f"train: needs {' and '.join(absent)}; pip install 'mpg-scr[train]' (or make install-dev)"
         )
@@ -85,7 +91,16 @@ def train(options: argparse.Namespace) -> Outcome:
         examples, data, made = _from_prompts(options, recipe.seed)
     sides: dict[bool, list[Example]] = {False: [], True: []}
     for example in examples:
-        sides[is_held_out(" ".join(m.content for m in example.messages if m.role == "user"))].append(example)
+        sides[is_held_out(question_of(example))].append(example)
+    described = {"description": options.description or options.attribute or "", "opposite": options.opposite or ""}
+    lines: list[str] = []
+
+    def judge_beside(folder: Path) -> None:
+        lines.append(fit_beside(folder, options.name, sides[False], sides[True], {**described, "data": data}))
+
+    if options.judge_only:
+        judge_beside(output)
+        return Outcome(lines[0])
     import torch
 
     from mpg.models.dtype import pick_dtype
@@ -94,7 +109,7 @@ def train(options: argparse.Namespace) -> Outcome:
     try:
         card = train_adapter(
             name=options.name,
-            description=options.description or options.attribute or "",
+            **described,
             model_id=options.model,
             train_pairs=sides[False],
             held_out_pairs=sides[True],
@@ -103,6 +118,7 @@ def train(options: argparse.Namespace) -> Outcome:
             recipe=recipe,
             dtype=getattr(torch, pick_dtype("auto")),
             others=others,
+            finish=None if options.no_judge else judge_beside,
         )
     except TrainError as error:
         raise TrainInputError(str(error)) from error
@@ -112,7 +128,7 @@ def train(options: argparse.Namespace) -> Outcome:
         return Outcome("")
     if made is not None:
         made.replace(output / "pairs.jsonl")
-    return Outcome(_report(card, output))
+    return Outcome("\n".join([_report(card, output), *lines]))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -124,8 +140,18 @@ def _check(options: argparse.Namespace) -> None:
         raise TrainInputError(f"--{described[0]}: needed with --from-prompts; say what such answers are like")
     if options.samples < 1:
         raise TrainInputError(f"--samples: {options.samples} must be at least 1")
-    if options.output.exists():
+    if options.judge_only:
+        _check_judge_only(options)
+    elif options.output.exists():
         raise TrainInputError(f"--output {options.output}: is there already; name another folder, or remove it")
+
+
+def _check_judge_only(options: argparse.Namespace) -> None:
+    if options.no_judge or options.from_prompts is not None:
+        what = "--no-judge" if options.no_judge else "--from-prompts"
+        raise TrainInputError(f"--judge-only, {what}: both are given; give TABLE alone (of made pairs, pairs.jsonl)")
+    if not (options.output / "adapter_config.json").is_file():
+        raise TrainInputError(f"--output {options.output}: no adapter is there; give its folder, or no --judge-only")
 
 
 def _others(options: argparse.Namespace) -> dict[str, tuple[str, float]]:

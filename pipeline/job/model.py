@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from personas import weights as grids
-from personas.attributes import KNOWN, Attribute, Persona, mbti_type
+from personas.attributes import Attribute, Persona, mbti_type
 from personas.files import load_personas
 from personas.prompts import Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Grid
+from pipeline.job.adapters import attribute_of
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import (
     Accept,
@@ -115,10 +116,10 @@ class Job(Frozen):
         return tuple(each.name for each in self.attributes)
 
     def described_attributes(self) -> tuple[Attribute, ...]:
-        """The attributes as the job describes them, else as they are known by their names."""
+        """The attributes as the job describes them, else as their adapters' cards do, or their well-known names."""
         described = []
         for each in self.attributes:
-            known = KNOWN.get(each.name, Attribute(each.name, ""))
+            known = attribute_of(each.name, None if each.adapter is None else self.resolve(each.adapter))
             given = {name: getattr(each, name) for name in ("description", "opposite", "system")}
             described.append(replace(known, **{name: value for name, value in given.items() if value is not None}))
         return tuple(described)

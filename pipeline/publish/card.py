@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ No text was written by a person; the prompts are the job's.
 
 Mean score of the judge by persona and attribute, 0 to 1. Acceptance: share of draft tokens (`scr`: chunks) kept.
 Perplexity: under the reference at the decoder's temperature. The judge was trained on pairs of the same source as
-the adapters; it tells poles apart, it does not measure a person.
+the adapters; it tells poles apart, it does not measure a person. `±?`: fewer than three prompts, or so few that their
+interval says nothing.
 
-{table}
+{own_judges(run)}{table}
 
 ## Columns
 
@@ -66,6 +68,12 @@ run in parallel; all are empty for the control persona `reference`. `log_ratios`
 Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 """
     (output / "README.md").write_text(text, encoding="utf-8")
+
+
+def own_judges(run: Mapping[str, Any]) -> str:
+    """What judges beside adapters are worth, a line each and a blank one; empty where there is none."""
+    lines = [f"- {name}, by `{each['judge']}`: {each['worth']}" for name, each in run.get("own_judges", {}).items()]
+    return "".join(f"{line}\n" for line in lines) + ("\n" if lines else "")
 
 
 def _accepted(run: dict[str, Any]) -> str:

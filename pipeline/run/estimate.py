@@ -22,10 +22,11 @@ from evaluation.endpoint.rubrics import messages
 from evaluation.items import Item
 from pipeline.decode.bank import ProcessBank
 from pipeline.decode.cells import decode_cells
+from pipeline.job.adapters import own_judges
 from pipeline.job.fields import OpenAIJudge
-from pipeline.job.known import is_remote, known_to
+from pipeline.job.known import assignments, is_remote
 from pipeline.job.model import Job
-from pipeline.judging.registry import JudgeError, item_of, load_judge, rubrics_of, with_naturalness
+from pipeline.judging.registry import JudgeError, item_of, load_assigned, rubrics_of, with_naturalness
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.plan import Plan
@@ -191,17 +192,16 @@ def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]]) -> float:
     """Seconds that the embedded judges take for one text."""
     total = 0.0
     items: list[Item] = [item_of(row) for row in rows]
-    for spec in job.judges:
-        names = known_to(spec, job.attribute_names)
-        if is_remote(spec) or not names:
+    for each in assignments(job.judges, job.attribute_names, own_judges(job)):
+        if is_remote(each.spec):
             continue
         try:
-            judge = load_judge(spec)
+            judge = load_assigned(each)
         except JudgeError as error:
             raise EstimateError(str(error)) from error
-        judge.judge(items[:1], names)  # the first call loads
+        judge.judge(items[:1], each.attributes)  # the first call loads
         started = time.perf_counter()
-        judge.judge(items, names)
+        judge.judge(items, each.attributes)
         total += (time.perf_counter() - started) / len(items)
     return total
 

@@ -6,15 +6,26 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from evaluation.endpoint.rubrics import FLUENCY
 from evaluation.items import label_of
 from evaluation.judges.openai import OpenAIJudge
+from evaluation.judges.weights_card import JudgeWeightsError
 from pipeline.beam.work import JudgeTask, JudgeWork
-from pipeline.job.known import is_remote, known_to
+from pipeline.job.adapters import notes_on, own_judges
+from pipeline.job.checks import accept_problems
+from pipeline.job.known import assignments, is_remote
 from pipeline.job.model import Job
-from pipeline.judging.registry import COLUMNS, item_of, load_judge, load_remote_judge, with_naturalness
+from pipeline.judging.registry import (
+    COLUMNS,
+    JudgeError,
+    item_of,
+    load_assigned,
+    load_remote_judge,
+    with_naturalness,
+)
 from pipeline.judging.table import judge_items, judged_attributes
 from pipeline.plan.cells import PlannedCell
 from pipeline.store.errors import output_errors
@@ -34,18 +45,39 @@ class RunJudges:
     def __init__(self, job: Job, work: Path) -> None:
         self._job, self._work = job, work
         self._attributes = with_naturalness(job.described_attributes())
-        local = [s for s in job.judges if not is_remote(s) and known_to(s, job.attribute_names)]
-        self._local = [(spec, label_of(load_judge(spec))) for spec in local]
+        try:
+            own = own_judges(job)
+        except JudgeWeightsError as error:
+            raise JudgeError(f"attributes: {error}") from error
+        if job.accept is not None:  # once more: adapters of the Hub are here only now
+            for problem in accept_problems(job, own):
+                raise JudgeError(f"{problem.field}: {problem.text}")
+        assigned = assignments(job.judges, job.attribute_names, own)
+        self._local = [(each, label_of(load_assigned(each))) for each in assigned if not is_remote(each.spec)]
         self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if is_remote(spec)]
-        judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
-        unjudged = [name for name in job.attribute_names if name not in judged]
-        if job.judges and unjudged:
-            logger.warning("no judge of this job knows %s: unjudged", ", ".join(unjudged))
+        for line in notes_on(job, assigned):
+            logger.warning("%s", line)
 
     @property
     def labels(self) -> set[str]:
         """Of all of them: name@version."""
         return {label for _, label in self._local} | {label_of(judge) for judge in self.remote}
+
+    @property
+    def own(self) -> dict[str, dict[str, str]]:
+        """Attribute -> label and worth of the judge beside its adapter, for those that have one."""
+        return {
+            each.attributes[0]: {"judge": label, "worth": each.own.worth}
+            for each, label in self._local
+            if each.own is not None
+        }
+
+    def heard(self, judgments: pa.Table) -> pa.Table:
+        """Without those of a judge that is no longer asked about the attribute, which has a judge of its own now."""
+        asked = {label: each.attributes for each, label in self._local}
+        pairs = zip(judgments.column("judge").to_pylist(), judgments.column("attribute").to_pylist(), strict=True)
+        kept = [label not in asked or attribute in asked[label] for label, attribute in pairs]
+        return judgments.filter(pa.array(kept, pa.bool_()))
 
     def spent(self) -> float:
         """What judges behind endpoints have cost so far."""
@@ -53,11 +85,10 @@ class RunJudges:
 
     def of_workers(self, wanted: set[str]) -> list[JudgeWork]:
         """Those that workers ask, with what earlier runs have left them of the wanted rows."""
-        works = []
-        for spec, label in self._local:
-            attributes = known_to(spec, self._job.attribute_names)
-            works.append(JudgeWork(spec, attributes, label, left_to_judge(self._work, label, attributes, wanted)))
-        return works
+        return [
+            JudgeWork(each, label, left_to_judge(self._work, label, each.attributes, wanted))
+            for each, label in self._local
+        ]
 
     def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], cost: Callable[[], float]) -> None:
         """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped.

@@ -93,6 +93,7 @@ def record(
         },
         "accept": course.accepted,
         "judges": sorted(judges.labels),
+        "own_judges": judges.own,
         "calls": _calls(judges),
         "model": sources.model_label,
         "adapters": dict(sources.adapter_revisions),

@@ -18,6 +18,7 @@ from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import Work
 from pipeline.decode.bank import LoadBank
 from pipeline.exit_status import ExitStatus
+from pipeline.job.adapters import own_judges
 from pipeline.job.known import counted
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
@@ -199,11 +200,11 @@ class _Run:
 
     def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any]]:
         """Draw candidates until every cell has its rows or no more may be drawn: all, those kept, and the report."""
-        judged = counted(self.job.judges, self.job.attribute_names)
+        judged = counted(self.job.judges, self.job.attribute_names, own_judges(self.job))
         while True:
             cells = self.plan.cells(draws.candidates())
             self.generate(cells)
-            table = merged(read_shards(self.work / "judgments", "judgments"))
+            table = self.judges.heard(merged(read_shards(self.work / "judgments", "judgments")))
             scores = accept.adherence(cells, table, judged, self.judges.labels, self.job.panel)
             groups = accept.by_cell(cells)
             passed = accept.passing(groups, scores, done_ids(self.work), draws.rule)
@@ -247,7 +248,7 @@ class _Run:
             )
         summary = summarise(
             tables["generations"],
-            tables["judgments"],
+            self.judges.heard(tables["judgments"]),
             job.attribute_names,
             panel_rule=job.panel,
             judges=self.judges.labels,
