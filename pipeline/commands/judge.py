@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from evaluation.items import Judge, label_of
+from evaluation.judges.own import OwnJudge
+from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
 from pipeline.commands.shared import InputError, Outcome
-from pipeline.job.fields import Judges, OpenAIJudge
-from pipeline.job.known import KINDS
+from pipeline.job.adapters import own_judges_of
+from pipeline.job.fields import ClassifierJudge, Judges, OpenAIJudge
+from pipeline.job.known import KINDS, assignments
 from pipeline.judging.against import against_persona
 from pipeline.judging.corpus import Corpus, load_corpus
-from pipeline.judging.registry import NATURALNESS, JudgeError, load_judge, load_remote_judge, with_naturalness
+from pipeline.judging.registry import NATURALNESS, JudgeError, load_assigned, load_remote_judge, with_naturalness
 from pipeline.store.dataset import WORK_FOLDER, shards_folder
 from pipeline.store.lock import FolderInUse, FolderLock
 
@@ -31,7 +35,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WEIGHTS_REMEDY = "for a judge beside an adapter, give --weights NAME=FOLDER"
 _WAYS = ("batch", "against", "repeat")  # of asking an endpoint; no settings of it
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A judge that is ready, and what it is asked about; ``own``: it lies beside an adapter."""
+
+    judge: Judge
+    attributes: tuple[str, ...]
+    own: OwnJudge | None = None
 
 
 class JudgeInputError(InputError):
@@ -56,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add_options(group, kind.model)
             if kind.remote:
                 _add_ways_of_asking(group)
+            if kind.model is ClassifierJudge:
+                group.add_argument("--weights", metavar="[NAME=]FOLDER", action="append", default=[],
+                                   help="an adapter's folder, whose own judge is asked about NAME (or about what it "
+                                   "was fitted for); may be given several times")  # fmt: skip
 
 
 def _add_ways_of_asking(group: argparse._ArgumentGroup) -> None:
@@ -75,10 +93,12 @@ def judge(options: argparse.Namespace) -> Outcome:
     """
     corpus, known = _read(options)
     attributes = _attributes(options, corpus)
-    judge = _judge(options, attributes, corpus)
-    names = _judged_names(options, judge, attributes, known)
-    table, n_new = _judge_and_write(options, judge, corpus, names)
-    lines = _report(options, judge, corpus, table, known)
+    judges = _judges(options, attributes, corpus)
+    asked = _judged_names(options, judges, attributes, known)
+    table, n_new = _judge_and_write(options, asked, corpus)
+    lines = _report(options, asked, corpus, table, known)
+    lines += [f"{label_of(each.judge)}: {each.own.worth}" for each in judges if each.own is not None]
+    judge = judges[0].judge  # the only one, if it is behind an endpoint
     if options.repeat:
         lines.append(_repeated(options, judge, attributes, corpus, table))
     lines += _spent(judge)
@@ -100,23 +120,28 @@ def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]
 
 
 def _judged_names(
-    options: argparse.Namespace, judge: Judge, attributes: Sequence[Attribute], known: Collection[str]
-) -> list[str]:
-    """What is judged: what the judge knows of the attributes, and what it adds of its own."""
-    names = [a.name for a in attributes if judge.knows(a.name)]
-    strangers = [a.name for a in attributes if not judge.knows(a.name)]
+    options: argparse.Namespace, judges: Sequence[Loaded], attributes: Sequence[Attribute], known: Collection[str]
+) -> list[tuple[Judge, list[str]]]:
+    """What is judged by whom: what a judge knows of its attributes, and what it adds of its own."""
+    asked = [(each.judge, [name for name in each.attributes if each.judge.knows(name)]) for each in judges]
+    names = [name for _, mine in asked for name in mine]
+    strangers = [a.name for a in attributes if a.name not in names]
     if not names or (strangers and options.attributes):
-        raise JudgeInputError(f"--attributes: the judge {judge.name!r} does not know {', '.join(strangers) or 'any'}")
+        remedy = f"; {_WEIGHTS_REMEDY}" if options.judge == "classifier" else ""
+        known_as = judges[0].judge.name if judges else options.judge
+        raise JudgeInputError(
+            f"--attributes: the judge {known_as!r} does not know {', '.join(strangers) or 'any'}{remedy}"
+        )
     for name in known:
         if name not in names:
             raise JudgeInputError(f"--known {name}: not among the attributes judged ({', '.join(names)})")
-    return [*names, *getattr(judge, "adds", ())]
+    return [(judge, [*mine, *getattr(judge, "adds", ())]) for judge, mine in asked]
 
 
 def _judge_and_write(
-    options: argparse.Namespace, judge: Judge, corpus: Corpus, names: Sequence[str]
+    options: argparse.Namespace, asked: Sequence[tuple[Judge, Sequence[str]]], corpus: Corpus
 ) -> tuple[pa.Table, int]:
-    """All judgments of the corpus, and about how many texts the judge was asked for them."""
+    """All judgments of the corpus, and about how many texts a judge was asked for them."""
     from tqdm import tqdm
 
     from pipeline.judging.table import gather, judge_items
@@ -129,9 +154,11 @@ def _judge_and_write(
                     f"{options.corpus}: has changed while the judge was loaded; give the command again"
                 )
             try:
-                with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
-                    n_new = judge_items(judge, corpus.items, names, shards, on_text=bar.update)
-                    bar.update(len(corpus.items) - bar.n)
+                n_new = 0
+                for judge, names in asked:
+                    with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
+                        n_new = max(n_new, judge_items(judge, corpus.items, names, shards, on_text=bar.update))
+                        bar.update(len(corpus.items) - bar.n)
             finally:
                 with FolderLock(shards.parent, wait=True, name="gathering"):  # one at a time
                     table = gather(shards, [item.key for item in corpus.items], corpus.folder)
@@ -143,11 +170,17 @@ def _judge_and_write(
 
 
 def _report(
-    options: argparse.Namespace, judge: Judge, corpus: Corpus, table: pa.Table, known: Mapping[str, Sequence[Example]]
+    options: argparse.Namespace,
+    asked: Sequence[tuple[Judge, Sequence[str]]],
+    corpus: Corpus,
+    table: pa.Table,
+    known: Mapping[str, Sequence[Example]],
 ) -> list[str]:
     from pipeline.judging.report import agreement_lines, known_lines, means_table, quality_lines
 
-    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known)]
+    lines = [means_table(table, corpus), *agreement_lines(table)]
+    for judge, names in asked:
+        lines += known_lines(judge, {name: pairs for name, pairs in known.items() if name in names})
     return lines + quality_lines(corpus, _embedder())
 
 
@@ -166,6 +199,8 @@ def _spent(judge: Any) -> list[str]:
 
 def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     if not options.attributes:
+        if not corpus.attributes and options.weights:
+            return [Attribute(name, "") for name in _own_judges(options, corpus)]
         if not corpus.attributes:
             raise JudgeInputError("--attributes: none given, and the corpus names none; give NAME or NAME=DESCRIPTION")
         return list(with_naturalness(corpus.attributes))
@@ -181,13 +216,25 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     return list(found.values())
 
 
-def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
-    spec = _spec(options)
+def _judges(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> list[Loaded]:
+    """The judges asked for: of kind classifier the shipped one, and those beside adapters."""
+    spec, names = _spec(options), tuple(each.name for each in attributes)
     if isinstance(spec, OpenAIJudge):
-        return _remote(options, spec, attributes, corpus)
+        return [Loaded(_remote(options, spec, attributes, corpus), names)]
     try:
-        return load_judge(spec)
+        assigned = assignments([spec], names, _own_judges(options, corpus))
+        return [Loaded(load_assigned(each), each.attributes, each.own) for each in assigned]
     except JudgeError as error:
+        raise JudgeInputError(str(error)) from error
+
+
+def _own_judges(options: argparse.Namespace, corpus: Corpus) -> dict[str, OwnJudge]:
+    """Attribute -> the judge beside its adapter: those of the data set's job, and of ``--weights``."""
+    if options.judge != "classifier":
+        return {}
+    try:
+        return {**corpus.own_judges(), **own_judges_of(options.weights)}
+    except (ValueError, JudgeWeightsError) as error:
         raise JudgeInputError(str(error)) from error
 
 
@@ -195,7 +242,8 @@ def _spec(options: argparse.Namespace) -> Judges:
     """The judge's section of a job file, from the options."""
     wanted = KINDS[options.judge]
     for name, kind in KINDS.items():
-        of_it = {*given(options, kind.model), *(each for each in _WAYS if kind.remote and getattr(options, each))}
+        ways = _WAYS if kind.remote else ("weights",) if name == "classifier" else ()
+        of_it = {*given(options, kind.model), *(each for each in ways if getattr(options, each))}
         if kind is not wanted and of_it:
             raise JudgeInputError(f"{flag(min(of_it))}: belongs to --judge {name}; add that, or leave it out")
     values = {"kind": options.judge, **given(options, wanted.model)}

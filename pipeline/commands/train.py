@@ -19,7 +19,8 @@ from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name
-from pipeline.commands.train_judge import fit_beside, question_of
+from pipeline.commands.train_judge import PairsJudge, question_of
+from pipeline.exit_status import ExitStatus
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "the pairs' own attribute has what they leave of 1")  # fmt: skip
     parser.add_argument("--no-judge", action="store_true", help="fit no judge from the pairs beside the adapter")
     parser.add_argument("--judge-only", action="store_true",
-                        help="fit a judge beside the adapter that is in FOLDER already, from the same TABLE")  # fmt: skip
+                        help="fit a judge beside the adapter that is in FOLDER, from its TABLE")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
@@ -93,14 +94,10 @@ def train(options: argparse.Namespace) -> Outcome:
     for example in examples:
         sides[is_held_out(question_of(example))].append(example)
     described = {"description": options.description or options.attribute or "", "opposite": options.opposite or ""}
-    lines: list[str] = []
-
-    def judge_beside(folder: Path) -> None:
-        lines.append(fit_beside(folder, options.name, sides[False], sides[True], {**described, "data": data}))
-
+    judge = PairsJudge(options.name, sides[False], sides[True], {**described, "data": data})
     if options.judge_only:
-        judge_beside(output)
-        return Outcome(lines[0])
+        judge.fit(output)
+        return Outcome(judge.line) if judge.fitted else Outcome("", judge.line, ExitStatus.BAD_INPUT)
     import torch
 
     from mpg.models.dtype import pick_dtype
@@ -118,7 +115,7 @@ def train(options: argparse.Namespace) -> Outcome:
             recipe=recipe,
             dtype=getattr(torch, pick_dtype("auto")),
             others=others,
-            finish=None if options.no_judge else judge_beside,
+            finish=None if options.no_judge else judge.fit,
         )
     except TrainError as error:
         raise TrainInputError(str(error)) from error
@@ -128,7 +125,7 @@ def train(options: argparse.Namespace) -> Outcome:
         return Outcome("")
     if made is not None:
         made.replace(output / "pairs.jsonl")
-    return Outcome("\n".join([_report(card, output), *lines]))
+    return Outcome(_report(card, output) + (f"\n{judge.line}" if judge.line else ""))
 
 
 def _check(options: argparse.Namespace) -> None:

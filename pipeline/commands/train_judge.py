@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,37 @@ def question_of(example: Example) -> str:
     return " ".join(message.content for message in example.messages if message.role == "user")
 
 
-def fit_beside(
-    folder: Path, name: str, train: Sequence[Example], held_out: Sequence[Example], about: Mapping[str, Any]
-) -> str:
-    """Fit a judge into an adapter's folder; a line for the report: what it is worth, or why there is none.
+@dataclass
+class PairsJudge:
+    """A judge that is to be fitted on an adapter's pairs.
 
-    Args:
+    Attributes:
+        name: of the attribute.
+        train, held_out: no question in both.
         about: description and data, for the judge's card.
+        line: for the report, once it was tried: what the judge is worth, or why there is none.
+        fitted: whether there is one.
     """
-    from evaluation.features.embedding import EmbeddingModelError, SentenceEmbedder
-    from evaluation.fit.own_judge import NoJudge, fit_own_judge
 
-    try:
-        own = fit_own_judge(name, _pairs(train), _pairs(held_out), folder, embedder=SentenceEmbedder(), about=about)
-    except (NoJudge, EmbeddingModelError) as error:
-        return f"no judge of {name}: {error}; mpg train --judge-only adds one later"
-    return f"a judge of {name} beside it ({CARD_FILE}): {own.worth}"
+    name: str
+    train: Sequence[Example]
+    held_out: Sequence[Example]
+    about: Mapping[str, Any]
+    line: str = ""
+    fitted: bool = False
 
+    def fit(self, folder: Path) -> None:
+        """Fit it into an adapter's folder, if that can be."""
+        from evaluation.features.embedding import EmbeddingModelError, SentenceEmbedder
+        from evaluation.fit.own_judge import NoJudge, fit_own_judge
 
-def _pairs(examples: Sequence[Example]) -> list[PreferencePair]:
-    return [PreferencePair(question_of(each), each.chosen, each.rejected) for each in examples]
+        train, held_out = (
+            [PreferencePair(question_of(each), each.chosen, each.rejected) for each in side]
+            for side in (self.train, self.held_out)
+        )
+        try:
+            own = fit_own_judge(self.name, train, held_out, folder, embedder=SentenceEmbedder(), about=self.about)
+        except (NoJudge, EmbeddingModelError) as error:
+            self.line = f"no judge of {self.name}: {error}; then mpg train --judge-only adds one"
+            return
+        self.line, self.fitted = f"a judge of {self.name} beside it ({CARD_FILE}): {own.worth}", True

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.judges.own import OwnJudge, own_judge
+from evaluation.judges.own import CARD_FILE, OwnJudge, own_judge
 from personas.attributes import KNOWN, Attribute
 from pipeline.job.fields import ClassifierJudge
-from pipeline.job.known import Assignment
+from pipeline.job.known import assignments
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
 
-CARD_FILE = "card.json"
+ADAPTER_CARD = "card.json"
 _CONFIG = "adapter_config.json"
 
 
@@ -53,7 +53,7 @@ def attribute_of(name: str, place: str | None) -> Attribute:
 def _card_of(folder: Path | None) -> dict[str, Any]:
     """The card in an adapter's folder; empty where there is none that can be read."""
     try:
-        card = json.loads((folder / CARD_FILE).read_text("utf-8")) if folder is not None else {}
+        card = json.loads((folder / ADAPTER_CARD).read_text("utf-8")) if folder is not None else {}
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}
@@ -71,17 +71,62 @@ def own_judges(job: Job) -> dict[str, OwnJudge]:
     """
     if not any(isinstance(spec, ClassifierJudge) for spec in job.judges):
         return {}
-    folders = {each.name: adapter_folder(job.resolve(each.adapter)) for each in job.attributes if each.adapter}
+    return judges_beside({each.name: job.resolve(each.adapter) for each in job.attributes if each.adapter})
+
+
+def judges_beside(places: Mapping[str, str]) -> dict[str, OwnJudge]:
+    """Attribute -> the judge beside its adapter, where there is one.
+
+    Args:
+        places: attribute -> folder or Hub id of its adapter.
+
+    Raises:
+        JudgeWeightsError: one is damaged, or of another format.
+    """
+    folders = {name: adapter_folder(place) for name, place in places.items()}
     found = {name: own_judge(folder) for name, folder in folders.items() if folder is not None}
     return {name: each for name, each in found.items() if each is not None}
 
 
-def notes_on(job: Job, assigned: Sequence[Assignment]) -> Iterator[str]:
-    """What a job's author should know of its judges: attributes that none knows, judges that do not count."""
-    judged = {name for each in assigned for name in each.attributes}
-    unjudged = [name for name in job.attribute_names if name not in judged]
-    if job.judges and unjudged:
-        yield f"no judge of this job knows {', '.join(unjudged)}: unjudged"
-    for each in assigned:
-        if each.own is not None and not each.own.counted:
-            yield f"{each.attributes[0]}: its adapter's own judge is shown apart: {each.own.worth}"
+def own_judges_of(entries: Sequence[str]) -> dict[str, OwnJudge]:
+    """Attribute -> judge, of adapters on a command line, as ``FOLDER`` or ``NAME=FOLDER``.
+
+    Raises:
+        ValueError: a line: no judge there, or a name given twice.
+        JudgeWeightsError: one is damaged, or of another format.
+    """
+    judges: dict[str, OwnJudge] = {}
+    for entry in entries:
+        named, equals, place = entry.partition("=")
+        folder = adapter_folder(place if equals else entry)
+        found = own_judge(folder) if folder is not None else None
+        if found is None:
+            raise ValueError(f"--weights {entry}: no judge ({CARD_FILE}) there; mpg train --judge-only fits one")
+        name = named if equals else found.attribute
+        if name in judges:
+            raise ValueError(f"--weights {entry}: {name!r} is given twice; remove one")
+        judges[name] = found
+    return judges
+
+
+def resolved(folder: Path, place: str) -> str:
+    """A place: an absolute path if there is such a thing, from a job file's folder; else as it is, a Hub id."""
+    path = folder / Path(place).expanduser()
+    return str(path) if path.exists() else place
+
+
+def judging_lines(job: Job, own: Mapping[str, OwnJudge], *, counted: bool = True) -> Iterator[str]:
+    """What a job's author should know of its judges: what those beside adapters are worth, what no judge knows.
+
+    Args:
+        own: see :func:`own_judges`.
+        counted: whether to say of those that count, too, what they are worth.
+    """
+    judged = {name for each in assignments(job.judges, job.attribute_names, own) for name in each.attributes}
+    unjudged = [each for each in job.attributes if each.name not in judged]
+    for each in unjudged if job.judges else ():
+        here = each.adapter is None or adapter_folder(job.resolve(each.adapter)) is not None
+        yield f"no judge of this job knows {each.name}: unjudged" + ("" if here else ", unless its adapter brings one")
+    for name, judge in own.items():
+        if counted or not judge.counted:
+            yield f"{name}: {'judged' if judge.counted else 'shown apart'} by its adapter's own judge: {judge.worth}"

@@ -16,7 +16,7 @@ from personas.attributes import Attribute, Persona, mbti_type
 from personas.files import load_personas
 from personas.prompts import Prompt, PromptError, load_prompts_dataset, load_prompts_jsonl
 from personas.records import Grid
-from pipeline.job.adapters import attribute_of
+from pipeline.job.adapters import attribute_of, resolved
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import (
     Accept,
@@ -126,8 +126,7 @@ class Job(Frozen):
 
     def resolve(self, place: str) -> str:
         """A model's or data set's place: an absolute path if such a folder exists, else as it is."""
-        path = self._folder / Path(place).expanduser()
-        return str(path) if path.exists() else place
+        return resolved(self._folder, place)
 
     def adapter_places(self) -> dict[str, str]:
         """Attribute -> absolute folder or Hub id of its adapter. Raises KeyError: none is shipped."""

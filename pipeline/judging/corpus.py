@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evaluation.items import Item
-from personas import KNOWN, Attribute
+from evaluation.judges.own import OwnJudge
+from personas import Attribute
 from personas.errors import SourceError
 from personas.examples import read_table
+from pipeline.job.adapters import attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
+from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, job_folder
 from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer
 
 ID_DIGITS = 32
@@ -34,6 +37,7 @@ class Corpus:
         attributes: that the corpus is known to be about.
         folder: data set folder of the judgments.
         log_probs: one each an item, where rows have them: nats under the reference, and tokens.
+        adapters: attribute -> folder or Hub id of its adapter, where the corpus's job names one.
     """
 
     items: tuple[Item, ...]
@@ -42,6 +46,11 @@ class Corpus:
     attributes: tuple[Attribute, ...]
     folder: Path
     log_probs: tuple[tuple[float, int], ...] = ()
+    adapters: Mapping[str, str] = field(default_factory=dict)
+
+    def own_judges(self) -> dict[str, OwnJudge]:
+        """Attribute -> the judge beside its adapter. Raises JudgeWeightsError: one is damaged."""
+        return judges_beside(self.adapters)
 
 
 def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corpus:
@@ -78,13 +87,15 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
         if missing:
             raise CorpusError(str(file), f"has no column {missing[0]!r}; is this a data set of mpg run?")
         rows += table.to_pylist()
+    attributes, adapters = _attributes_of(path)
     blank = dict.fromkeys(GENERATIONS.names)  # of an older schema, columns are missing
     rows = [blank | row for row in rows]
     return Corpus(
         items=tuple(item_of(row) for row in rows),
         clusters=tuple(row["prompt_id"] for row in rows),
         groups=tuple(row["persona"] for row in rows),
-        attributes=_attributes_of(path / "job.json"),
+        attributes=attributes,
+        adapters=adapters,
         folder=output or path,
         log_probs=()
         if any(row["log_prob_reference"] is None for row in rows)
@@ -92,16 +103,20 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
     )
 
 
-def _attributes_of(job: Path) -> tuple[Attribute, ...]:
+def _attributes_of(data_set: Path) -> tuple[tuple[Attribute, ...], dict[str, str]]:
+    """What a data set's job says of its attributes, or their adapters' cards; and where the adapters are."""
+    job = data_set / JOB_FILE
     if not job.is_file():
-        return ()
+        return (), {}
     entries = json.loads(job.read_text("utf-8")).get("attributes", [])
+    here = job_folder(data_set / WORK_FOLDER) or data_set
+    adapters = {entry["name"]: resolved(here, entry["adapter"]) for entry in entries if entry.get("adapter")}
     found = []
     for entry in entries:
-        known = KNOWN.get(entry["name"], Attribute(entry["name"], ""))
+        known = attribute_of(entry["name"], adapters.get(entry["name"]))
         described = entry.get("description") or known.description
         found.append(Attribute(known.name, described, entry.get("opposite") or known.opposite))
-    return tuple(found)
+    return tuple(found), adapters
 
 
 def _file(path: Path, column: str, output: Path | None) -> Corpus:

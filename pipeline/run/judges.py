@@ -14,7 +14,7 @@ from evaluation.items import label_of
 from evaluation.judges.openai import OpenAIJudge
 from evaluation.judges.weights_card import JudgeWeightsError
 from pipeline.beam.work import JudgeTask, JudgeWork
-from pipeline.job.adapters import notes_on, own_judges
+from pipeline.job.adapters import judging_lines, own_judges
 from pipeline.job.checks import accept_problems
 from pipeline.job.known import assignments, is_remote
 from pipeline.job.model import Job
@@ -55,7 +55,7 @@ class RunJudges:
         assigned = assignments(job.judges, job.attribute_names, own)
         self._local = [(each, label_of(load_assigned(each))) for each in assigned if not is_remote(each.spec)]
         self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if is_remote(spec)]
-        for line in notes_on(job, assigned):
+        for line in judging_lines(job, own, counted=False):
             logger.warning("%s", line)
 
     @property
