@@ -139,14 +139,15 @@ def why_poor(measured: HeldOut | None) -> str | None:
 
 def worth_of(measured: HeldOut | None, problem: str | None) -> str:
     """What a judge is worth, in a sentence."""
-    said = "fitted on the adapter's own pairs; "
+    said = ["fitted on the adapter's own pairs"]
     if measured is not None:
         low, high = measured.interval
-        said += (
-            f"held-out accuracy {measured.accuracy:.2f} ({low:.2f} to {high:.2f}) on {measured.n_answers} answers: "
-            "it tells the pairs' two sides apart, no more"
+        said.append(
+            f"held-out accuracy {measured.accuracy:.2f} ({low:.2f} to {high:.2f}) on {measured.n_answers} answers"
         )
-    return said + ("" if problem is None else f"{'; ' if measured is not None else ''}not counted: {problem}")
+    if problem is not None:
+        return "; ".join([*said, f"not counted: {problem}"])
+    return f"{'; '.join(said)}: it tells the pairs' two sides apart, no more"
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

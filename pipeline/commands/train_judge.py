@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from evaluation.judges.own import CARD_FILE
 from personas.examples import Example
 from personas.preferences import PreferencePair
+
+logger = logging.getLogger(__name__)
 
 
 def question_of(example: Example) -> str:
@@ -41,6 +44,7 @@ class PairsJudge:
         from evaluation.features.embedding import EmbeddingModelError, SentenceEmbedder
         from evaluation.fit.own_judge import NoJudge, fit_own_judge
 
+        logger.info("%s: fitting a judge", self.name)
         train, held_out = (
             [PreferencePair(question_of(each), each.chosen, each.rejected) for each in side]
             for side in (self.train, self.held_out)

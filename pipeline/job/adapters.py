@@ -129,4 +129,5 @@ def judging_lines(job: Job, own: Mapping[str, OwnJudge], *, counted: bool = True
         yield f"no judge of this job knows {each.name}: unjudged" + ("" if here else ", unless its adapter brings one")
     for name, judge in own.items():
         if counted or not judge.counted:
-            yield f"{name}: {'judged' if judge.counted else 'shown apart'} by its adapter's own judge: {judge.worth}"
+            said = "judged by its adapter's own judge" if judge.counted else "its adapter's own judge stands apart"
+            yield f"{name}: {said}, {judge.worth}"
