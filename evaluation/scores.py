@@ -20,6 +20,10 @@ class Status(StrEnum):
     FAILED = "failed"  # anything else: nothing to judge, no connection
 
 
+# Of a judge behind an endpoint: it had no say, and may have one another time.
+UNASKED = (Status.THROTTLED, Status.FAILED)
+
+
 @dataclass(frozen=True)
 class Score:
     """How far a text carries an attribute, 0 (its opposite) to 1, or why there is no score.

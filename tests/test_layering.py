@@ -41,9 +41,9 @@ ROOMS = {
         "fit",
     ),
     "pipeline": (
+        "exit_status",
         "store",
         "quiet",
-        "exit_status",
         "job",
         "plan",
         "decode",

@@ -124,6 +124,7 @@ class Budget:
     Attributes:
         limit: ``None``: none.
         spent, reserved: by calls that have ended, and by those under way.
+        earlier: spent before, by other runs; it counts.
     """
 
     limit: float | None = None
@@ -131,6 +132,7 @@ class Budget:
     completion_price: float = 0.0
     spent: float = 0.0
     reserved: float = 0.0
+    earlier: float = 0.0
     prompt_tokens: int = field(default=0)
     completion_tokens: int = field(default=0)
 
@@ -140,7 +142,7 @@ class Budget:
 
     def reserve(self, most: float) -> bool:
         """Set aside what a call may cost at most; False: there is not enough left."""
-        if self.limit is not None and self.spent + self.reserved + most > self.limit:
+        if self.limit is not None and self.earlier + self.spent + self.reserved + most > self.limit:
             return False
         self.reserved += most
         return True

@@ -45,7 +45,8 @@ class OpenAISettings(BaseModel):
     max_retries: int = Field(default=4, ge=0, description="After failures other than throttling.")
     patience_s: float = Field(default=900.0, ge=0, description="How long the server may refuse all calls.")
     budget: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Most that judging may cost a run, in the currency of the prices; null: no limit."
+        default=None,
+        description="Most that judging a data set may cost, in all runs, in the currency of the prices; null: no limit.",
     )
     prompt_price: float = Field(default=0.0, ge=0, description="Per million prompt tokens.")
     completion_price: float = Field(default=0.0, ge=0, description="Per million completion tokens.")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.features.embedding import Embedder, SentenceEmbedder
+from evaluation.items import SHIPPED as SHIPPED_NAME
 from evaluation.items import Item
 from evaluation.judges.classifier_weights import DIMENSIONS, SHIPPED, DimensionModel, Features, read_weights
 from evaluation.judges.own import OwnJudge
@@ -38,7 +39,7 @@ class ClassifierJudge:
         card: Mapping[str, Any],
         abstain: float = 0.0,
         poles: Mapping[str, Sequence[str]] = DIMENSIONS,
-        name: str = "classifier",
+        name: str = SHIPPED_NAME,
     ) -> None:
         """Take fitted models by dimension ("E/I", ...); ``load`` and ``beside_adapter`` are the usual ways in.
 
@@ -85,7 +86,7 @@ class ClassifierJudge:
         return cls(
             {attribute: model},
             embedder or SentenceEmbedder(),
-            card=card | {"version": f"{attribute}-{card['version']}"},
+            card=card | {"version": f"{attribute}+{card['version']}"},
             abstain=abstain,
             poles={attribute: (attribute,)},
             name=own.name,

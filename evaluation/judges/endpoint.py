@@ -25,6 +25,7 @@ class EndpointJudge:
         JudgeSetupError: no key in the environment.
     """
 
+    name = ""  # see :class:`evaluation.items.Judge`
     asked = ""  # what of the question is not in the rubrics
 
     def __init__(

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.items import OWN, OWN_UNPROVEN
 from evaluation.judges.weights_card import JudgeWeightsError, card_path, read_card
 
 WEIGHTS_FILE = "judge.safetensors"
 CARD_FILE = "judge.json"
-NAME, UNPROVEN_NAME = "own-classifier", "own-classifier-unproven"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class OwnJudge:
     @property
     def name(self) -> str:
         """The judge's name, as judgments record it."""
-        return NAME if self.counted else UNPROVEN_NAME
+        return OWN if self.counted else OWN_UNPROVEN
 
 
 def own_judge(folder: Path) -> OwnJudge | None:

@@ -106,3 +106,8 @@ class Work:
     @property
     def n_cells(self) -> int:
         return sum(map(len, self.shards))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to decode or to judge."""
+        return not self.shards and not any(judge.earlier for judge in self.judges)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,18 @@ from pipeline.job.fields import ClassifierJudge, Judges, OpenAIJudge
 from pipeline.job.known import KINDS, assignments
 from pipeline.judging.against import against_persona
 from pipeline.judging.corpus import Corpus, load_corpus
-from pipeline.judging.registry import NATURALNESS, JudgeError, load_assigned, load_remote_judge, with_naturalness
+from pipeline.judging.registry import (
+    NATURALNESS,
+    JudgeError,
+    calls_of,
+    load_assigned,
+    load_remote_judge,
+    with_naturalness,
+)
 from pipeline.store.dataset import WORK_FOLDER, shards_folder
+from pipeline.store.exchange import GATHERING, finish_any_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
+from pipeline.store.spending import Spending, Spent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,12 +49,17 @@ _WAYS = ("batch", "against", "repeat")  # of asking an endpoint; no settings of 
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Asked:
     """A judge that is ready, and what it is asked about; ``own``: it lies beside an adapter."""
 
     judge: Judge
-    attributes: tuple[str, ...]
+    names: tuple[str, ...]
     own: OwnJudge | None = None
+
+    @property
+    def worth(self) -> dict[str, dict[str, str]]:
+        """See ``own_judges`` in ``run.json``."""
+        return {} if self.own is None else {self.names[0]: {"judge": label_of(self.judge), "worth": self.own.worth}}
 
 
 class JudgeInputError(InputError):
@@ -93,12 +107,10 @@ def judge(options: argparse.Namespace) -> Outcome:
     """
     corpus, known = _read(options)
     attributes = _attributes(options, corpus)
-    judges = _judges(options, attributes, corpus)
-    asked = _judged_names(options, judges, attributes, known)
+    asked = _judged_names(options, _judges(options, attributes, corpus), attributes, known)
     table, n_new = _judge_and_write(options, asked, corpus)
     lines = _report(options, asked, corpus, table, known)
-    lines += [f"{label_of(each.judge)}: {each.own.worth}" for each in judges if each.own is not None]
-    judge = judges[0].judge  # the only one, if it is behind an endpoint
+    judge = asked[0].judge  # the only one, if it is behind an endpoint
     if options.repeat:
         lines.append(_repeated(options, judge, attributes, corpus, table))
     lines += _spent(judge)
@@ -113,18 +125,19 @@ def judge(options: argparse.Namespace) -> Outcome:
 def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]]:
     """The corpus, and the pairs whose better answer is known, by attribute."""
     try:
+        finish_any_exchange(Path(options.corpus))
         corpus = load_corpus(options.corpus, column=options.column, output=options.output)
         return corpus, {name: load_pairs(pairs) for name, pairs in options.known}
-    except SourceError as error:
+    except (SourceError, FolderInUse) as error:
         raise JudgeInputError(str(error)) from error
 
 
 def _judged_names(
-    options: argparse.Namespace, judges: Sequence[Loaded], attributes: Sequence[Attribute], known: Collection[str]
-) -> list[tuple[Judge, list[str]]]:
+    options: argparse.Namespace, judges: Sequence[Asked], attributes: Sequence[Attribute], known: Collection[str]
+) -> list[Asked]:
     """What is judged by whom: what a judge knows of its attributes, and what it adds of its own."""
-    asked = [(each.judge, [name for name in each.attributes if each.judge.knows(name)]) for each in judges]
-    names = [name for _, mine in asked for name in mine]
+    asked = [replace(each, names=tuple(filter(each.judge.knows, each.names))) for each in judges]
+    names = [name for each in asked for name in each.names]
     strangers = [a.name for a in attributes if a.name not in names]
     if not names or (strangers and options.attributes):
         remedy = f"; {_WEIGHTS_REMEDY}" if options.judge == "classifier" else ""
@@ -135,16 +148,15 @@ def _judged_names(
     for name in known:
         if name not in names:
             raise JudgeInputError(f"--known {name}: not among the attributes judged ({', '.join(names)})")
-    return [(judge, [*mine, *getattr(judge, "adds", ())]) for judge, mine in asked]
+    return [replace(each, names=(*each.names, *getattr(each.judge, "adds", ()))) for each in asked]
 
 
-def _judge_and_write(
-    options: argparse.Namespace, asked: Sequence[tuple[Judge, Sequence[str]]], corpus: Corpus
-) -> tuple[pa.Table, int]:
+def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus: Corpus) -> tuple[pa.Table, int]:
     """All judgments of the corpus, and about how many texts a judge was asked for them."""
     from tqdm import tqdm
 
     from pipeline.judging.table import gather, judge_items
+    from pipeline.publish.data_set import write_judgments
 
     try:
         shards = shards_folder(corpus.folder, "judgments")
@@ -153,15 +165,29 @@ def _judge_and_write(
                 raise JudgeInputError(
                     f"{options.corpus}: has changed while the judge was loaded; give the command again"
                 )
+            first = asked[0].judge  # the only one, if it is behind an endpoint
+            spending, budget = Spending(shards.parent), getattr(first, "budget", None)
             try:
                 n_new = 0
-                for judge, names in asked:
+                for each in asked:
                     with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
-                        n_new = max(n_new, judge_items(judge, corpus.items, names, shards, on_text=bar.update))
+
+                        def judged(bar: Any = bar) -> None:
+                            bar.update()
+                            if budget is not None:
+                                spending.note_now_and_then(Spent(judges={first.name: budget.spent}))
+
+                        n_new = max(n_new, judge_items(each.judge, corpus.items, each.names, shards, on_text=judged))
                         bar.update(len(corpus.items) - bar.n)
             finally:
-                with FolderLock(shards.parent, wait=True, name="gathering"):  # one at a time
-                    table = gather(shards, [item.key for item in corpus.items], corpus.folder)
+                if budget is not None:
+                    spending.note(Spent(judges={first.name: budget.spent}))
+                with FolderLock(shards.parent, wait=True, name=GATHERING):  # one at a time
+                    table = gather(shards, [item.key for item in corpus.items])
+                    calls = {label_of(each.judge): _calls(each.judge) for each in asked}
+                    write_judgments(
+                        corpus.folder, table, calls, {a: w for each in asked for a, w in each.worth.items()}
+                    )
     except FolderInUse as error:
         raise JudgeInputError(str(error)) from error
     except OSError as error:
@@ -171,7 +197,7 @@ def _judge_and_write(
 
 def _report(
     options: argparse.Namespace,
-    asked: Sequence[tuple[Judge, Sequence[str]]],
+    asked: Sequence[Asked],
     corpus: Corpus,
     table: pa.Table,
     known: Mapping[str, Sequence[Example]],
@@ -179,9 +205,15 @@ def _report(
     from pipeline.judging.report import agreement_lines, known_lines, means_table, quality_lines
 
     lines = [means_table(table, corpus), *agreement_lines(table)]
-    for judge, names in asked:
-        lines += known_lines(judge, {name: pairs for name, pairs in known.items() if name in names})
-    return lines + quality_lines(corpus, _embedder())
+    for each in asked:
+        lines += known_lines(each.judge, {name: pairs for name, pairs in known.items() if name in each.names})
+    lines += quality_lines(corpus, _embedder())
+    return lines + [f"{w['judge']}: {w['worth']}" for each in asked for w in each.worth.values()]
+
+
+def _calls(judge: Any) -> dict[str, Any] | None:
+    """What a judge's calls came to; ``None``: it makes none."""
+    return calls_of(judge) if hasattr(judge, "budget") else None
 
 
 def _spent(judge: Any) -> list[str]:
@@ -216,14 +248,14 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     return list(found.values())
 
 
-def _judges(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> list[Loaded]:
+def _judges(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> list[Asked]:
     """The judges asked for: of kind classifier the shipped one, and those beside adapters."""
     spec, names = _spec(options), tuple(each.name for each in attributes)
     if isinstance(spec, OpenAIJudge):
-        return [Loaded(_remote(options, spec, attributes, corpus), names)]
+        return [Asked(_remote(options, spec, attributes, corpus), names)]
     try:
         assigned = assignments([spec], names, _own_judges(options, corpus))
-        return [Loaded(load_assigned(each), each.attributes, each.own) for each in assigned]
+        return [Asked(load_assigned(each), each.attributes, each.own) for each in assigned]
     except JudgeError as error:
         raise JudgeInputError(str(error)) from error
 

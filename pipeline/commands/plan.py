@@ -48,7 +48,7 @@ def plan(options: argparse.Namespace) -> Outcome:
         output = Path(job.output).absolute()
         work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
         computed_with = settled(output, job, workers)
-        planned = Plan.of(job, computed_with.dtype)
+        planned = Plan.of(job, computed_with.dtype, computed_with.attributes)
     except (OutputError, RunError) as error:
         raise InputError(f"{options.job}: {error}") from error
     try:  # now that adapters of the Hub, whose cards may describe them, are here

@@ -21,6 +21,8 @@ from pipeline.job.model import Job
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import decided, kept
 from pipeline.store.dataset import JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
+from pipeline.store.exchange import finish_any_exchange
+from pipeline.store.lock import FolderInUse
 from pipeline.store.manifest import changed_files
 from pipeline.store.shards import read_shard
 
@@ -54,7 +56,10 @@ def verify(options: argparse.Namespace) -> Outcome:
     if options.sample < 0:
         raise InputError(f"--sample: {options.sample} must be at least 0")
     try:
+        finish_any_exchange(folder)
         changed = changed_files(folder)
+    except FolderInUse as error:
+        raise InputError(str(error)) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
     lines = ["files: CHANGED" if changed else "files: all as they were written"]
@@ -165,7 +170,7 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
     dtype = rows[0]["dtype"]
     computed_with = kept(folder) or replace(decided(job, 1), dtype=dtype)
     try:
-        plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype)
+        plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype, computed_with.attributes)
         # In bfloat16 a text depends on what it is decoded with: whole shards.
         cells = plan.cells() if dtype != "float32" and job.accept is None else []
     except RunError as error:

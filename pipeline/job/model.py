@@ -79,6 +79,9 @@ class Job(Frozen):
     max_rejected_fraction: Float = Field(
         0.1, ge=0, le=1, description="Share of rejected rows above which the job stops."
     )
+    max_unscored_fraction: Float = Field(
+        0.05, ge=0, le=1, description="Share of judgments without a score above which the job is not done."
+    )
     accept: Accept | None = Field(
         None, description="{min_score, rows_per_cell, max_candidates}: draw texts until enough pass the judges."
     )
@@ -86,7 +89,8 @@ class Job(Frozen):
         None, description="When to stop cleanly: a duration from the start (6h) or a time (2026-11-26T07:00)."
     )
     budget: Annotated[Float, Field(gt=0)] | None = Field(
-        None, description="What the run may cost, devices and judges, in the currency of their prices; then it stops."
+        None,
+        description="What the data set may cost, all its runs together, in the currency of its prices; then it stops.",
     )
     device_price: Float = Field(0.0, ge=0, description="Of one device (a worker's) for an hour.")
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")

@@ -14,6 +14,7 @@ from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, ROLE_PLAY, Attribute
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 from pipeline.job.known import Assignment, is_remote
+from pipeline.store.spending import Spending
 
 if TYPE_CHECKING:
     from evaluation.endpoint.cache import JudgmentCache
@@ -136,7 +137,7 @@ def rubrics_of(attributes: Sequence[Attribute]) -> list[Rubric]:
 
 
 def load_remote_judge(spec: OpenAIJudge, attributes: Sequence[Attribute], work: Path, mode: str = "grades") -> Any:
-    """The judge behind an endpoint; its cache is kept in a work folder.
+    """The judge behind an endpoint; its cache, and what its budget has paid, are kept in a work folder.
 
     Args:
         mode: ``grades`` (:class:`evaluation.judges.openai.OpenAIJudge`), ``batch`` (the same, by the Batch API) or
@@ -150,7 +151,9 @@ def load_remote_judge(spec: OpenAIJudge, attributes: Sequence[Attribute], work: 
 
     try:
         rubrics, cache = rubrics_of(attributes), JudgmentCache(work / "judge-cache.sqlite")
-        return REMOTE_LOADERS[spec.kind](spec, rubrics, cache, work, mode)
+        judge = REMOTE_LOADERS[spec.kind](spec, rubrics, cache, work, mode)
+        judge.budget.earlier = Spending(work).earlier.judges.get(judge.name, 0.0)
+        return judge
     except JudgeSetupError as error:
         raise JudgeError(f"judges: {spec.kind}: {error}") from error
     except ValueError as error:
@@ -171,6 +174,17 @@ def _openai(spec: OpenAIJudge, rubrics: Sequence[Rubric], cache: JudgmentCache, 
 
 # How those behind an endpoint are loaded: by rubrics, with a cache of answers, in a work folder.
 REMOTE_LOADERS: Mapping[str, Callable[..., EndpointJudge]] = {"openai": _openai}
+
+
+def calls_of(judge: Any) -> dict[str, Any]:
+    """What a judge's calls to its endpoint came to, for ``run.json``."""
+    return {
+        "calls": judge.n_calls,
+        "prompt_tokens": judge.budget.prompt_tokens,
+        "completion_tokens": judge.budget.completion_tokens,
+        "cost": round(judge.budget.spent, 6),
+        "stopped": judge.stopped,
+    }
 
 
 def item_of(row: Mapping[str, Any]) -> Item:

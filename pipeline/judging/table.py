@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from evaluation.items import Item, Judge, label_of
 from evaluation.scores import Score, Status
-from pipeline.store.manifest import update_manifest
-from pipeline.store.shards import read_shards, shard_name, write_dataset, write_rows
+from pipeline.store.shards import read_shards, shard_name, write_rows
 
 # Texts judged between two writes: what a killed run asks again of a judge that keeps no answers itself.
 TEXTS_A_SHARD = 256
@@ -119,18 +118,10 @@ def judge_items(
     return len(left)
 
 
-def gather(shards: Path, row_ids: Sequence[str], output: Path) -> pa.Table:
-    """All judgments of some rows from their shards, written as a data set's table, in the order of the rows.
-
-    Args:
-        output: folder of the data set; its manifest, if it has one, follows.
-    """
+def gather(shards: Path, row_ids: Sequence[str]) -> pa.Table:
+    """All judgments of some rows from their shards, in the order of the rows."""
     table = merged(read_shards(shards, "judgments"))
     order = {row_id: i for i, row_id in enumerate(row_ids)}
     keys = zip(*(table.column(name).to_pylist() for name in ("row_id", "judge", "attribute")), strict=True)
     wanted = sorted((order[row_id], *rest, i) for i, (row_id, *rest) in enumerate(keys) if row_id in order)
-    table = table.take(pa.array([each[-1] for each in wanted], type=pa.int64()))
-    if table.num_rows:
-        entries = write_dataset(table, output / "judgments")
-        update_manifest(output, "judgments", entries)
-    return table
+    return table.take(pa.array([each[-1] for each in wanted], type=pa.int64()))

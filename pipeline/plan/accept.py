@@ -1,7 +1,8 @@
 """As many texts as wanted: candidates of a cell are drawn until enough of them pass the judges.
 
 The texts kept are the first that pass, by sample index, so that they do not depend on how many candidates a round
-draws. A kept corpus no longer follows the decoder's law: it follows it given that the judges let a text pass.
+draws. A candidate that a judge could not be asked about has neither passed nor failed: it waits, and none is drawn in
+its place. A kept corpus no longer follows the decoder's law: it follows it given that the judges let a text pass.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluation.items import is_independent
+from evaluation.items import heard
+from evaluation.scores import UNASKED
 from evaluation.statistics.aggregate import panel
 from personas import Cell, Grid
 from pipeline.job.fields import Accept
@@ -43,18 +45,26 @@ class Draws:
                 for index in range(self.drawn[prompt.prompt_id, persona.name]):
                     yield Cell(prompt, persona, index)
 
-    def draw_more(self, passed: Mapping[Key, Sequence[PlannedCell]], dead: Mapping[Key, int]) -> bool:
+    def draw_more(
+        self,
+        passed: Mapping[Key, Sequence[PlannedCell]],
+        dead: Mapping[Key, int],
+        waiting: Mapping[Key, int] | None = None,
+    ) -> bool:
         """Draw for the cells that fell short, by the share that has passed so far; False: nothing is left to draw.
 
         A cell whose candidates were all dead letters is not tried again: its prompt is at fault.
+
+        Args:
+            dead, waiting: how many candidates of a cell are dead letters, or wait for a score.
         """
         more = False
         for key, n in self.drawn.items():
-            n_passed = len(passed.get(key, ()))
-            wanted, room = self.rule.rows_per_cell - n_passed, self.rule.max_candidates - n
+            n_passed, n_waiting = len(passed.get(key, ())), (waiting or {}).get(key, 0)
+            wanted, room = self.rule.rows_per_cell - n_passed - n_waiting, self.rule.max_candidates - n
             if wanted <= 0 or room <= 0 or dead.get(key, 0) >= n:
                 continue
-            share = (n_passed + 0.5) / (n + 1)
+            share = (n_passed + 0.5) / (n - n_waiting + 1)
             self.drawn[key] += min(room, math.ceil(wanted / share))
             more = True
         return more
@@ -79,8 +89,9 @@ def adherence(
         rule: of the panel, see :func:`evaluation.statistics.aggregate.panel`.
     """
     scores: dict[tuple[str, str], list[float | None]] = {}
+    counts = heard(labels)
     for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
-        if row["judge"] in labels and is_independent(row["judge"]):
+        if counts(row["judge"], row["attribute"]):
             scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
     found: dict[str, float | None] = {}
     for cell in cells:
@@ -106,8 +117,42 @@ def passing(
     return kept
 
 
-def report(draws: Draws, passed: Mapping[Key, Sequence[PlannedCell]]) -> dict[str, Any]:
-    """For ``run.json``: how many candidates it took, and which cells fell short."""
+def waiting(
+    cells: Sequence[PlannedCell],
+    judgments: pa.Table,
+    judged: Collection[str],
+    labels: Collection[str],
+    done: Collection[str],
+    wordless: Collection[str] = (),
+) -> set[str]:
+    """Row ids of candidates that one of some judges could not be asked about, or was not yet.
+
+    An answer without a score (refused, not in the agreed form) is an answer: such a candidate does not pass.
+
+    Args:
+        judged: attributes that count.
+        labels: of the judges that may answer another time.
+        done: row ids that are written.
+        wordless: row ids of texts that nobody could judge.
+    """
+    answered: set[tuple[str, str, str]] = set()
+    for row in judgments.select(["row_id", "attribute", "judge", "status"]).to_pylist():
+        if row["status"] not in UNASKED:
+            answered.add((row["row_id"], row["attribute"], row["judge"]))
+    return {
+        cell.row_id
+        for cell in cells
+        if cell.row_id in done and cell.row_id not in wordless
+        for name, _ in cell.weights
+        for label in labels
+        if name in judged and (cell.row_id, name, label) not in answered
+    }
+
+
+def report(
+    draws: Draws, passed: Mapping[Key, Sequence[PlannedCell]], waiting: Mapping[Key, int] | None = None
+) -> dict[str, Any]:
+    """For ``run.json``: how many candidates it took, which cells fell short, how many candidates wait for a score."""
     short = [
         {"prompt_id": prompt, "persona": persona, "rows": len(passed.get((prompt, persona), ())), "candidates": n}
         for (prompt, persona), n in draws.drawn.items()
@@ -118,5 +163,6 @@ def report(draws: Draws, passed: Mapping[Key, Sequence[PlannedCell]]) -> dict[st
         "cells": len(draws.drawn),
         "candidates": sum(draws.drawn.values()),
         "rows": sum(map(len, passed.values())),
+        "waiting": sum((waiting or {}).values()),
         "short": short,
     }

@@ -44,6 +44,8 @@ class ComputedWith:
         threads: of one decoding pass.
         batch_size: rows that a pass begins with; fewer where they do not fit into memory.
         rows_per_shard: cells of the plan that are decoded together.
+        attributes: of the job that wrote the first row, in its order, in which a mixture's component is drawn; other
+            ones come after them. Empty: nobody noted it.
         regrouped: whether some rows were not decoded together with the plan's others, since a stop had left their shard
             in part, or the plan has grown (or nobody knows).
     """
@@ -52,6 +54,7 @@ class ComputedWith:
     threads: int
     batch_size: int
     rows_per_shard: int
+    attributes: tuple[str, ...] = ()
     regrouped: bool = False
 
 
@@ -75,7 +78,7 @@ def decided(job: Job, workers: int) -> ComputedWith:
     from mpg.models.dtype import pick_dtype
 
     threads = job.threads or max(1, cores() // workers)
-    return ComputedWith(pick_dtype(job.model.dtype), threads, job.batch_size, job.rows_per_shard)
+    return ComputedWith(pick_dtype(job.model.dtype), threads, job.batch_size, job.rows_per_shard, job.attribute_names)
 
 
 def kept(output: Path) -> ComputedWith | None:
@@ -88,7 +91,8 @@ def kept(output: Path) -> ComputedWith | None:
 
 
 def _read(values: dict[str, Any]) -> ComputedWith:
-    found = ComputedWith(**{field.name: values[field.name] for field in fields(ComputedWith)})
+    known = {field.name: values[field.name] for field in fields(ComputedWith) if field.name != "attributes"}
+    found = ComputedWith(**known, attributes=tuple(values.get("attributes", ())))
     if min(found.threads, found.batch_size, found.rows_per_shard) < 1:
         raise ValueError("below 1")
     return found
@@ -126,6 +130,8 @@ def settled(output: Path, job: Job, workers: int) -> ComputedWith:
             _listed(found, other),
             _listed(asked, other),
         )
+    new = [name for name in job.attribute_names if name not in found.attributes]
+    found = replace(found, attributes=(*found.attributes, *new))
     if found.threads * workers > cores():
         logger.warning(
             "%d worker%s x threads %d, where this machine (or OMP_NUM_THREADS) gives %d: slower, but the same digits",

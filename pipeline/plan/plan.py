@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,17 +32,18 @@ class Plan:
     systems: Systems
 
     @classmethod
-    def of(cls, job: Job, dtype: str | None = None) -> Plan:
+    def of(cls, job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Plan:
         """Resolve a job's names; no weights are loaded.
 
         Args:
             dtype: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
+            order: of the attributes, decided already; what it does not name comes after it, as in the job.
 
         Raises:
             RunError: see :func:`pipeline.plan.sources.resolve_sources`.
         """
         systems = Systems.of(job.described_attributes(), job.model.system)
-        return cls(job, resolve_sources(job, dtype), decoder_settings(job), systems)
+        return cls(job, resolve_sources(job, dtype, order), decoder_settings(job), systems)
 
     def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:
         """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts."""

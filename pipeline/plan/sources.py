@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from pipeline.plan.cells import Sources
 from pipeline.plan.errors import RunError
 
 
-def resolve_sources(job: Job, dtype: str | None = None) -> Sources:
+def resolve_sources(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Sources:
     """Decide what ``auto`` and names stand for: places, revisions, number format.
 
     Args:
-        dtype: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
+        dtype, order: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
 
     Raises:
         RunError: an adapter without weights or for another model, a model that is not there or has no chat template.
@@ -35,7 +36,8 @@ def resolve_sources(job: Job, dtype: str | None = None) -> Sources:
         resolve(model)
     except EmbeddedModelError as error:
         raise RunError(f"model.id: {error}", ExitStatus.BAD_INPUT) from error
-    adapters, references = job.adapter_places(), job.reference_places()
+    places, references = job.adapter_places(), job.reference_places()
+    adapters = {name: places[name] for name in (*order, *places) if name in places}
     try:
         check_sources(model, [*adapters.values(), *references.values()], revision=job.model.revision)
         tokenizer = AutoTokenizer.from_pretrained(resolve(model), revision=job.model.revision)

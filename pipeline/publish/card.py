@@ -13,16 +13,18 @@ from evaluation.tables import markdown
 from mpg.settings import EXACT_DECODERS
 from pipeline.job.model import Job
 from pipeline.publish.summary import Summary, header, table_rows
+from pipeline.store.dataset import FOLDERS
+from pipeline.store.shards import write_bytes
 
-_FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
+CARD_FILE = "README.md"
 
 
-def write_card(output: Path, job: Job, tables: dict[str, pa.Table], summary: Summary, run: dict[str, Any]) -> None:
-    """Write README.md: what the corpus is, how it was made, how well it carries its attributes."""
+def write_card(output: Path, job: Job, tables: Mapping[str, pa.Table], summary: Summary, run: dict[str, Any]) -> None:
+    """Write README.md: what the corpus is, how it was made, how well it carries its attributes. Raises OSError."""
     configs = [
         {"config_name": name, "data_files": [{"split": "train", "path": f"{folder}/train-*.parquet"}]}
         | ({"default": True} if name == "generations" else {})
-        for name, folder in _FOLDERS.items()
+        for name, folder in FOLDERS.items()
         if tables[name].num_rows
     ]
     front = {
@@ -49,15 +51,16 @@ No text was written by a person; the prompts are the job's.
 
 - decoder `{decoder.name}`, aggregate `{decoder.aggregate}`, horizon {decoder.horizon}, temperature
   {decoder.temperature:g}, top-p {decoder.top_p:g}: {exact}
-- {run["counts"]["rows"]} rows, {run["counts"]["rejected"]} rejected, seed {job.seed}
+- {run["counts"]["rows"]} rows, {run["counts"]["rejected"]} rejected, seed {job.seed}{_partial(run)}
 {_accepted(run)}- how it was made, to the version: `job.json`, `run.json`
 
 ## Judged adherence
 
-Mean score of the judge by persona and attribute, 0 to 1. Acceptance: share of draft tokens (`scr`: chunks) kept.
-Perplexity: under the reference at the decoder's temperature. The judge was trained on pairs of the same source as
-the adapters; it tells poles apart, it does not measure a person. `±?`: fewer than three prompts, or so few that their
-interval says nothing.
+Mean score of the judges ({_judges(run)}) by persona and attribute, 0 to 1.
+Acceptance: share of draft tokens (`scr`: chunks) kept. Perplexity: under the reference at the decoder's temperature.
+The classifier that ships was trained on pairs of the same source as
+the adapters; it tells poles apart, it does not measure a person.
+`±?`: fewer than three prompts, or so few that their interval says nothing.
 
 {own_judges(run)}{table}
 
@@ -67,7 +70,18 @@ interval says nothing.
 run in parallel; all are empty for the control persona `reference`. `log_ratios` and `log_prob_reference` are in nats.
 Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 """
-    (output / "README.md").write_text(text, encoding="utf-8")
+    write_bytes(text.encode("utf-8", "backslashreplace"), output / CARD_FILE)
+
+
+def _judges(run: dict[str, Any]) -> str:
+    return ", ".join(f"`{label}`" for label in run["judges"]) or "none"
+
+
+def _partial(run: dict[str, Any]) -> str:
+    """What is missing, of a data set that is not complete."""
+    if run.get("ended", {"complete": True})["complete"]:
+        return ""
+    return f"\n- **not complete**: {run['ended']['why']}"
 
 
 def own_judges(run: Mapping[str, Any]) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 from tqdm import tqdm
 
 from evaluation.endpoint.rubrics import FLUENCY
-from evaluation.items import label_of
+from evaluation.items import is_independent, label_of
 from evaluation.judges.openai import OpenAIJudge
 from evaluation.judges.weights_card import JudgeWeightsError
+from evaluation.scores import UNASKED
 from pipeline.beam.work import JudgeTask, JudgeWork
+from pipeline.exit_status import ExitStatus
 from pipeline.job.adapters import judging_lines, own_judges
 from pipeline.job.checks import accept_problems
 from pipeline.job.known import assignments, is_remote
@@ -28,6 +31,7 @@ from pipeline.judging.registry import (
 )
 from pipeline.judging.table import judge_items, judged_attributes
 from pipeline.plan.cells import PlannedCell
+from pipeline.run.limits import Limits
 from pipeline.store.errors import output_errors
 from pipeline.store.shards import read_shards, shard_tables
 from pipeline.store.stop import StopFile
@@ -72,16 +76,38 @@ class RunJudges:
             if each.own is not None
         }
 
-    def heard(self, judgments: pa.Table) -> pa.Table:
-        """Without those of a judge that is no longer asked about the attribute, which has a judge of its own now."""
-        asked = {label: each.attributes for each, label in self._local}
-        pairs = zip(judgments.column("judge").to_pylist(), judgments.column("attribute").to_pylist(), strict=True)
-        kept = [label not in asked or attribute in asked[label] for label, attribute in pairs]
-        return judgments.filter(pa.array(kept, pa.bool_()))
+    @property
+    def remote_labels(self) -> set[str]:
+        """Of those behind endpoints whose scores count."""
+        return {label for label in map(label_of, self.remote) if is_independent(label)}
 
-    def spent(self) -> float:
-        """What judges behind endpoints have cost so far."""
-        return float(sum(judge.budget.spent for judge in self.remote))
+    def why_unasked(self, judgments: pa.Table, row_ids: Collection[str]) -> tuple[str, ExitStatus]:
+        """Why judges behind endpoints gave no scores of some texts, and what a run that needs them ends with."""
+        reasons: Counter[str] = Counter()
+        for row in judgments.select(["row_id", "judge", "rationale"]).to_pylist():
+            if row["row_id"] in row_ids and row["judge"] in self.remote_labels and row["rationale"]:
+                reasons[row["rationale"]] += 1
+        for judge in self.remote:
+            if judge.stopped is not None:
+                return f"judge: {judge.stopped}", ExitStatus.TRY_AGAIN
+        why = reasons.most_common(1)[0][0] if reasons else "no answer"
+        return f"judge: no text could be scored: {why}", ExitStatus.TRY_AGAIN
+
+    def spent(self) -> dict[str, float]:
+        """What judges behind endpoints have cost so far, by name."""
+        return {judge.name: float(judge.budget.spent) for judge in self.remote}
+
+    def unjudged(self, judgments: pa.Table, row_ids: Collection[str]) -> int:
+        """How many of these texts some judge has not looked at; one that could not be asked about a text has not."""
+        known = [(label, each.attributes) for each, label in self._local]
+        known += [(label_of(judge), tuple(each.name for each in self._attributes)) for judge in self.remote]
+        remote = {label_of(judge) for judge in self.remote}
+        asked: dict[str, dict[str, set[str]]] = {label: {} for label, _ in known}
+        for row in judgments.select(["row_id", "attribute", "judge", "status"]).to_pylist():
+            if row["judge"] in asked and not (row["judge"] in remote and row["status"] in UNASKED):
+                asked[row["judge"]].setdefault(row["row_id"], set()).add(row["attribute"])
+        left = {i for label, names in known for i in row_ids if not asked[label].get(i, set()).issuperset(names)}
+        return len(left)
 
     def of_workers(self, wanted: set[str]) -> list[JudgeWork]:
         """Those that workers ask, with what earlier runs have left them of the wanted rows."""
@@ -90,24 +116,20 @@ class RunJudges:
             for each, label in self._local
         ]
 
-    def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], cost: Callable[[], float]) -> None:
-        """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped.
-
-        Args:
-            cost: of the run so far.
-        """
+    def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
+        """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped."""
         for judge in self.remote:
             if stop.reason() is None:
-                self._ask(judge, stop, cells, cost)
+                self._ask(judge, stop, cells, limits)
 
-    def _ask(self, judge: OpenAIJudge, stop: StopFile, cells: Sequence[PlannedCell], cost: Callable[[], float]) -> None:
+    def _ask(self, judge: OpenAIJudge, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
         job, order = self._job, {cell.row_id: i for i, cell in enumerate(cells)}
         rows = read_shards(self._work / "generations", "generations", COLUMNS).to_pylist()
         items = [item_of(row) for row in rows if row["row_id"] in order]
         items.sort(key=lambda item: order[item.key])
         judge.stop, is_jobs = stop.watcher(), False
         if job.budget is not None:
-            left = max(0.0, job.budget - cost() + judge.budget.spent)
+            left = max(0.0, job.budget - limits.cost() + judge.budget.spent) + judge.budget.earlier
             judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
             is_jobs = judge.budget.limit == left
         names = [*(each.name for each in self._attributes), FLUENCY]
@@ -119,7 +141,8 @@ class RunJudges:
         if judge.stopped is not None:
             logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
             if is_jobs and "budget" in judge.stopped:
-                stop.request(f"budget of {job.budget:g} spent")
+                spent = limits.out_of_budget()
+                stop.request(spent.reason, spent.status)
             elif job.accept is not None:  # unjudged candidates must not be taken for bad ones
                 stop.request(judge.stopped)
 

@@ -1,18 +1,22 @@
-"""What may end a run early: its deadline, its budget, too many rejected rows."""
+"""What may end a run early: its deadline, the data set's budget, too many rejected rows."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from pipeline.beam.progress import ticks
+from pipeline.exit_status import ExitStatus
 from pipeline.job.deadline import seconds_until
 from pipeline.job.model import Job
+from pipeline.store.spending import Spending, Spent
+from pipeline.store.stop import Condition, Stop
 
-# Why to stop; ``None``: there is no reason.
-Condition = Callable[[], str | None]
+logger = logging.getLogger(__name__)
 
 
 class Limits:
@@ -21,24 +25,48 @@ class Limits:
     Args:
         started: when it began, in seconds since the epoch.
         n_workers: that have a device each.
-        judges_spent: what judges behind endpoints have cost it so far.
+        spending: of the data set; the budget counts what earlier runs have spent.
+        judges_spent: what judges behind endpoints have cost this run so far, by name.
     """
 
-    def __init__(self, job: Job, started: float, n_workers: int, judges_spent: Callable[[], float]) -> None:
-        self._job, self._started, self._n_workers, self._judges_spent = job, started, n_workers, judges_spent
+    def __init__(
+        self,
+        job: Job,
+        started: float,
+        n_workers: int,
+        spending: Spending,
+        judges_spent: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self._job, self._started, self._n_workers = job, started, n_workers
+        self._spending, self._judges_spent = spending, judges_spent
+        earlier = spending.earlier.total
+        if job.budget is not None and earlier > 0:
+            left = max(0.0, job.budget - earlier)
+            logger.info("budget %g: earlier runs of this data set spent %.4g, %.4g is left", job.budget, earlier, left)
+
+    def now(self) -> Spent:
+        """What this run has spent so far."""
+        hours = (time.time() - self._started) / 3600
+        return Spent(hours * self._n_workers * self._job.device_price, self._judges_spent())
 
     def cost(self) -> float:
-        """Of devices and judges so far."""
-        hours = (time.time() - self._started) / 3600
-        return hours * self._n_workers * self._job.device_price + self._judges_spent()
+        """Of devices and judges, of this run so far and all earlier ones."""
+        return self._spending.earlier.total + self.now().total
+
+    def note(self) -> None:
+        """Write down what was spent. It is for later runs: no error ends this one."""
+        with suppress(OSError):
+            self._spending.note(self.now())
 
     def rejections(self, work: Path, n_cells: int, n_dead: int) -> Condition:
         """Too many rows are dead letters; ``n_dead`` were before and stay so."""
         most = self._job.max_rejected_fraction * n_cells
 
-        def rejected() -> str | None:
+        def rejected() -> Stop | None:
             n = n_dead + ticks(work / "progress" / "rejected")
-            return f"{n} of {n_cells} rows were rejected" if n > most else None
+            if n <= most:
+                return None
+            return Stop(f"{n} of {n_cells} rows were rejected", ExitStatus.TOO_MANY_REJECTED)
 
         return rejected
 
@@ -47,8 +75,23 @@ class Limits:
         job, found = self._job, list[Condition]()
         if job.deadline is not None:
             end = self._started + seconds_until(job.deadline, datetime.fromtimestamp(self._started))
-            found.append(lambda: f"deadline {job.deadline} reached" if time.time() >= end else None)
-        if job.budget is not None and job.device_price > 0:
-            budget = job.budget
-            found.append(lambda: f"budget of {budget:g} spent" if self.cost() >= budget else None)
-        return found
+            reached = Stop(f"deadline {job.deadline} reached")
+            found.append(lambda: reached if time.time() >= end else None)
+        if job.budget is not None:
+            found.append(lambda: self.out_of_budget() if self.cost() >= self._budget else None)
+        return [*found, self._note_now_and_then]
+
+    @property
+    def _budget(self) -> float:
+        assert self._job.budget is not None
+        return self._job.budget
+
+    def out_of_budget(self) -> Stop:
+        """The budget is spent, by whom, and what to do."""
+        earlier = self._spending.earlier.total
+        by = f", {earlier:.4g} of it by earlier runs of this data set" if earlier > 0 else ""
+        return Stop(f"budget of {self._budget:g} spent{by}; raise it with --budget", ExitStatus.BUDGET_SPENT)
+
+    def _note_now_and_then(self) -> None:
+        with suppress(OSError):
+            self._spending.note_now_and_then(self.now())

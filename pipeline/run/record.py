@@ -19,8 +19,10 @@ from evaluation.items import label_of
 from pipeline.decode.bank import BATCH_SIZES, remembered_sizes
 from pipeline.decode.machine import machines
 from pipeline.job.model import Job
+from pipeline.judging.registry import calls_of
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
+from pipeline.run.ending import Ending, on_record
 from pipeline.run.judges import RunJudges
 from pipeline.store.dataset import PLAN_FILE
 from pipeline.store.shards import read_shards
@@ -35,7 +37,7 @@ class Course:
     Attributes:
         started: in seconds since the epoch.
         decode_s: wall time of the decode stage.
-        cost: of devices and judges.
+        cost: of devices and judges, of this run. cost_in_all: of all runs of the data set.
         done_before: ids of rows that were there already.
         accepted: see :func:`pipeline.plan.accept.report`; ``None``: the job has no ``accept``.
     """
@@ -43,6 +45,7 @@ class Course:
     started: float
     decode_s: float
     cost: float
+    cost_in_all: float
     done_before: set[str]
     accepted: dict[str, Any] | None
 
@@ -53,6 +56,7 @@ def record(
     computed_with: ComputedWith,
     judges: RunJudges,
     course: Course,
+    ending: Ending,
     *,
     work: Path,
     cells: Sequence[PlannedCell],
@@ -66,6 +70,7 @@ def record(
     n_tokens = sum(new.values())
     return {
         "job": job.name,
+        "ended": on_record(ending),
         "counts": {
             "planned": len(cells),
             "kept_from_earlier_runs": len(planned & before),
@@ -90,34 +95,23 @@ def record(
             "generated_tokens": n_tokens,
             "seconds": round(total_s, 3),
             "cost": round(course.cost, 6),
+            "cost_of_all_runs": round(course.cost_in_all, 6),
         },
         "accept": course.accepted,
         "judges": sorted(judges.labels),
         "own_judges": judges.own,
-        "calls": _calls(judges),
+        "calls": {label_of(judge): calls_of(judge) for judge in judges.remote},
         "model": sources.model_label,
         "adapters": dict(sources.adapter_revisions),
         "dtype": sources.dtype,
         "computed_with": {
             **asdict(computed_with),
+            "attributes": list(computed_with.attributes),
             "machines": machines(work),
             "smaller_batches": remembered_sizes(work / BATCH_SIZES),
         },
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
         | {"mpg-scr": mpg.__version__, "python": platform.python_version()},
-    }
-
-
-def _calls(judges: RunJudges) -> dict[str, dict[str, Any]]:
-    return {
-        label_of(judge): {
-            "calls": judge.n_calls,
-            "prompt_tokens": judge.budget.prompt_tokens,
-            "completion_tokens": judge.budget.completion_tokens,
-            "cost": round(judge.budget.spent, 6),
-            "stopped": judge.stopped,
-        }
-        for judge in judges.remote
     }
 
 

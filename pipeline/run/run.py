@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -28,36 +27,26 @@ from pipeline.plan.cells import PlannedCell
 from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
-from pipeline.publish.card import write_card
+from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.gather import gather_rows
 from pipeline.publish.summary import Summary, summarise
+from pipeline.run.ending import Counts, ending_of, ids_of, so_far
 from pipeline.run.judges import RunJudges
+from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
-from pipeline.store.dataset import (
-    JOB_FILE,
-    RUN_FILE,
-    dead_ids,
-    done_ids,
-    keep_job_folder,
-    n_shards,
-    prepare,
-    set_aside_judgments,
-    write_tables,
-)
+from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare, set_aside_judgments
 from pipeline.store.errors import OutputError, output_errors, readable, what_happened
+from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
-from pipeline.store.shards import read_shards, write_bytes
-from pipeline.store.stop import INTERRUPTED, StopFile, Watch, graceful_signals
+from pipeline.store.shards import read_shards
+from pipeline.store.spending import Spending
+from pipeline.store.stop import StopFile, Watch, graceful_signals
 
 logger = logging.getLogger(__name__)
 
 # Worker processes that may be killed one after the other without a shard finished between, before a run gives up.
 MOST_DEATHS = 3
-
-
-class RunStopped(RunError):
-    """A run that ended early because it was asked to; what it had finished is kept."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +70,7 @@ def run_job(
 
     Raises:
         RunError: the output folder holds something else, is in use or can't be written; too many rows were rejected;
-            worker processes were killed again and again.
-        RunStopped: Ctrl-C, a deadline or a budget ended it.
+            worker processes were killed again and again; Ctrl-C, a deadline or a budget ended it.
     """
     output = Path(job.output).absolute()
     try:
@@ -122,26 +110,28 @@ class _Run:
         self.beam_arguments, self.load = beam_arguments, load
         self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
         self.computed_with = computed_with.settled(output, job, workers)
-        self.plan = Plan.of(job, self.computed_with.dtype)
+        self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
         self.judges = RunJudges(job, work)
-        self.limits = Limits(job, self.started, workers, self.judges.spent)
+        self.limits = Limits(job, self.started, workers, Spending(work), self.judges.spent)
         self.done_before: set[str] | None = None
+        self.labelled: set[str] = set()  # rows whose labels are the job's
         self.decode_s = 0.0
 
     def result(self) -> Result:
         with output_errors(self.output):
-            write_bytes((self.job.model_dump_json(indent=2) + "\n").encode(), self.output / JOB_FILE)
-            keep_job_folder(self.work, self.job.folder)
+            finish_exchange(self.output)
             computed_with.keep(self.output, self.computed_with)
-            (self.output / RUN_FILE).unlink(missing_ok=True)
-        grid = self.job.cells(self.job.load_prompts())
-        if self.job.accept is None:
-            cells = kept = self.plan.cells(grid)
-            self.generate(cells)
-            accepted = None
-        else:
-            cells, kept, accepted = self.until_enough(accept.Draws(self.job.accept, grid))
-        return self.finish(cells, kept, accepted)
+        try:
+            grid = self.job.cells(self.job.load_prompts())
+            if self.job.accept is None:
+                cells = kept = self.plan.cells(grid)
+                self.generate(cells)
+                accepted, n_waiting = None, 0
+            else:
+                cells, kept, accepted, n_waiting = self.until_enough(accept.Draws(self.job.accept, grid))
+        finally:
+            self.limits.note()
+        return self.finish(cells, kept, accepted, n_waiting)
 
     # ------------------------------------------------------------------ rows
 
@@ -154,10 +144,12 @@ class _Run:
                 deaths = 0
             n_files = n_shards(self.work)
             shutil.rmtree(self.work / "progress", ignore_errors=True)  # or old ticks would count as new ones
+            conditions = [self.limits.rejections(self.work, len(cells), n_dead), *self.limits.conditions()]
+            if not work.is_empty and self.stop.at_once(conditions):
+                return  # before a model is loaded for nothing
             began = time.time()
-            rejections = self.limits.rejections(self.work, len(cells), n_dead)
             try:
-                with Watch(self.stop, [rejections, *self.limits.conditions()]):
+                with Watch(self.stop, conditions):
                     books = execute.run(work, self.beam_arguments)
             except WorkerDied as error:
                 deaths += 1
@@ -172,11 +164,14 @@ class _Run:
             break
         self.decode_s += books.decode_s
         with Watch(self.stop, self.limits.conditions()):
-            self.judges.ask_endpoints(self.stop, cells, self.limits.cost)
+            self.judges.ask_endpoints(self.stop, cells, self.limits)
 
     def left_of(self, cells: Sequence[PlannedCell]) -> tuple[Work, int]:
         """What is not there yet, and how many rows are dead letters and not tried again."""
         planned = {cell.row_id for cell in cells}
+        with output_errors(self.output):
+            relabel(self.work, [cell for cell in cells if cell.row_id not in self.labelled])
+        self.labelled |= planned
         done, dead = done_ids(self.work), dead_ids(self.work)
         if self.done_before is None:
             self.done_before = done
@@ -198,74 +193,85 @@ class _Run:
         )
         return work, len((dead & planned) - {cell.row_id for shard in work.shards for cell in shard})
 
-    def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any]]:
-        """Draw candidates until every cell has its rows or no more may be drawn: all, those kept, and the report."""
-        judged = counted(self.job.judges, self.job.attribute_names, own_judges(self.job))
+    def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any], int]:
+        """Draw candidates until every cell has its rows or no more may be drawn.
+
+        Returns:
+            all candidates; those kept; the report; how many wait for a score.
+        """
+        judged, seen = counted(self.job.judges, self.job.attribute_names, own_judges(self.job)), set[str]()
         while True:
             cells = self.plan.cells(draws.candidates())
             self.generate(cells)
-            table = self.judges.heard(merged(read_shards(self.work / "judgments", "judgments")))
+            table, done = merged(read_shards(self.work / "judgments", "judgments")), done_ids(self.work)
             scores = accept.adherence(cells, table, judged, self.judges.labels, self.job.panel)
+            waiting = accept.waiting(cells, table, judged, self.judges.remote_labels, done, self.wordless())
             groups = accept.by_cell(cells)
-            passed = accept.passing(groups, scores, done_ids(self.work), draws.rule)
+            passed = accept.passing(groups, scores, done, draws.rule)
             dead = dead_ids(self.work)
             n_dead = {key: sum(cell.row_id in dead for cell in group) for key, group in groups.items()}
-            if self.stop.reason() is not None or not draws.draw_more(passed, n_dead):
+            n_waiting = {key: sum(cell.row_id in waiting for cell in group) for key, group in groups.items()}
+            asked = {cell.row_id for cell in cells if cell.weights and cell.row_id in done} - seen
+            seen |= asked
+            if asked and asked <= waiting and self.stop.reason() is None:
+                self.stop.request(*self.judges.why_unasked(table, waiting))
+            if self.stop.reason() is not None or not draws.draw_more(passed, n_dead, n_waiting):
                 kept = [cell for group in passed.values() for cell in group]
-                return cells, kept, accept.report(draws, passed)
+                return cells, kept, accept.report(draws, passed, n_waiting), len(waiting)
             logger.info("%d candidates so far; more are drawn where too few have passed", len(cells))
+
+    def wordless(self) -> set[str]:
+        """Row ids of texts that no judge can judge: without a letter or digit."""
+        table = read_shards(self.work / "generations", "generations", ["row_id", "response"])
+        return {row["row_id"] for row in table.to_pylist() if not any(map(str.isalnum, row["response"]))}
 
     # ------------------------------------------------------------------ data set
 
     def finish(
-        self, cells: Sequence[PlannedCell], kept: Sequence[PlannedCell], accepted: dict[str, Any] | None
+        self,
+        cells: Sequence[PlannedCell],
+        kept: Sequence[PlannedCell],
+        accepted: dict[str, Any] | None,
+        n_waiting: int,
     ) -> Result:
-        """Write the data set; its record last, if it is complete.
+        """Exchange the data set for this one, if it is complete; else put beside it what there is.
 
         Raises:
-            RunError, RunStopped: it is not.
+            RunError: it is not complete.
         """
         with output_errors(self.output):
             tables = gather_rows(self.work, kept, cells)
-            write_tables(self.output, tables)
-        job, n_rows, n_rejected = self.job, tables["generations"].num_rows, tables["rejected"].num_rows
-        if n_rejected > job.max_rejected_fraction * len(cells):
-            raise RunError(
-                f"{n_rejected} of {len(cells)} rows were rejected, more than max_rejected_fraction "
-                f"{job.max_rejected_fraction:g} allows; reasons: {self.output / 'rejected'}; finished rows are kept"
-            )
-        reason = self.stop.reason()
-        if reason is not None:
-            raise RunStopped(
-                f"stopped ({reason}): {n_rows} rows are in {self.output}, of {len(kept)} planned; "
-                "the same command goes on with the others",
-                ExitStatus.INTERRUPTED if reason == INTERRUPTED else ExitStatus.TRY_AGAIN,
-            )
-        if accepted is None and n_rows + n_rejected < len(cells):
-            missing = len(cells) - n_rows - n_rejected
-            raise RunError(
-                f"{missing} of {len(cells)} rows are missing: shards have vanished; the same command goes on"
-            )
+        counts = Counts.of(tables, cells, accepted, self.judges.unjudged(tables["judgments"], ids_of(tables)))
+        ending = ending_of(self.job, counts, self.stop.found(), n_waiting)
         summary = summarise(
             tables["generations"],
-            self.judges.heard(tables["judgments"]),
-            job.attribute_names,
-            panel_rule=job.panel,
+            tables["judgments"],
+            self.job.attribute_names,
+            panel_rule=self.job.panel,
             judges=self.judges.labels,
         )
-        course = Course(self.started, self.decode_s, self.limits.cost(), self.done_before or set(), accepted)
+        course = Course(
+            self.started,
+            self.decode_s,
+            self.limits.now().total,
+            self.limits.cost(),
+            self.done_before or set(),
+            accepted,
+        )
         run = record(
-            job,
+            self.job,
             self.plan.sources,
             self.computed_with,
             self.judges,
             course,
+            ending,
             work=self.work,
             cells=cells,
             tables=tables,
         )
         with output_errors(self.output):
-            write_card(self.output, job, tables, summary, run)
-            # Last of all: its presence says that everything else is there.
-            write_bytes((json.dumps(run, indent=2) + "\n").encode(), self.output / RUN_FILE)
-        return Result(self.output, summary, run)
+            if ending.complete:
+                write_data_set(self.output, self.job, tables, summary, run)
+                return Result(self.output, summary, run)
+            place = write_partial(self.output, self.job, tables, summary, run)
+        raise RunError(f"{ending.why}; {so_far(counts, place, self.output)}", ending.status)

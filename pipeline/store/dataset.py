@@ -1,8 +1,9 @@
-"""The output folder: prepared before a run, filled from the shards after it."""
+"""The output folder: the data set in it, and the work folder that it is made from."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -25,6 +26,7 @@ WORK_FOLDER = ".work"
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
 PLAN_FILE = "plan.json"  # in the work folder
+PARTIAL = "partial"  # what a run that did not end well has so far, as a data set of its own
 _JOB_FOLDER = "job-folder"
 # Table -> its folder in the data set.
 FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
@@ -42,7 +44,7 @@ def prepare(output: Path) -> Path:
     if output.exists() and not output.is_dir():
         raise OutputError(f"output: {output} is a file; give a folder")
     try:
-        ours = work.is_dir() or (output / DATASET_MANIFEST).is_file()
+        ours = work.is_dir() or any((place / DATASET_MANIFEST).is_file() for place in _data_sets(output))
         if output.is_dir() and any(output.iterdir()) and not ours:
             raise OutputError(f"output: {output} holds files of something else; give an empty or new folder")
         for name in FOLDERS:
@@ -57,23 +59,34 @@ def prepare(output: Path) -> Path:
 def shards_folder(output: Path, name: str) -> Path:
     """The work folder of a table's shards, made if need be.
 
-    Where there is none (a published data set, a work folder that was deleted) the data set's own files are its first
-    shards: what they hold is kept, whoever adds to it, as long as they are what the data set's manifest says. Raises
-    OSError.
+    Where there is none (a published data set, a work folder that was deleted) the data set's own files, and those of
+    what a later run had so far, are its first shards: what they hold is kept, whoever adds to it, as long as they are
+    what their manifest says. Raises OSError.
     """
     folder = output / WORK_FOLDER / name
     if not folder.is_dir():
         scratch = folder.with_name(f".{name}.tmp")  # renamed when it is whole: a killed copy counts for nothing
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        known = files_of(output)
-        for file in (output / FOLDERS[name]).glob("*.parquet"):
-            shutil.copyfile(file, scratch / file.name)
-            entry = known.get(f"{FOLDERS[name]}/{file.name}")
-            if entry is not None:  # else it is taken up if it is sound, as any shard without a line
-                append_entry(scratch, entry | {"file": file.name})
+        for i, place in enumerate(_data_sets(output)):
+            known = files_of(place)
+            for file in sorted((place / FOLDERS[name]).glob("*.parquet")):
+                target = scratch / f"{i}-{file.name}"
+                shutil.copyfile(file, target)
+                entry = known.get(f"{FOLDERS[name]}/{file.name}")
+                if entry is not None:  # else it is taken up if it is sound, as any shard without a line
+                    append_entry(scratch, entry | {"file": target.name})
         scratch.rename(folder)
     return folder
+
+
+def _data_sets(output: Path) -> tuple[Path, Path]:
+    return output, output / PARTIAL
+
+
+def is_complete(output: Path) -> bool:
+    """Whether a data set is there: its record is written with the rest of it, and only if it is whole."""
+    return (output / RUN_FILE).is_file() and (output / DATASET_MANIFEST).is_file()
 
 
 def n_shards(work: Path) -> int:
@@ -97,6 +110,7 @@ def set_aside_judgments(work: Path, row_ids: AbstractSet[str]) -> None:
 
 def keep_job_folder(work: Path, folder: Path) -> None:
     """Remember what the job's paths are relative to, on this machine: no data set names a place. Raises OSError."""
+    work.mkdir(parents=True, exist_ok=True)
     write_bytes(str(folder).encode(), work / _JOB_FOLDER)
 
 
@@ -120,11 +134,7 @@ def dead_ids(work: Path) -> set[str]:
     return {row_id for row_id, reason in pairs if reason not in TRANSIENT}
 
 
-def write_tables(output: Path, tables: dict[str, pa.Table]) -> None:
-    """Write the data set's files and its manifest; no folder for no rows. Raises OSError."""
-    manifest = {}
-    for name, folder in FOLDERS.items():
-        manifest[folder] = write_dataset(tables[name], output / folder)
-        if not tables[name].num_rows:
-            shutil.rmtree(output / folder)
-    write_manifest(output, manifest)
+def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
+    """Write a data set's Parquet files and their manifest into an empty folder; none for no rows. Raises OSError."""
+    written = {FOLDERS[name]: table for name, table in tables.items() if table.num_rows}
+    write_manifest(folder, {place: write_dataset(table, folder / place) for place, table in written.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,14 @@ DATASET_MANIFEST = "manifest.json"
 
 
 def write_manifest(output: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
-    """Write the data set's manifest: folder/file -> rows, bytes, SHA-256."""
-    files = {
-        f"{folder}/{entry['file']}": {name: entry[name] for name in ("rows", "bytes", "sha256")}
-        for folder, entries in tables.items()
-        for entry in entries
-    }
-    write_bytes((json.dumps(files, indent=2) + "\n").encode(), output / DATASET_MANIFEST)
+    """Write the data set's manifest: what was written into its folders. Raises OSError."""
+    write_files(output, {f"{folder}/{entry['file']}": entry for folder, some in tables.items() for entry in some})
 
 
-def update_manifest(output: Path, folder: str, entries: list[dict[str, Any]]) -> None:
-    """Replace what a data set's manifest, if it has one, says of one folder. Raises OSError."""
-    if not (output / DATASET_MANIFEST).is_file():
-        return
-    known = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
-    others: dict[str, list[dict[str, Any]]] = {}
-    for name, entry in known.items():
-        place, _, file = name.rpartition("/")
-        if place != folder:
-            others.setdefault(place, []).append(entry | {"file": file})
-    write_manifest(output, others | {folder: entries})
+def write_files(output: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """The same by file: folder/file -> rows, bytes, SHA-256. Raises OSError."""
+    kept = {name: {key: entry[key] for key in ("rows", "bytes", "sha256")} for name, entry in files.items()}
+    write_bytes((json.dumps(kept, indent=2) + "\n").encode(), output / DATASET_MANIFEST)
 
 
 def files_of(output: Path) -> dict[str, dict[str, Any]]:

@@ -73,10 +73,10 @@ def write_bytes(content: Any, path: Path) -> None:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in it last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -179,7 +179,7 @@ def read_shards(folder: Path, table_name: str, columns: Sequence[str] | None = N
 
 
 def write_dataset(table: pa.Table, folder: Path, split: str = "train") -> list[dict[str, Any]]:
-    """Replace a folder's files by ``train-00000-of-0000N.parquet``; no file for no rows.
+    """Write a table into a folder as ``train-00000-of-0000N.parquet``; no file for no rows.
 
     Returns:
         of each file what a manifest says, see :func:`write_table`.
@@ -191,6 +191,4 @@ def write_dataset(table: pa.Table, folder: Path, split: str = "train") -> list[d
     entries = []
     for i, path in enumerate(paths):
         entries.append(write_table(table.slice(i * rows_per_file, rows_per_file).combine_chunks(), path))
-    for stale in set(folder.glob("*.parquet")) - set(paths):
-        stale.unlink()
     return entries

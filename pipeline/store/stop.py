@@ -5,6 +5,7 @@ Ctrl-C, a deadline, a budget or too many rejected rows ask for it; rows in fligh
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -15,13 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from pipeline.exit_status import ExitStatus
+
 STOP_FILE = "stop"
 INTERRUPTED = "interrupted"
-_INTERRUPTED_STATUS = 130
 # How often the driver looks whether a limit is reached, in seconds.
 _EVERY_S = 0.5
 # A worker asks for the file at most so often: a look costs a few microseconds, on a network more.
 _LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a run is to stop, and what the command ends with then."""
+
+    reason: str
+    status: ExitStatus = ExitStatus.TRY_AGAIN
 
 
 @dataclass(frozen=True)
@@ -34,17 +44,31 @@ class StopFile:
     def of(cls, work: Path) -> StopFile:
         return cls(str(work / STOP_FILE))
 
-    def request(self, reason: str) -> None:
+    def request(self, reason: str, status: ExitStatus = ExitStatus.TRY_AGAIN) -> None:
         """Ask all to stop; the first reason stays."""
-        if self.reason() is None:
-            Path(self.path).write_text(reason, encoding="utf-8")
+        if self.found() is None:
+            Path(self.path).write_text(json.dumps([reason, status]), encoding="utf-8")
 
-    def reason(self) -> str | None:
+    def found(self) -> Stop | None:
         """Why the run is to stop; ``None``: it is not."""
         try:
-            return Path(self.path).read_text(encoding="utf-8")
+            reason, status = json.loads(Path(self.path).read_text(encoding="utf-8"))
+            return Stop(reason, ExitStatus(status))
         except FileNotFoundError:
             return None
+
+    def reason(self) -> str | None:
+        """The same in words alone."""
+        found = self.found()
+        return None if found is None else found.reason
+
+    def at_once(self, conditions: Sequence[Callable[[], Stop | None]]) -> bool:
+        """Whether to stop before anything is begun: asked for already, or by one of some conditions now."""
+        for condition in conditions:
+            found = condition()
+            if found is not None:
+                self.request(found.reason, found.status)
+        return self.found() is not None
 
     def clear(self) -> None:
         """Of an earlier run."""
@@ -64,6 +88,10 @@ class StopFile:
         return requested
 
 
+# Whether to stop now, and why; ``None``: there is no reason.
+Condition = Callable[[], Stop | None]
+
+
 class Watch:
     """Asks for a stop when a limit is reached: ``with Watch(stop, [condition]): ...``.
 
@@ -71,7 +99,7 @@ class Watch:
         conditions: each says why to stop, or ``None``.
     """
 
-    def __init__(self, stop: StopFile, conditions: Sequence[Callable[[], str | None]]) -> None:
+    def __init__(self, stop: StopFile, conditions: Sequence[Condition]) -> None:
         self._stop, self._conditions = stop, conditions
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -79,10 +107,10 @@ class Watch:
     def _look(self) -> None:
         while True:
             for condition in self._conditions:
-                reason = condition()
-                if reason is not None:
+                found = condition()
+                if found is not None:
                     with suppress(OSError):  # a full disk ends the run by itself
-                        self._stop.request(reason)
+                        self._stop.request(found.reason, found.status)
                     return
             if self._ended.wait(_EVERY_S):
                 return
@@ -112,14 +140,14 @@ def graceful_signals(stop: StopFile) -> Iterator[None]:
         signal.signal(signal.SIGINT, second)
         signal.signal(signal.SIGTERM, second)
         try:
-            stop.request(INTERRUPTED)
+            stop.request(INTERRUPTED, ExitStatus.INTERRUPTED)
         except OSError:  # a full disk, say: nobody can be told
             second(number, frame)
         _say("mpg: stopping: rows in flight are finished and written; Ctrl-C again stops at once")
 
     def second(number: int, frame: FrameType | None) -> None:
         _say("mpg: stopped at once; the same command goes on from the rows that are written")
-        os._exit(_INTERRUPTED_STATUS)
+        os._exit(ExitStatus.INTERRUPTED)
 
     before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

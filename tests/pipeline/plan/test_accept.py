@@ -12,9 +12,10 @@ import pytest
 from personas import Grid, Message, Persona, Prompt, control
 from pipeline.cli import main
 from pipeline.job.fields import Accept
-from pipeline.plan.accept import Draws, adherence, by_cell, passing, report
+from pipeline.plan.accept import Draws, adherence, by_cell, passing, report, waiting
 from pipeline.plan.cells import PlannedCell
 from pipeline.store.schema import JUDGMENTS
+from tests.judge_server import JudgeServer, serving, status
 from tests.tiny_job import rows, write_job, write_prompts
 
 RULE = Accept(min_score=0.6, rows_per_cell=2, max_candidates=7)
@@ -150,3 +151,45 @@ def test_each_mistake_has_its_line(
     assert main(["run", str(write_job(job_file.parent, **changes))]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and words in lines[0]
+
+
+def unscored(row_ids: list[str], how: str, judge: str = "openai@m+1") -> pa.Table:
+    base = {field.name: None for field in JUDGMENTS}
+    found = [base | {"row_id": i, "attribute": a, "judge": judge, "status": how} for i in row_ids for a in "EJ"]
+    return pa.Table.from_pylist(found, schema=JUDGMENTS)
+
+
+@pytest.mark.parametrize(
+    ("how", "waits"), [("failed", True), ("throttled", True), ("refused", False), ("parse_error", False)]
+)
+def test_a_candidate_that_could_not_be_judged_waits_and_one_without_a_score_has_had_its_answer(
+    how: str, waits: bool
+) -> None:
+    draws = Draws(RULE, GRID)
+    cells = planned(draws)
+    found = waiting(cells, unscored(["both0", "both1"], how), {"E", "J"}, {"openai@m+1"}, {c.row_id for c in cells})
+    assert found == ({"both0", "both1"} if waits else set())
+    assert waiting(cells, JUDGMENTS.empty_table(), {"E", "J"}, {"openai@m+1"}, {"both1"}) == {"both1"}  # not asked yet
+    assert not waiting(cells, JUDGMENTS.empty_table(), {"E", "J"}, {"openai@m+1"}, {"both1"}, wordless={"both1"})
+    n_waiting = {("p", "both"): len(found)}
+    assert draws.draw_more({("p", "reference"): cells[:2]}, {}, n_waiting) == (not waits)  # none in their place
+
+
+def test_a_dead_judge_costs_one_round(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once it lives, the same command draws what it would have drawn."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    rule = {"min_score": 0.1, "rows_per_cell": 1, "max_candidates": 4}
+    with serving(JudgeServer(lambda text, n: status(401))) as url:
+        judge = {"kind": "openai", "model": "m", "base_url": url}
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], accept=rule))]) not in (0, 2)
+        said = capsys.readouterr().err
+        assert "scripted 401" in said.splitlines()[-1]
+        assert len(rows(job_file.parent / "out" / ".work", "generations")) == 12  # no more were drawn
+    server = JudgeServer()
+    with serving(server) as url:
+        judge = judge | {"base_url": url}
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], accept=rule))]) == 0
+    drawn = len(rows(job_file.parent / "out" / ".work", "generations"))
+    assert drawn > 12 and json.loads((job_file.parent / "out" / "run.json").read_text())["accept"]["waiting"] == 0

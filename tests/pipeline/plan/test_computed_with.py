@@ -221,7 +221,7 @@ def test_the_record_says_what_a_run_was_computed_with(place: Path, tmp_path: Pat
     record = run(place, tmp_path / "out", "threads=2").run
     assert record == json.loads((tmp_path / "out" / "run.json").read_text())
     wanted = {"dtype": "float32", "threads": 2, "batch_size": 4, "rows_per_shard": 4}
-    wanted |= {"regrouped": False, "smaller_batches": {}}
+    wanted |= {"attributes": ["E", "J"], "regrouped": False, "smaller_batches": {}}
     machines = record["computed_with"].pop("machines")
     assert record["computed_with"] == wanted
     assert machines == [{"processor": processor(), "device": "cpu", "cores": cores()}]

@@ -20,7 +20,13 @@ ROW = {
     **{field.name: [] for field in GENERATIONS if pa.types.is_list(field.type)},
     **{"exact": True, "acceptance_rate": 0.5, "tv_bound": None, "log_prob_reference": -1.0},
 }
-RUN: dict[str, Any] = {"model": "m", "dtype": "float32", "counts": {"rows": 2, "rejected": 0}, "accept": None}
+RUN: dict[str, Any] = {
+    "model": "m",
+    "dtype": "float32",
+    "counts": {"rows": 2, "rejected": 0},
+    "accept": None,
+    "judges": [],
+}
 
 
 def card(desk: Desk, *personas: str) -> str:

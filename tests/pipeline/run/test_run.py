@@ -246,10 +246,11 @@ def test_a_jobs_budget_ends_a_judge_behind_an_endpoint(
     server = JudgeServer()
     with serving(server) as url:
         judge = {"kind": "openai", "model": "m", "base_url": url, "prompt_price": 1000.0, "in_flight": 1}
-        assert main(["run", str(write_job(job_file.parent, judges=[judge], budget=1.5))]) == 75
-        assert "stopped (budget of 1.5 spent): 12 rows are in" in capsys.readouterr().err
-        asked = sum(server.calls.values())
-        assert 0 < asked < 12 and len(rows(job_file.parent / "out")) == 12
+        assert main(["run", str(write_job(job_file.parent, judges=[judge], budget=1.5))]) == 3
+        asked, said = sum(server.calls.values()), capsys.readouterr().err
+        assert "stopped (budget of 1.5 spent; raise it with --budget); 12 of 12 rows are finished" in said
+        assert f"goes on with {12 - asked} texts that wait for a judge" in said
+        assert 0 < asked < 12 and len(rows(job_file.parent / "out" / "partial")) == 12
         assert not (job_file.parent / "out" / "run.json").exists()
         assert main(["run", str(write_job(job_file.parent, judges=[judge], budget=500.0))]) == 0
     assert sum(server.calls.values()) == 12  # none twice
@@ -278,7 +279,7 @@ def test_a_deadline_ends_a_judge_behind_an_endpoint(
         assert main(["run", str(write_job(job_file.parent, judges=[judge])), "--deadline", "6s"]) == 75
         assert "stopped (deadline 6s reached)" in capsys.readouterr().err
         first = sum(server.calls.values())
-        assert 0 < first < 12 and len(rows(job_file.parent / "out", "judgments")) == 3 * first
+        assert 0 < first < 12 and len(rows(job_file.parent / "out" / "partial", "judgments")) == 3 * first
         assert main(["run", str(write_job(job_file.parent, judges=[judge | {"in_flight": 12}]))]) == 0
     assert sum(server.calls.values()) == 12
 

@@ -59,7 +59,7 @@ def test_one_ctrl_c_finishes_the_rows_in_flight(
     said = log_of(tmp_path)
     assert "rows in flight are finished and written" in said and "the same command goes on" in said
     assert "Traceback" not in said
-    kept = rows(tmp_path / "out")
+    kept = rows(tmp_path / "out" / "partial")
     assert 4 <= len(kept) < 64 and not (tmp_path / "out" / "run.json").exists()
     assert finished(start(place, tmp_path)) == 0
     after = {row["row_id"]: row for row in rows(tmp_path / "out")}
@@ -83,20 +83,20 @@ def test_the_second_ctrl_c_stops_at_once_and_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    ("limits", "why"),
+    ("limits", "why", "status"),
     [
-        (["--deadline", "0.1s"], "deadline 0.1s reached"),
-        (["--set", "device_price=3600", "--budget", "0.1"], "budget of 0.1 spent"),  # a tenth of a second's worth
+        (["--deadline", "0.1s"], "deadline 0.1s reached", 75),
+        (["--set", "device_price=3600", "--budget", "0.1"], "budget of 0.1 spent; raise it with --budget", 3),
     ],
 )
 def test_a_limit_stops_a_run_cleanly(
-    job_file: Path, limits: list[str], why: str, capsys: pytest.CaptureFixture[str]
+    job_file: Path, limits: list[str], why: str, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = job_file.parent / "out"
-    assert main(["run", str(job_file), *limits]) == 75
+    assert main(["run", str(job_file), *limits]) == status
     said = capsys.readouterr().err
     assert f"stopped ({why})" in said and "the same command goes on" in said
-    assert len(rows(output)) < 12 and not (output / "run.json").exists()
+    assert len(rows(output / "partial")) < 12 and not (output / "run.json").exists()
     assert main(["run", str(job_file), "--deadline", "1h", "--set", "device_price=36", "--budget", "500"]) == 0
     assert len(rows(output)) == 12
     actual = json.loads((output / "run.json").read_text())["actual"]

@@ -1,0 +1,105 @@
+"""How a run ended: whether its data set is complete, else why not, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.exit_status import ExitStatus
+from pipeline.job.model import Job
+from pipeline.plan.cells import PlannedCell
+from pipeline.store.dataset import is_complete
+from pipeline.store.stop import Stop
+
+
+@dataclass(frozen=True)
+class Ending:
+    """See the module.
+
+    Attributes:
+        complete: whether the run's rows are a data set.
+        why: what it is not complete for, or what is to be said beside it, in a line; ``None``: nothing.
+        status: that the command ends with.
+    """
+
+    complete: bool = True
+    why: str | None = None
+    status: ExitStatus = ExitStatus.DONE
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What there is, of what was planned.
+
+    Attributes:
+        planned: cells; with ``accept`` candidates.
+        rows, rejected: of the data set.
+        missing: cells that are neither.
+        unjudged: rows that some judge has not looked at.
+    """
+
+    planned: int
+    rows: int
+    rejected: int
+    missing: int
+    unjudged: int
+
+    @classmethod
+    def of(
+        cls, tables: Mapping[str, pa.Table], cells: Sequence[PlannedCell], accepted: object | None, unjudged: int
+    ) -> Counts:
+        """Args: accepted: not ``None`` where rows are chosen among candidates: none of them is missing then."""
+        n_rows, n_rejected = tables["generations"].num_rows, tables["rejected"].num_rows
+        missing = 0 if accepted is not None else len(cells) - n_rows - n_rejected
+        return cls(len(cells), n_rows, n_rejected, missing, unjudged)
+
+
+def ids_of(tables: Mapping[str, pa.Table]) -> list[str]:
+    """Row ids of the data set."""
+    ids: list[str] = tables["generations"].column("row_id").to_pylist()
+    return ids
+
+
+def ending_of(job: Job, counts: Counts, stop: Stop | None, n_waiting: int) -> Ending:
+    """What a run has come to.
+
+    Args:
+        stop: that was asked for.
+        n_waiting: candidates of ``accept`` that wait for a score.
+    """
+    if counts.rejected > job.max_rejected_fraction * counts.planned:
+        return Ending(
+            False,
+            f"{counts.rejected} of {counts.planned} rows were rejected, more than max_rejected_fraction "
+            f"{job.max_rejected_fraction:g} allows",
+            ExitStatus.TOO_MANY_REJECTED,
+        )
+    if stop is not None and (job.accept is not None or counts.missing or counts.unjudged):
+        return Ending(False, f"stopped ({stop.reason})", stop.status)
+    if counts.missing:
+        return Ending(False, f"{counts.missing} of {counts.planned} rows are missing", ExitStatus.TRY_AGAIN)
+    if n_waiting > job.max_unscored_fraction * counts.planned:
+        return Ending(False, f"{n_waiting} candidates wait for a judge's score", ExitStatus.TRY_AGAIN)
+    return Ending()
+
+
+def so_far(counts: Counts, place: Path, output: Path) -> str:
+    """Where a run that is not complete has left its rows, and what the same command does."""
+    left = []
+    if counts.missing:
+        left.append(f"the other {counts.missing}")
+    if counts.unjudged:
+        left.append(f"{counts.unjudged} texts that wait for a judge")
+    goes_on = f"; the same command goes on with {' and '.join(left)}" if left else "; the same command goes on"
+    stays = f"; the data set in {output} stays as it was" if is_complete(output) else ""
+    reasons = f" (reasons: {place / 'rejected'})" if counts.rejected else ""
+    return f"{counts.rows} of {counts.planned} rows are finished, to look at in {place}{reasons}{stays}{goes_on}"
+
+
+def on_record(ending: Ending) -> dict[str, Any]:
+    """For ``run.json``."""
+    return {"complete": ending.complete, "why": ending.why, "status": int(ending.status)}

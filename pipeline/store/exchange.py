@@ -1,0 +1,92 @@
+"""A data set's files exchanged for the next ones: all of them, or, after a kill, all of them once a command looks.
+
+The next files are written whole into ``.work/next``. A journal says which they are and which of the present ones go;
+from then on the exchange happens, whoever finishes it: each step may be done twice. The manifest comes last. Before
+the journal, a killed command leaves the present data set as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.store.dataset import WORK_FOLDER
+from pipeline.store.lock import FolderLock
+from pipeline.store.manifest import DATASET_MANIFEST
+from pipeline.store.shards import sync_folder, write_bytes
+
+NEXT = "next"  # in the work folder: the files to come, and below WORK_FOLDER in it those of the work folder
+JOURNAL = "exchange.json"  # in the work folder
+GATHERING = "gathering"  # lock of those who share a work folder and exchange
+
+
+def next_files(output: Path) -> Path:
+    """An empty folder for the files to come. Raises OSError."""
+    folder = output / WORK_FOLDER / NEXT
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def exchange(output: Path, folders: Iterable[str], *, replace: Callable[[Path, Path], None] = os.replace) -> None:
+    """Put the files of :func:`next_files` into their places, and remove what they replace.
+
+    Args:
+        output: folder of the data set; nobody else exchanges its files now, see :func:`finish_exchange`.
+        folders: whose Parquet files go unless they are among the next ones.
+        replace: moves a file.
+
+    Raises:
+        OSError: as of any file; what the journal says is done by the next command then.
+    """
+    coming = output / WORK_FOLDER / NEXT
+    files = sorted(str(path.relative_to(coming)) for path in coming.rglob("*") if path.is_file())
+    files.sort(key=lambda name: name == DATASET_MANIFEST)
+    there = [str(path.relative_to(output)) for folder in folders for path in (output / folder).glob("*.parquet")]
+    journal = {"files": files, "removed": sorted(set(there) - set(files))}
+    write_bytes(json.dumps(journal).encode(), output / WORK_FOLDER / JOURNAL)
+    _exchange(output, replace)
+
+
+def finish_exchange(output: Path) -> None:
+    """Finish what a killed command began, if one did; from inside the data set's lock. Raises OSError."""
+    if (output / WORK_FOLDER / JOURNAL).is_file():
+        _exchange(output, os.replace)
+
+
+def finish_any_exchange(output: Path) -> None:
+    """The same from outside of a lock.
+
+    Raises:
+        FolderInUse: another command works there. OSError: a folder that can't be written.
+    """
+    if (output / WORK_FOLDER / JOURNAL).is_file():
+        with FolderLock(output / WORK_FOLDER), FolderLock(output / WORK_FOLDER, wait=True, name=GATHERING):
+            finish_exchange(output)
+
+
+def _exchange(output: Path, replace: Callable[[Path, Path], None]) -> None:
+    work = output / WORK_FOLDER
+    journal, coming = json.loads((work / JOURNAL).read_text("utf-8")), work / NEXT
+    *others, last = journal["files"]
+    for name in others:
+        _move(coming / name, output / name, replace)
+    for name in journal["removed"]:
+        (output / name).unlink(missing_ok=True)
+        with suppress(OSError):  # there are others
+            (output / name).parent.rmdir()  # no folder for no rows
+    _move(coming / last, output / last, replace)
+    for folder in {(output / name).parent for name in journal["files"]}:
+        sync_folder(folder)
+    (work / JOURNAL).unlink()
+    shutil.rmtree(coming, ignore_errors=True)
+
+
+def _move(source: Path, target: Path, replace: Callable[[Path, Path], None]) -> None:
+    if source.is_file():  # else an earlier try has moved it
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(source, target)

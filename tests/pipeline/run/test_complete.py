@@ -1,0 +1,87 @@
+"""A complete data set stays, whole and readable, until the next one is complete; what a run has is said and kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import pytest
+
+from pipeline.cli import main
+from pipeline.store.manifest import changed_files
+from tests.tiny_job import checksums, rows, write_job, write_prompts
+
+
+def said_place(said: str) -> Path:
+    """Where the last line says that the rows are."""
+    return Path(said.strip().splitlines()[-1].partition("to look at in ")[2].partition(" (")[0].partition(";")[0])
+
+
+def opened(folder: Path) -> int:
+    """How many rows `datasets` finds in a folder, as a user opens it."""
+    data = datasets.load_dataset(str(folder), split="train", cache_dir=str(folder.parent / "cache"))
+    return len(data)
+
+
+@pytest.fixture
+def complete(job_file: Path) -> Path:
+    assert main(["run", str(job_file)]) == 0
+    return job_file.parent / "out"
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        (["--set", "seed=1", "--deadline", "0s"], 75),
+        (["--set", "seed=1", "--set", "device_price=3600", "--budget", "0.001"], 3),
+        (["--set", "seed=1", "--set", "decoder.max_new_tokens=250", "--set", "max_rejected_fraction=0.5"], 4),
+        (["--set", "samples_per_cell=3", "--deadline", "0.3s"], 75),
+    ],
+    ids=["deadline", "budget", "every row rejected", "grown and stopped"],
+)
+def test_a_run_that_does_not_end_well_leaves_the_earlier_data_set_alone(
+    complete: Path, options: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = checksums(complete)
+    run = json.loads((complete / "run.json").read_text())
+    assert main(["run", str(complete.parent / "job.yaml"), *options]) == status
+    said = capsys.readouterr().err
+    place = said_place(said)
+    assert place == complete / "partial" and f"the data set in {complete} stays as it was" in said
+    assert {name: sum_ for name, sum_ in checksums(complete).items() if not name.startswith("partial/")} == before
+    assert changed_files(complete) == {} and json.loads((complete / "run.json").read_text()) == run
+    assert opened(complete) == 12
+    ended = json.loads((place / "run.json").read_text())["ended"]
+    assert not ended["complete"] and ended["status"] == status and ended["why"] in said
+    assert "**not complete**" in (place / "README.md").read_text() and changed_files(place) == {}
+    assert main(["verify", str(complete), "--sample", "0"]) == 0
+
+
+def test_what_a_stopped_run_has_is_a_data_set_to_look_at(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_prompts(job_file.parent, ("Hi there", "  "))
+    job = write_job(job_file.parent, max_rejected_fraction=0.1)
+    assert main(["run", str(job)]) == 4
+    place = said_place(capsys.readouterr().err)
+    assert opened(place) == len(rows(place)) == len(rows(place, "rejected")) == 4
+    assert not (job_file.parent / "out" / "run.json").exists()
+    assert main(["run", str(write_job(job_file.parent, max_rejected_fraction=0.9))]) == 0
+    assert not place.exists() and opened(job_file.parent / "out") == 4
+
+
+def test_rows_that_a_stopped_run_has_are_kept_without_its_work_folder(complete: Path) -> None:
+    job = complete.parent / "job.yaml"
+    write_prompts(complete.parent, ("Hi there", "  ", "hello you"))
+    assert main(["run", str(job), "--set", "max_rejected_fraction=0"]) == 4
+    kept = {row["row_id"]: row for row in rows(complete / "partial")}
+    shutil.rmtree(complete / ".work")
+    assert main(["run", str(job), "--set", "max_rejected_fraction=0.9"]) == 0
+    counts = json.loads((complete / "run.json").read_text())["counts"]
+    assert counts["generated"] == 0 and {row["row_id"]: row for row in rows(complete)} == kept
+
+
+def test_a_limit_that_is_reached_when_all_is_done_takes_nothing_away(complete: Path) -> None:
+    before = checksums(complete)
+    assert main(["run", str(complete.parent / "job.yaml"), "--deadline", "0s"]) == 0
+    assert checksums(complete) | {"job.json": before["job.json"]} == before
