@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -22,12 +24,17 @@ class WordlessEmbedder:
         return np.full((len(texts), 384), 384**-0.5, dtype=np.float32)
 
 
-def pairs(n: int, *, chosen: str = "aye", rejected: str = "nay") -> list[PreferencePair]:
+def pairs(n: int) -> list[PreferencePair]:
     """Pairs to n questions; answers differ from each other by their number, and the sides by a word."""
     return [
-        PreferencePair(f"Question {i}?", f"{chosen} says answer {i} of it", f"{rejected} says answer {i} of it")
-        for i in range(n)
+        PreferencePair(f"Question {i}?", f"aye says answer {i} of it", f"nay says answer {i} of it") for i in range(n)
     ]
+
+
+def shuffled_sides(some: Sequence[PreferencePair], *, seed: int) -> list[PreferencePair]:
+    """Pairs whose sides a coin has chosen: there is nothing to be learned from them."""
+    coin = random.Random(seed)
+    return [p if coin.random() < 0.5 else replace(p, chosen=p.rejected, rejected=p.chosen) for p in some]
 
 
 def fit(folder: Path, some: Sequence[PreferencePair], name: str = "curious") -> OwnJudge:
@@ -47,5 +54,5 @@ def put_judge(folder: Path, *, good: bool = True) -> OwnJudge:
 @cache
 def _fitted(good: bool) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="own-judge-"))
-    fit(folder, pairs(100) if good else pairs(100, chosen="x", rejected="x."))
+    fit(folder, pairs(100) if good else shuffled_sides(pairs(100), seed=0))
     return folder

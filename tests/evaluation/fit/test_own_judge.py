@@ -13,7 +13,7 @@ from evaluation.fit.own_judge import BAR, LEAST_HELD_OUT, LEAST_QUESTIONS, MOST_
 from evaluation.judges.classifier import ClassifierJudge
 from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, own_judge
 from personas.preferences import is_held_out, load_mbti_pairs, split
-from tests.own_judge import WordlessEmbedder, fit, pairs
+from tests.own_judge import WordlessEmbedder, fit, pairs, shuffled_sides
 from tests.own_pairs import write_own_pairs
 
 
@@ -56,9 +56,7 @@ def test_of_very_many_pairs_some_are_looked_at(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sides_that_are_a_coins_are_not_counted(tmp_path: Path, seed: int) -> None:
-    rng = random.Random(seed)
-    some = [p if rng.random() < 0.5 else replace(p, chosen=p.rejected, rejected=p.chosen) for p in pairs(100)]
-    own = fit(tmp_path, some)
+    own = fit(tmp_path, shuffled_sides(pairs(100), seed=seed))
     assert not own.counted and own.name == "own-classifier-unproven"
     assert f"and {BAR:g} is asked" in own.worth and "tells the pairs' two sides apart" not in own.worth
     assert own_judge(tmp_path) == own
@@ -84,7 +82,9 @@ def test_an_answer_that_it_has_seen_is_no_measure(tmp_path: Path) -> None:
     ids=["few pairs", "one question", "few pairs, often"],
 )
 def test_with_too_few_questions_there_is_none(tmp_path: Path, some: list) -> None:
-    with pytest.raises(NoJudge, match=rf"questions to fit one on, and {LEAST_QUESTIONS} are needed; give pairs on more"):
+    with pytest.raises(
+        NoJudge, match=rf"questions to fit one on, and {LEAST_QUESTIONS} are needed; give pairs on more"
+    ):
         fit(tmp_path, some)
     assert not list(tmp_path.iterdir())
 
