@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 ADAPTER_CARD = "card.json"
 _CONFIG = "adapter_config.json"
+# As an attribute is called in a job file: it is part of the judge's label.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def adapter_folder(place: str) -> Path | None:
@@ -103,6 +106,8 @@ def own_judges_of(entries: Sequence[str]) -> dict[str, OwnJudge]:
         if found is None:
             raise ValueError(f"--weights {entry}: no judge ({CARD_FILE}) there; mpg train --judge-only fits one")
         name = named if equals else found.attribute
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"--weights {entry}: {name!r} is no plain name; use letters and digits, and - or _ inside")
         if name in judges:
             raise ValueError(f"--weights {entry}: {name!r} is given twice; remove one")
         judges[name] = found
