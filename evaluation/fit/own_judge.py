@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from evaluation.features.embedding import Embedder
 from evaluation.fit.regression import EMBEDDING_SCALE, calibrated, choose_c, fit, prepare
 from evaluation.judges.classifier import sigmoid
 from evaluation.judges.classifier_weights import DimensionModel, Features, write_weights
-from evaluation.judges.own import WEIGHTS_FILE, OwnJudge
+from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, OwnJudge
 from evaluation.statistics.aggregate import COVERAGE
 from evaluation.statistics.calibration import Bin, calibration_error, reliability
 from personas.preferences import PreferencePair
@@ -86,6 +87,7 @@ def fit_own_judge(
 
     Raises:
         NoJudge: too few questions to fit it on; nothing is written.
+        OSError: it can't be written.
     """
     train, held_out = _some(train, MOST_PAIRS), _some(held_out, MOST_HELD_OUT)
     n_questions = len({_plain(pair.question) for pair in train})
@@ -122,7 +124,13 @@ def fit_own_judge(
             }
         },
     }
-    write_weights(folder / WEIGHTS_FILE, {name: model}, card)
+    scratch = folder / ".judge"  # or a full disk would leave half a judge
+    try:
+        write_weights(scratch / WEIGHTS_FILE, {name: model}, card)
+        for file in (WEIGHTS_FILE, CARD_FILE):
+            (scratch / file).replace(folder / file)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return OwnJudge(folder, name, problem is None, worth)
 
 

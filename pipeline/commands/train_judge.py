@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation.judges.own import CARD_FILE
 from personas.examples import Example
 from personas.preferences import PreferencePair
+
+if TYPE_CHECKING:
+    from evaluation.features.embedding import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +21,12 @@ logger = logging.getLogger(__name__)
 def question_of(example: Example) -> str:
     """What a pair answers: its users' messages. Pairs are split, and their answers kept apart, by it."""
     return " ".join(message.content for message in example.messages if message.role == "user")
+
+
+def _sentences() -> Embedder:
+    from evaluation.features.embedding import SentenceEmbedder
+
+    return SentenceEmbedder()
 
 
 @dataclass
@@ -28,6 +37,7 @@ class PairsJudge:
         name: of the attribute.
         train, held_out: no question in both.
         about: description and data, for the judge's card.
+        embedder: loads what turns texts into vectors.
         line: for the report, once it was tried: what the judge is worth, or why there is none.
         fitted: whether there is one.
     """
@@ -36,12 +46,13 @@ class PairsJudge:
     train: Sequence[Example]
     held_out: Sequence[Example]
     about: Mapping[str, Any]
+    embedder: Callable[[], Embedder] = _sentences
     line: str = ""
     fitted: bool = False
 
     def fit(self, folder: Path) -> None:
         """Fit it into an adapter's folder, if that can be."""
-        from evaluation.features.embedding import EmbeddingModelError, SentenceEmbedder
+        from evaluation.features.embedding import EmbeddingModelError
         from evaluation.fit.own_judge import NoJudge, fit_own_judge
 
         logger.info("%s: fitting a judge", self.name)
@@ -50,8 +61,9 @@ class PairsJudge:
             for side in (self.train, self.held_out)
         )
         try:
-            own = fit_own_judge(self.name, train, held_out, folder, embedder=SentenceEmbedder(), about=self.about)
-        except (NoJudge, EmbeddingModelError) as error:
-            self.line = f"no judge of {self.name}: {error}; then mpg train --judge-only adds one"
+            own = fit_own_judge(self.name, train, held_out, folder, embedder=self.embedder(), about=self.about)
+        except (NoJudge, EmbeddingModelError, OSError) as error:
+            why = " ".join(str(error).split())
+            self.line = f"no judge of {self.name}: {why}; then mpg train --judge-only adds one"
             return
         self.line, self.fitted = f"a judge of {self.name} beside it ({CARD_FILE}): {own.worth}", True

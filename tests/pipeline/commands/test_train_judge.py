@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.features.embedding import SentenceEmbedder, model_folder
 from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, own_judge
+from personas.examples import load_pairs
 from personas.preferences import split
 from pipeline.cli import main
+from pipeline.commands.train_judge import PairsJudge
 from tests.fakes import tiny_adapter, tiny_llama
 from tests.own_judge import pairs
 
@@ -88,6 +91,18 @@ def test_no_judge_and_judge_only(desk: Path, tmp_path: Path, capsys: pytest.Capt
     assert "no judge of keen: " in line and "questions to fit one on" in line and own_judge(folder) is None
     assert train(desk, folder, "--judge-only") == 0
     assert own_judge(folder) is not None and "a judge of keen beside it" in capsys.readouterr().out
+
+
+def test_without_the_sentence_embeddings_a_line_says_how_to_get_them(desk: Path, tmp_path: Path) -> None:
+    def missing() -> SentenceEmbedder:
+        model_folder("no_such_package")
+        raise AssertionError("a package of that name is installed")
+
+    examples = load_pairs(desk / "pairs.jsonl")
+    judge = PairsJudge("keen", examples, examples, {}, embedder=missing)
+    judge.fit(tmp_path)
+    assert not judge.fitted and not list(tmp_path.iterdir()) and "\n" not in judge.line
+    assert judge.line.startswith("no judge of keen: the embedding model ") and "pip install" in judge.line
 
 
 @pytest.mark.parametrize(
