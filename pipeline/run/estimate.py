@@ -20,6 +20,7 @@ from scipy.stats import t as student_t
 
 from evaluation.endpoint.rubrics import messages
 from evaluation.items import Item
+from evaluation.judges.weights_card import JudgeWeightsError
 from pipeline.decode.bank import ProcessBank
 from pipeline.decode.cells import decode_cells
 from pipeline.job.adapters import own_judges
@@ -192,7 +193,11 @@ def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]]) -> float:
     """Seconds that the embedded judges take for one text."""
     total = 0.0
     items: list[Item] = [item_of(row) for row in rows]
-    for each in assignments(job.judges, job.attribute_names, own_judges(job)):
+    try:
+        own = own_judges(job)
+    except JudgeWeightsError as error:
+        raise EstimateError(f"attributes: {error}") from error
+    for each in assignments(job.judges, job.attribute_names, own):
         if is_remote(each.spec):
             continue
         try:
