@@ -46,7 +46,7 @@ class OpenAISettings(BaseModel):
     patience_s: float = Field(default=900.0, ge=0, description="How long the server may refuse all calls.")
     budget: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
-        description="Most that judging a data set may cost, in all runs, in the currency of the prices; null: no limit.",
+        description="Most that judging a data set may cost, in all runs, in the prices' currency; null: no limit.",
     )
     prompt_price: float = Field(default=0.0, ge=0, description="Per million prompt tokens.")
     completion_price: float = Field(default=0.0, ge=0, description="Per million completion tokens.")

@@ -87,14 +87,15 @@ def ending_of(job: Job, counts: Counts, stop: Stop | None, n_waiting: int) -> En
     return Ending()
 
 
-def so_far(counts: Counts, place: Path, output: Path) -> str:
+def so_far(ending: Ending, counts: Counts, place: Path, output: Path) -> str:
     """Where a run that is not complete has left its rows, and what the same command does."""
     left = []
     if counts.missing:
         left.append(f"the other {counts.missing}")
     if counts.unjudged:
         left.append(f"{counts.unjudged} texts that wait for a judge")
-    goes_on = f"; the same command goes on with {' and '.join(left)}" if left else "; the same command goes on"
+    mended = ending.status not in (ExitStatus.TRY_AGAIN, ExitStatus.INTERRUPTED)
+    goes_on = f"; {'then ' if mended else ''}the same command goes on{' with ' if left else ''}{' and '.join(left)}"
     stays = f"; the data set in {output} stays as it was" if is_complete(output) else ""
     reasons = f" (reasons: {place / 'rejected'})" if counts.rejected else ""
     return f"{counts.rows} of {counts.planned} rows are finished, to look at in {place}{reasons}{stays}{goes_on}"

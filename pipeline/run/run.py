@@ -36,7 +36,7 @@ from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
 from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare, set_aside_judgments
-from pipeline.store.errors import OutputError, output_errors, readable, what_happened
+from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.shards import read_shards
@@ -83,10 +83,7 @@ def run_job(
             stop.clear()
             with graceful_signals(stop) if interruptible else nullcontext():
                 return _Run(job, output, work, stop, tuple(beam_arguments), load).result()
-    except GraphFailed as error:
-        logger.error("%s", error)
-        raise RunError(str(error).splitlines()[0], ExitStatus.FAILED) from error
-    except JudgeError as error:
+    except (JudgeError, TooNew) as error:
         raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
     except (OutputError, FolderInUse) as error:
         raise RunError(readable(error)) from error
@@ -155,12 +152,17 @@ class _Run:
                 deaths += 1
                 self.decode_s += time.time() - began
                 if deaths >= MOST_DEATHS:
-                    raise RunError(
+                    self.stop.request(
                         f"{error}; {deaths} one after the other without a shard finished between: lower batch_size or "
-                        "the number of workers; what was written is kept, the same command goes on"
-                    ) from error
+                        "the number of workers"
+                    )
+                    return
                 logger.warning("%s; its shard is made again", error)
                 continue
+            except GraphFailed as error:  # whatever it was, what is finished is there to look at
+                logger.error("%s", error)
+                self.stop.request(str(error).splitlines()[0], ExitStatus.FAILED)
+                return
             break
         self.decode_s += books.decode_s
         with Watch(self.stop, self.limits.conditions()):
@@ -274,4 +276,4 @@ class _Run:
                 write_data_set(self.output, self.job, tables, summary, run)
                 return Result(self.output, summary, run)
             place = write_partial(self.output, self.job, tables, summary, run)
-        raise RunError(f"{ending.why}; {so_far(counts, place, self.output)}", ending.status)
+        raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output)}", ending.status)

@@ -18,6 +18,10 @@ class OutputError(RuntimeError):
     """The output folder can't be written; the message is one line."""
 
 
+class TooNew(OutputError):
+    """What is there was written by a later version of this project."""
+
+
 @contextmanager
 def output_errors(folder: Path) -> Iterator[None]:
     """Turn an operating system's error about a folder's files into one line with a remedy.

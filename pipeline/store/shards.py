@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store.errors import OutputError
+from pipeline.store.errors import TooNew
 from pipeline.store.schema import TABLES, NewerSchema, as_of_today
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def shard_tables(
     so: its rows are made again. One of an older schema is read under today's.
 
     Raises:
-        OutputError: one that a later version of this project wrote.
+        TooNew: one that a later version of this project wrote.
     """
     known = manifest_of(folder)
     for path in sorted(folder.glob("*.parquet")):
@@ -144,7 +144,7 @@ def shard_tables(
                 read = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
                 table = as_of_today(read, table_name)
             except NewerSchema as error:
-                raise OutputError(f"output: {path} {error}") from error
+                raise TooNew(f"output: {path} {error}") from error
             except (ValueError, pa.ArrowException, OSError) as error:
                 problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
         if problem is not None:

@@ -10,6 +10,9 @@ import datasets
 import pytest
 
 from pipeline.cli import main
+from pipeline.job.load import load_job
+from pipeline.plan.errors import RunError
+from pipeline.run.run import run_job
 from pipeline.store.manifest import changed_files
 from tests.tiny_job import checksums, rows, write_job, write_prompts
 
@@ -85,3 +88,19 @@ def test_a_limit_that_is_reached_when_all_is_done_takes_nothing_away(complete: P
     before = checksums(complete)
     assert main(["run", str(complete.parent / "job.yaml"), "--deadline", "0s"]) == 0
     assert checksums(complete) | {"job.json": before["job.json"]} == before
+
+
+class _Breaks:
+    """A bank that can't be loaded, for a reason that nobody foresaw."""
+
+    def __call__(self, *args: object, **more: object) -> None:
+        raise ZeroDivisionError("nobody foresaw this")
+
+
+def test_an_error_that_nobody_foresaw_says_where_the_finished_rows_are(complete: Path) -> None:
+    before = checksums(complete)
+    job = load_job(complete.parent / "job.yaml", ["samples_per_cell=2"])
+    with pytest.raises(RunError, match=r"nobody foresaw this.*12 of 24 rows are finished, to look at in") as failed:
+        run_job(job, load=_Breaks())
+    assert failed.value.status == 1 and len(rows(complete / "partial")) == 12
+    assert {name: each for name, each in checksums(complete).items() if not name.startswith("partial/")} == before
