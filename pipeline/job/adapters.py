@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.judges.own import CARD_FILE, OwnJudge, own_judge
 from personas.attributes import KNOWN, Attribute
-from pipeline.job.fields import ClassifierJudge
+from pipeline.job.fields import AttributeSpec, ClassifierJudge
 from pipeline.job.known import assignments
 
 if TYPE_CHECKING:
@@ -22,31 +22,37 @@ _CONFIG = "adapter_config.json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-def adapter_folder(place: str) -> Path | None:
+def folder_of(job: Job, entry: AttributeSpec) -> Path | None:
+    """The folder of an attribute's adapter, see :func:`adapter_folder`; ``None``, too, for one that ships."""
+    return None if entry.adapter is None else adapter_folder(job.resolve(entry.adapter))
+
+
+def adapter_folder(place: str, revision: str | None = None, subfolder: str | None = None) -> Path | None:
     """The folder of an adapter on this machine; ``None`` for a Hub id that is not downloaded yet. Asks no server."""
     if Path(place).is_dir():
-        return Path(place)
+        return Path(place) / (subfolder or "")
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(place, _CONFIG)
+        found = try_to_load_from_cache(place, f"{subfolder}/{_CONFIG}" if subfolder else _CONFIG, revision=revision)
     except HFValidationError:
         return None
     return Path(found).parent if isinstance(found, str) else None
 
 
-def attribute_of(name: str, place: str | None) -> Attribute:
+def attribute_of(name: str, place: str | None, revision: str | None = None, subfolder: str | None = None) -> Attribute:
     """An attribute as its adapter's card has it, else as it is known by its name.
 
     Args:
         place: folder or Hub id of an adapter that does not ship; ``None``: it ships.
+        revision, subfolder: there.
     """
     known = KNOWN.get(name)
     if place is None or (known is not None and not Path(place).is_dir()):
         # What a model is told must not depend on whether the Hub's files are here already.
         return known or Attribute(name, "")
-    known, card = known or Attribute(name, ""), _card_of(adapter_folder(place))
+    known, card = known or Attribute(name, ""), _card_of(adapter_folder(place, revision, subfolder))
     description = _line(card.get("description"))
     if description in ("", known.description):
         return known
@@ -74,19 +80,18 @@ def own_judges(job: Job) -> dict[str, OwnJudge]:
     """
     if not any(isinstance(spec, ClassifierJudge) for spec in job.judges):
         return {}
-    return judges_beside({each.name: job.resolve(each.adapter) for each in job.attributes if each.adapter})
+    return judges_beside({each.name: folder_of(job, each) for each in job.attributes})
 
 
-def judges_beside(places: Mapping[str, str]) -> dict[str, OwnJudge]:
+def judges_beside(folders: Mapping[str, Path | None]) -> dict[str, OwnJudge]:
     """Attribute -> the judge beside its adapter, where there is one.
 
     Args:
-        places: attribute -> folder or Hub id of its adapter.
+        folders: attribute -> folder of its adapter; ``None``: it has none here.
 
     Raises:
         JudgeWeightsError: one is damaged, or of another format.
     """
-    folders = {name: adapter_folder(place) for name, place in places.items()}
     found = {name: own_judge(folder) for name, folder in folders.items() if folder is not None}
     return {name: each for name, each in found.items() if each is not None}
 
@@ -130,7 +135,7 @@ def judging_lines(job: Job, own: Mapping[str, OwnJudge], *, counted: bool = True
     judged = {name for each in assignments(job.judges, job.attribute_names, own) for name in each.attributes}
     unjudged = [each for each in job.attributes if each.name not in judged]
     for each in unjudged if job.judges else ():
-        here = each.adapter is None or adapter_folder(job.resolve(each.adapter)) is not None
+        here = each.adapter is None or folder_of(job, each) is not None
         yield f"no judge of this job knows {each.name}: unjudged" + ("" if here else ", unless its adapter brings one")
     for name, judge in own.items():
         if counted or not judge.counted:

@@ -16,7 +16,7 @@ from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
 from personas.profiles import placeholders
 from personas.prompts import PromptError
-from pipeline.job.adapters import adapter_folder, own_judges
+from pipeline.job.adapters import folder_of, own_judges
 from pipeline.job.errors import Problem, did_you_mean, show
 from pipeline.job.fields import (
     MAX_PERSONAS,
@@ -76,7 +76,7 @@ def _judge_problems(job: Job) -> Iterator[Problem]:
     """What judges lack: a description to grade by, files beside an adapter, an attribute that counts for ``accept``."""
     if any(map(is_remote, job.judges)):
         for index, (entry, described) in enumerate(zip(job.attributes, job.described_attributes(), strict=True)):
-            here = entry.adapter is None or adapter_folder(job.resolve(entry.adapter)) is not None
+            here = entry.adapter is None or folder_of(job, entry) is not None
             if here and not described.description:  # else its card may have one, once it is downloaded
                 remedy = "which a judge behind an endpoint grades by; give one here, or to mpg train --description"
                 yield Problem(f"attributes[{index}].description", f"{described.name!r} has none, {remedy}")
@@ -94,9 +94,7 @@ def accept_problems(job: Job, own: Mapping[str, OwnJudge]) -> Iterator[Problem]:
     """Attributes and personas whose texts no judge could let pass; an adapter that is not here may have a judge."""
     judged = counted(job.judges, job.attribute_names, own)
     if any(isinstance(spec, ClassifierJudge) for spec in job.judges):
-        judged += [
-            each.name for each in job.attributes if each.adapter and adapter_folder(job.resolve(each.adapter)) is None
-        ]
+        judged += [each.name for each in job.attributes if each.adapter and folder_of(job, each) is None]
     poor = [f"{name}: {each.worth}" for name, each in own.items() if name not in judged]
     beside = f" ({'; '.join(poor)})" if poor else ""
     if not judged:

@@ -14,7 +14,7 @@ from evaluation.judges.own import OwnJudge
 from personas import Attribute
 from personas.errors import SourceError
 from personas.examples import read_table
-from pipeline.job.adapters import attribute_of, judges_beside, resolved
+from pipeline.job.adapters import adapter_folder, attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, job_folder
 from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer
@@ -37,7 +37,7 @@ class Corpus:
         attributes: that the corpus is known to be about.
         folder: data set folder of the judgments.
         log_probs: one each an item, where rows have them: nats under the reference, and tokens.
-        adapters: attribute -> folder or Hub id of its adapter, where the corpus's job names one.
+        adapters: attribute -> folder of its adapter, where the corpus's job names one; ``None``: it is not here.
     """
 
     items: tuple[Item, ...]
@@ -46,7 +46,7 @@ class Corpus:
     attributes: tuple[Attribute, ...]
     folder: Path
     log_probs: tuple[tuple[float, int], ...] = ()
-    adapters: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, Path | None] = field(default_factory=dict)
 
     def own_judges(self) -> dict[str, OwnJudge]:
         """Attribute -> the judge beside its adapter. Raises JudgeWeightsError: one is damaged."""
@@ -103,17 +103,18 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
     )
 
 
-def _attributes_of(data_set: Path) -> tuple[tuple[Attribute, ...], dict[str, str]]:
+def _attributes_of(data_set: Path) -> tuple[tuple[Attribute, ...], dict[str, Path | None]]:
     """What a data set's job says of its attributes, or their adapters' cards; and where the adapters are."""
     job = data_set / JOB_FILE
     if not job.is_file():
         return (), {}
     entries = json.loads(job.read_text("utf-8")).get("attributes", [])
     here = job_folder(data_set / WORK_FOLDER) or data_set
-    adapters = {entry["name"]: resolved(here, entry["adapter"]) for entry in entries if entry.get("adapter")}
-    found = []
+    found, adapters = [], {}
     for entry in entries:
-        known = attribute_of(entry["name"], adapters.get(entry["name"]))
+        place = resolved(here, entry["adapter"]) if entry.get("adapter") else None
+        known = attribute_of(entry["name"], place)
+        adapters[entry["name"]] = None if place is None else adapter_folder(place)
         described = entry.get("description") or known.description
         found.append(Attribute(known.name, described, entry.get("opposite") or known.opposite))
     return tuple(found), adapters
