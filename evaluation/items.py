@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evaluation.scores import Score
+from personas.text import is_storable
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class Item:
     profile: str = ""
     personality: str = ""
     log_ratios: Mapping[str, float] = field(default_factory=dict)
+
+
+def unsendable(item: Item) -> str | None:
+    """Why a judge can't be told about an item; ``None``: it can."""
+    for name in ("text", "prompt", "profile", "personality"):
+        if not is_storable(getattr(item, name)):
+            return f"the {name} holds half a surrogate pair, which can't be sent"
+    return None
 
 
 class Judge(Protocol):

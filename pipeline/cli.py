@@ -6,8 +6,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
+from personas.secrets import masked_words
 from pipeline.commands import check, infer_weights, judge, plan, questionnaire, run, train, verify
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
@@ -15,6 +16,7 @@ from pipeline.exit_status import ExitStatus
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status, see :class:`pipeline.exit_status.ExitStatus`."""
+    _print_anything()
     arguments = list(sys.argv[1:] if argv is None else argv)
     ours, beam_arguments = arguments, []
     if "--" in arguments:
@@ -45,6 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitStatus.DONE if outcome.problem is None else _fail(outcome.problem, outcome.status)
 
 
+def _print_anything() -> None:
+    """What a terminal or a log can't show is spelled out: it never ends a command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line without the keys that may stand in it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(masked_words(message))
+
+
 def _fail(problem: str, status: int) -> int:
     print("\n".join(f"mpg: {line}" for line in problem.splitlines()), file=sys.stderr)
     return status
@@ -70,7 +87,7 @@ _COMMANDS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mpg",
         description="Write personalised text corpora: attributes composed at decoding time (MPG, SCR).",
     )

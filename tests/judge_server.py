@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,6 +27,12 @@ def status(code: int, **headers: str) -> Reply:
     return {"status": code, "headers": {name.replace("_", "-"): value for name, value in headers.items()}}
 
 
+def refuses(code: int, body: Any, **headers: str) -> Reply:
+    """An error as this server puts it: a JSON body of any form, or text."""
+    given = {"raw": body.encode()} if isinstance(body, str) else {"body": body}
+    return {**status(code, **headers), **given}
+
+
 def says(content: str | None, **more: Any) -> Reply:
     return {"content": content, **more}
 
@@ -36,6 +42,11 @@ CUT: Reply = {"cut": True}  # the connection, in the middle of the body
 EMPTY: Reply = {"body": {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": []}}
 WRONG: Reply = {"body": {"grades": "are somewhere else"}}
 NOT_JSON: Reply = {"raw": b"<html>gateway</html>"}
+TRICKLE: Reply = {"trickle": True}  # a blank every tenth of a second, for ever
+IN_A_CHOICE: Reply = {
+    "body": {"choices": [{"index": 0, "finish_reason": "error", "message": {"role": "assistant", "content": ""},
+                          "error": {"code": 502, "message": "the provider fell over"}}]}
+}  # fmt: skip
 
 
 def hang(seconds: float) -> Reply:
@@ -48,11 +59,19 @@ class JudgeServer:
     Args:
         script: what to do with each call.
         delay_s: before every answer.
-        schema: whether it takes `response_format`.
+        schema: whether it takes `response_format`; else it answers 400 and does not say why.
+        lacks: parameter -> what it says of it with status 400, or the whole reply.
     """
 
-    def __init__(self, script: Script = good, *, delay_s: float = 0.0, schema: bool = True) -> None:
-        self.script, self.delay_s, self.schema = script, delay_s, schema
+    def __init__(
+        self,
+        script: Script = good,
+        *,
+        delay_s: float = 0.0,
+        schema: bool = True,
+        lacks: Mapping[str, str | Reply] | None = None,
+    ) -> None:
+        self.script, self.delay_s, self.schema, self.lacks = script, delay_s, schema, lacks or {}
         self.calls: Counter[str] = Counter()  # by text
         self.answered: Counter[str] = Counter()  # by text, good answers only
         self.bodies: list[dict[str, Any]] = []
@@ -72,6 +91,10 @@ class JudgeServer:
             self.started.append(time.monotonic())
         if not self.schema and "response_format" in body:
             return text, {"status": 400, "headers": {}}
+        for name, said in self.lacks.items():
+            if name in body:
+                error = {"message": said, "type": "invalid_request_error"}
+                return text, refuses(400, {"error": error}) if isinstance(said, str) else said
         reply = dict(self.script(text, n))
         if not reply:
             names = user.rsplit("exactly these names: ", 1)[-1].split(", ")
@@ -116,6 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
         payload = reply.get("raw") or json.dumps(reply.get("body", answer)).encode()
         with judge.lock:
             judge.answered[text] += bool(reply.get("good"))
+        if reply.get("trickle"):
+            self._trickle()
+            return
         self.send_response(code)
         self.send_header("content-type", "application/json")
         for name, value in reply.get("headers", {}).items():
@@ -129,6 +155,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(payload)
+
+    def _trickle(self) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.1)
+        except OSError:
+            pass  # the client has gone
 
     def log_message(self, *args: Any) -> None:
         pass

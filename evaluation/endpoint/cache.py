@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.scores import Score, Status
+from personas.text import storable
 
 # How long a process waits for another's write to end.
 _PATIENCE_S = 60.0
@@ -29,7 +30,8 @@ class JudgmentCache:
             self._db = sqlite3.connect(self.path, timeout=_PATIENCE_S, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")  # a killed writer leaves the last whole state
             self._db.execute("PRAGMA synchronous=NORMAL")  # whose loss costs a question, no data: no fsync an answer
-            self._db.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            for table in ("scores", "endpoints"):
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
         except sqlite3.DatabaseError as error:
             raise OSError(f"{self.path}: {error}; remove the file, or name another") from error
 
@@ -39,8 +41,13 @@ class JudgmentCache:
             row = self._db.execute("SELECT value FROM scores WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        score, rationale = json.loads(row[0])
-        return Score(score, Status.OK, rationale)
+        try:
+            score, rationale = json.loads(row[0])
+            return Score(score, Status.OK, None if rationale is None else storable(str(rationale)))
+        except (ValueError, TypeError, RecursionError):  # whoever wrote that: it is asked again
+            with self._lock, self._errors():
+                self._db.execute("DELETE FROM scores WHERE key = ?", (key,))
+            return None
 
     def put(self, scores: Mapping[str, Score]) -> None:
         """Keep the scored ones of these; what is there already stays."""
@@ -50,6 +57,17 @@ class JudgmentCache:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", kept)
                 self._db.execute("COMMIT")
+
+    def recall(self, name: str) -> str | None:
+        """What was remembered of an endpoint, by its name."""
+        with self._lock, self._errors():
+            row = self._db.execute("SELECT value FROM endpoints WHERE key = ?", (cache_key(endpoint=name),)).fetchone()
+        return None if row is None else str(row[0])
+
+    def remember(self, name: str, value: str) -> None:
+        """Remember something of an endpoint; what was remembered before is replaced."""
+        with self._lock, self._errors():
+            self._db.execute("INSERT OR REPLACE INTO endpoints VALUES (?, ?)", (cache_key(endpoint=name), value))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -1,15 +1,16 @@
-"""One question to a model and what came of it: the body that is sent, the answer that is read, what it cost."""
+"""What came of one question to a model: the answer that is read, or why there is none, and what it cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.endpoint.settings import OpenAISettings
+from evaluation.endpoint.replies import Next, Refusal, Usage
 from evaluation.scores import Status
 
-Usage = tuple[int | None, int | None]  # prompt and completion tokens, if the server said
+# No count of tokens is larger; what a server says beyond it is no count.
+_MOST_TOKENS = 10**9
 
 
 @dataclass(frozen=True)
@@ -22,58 +23,36 @@ class Answer:
 
 
 class Unanswered(Exception):
-    """A call that gave no answer: the status and reason that its scores get, and what it cost."""
+    """A call that gave no answer: the status and reason that its scores get, and what it cost.
 
-    def __init__(self, status: Status, reason: str, usage: Usage = (None, None)) -> None:
+    Attributes:
+        curable: whether the same question may be answered another time.
+    """
+
+    def __init__(self, status: Status, reason: str, usage: Usage = (None, None), *, curable: bool = True) -> None:
         super().__init__(reason)
-        self.status, self.usage = status, usage
+        self.status, self.usage, self.curable = status, usage, curable
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A call without an answer; ``again``: ``pause`` (throttled), ``retry``, ``now`` (asked otherwise), or never."""
-
-    status: Status
-    reason: str
-    again: str | None
-    usage: Usage = (None, None)
-
-
-def without_key(error: object, key: str) -> str:
-    """An error's text on one line, without the key."""
-    return " ".join(str(error).split()).replace(key, "***")[:300]
-
-
-def request_body(
-    settings: OpenAISettings, chat: Sequence[Mapping[str, str]], name: str, schema: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What is sent: a chat, and the answer's form if the endpoint is held to take one."""
-    body: dict[str, Any] = {
-        "model": settings.model,
-        "messages": list(chat),
-        "temperature": settings.temperature,
-        "max_tokens": settings.max_tokens,
-        "seed": settings.seed,
-    }
-    if schema is not None:
-        form = {"name": name, "strict": True, "schema": dict(schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": form}
-    return body
-
-
-def read_completion(completion: Any, used: Usage, clean: Callable[[object], str]) -> Answer | Failure:
+def read_completion(completion: Mapping[str, Any]) -> Answer | Refusal:
     """What the model said, or why there is nothing to read."""
-    choices = getattr(completion, "choices", None)
-    if not isinstance(choices, list) or not choices or getattr(choices[0], "message", None) is None:
-        return Failure(Status.FAILED, "the server answered without choices", "retry", used)
-    message, reason = choices[0].message, choices[0].finish_reason
-    if getattr(message, "refusal", None):
-        return Failure(Status.REFUSED, clean(message.refusal), None, used)
+    used = usage_of(completion)
+    choice = completion["choices"][0]
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    if not isinstance(message, Mapping):
+        return Refusal(Next.RETRY, "the server answered without choices", usage=used)
+    reason = choice.get("finish_reason")
+    if message.get("refusal"):
+        return Refusal(Next.NEVER, str(message["refusal"]), Status.REFUSED, usage=used)
     if reason == "content_filter":
-        return Failure(Status.REFUSED, "the server's content filter", None, used)
-    if not isinstance(message.content, str) or not message.content:
-        return Failure(Status.FAILED, f"an empty answer (finish_reason {reason})", "retry", used)
-    return Answer(message.content, used, cut_off=reason == "length")
+        return Refusal(Next.NEVER, "the server's content filter", Status.REFUSED, usage=used)
+    content = message.get("content")
+    if isinstance(content, list):  # in parts
+        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        content = "".join(part for part in parts if isinstance(part, str))
+    if not isinstance(content, str) or not content:
+        return Refusal(Next.RETRY, f"an empty answer (finish_reason {reason})", usage=used)
+    return Answer(content, used, cut_off=reason == "length")
 
 
 def most_tokens(chat: Sequence[Mapping[str, str]]) -> int:
@@ -81,8 +60,11 @@ def most_tokens(chat: Sequence[Mapping[str, str]]) -> int:
     return sum(len(message["content"].encode("utf-8", "replace")) + 16 for message in chat)
 
 
-def usage_of(completion: Any) -> Usage:
-    """Tokens that an answer says it cost; ``None`` where it does not say."""
-    usage = getattr(completion, "usage", None)
-    counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-    return counts if all(isinstance(count, int) and count >= 0 for count in counts) else (None, None)
+def usage_of(completion: Mapping[str, Any]) -> Usage:
+    """Tokens that an answer says it cost; ``None`` where it does not say, or says what can't be."""
+    usage = completion.get("usage")
+    if not isinstance(usage, Mapping):
+        return None, None
+    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    sound = all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in counts)
+    return counts if sound else (None, None)

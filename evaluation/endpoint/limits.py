@@ -1,4 +1,4 @@
-"""What stands between a judge and its server: calls in flight and a minute, a breaker, a budget.
+"""What bounds a judge's calls: how many in flight and a minute, and a budget.
 
 All of it is shared by the calls of one event loop. Time goes through a :class:`Clock`, so that tests can let
 minutes pass in a moment.
@@ -7,14 +7,11 @@ minutes pass in a moment.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-
-logger = logging.getLogger(__name__)
 
 _MINUTE_S = 60.0
 # First pause after a failure and the longest one; each doubles the one before.
@@ -56,63 +53,6 @@ class Throttle:
                             await self._clock.sleep(wait)
                     self._started.append(self._clock.now())
             yield
-
-
-class Breaker:
-    """Holds all calls back while the server says that it has no capacity; gives up after ``patience_s`` of that.
-
-    One refused call pauses every other: a server that throttles is not asked again by all at once. A pause is the
-    server's own ``Retry-After``, or doubles each time; then one call tries while the others wait for its outcome.
-    """
-
-    def __init__(self, patience_s: float, clock: Clock) -> None:
-        self._patience_s, self._clock = patience_s, clock
-        self._open_at = 0.0  # no call before
-        self._throttled_since: float | None = None
-        self._pause = FIRST_PAUSE_S
-        self._probing = False
-
-    @property
-    def gave_up(self) -> bool:
-        """Whether the patience is at its end."""
-        since = self._throttled_since
-        return since is not None and self._clock.now() - since > self._patience_s
-
-    async def wait(self) -> bool:
-        """Wait until calls may go out; False: it has given up."""
-        while not self.gave_up:
-            left = self._open_at - self._clock.now()
-            if left <= 0 and not (self._throttled_since is not None and self._probing):
-                self._probing = self._throttled_since is not None
-                return True
-            await self._clock.sleep(max(left, 0.05))
-        return False
-
-    def throttled(self, retry_after_s: float | None, what: str) -> None:
-        """A call was refused for want of capacity."""
-        now = self._clock.now()
-        self._probing = False
-        if now < self._open_at:
-            return  # of the calls that were under way together, the first has said so
-        if self._throttled_since is None:
-            self._throttled_since = now
-        pause = self._pause if retry_after_s is None else max(retry_after_s, 0.0)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
-        self._open_at = now + pause
-        logger.warning(
-            "judge: %s; all calls wait %.3g s (since %.0f s; giving up after %.0f s)",
-            what, pause, now - self._throttled_since, self._patience_s,
-        )  # fmt: skip
-
-    def answered(self) -> None:
-        """A call went through: the way is free for all."""
-        if self._throttled_since is not None:
-            logger.warning("judge: the server answers again")
-        self._throttled_since, self._pause, self._probing = None, FIRST_PAUSE_S, False
-
-    def abandoned(self) -> None:
-        """The call that tried ended otherwise: another may try."""
-        self._probing = False
 
 
 @dataclass

@@ -9,8 +9,13 @@ from typing import Any
 
 from evaluation.endpoint.rubrics import FLUENCY, GRADES
 from evaluation.scores import Score, Status
+from personas.text import one_line, storable
 
 _LONGEST_REASON = 300
+# Braces of an answer at which an object is looked for: an answer of nothing but braces is none.
+_MOST_TRIES = 1000
+# What stands in an answer for a key that is given twice, with two values: nobody knows which is meant.
+TWICE = "(given twice)"
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,16 @@ def parse_answer(text: str, attributes: Sequence[str]) -> dict[str, Score]:
 
 
 def json_objects(text: str) -> list[dict[str, Any]]:
-    """Every outermost JSON object in a text, whatever stands around it."""
-    decoder, found, at = json.JSONDecoder(), [], text.find("{")
-    while at >= 0:
+    """Every outermost JSON object in a text, whatever stands around it; a key given twice holds :data:`TWICE`."""
+    decoder, found, at = json.JSONDecoder(object_pairs_hook=_once), [], text.find("{")
+    for _ in range(_MOST_TRIES):
+        if at < 0:
+            break
         try:
             value, end = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
+        except RecursionError:  # nested without end: what it holds further inside is no answer either
+            break
+        except ValueError:  # no JSON, or a number of thousands of digits
             end = at + 1
         else:
             found.append(value)
@@ -69,20 +78,31 @@ def json_objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found[key] = TWICE if key in found and found[key] != value else value
+    return found
+
+
+def _shown(value: object) -> str:
+    return one_line(repr(value))[:120]
+
+
 def _grade(value: object) -> Grade:
     if not isinstance(value, dict):
-        raise AnswerError("no grade of it in the answer" if value is None else f"{value!r} is no grade")
+        raise AnswerError("no grade of it in the answer" if value is None else f"{_shown(value)} is no grade")
     reason = value.get("reason", "")
     if not isinstance(reason, str):
-        raise AnswerError(f"reason {reason!r} is no text")
+        raise AnswerError(f"reason {_shown(reason)} is no text")
     return Grade(
         _number(value.get("attribute"), "attribute"),
         _number(value.get("opposite"), "opposite"),
-        reason[:_LONGEST_REASON],
+        storable(reason[:_LONGEST_REASON]),
     )
 
 
 def _number(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value not in GRADES:
-        raise AnswerError(f"{name}: {value!r} is no whole grade from {GRADES[0]} to {GRADES[-1]}")
+        raise AnswerError(f"{name}: {_shown(value)} is no whole grade from {GRADES[0]} to {GRADES[-1]}")
     return value

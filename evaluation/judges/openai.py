@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from evaluation.endpoint.cache import cache_key
 from evaluation.endpoint.calls import Caller
-from evaluation.endpoint.chat import Unanswered, Usage
+from evaluation.endpoint.chat import Unanswered
 from evaluation.endpoint.parse import AnswerError, parse_answer
+from evaluation.endpoint.replies import Usage
 from evaluation.endpoint.rubrics import FLUENCY, Rubric, answer_schema, messages
-from evaluation.items import Item
+from evaluation.items import Item, unsendable
 from evaluation.judges.endpoint import EndpointJudge
 from evaluation.scores import Score, Status
 
@@ -54,7 +56,7 @@ class OpenAIJudge(EndpointJudge):
     ) -> list[dict[str, Score]]:
         results: list[dict[str, Score]] = [{} for _ in items]
         queue = iter(enumerate(items))
-        caller = Caller(self._settings, self._key, self.budget, self._clock)
+        caller = self._caller()
 
         async def worker() -> None:  # a task for each call in flight, not for each of a million texts
             for index, item in queue:
@@ -70,8 +72,7 @@ class OpenAIJudge(EndpointJudge):
                 if self.stop is not None and tasks:
                     await _let_end(tasks, self.stop)
         finally:
-            self.n_calls += caller.n_calls
-            self.stopped = caller.stopped
+            self._book(caller)
         return results
 
     async def _judge_one(
@@ -83,13 +84,14 @@ class OpenAIJudge(EndpointJudge):
             kept = self._cache.get(keys[name]) if self._cache is not None else None
             if kept is not None:
                 scores[name] = kept
-            elif not any(map(str.isalnum, item.text)):
-                scores[name] = Score(None, Status.FAILED, "the text has no words")
-            elif name != FLUENCY and not self._rubrics[name].applies_to(item):
-                scores[name] = Score(None, Status.FAILED, f"the row lacks the text that {name} is about")
+            else:
+                why = unsendable(item) or self._nothing_to_judge(item, name)
+                if why is not None:
+                    scores[name] = Score(None, Status.FAILED, why)
         graded = [scores.get(name) for name in attributes if name != FLUENCY]
         if all(score is not None and score.score is None for score in graded):  # fluency alone is worth no call
             scores.setdefault(FLUENCY, Score(None, Status.FAILED, "no attribute of the row can be judged"))
+        self.nothing_to_judge |= {(item.key, name) for name, score in scores.items() if score.score is None}
         missing = [name for name in attributes if name not in scores]
         if missing:
             fresh, usage = await self._ask(caller, item, missing)
@@ -100,19 +102,32 @@ class OpenAIJudge(EndpointJudge):
             scores |= fresh
         return {name: scores[name] for name in attributes}
 
+    def _nothing_to_judge(self, item: Item, name: str) -> str | None:
+        """Why no call is to be made about an attribute of an item."""
+        if not any(map(str.isalnum, item.text)):
+            return "the text has no words"
+        if name != FLUENCY and not self._rubrics[name].applies_to(item):
+            return f"the row lacks the text that {name} is about"
+        return None
+
     async def _ask(self, caller: Caller, item: Item, names: Sequence[str]) -> tuple[dict[str, Score], Usage]:
         rubrics = [self._rubrics[name] for name in names if name != FLUENCY]
         try:
             answer = await caller.ask(messages(item, rubrics), "grades", answer_schema(rubrics))
         except Unanswered as error:
+            self.unanswered[error.curable] += 1
             return {name: Score(None, error.status, str(error)) for name in names}, error.usage
         try:
             scores = parse_answer(answer.content, [rubric.attribute for rubric in rubrics])
         except AnswerError as error:
             cut = f", cut off at {self._settings.max_tokens} tokens" if answer.cut_off else ""
             why = caller.clean(f"{error}{cut}")
+            self.unanswered[False] += 1
             return {name: Score(None, Status.PARSE_ERROR, why) for name in names}, answer.usage
-        return {name: scores[name] for name in names}, answer.usage
+        told = {
+            name: replace(each, rationale=caller.hide(each.rationale or "") or None) for name, each in scores.items()
+        }
+        return {name: told[name] for name in names}, answer.usage
 
     def _cache_key(self, item: Item, attribute: str) -> str:
         rubric = Rubric(FLUENCY, "", "") if attribute == FLUENCY else self._rubrics[attribute]

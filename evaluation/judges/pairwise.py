@@ -14,10 +14,11 @@ from typing import Any
 
 from evaluation.endpoint.cache import cache_key
 from evaluation.endpoint.calls import Caller
-from evaluation.endpoint.chat import Unanswered, Usage
+from evaluation.endpoint.chat import Unanswered
 from evaluation.endpoint.parse import AnswerError, json_objects
+from evaluation.endpoint.replies import Usage
 from evaluation.endpoint.rubrics import Rubric, fence
-from evaluation.items import Item
+from evaluation.items import Item, unsendable
 from evaluation.judges.endpoint import EndpointJudge
 from evaluation.scores import Score, Status
 
@@ -65,7 +66,10 @@ class PairwiseJudge(EndpointJudge):
             ValueError: an attribute without a rubric, or lists of different length.
         """
         self.check_known(attributes)
-        found = asyncio.run(self._compare_all(list(zip(items, others, strict=True)), attributes))
+        try:
+            found = asyncio.run(self._compare_all(list(zip(items, others, strict=True)), attributes))
+        except ExceptionGroup as group:  # of the calls in flight: the first says what happened
+            raise group.exceptions[0] from None
         return {name: [scores[name] for scores in found] for name in attributes}
 
     async def _compare_all(
@@ -73,12 +77,18 @@ class PairwiseJudge(EndpointJudge):
     ) -> list[dict[str, Score]]:
         results: list[dict[str, Score]] = [{} for _ in pairs]
         queue = iter(enumerate(pairs))
-        caller = Caller(self._settings, self._key, self.budget, self._clock)
+        caller = self._caller()
 
         async def worker() -> None:
             for index, (item, other) in queue:
+                why = unsendable(item) or unsendable(other)
+                if why is not None:
+                    results[index] = dict.fromkeys(attributes, Score(None, Status.FAILED, why))
+                    self.nothing_to_judge |= {(item.key, name) for name in attributes}
+                    continue
                 first = await self._side(caller, item, other, attributes)
-                second = await self._side(caller, other, item, attributes)
+                # Without an answer in one order there is no verdict: the other is not asked.
+                second = await self._side(caller, other, item, attributes) if first.choices else first
                 results[index] = {name: self._verdict(name, first, second) for name in attributes}
 
         try:
@@ -86,8 +96,7 @@ class PairwiseJudge(EndpointJudge):
                 for _ in range(min(self._settings.in_flight, len(pairs))):
                     group.create_task(worker())
         finally:
-            self.stopped = caller.stopped
-            self.n_calls += caller.n_calls
+            self._book(caller)
         return results
 
     async def _side(self, caller: Caller, first: Item, second: Item, names: Sequence[str]) -> _Side:
@@ -102,8 +111,10 @@ class PairwiseJudge(EndpointJudge):
             answer = await caller.ask(_messages(first, second, rubrics), "comparison", _schema(rubrics))
             choices = _parse(answer.content, names)
         except Unanswered as error:
+            self.unanswered[error.curable] += 1
             return _Side({}, error.status, str(error), error.usage)
         except AnswerError as error:
+            self.unanswered[False] += 1
             return _Side({}, Status.PARSE_ERROR, caller.clean(error), answer.usage)
         if self._cache is not None:
             self._cache.put({keys[name]: Score(0.5, Status.OK, choice) for name, choice in choices.items()})

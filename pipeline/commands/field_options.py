@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -25,14 +27,18 @@ def add_options(group: argparse._ArgumentGroup, model: type[BaseModel]) -> None:
     """An option for each field; one that is left out is ``None``, so that the model's default holds."""
     for name, field in fields_of(model).items():
         kind = _type_of(field.annotation)
-        how: dict[str, Any] = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": kind}
+        how: dict[str, Any] = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": _reader(kind)}
+        if _may_be_null(field.annotation) and field.default is not None:
+            how["type"] = _or_null(how["type"])
+        if get_origin(kind) is Mapping:
+            how["metavar"] = "JSON"
         group.add_argument(flag(name), help=_help(field), **how)
 
 
 def given(options: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
     """What the command line says of a model's fields."""
     values = {name: getattr(options, name) for name in fields_of(model)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: None if value is _NULL else value for name, value in values.items() if value is not None}
 
 
 def option_problems(error: ValidationError, values: dict[str, Any], model: type[BaseModel]) -> str:
@@ -48,6 +54,35 @@ def flag(name: str) -> str:
 
 def _line(problem: Problem) -> str:
     return f"{flag(problem.field)}: {problem.text}"
+
+
+# Said on the command line for a field that is null by its author's wish and not by default.
+_NULL = object()
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """What reads an option's text."""
+    return _json if get_origin(kind) is Mapping else kind
+
+
+def _json(text: str) -> Any:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise argparse.ArgumentTypeError("no JSON; give an object, e.g. '{\"top_k\": 1}'") from None
+    return found
+
+
+def _or_null(reader: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        return _NULL if text in ("null", "none") else reader(text)
+
+    read.__name__ = getattr(reader, "__name__", "value")
+    return read
+
+
+def _may_be_null(annotation: Any) -> bool:
+    return NoneType in get_args(annotation)
 
 
 def _type_of(annotation: Any) -> Any:
@@ -66,4 +101,6 @@ def _help(field: FieldInfo) -> str:
         shown = ""
     else:
         shown = f" ({default:g})" if isinstance(default, float) else f" ({default})"
+    if _may_be_null(field.annotation) and default is not None:
+        said = said.replace("left out:", "null:")
     return f"{said[:1].lower()}{said[1:]}{shown}".replace("%", "%%")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,8 @@ from pipeline.judging.registry import (
     load_remote_judge,
     with_naturalness,
 )
-from pipeline.store.dataset import WORK_FOLDER, shards_folder
+from pipeline.judging.verdict import MOST_UNSCORED, endpoint_of, verdict
+from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, shards_folder
 from pipeline.store.exchange import GATHERING, finish_any_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.spending import Spending, Spent
@@ -95,6 +97,9 @@ def _add_ways_of_asking(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
     group.add_argument("--against", metavar="PERSONA",
                        help="compare every text with this persona's to the same prompt, in both orders")  # fmt: skip
+    group.add_argument("--max-unscored-fraction", type=float, metavar="SHARE",
+                       help="share of judgments that may lack a score before the command does not end with 0 "
+                       f"(the job's, else {MOST_UNSCORED:g})")  # fmt: skip
     group.add_argument("--repeat", type=int, default=0, metavar="N",
                        help="ask again about N texts with another seed: does it agree with itself?")  # fmt: skip
 
@@ -105,21 +110,38 @@ def judge(options: argparse.Namespace) -> Outcome:
     Raises:
         JudgeInputError: before a model is loaded or a call is made where that can be known.
     """
+    most_unscored = _most_unscored(options)
     corpus, known = _read(options)
     attributes = _attributes(options, corpus)
     asked = _judged_names(options, _judges(options, attributes, corpus), attributes, known)
     table, n_new = _judge_and_write(options, asked, corpus)
     lines = _report(options, asked, corpus, table, known)
     judge = asked[0].judge  # the only one, if it is behind an endpoint
-    if options.repeat:
+    stopped = getattr(judge, "stopped", None)
+    if options.repeat and stopped is None:
         lines.append(_repeated(options, judge, attributes, corpus, table))
     lines += _spent(judge)
     lines.append(
         f"{len(corpus.items)} texts, {n_new} of them asked about now; judgments: {corpus.folder / 'judgments'}"
     )
-    stopped = getattr(judge, "stopped", None)
-    problem = None if stopped is None else f"stopped: {stopped}; the same command asks for the rest"
-    return Outcome("\n".join(lines), problem)
+    if stopped is not None:
+        lines.append(f"stopped: {stopped}")
+    unscored = verdict([each.judge for each in asked], table, most_unscored)
+    return Outcome("\n".join(lines)) if unscored is None else Outcome("\n".join(lines), unscored.why, unscored.status)
+
+
+def _most_unscored(options: argparse.Namespace) -> float:
+    """The share of judgments that may lack a score: the option's, else the data set's job's."""
+    given = options.max_unscored_fraction
+    if given is None:
+        try:
+            job = json.loads((Path(options.corpus) / JOB_FILE).read_text("utf-8"))
+            given = job["max_unscored_fraction"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return MOST_UNSCORED
+    if not isinstance(given, int | float) or not 0 <= given <= 1:
+        raise JudgeInputError(f"--max-unscored-fraction: {given} is out of range; give a number from 0 to 1")
+    return float(given)
 
 
 def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]]:
@@ -154,6 +176,7 @@ def _judged_names(
 def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus: Corpus) -> tuple[pa.Table, int]:
     """All judgments of the corpus, and about how many texts a judge was asked for them."""
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from pipeline.judging.table import gather, judge_items
     from pipeline.publish.data_set import write_judgments
@@ -170,7 +193,10 @@ def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus
             try:
                 n_new = 0
                 for each in asked:
-                    with tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar:
+                    with (
+                        logging_redirect_tqdm(),
+                        tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar,
+                    ):
 
                         def judged(bar: Any = bar) -> None:
                             bar.update()
@@ -206,14 +232,15 @@ def _report(
 
     lines = [means_table(table, corpus), *agreement_lines(table)]
     for each in asked:
-        lines += known_lines(each.judge, {name: pairs for name, pairs in known.items() if name in each.names})
+        if getattr(each.judge, "stopped", None) is None:  # else it is not asked again
+            lines += known_lines(each.judge, {name: pairs for name, pairs in known.items() if name in each.names})
     lines += quality_lines(corpus, _embedder())
     return lines + [f"{w['judge']}: {w['worth']}" for each in asked for w in each.worth.values()]
 
 
 def _calls(judge: Any) -> dict[str, Any] | None:
     """What a judge's calls came to; ``None``: it makes none."""
-    return calls_of(judge) if hasattr(judge, "budget") else None
+    return None if endpoint_of(judge) is None else calls_of(judge)
 
 
 def _spent(judge: Any) -> list[str]:
@@ -317,7 +344,7 @@ def _repeated(
 
 
 def _remote(options: argparse.Namespace, spec: OpenAIJudge, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
-    from evaluation.endpoint.settings import JudgeSetupError, key_of
+    from evaluation.endpoint.settings import JudgeSetupError, base_url_of, key_of
 
     if options.repeat < 0 or (options.repeat and (options.batch or options.against)):
         raise JudgeInputError(f"--repeat {options.repeat}: give 0 or more, without --batch and --against")
@@ -325,6 +352,7 @@ def _remote(options: argparse.Namespace, spec: OpenAIJudge, attributes: Sequence
         raise JudgeInputError("--batch, --against: both are given; comparisons are not asked by batch")
     try:
         key_of(spec)
+        base_url_of(spec)
     except JudgeSetupError as error:
         field, _, problem = str(error).partition(":")
         raise JudgeInputError(f"{flag(field)}:{problem}") from error

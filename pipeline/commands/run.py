@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> Outcome:
     from pipeline.run.run import run_job
 
     try:
-        return Outcome(run_report(run_job(job, options.beam_arguments, interruptible=True)))
+        result = run_job(job, options.beam_arguments, interruptible=True)
+        problem = None if result.ending.why is None else f"{options.job}: {result.ending.why}"
+        return Outcome(run_report(result), problem, result.ending.status)
     except RunError as error:
         return Outcome("", f"{options.job}: {error}", error.status)
 

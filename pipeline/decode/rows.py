@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpg.request import Completion
+from personas.text import storable
 from pipeline.plan.cells import PlannedCell, Sources
 
 
@@ -12,15 +13,6 @@ def to_dead_letter(cell: PlannedCell, reason: str, message: str) -> dict[str, An
     """A row of the table ``rejected``; what UTF-8 can't hold is spelled out in it."""
     found: dict[str, Any] = storable(cell.columns() | {"reason": reason, "message": message})
     return found
-
-
-def storable(value: Any) -> Any:
-    """A value of a row; what UTF-8 can't hold of its texts is spelled out."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {name: storable(each) for name, each in value.items()}
-    return [storable(each) for each in value] if isinstance(value, list) else value
 
 
 def to_row(bank: Any, cell: PlannedCell, completion: Completion, sources: Sources) -> dict[str, Any]:

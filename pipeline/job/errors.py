@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from personas.secrets import HIDDEN, masked, names_a_secret
+
 # Longest form of a value in a message; beyond it the middle gives way to an ellipsis.
 MAX_VALUE_CHARS = 80
 
@@ -55,7 +57,7 @@ def dotted(location: Sequence[str | int]) -> str:
 
 
 def show(value: object) -> str:
-    """A value as its author wrote it, more or less, shortened to fit into a line."""
+    """A value as its author wrote it, more or less, shortened to fit into a line; what looks like a key is hidden."""
     text = _yaml_like(value)
     if len(text) > MAX_VALUE_CHARS:
         half = (MAX_VALUE_CHARS - 3) // 2
@@ -86,6 +88,16 @@ def problems_of(error: ValidationError, data: object, schema: Mapping[str, Any])
     ]
 
 
+_KEY_REMEDY = "a key is read from the environment: export it, and name the variable in api_key_env"
+
+
+@dataclass(frozen=True)
+class _Unshown:
+    """A value that may be a secret."""
+
+    value: object
+
+
 _WANTED = {
     "string_type": "text (quotes make text of anything)",
     "int_type": "a whole number",
@@ -111,6 +123,10 @@ def _problem(error: Mapping[str, Any], data: object, schema: Mapping[str, Any]) 
     kind, raw, value, ctx = error["type"], error["loc"], error["input"], error.get("ctx", {})
     location = _without_tags(raw, data)
     field = dotted(location)
+    if names_a_secret(str(raw[-1] if raw else "")):  # whatever stands there
+        if kind == "extra_forbidden":
+            return Problem(field, f"unknown field; {_KEY_REMEDY}")
+        value = _Unshown(value)
     if kind == "extra_forbidden":
         return Problem(field, f"unknown field (value {show(value)}); {_field_hint(raw, location, schema)}")
     if kind == "missing":
@@ -213,6 +229,7 @@ def _quoted(text: str) -> list[str]:
 
 def _kind(value: object) -> str:
     """A value's type in words."""
+    value = value.value if isinstance(value, _Unshown) else value
     if isinstance(value, bool):
         return "a truth value"
     for kind, word in (
@@ -228,15 +245,21 @@ def _kind(value: object) -> str:
 
 
 def _yaml_like(value: object) -> str:
+    if isinstance(value, _Unshown):
+        return "what stands there"
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_yaml_like(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_member(key, each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_yaml_like, value)) + "]"
-    return repr(value)
+    return masked(repr(value))
+
+
+def _member(key: object, value: object) -> str:
+    return HIDDEN if names_a_secret(str(key)) and isinstance(value, str) else _yaml_like(value)
 
 
 def _one_line(text: str) -> str:

@@ -70,7 +70,7 @@ def _template(value: str | None) -> str | None:
 class Frozen(BaseModel):
     """A section of the job file: immutable, and no field but its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
 
 class Model(Frozen):

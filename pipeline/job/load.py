@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pipeline.job.checks import problems_in
 from pipeline.job.errors import JobError, Problem, problems_of
 from pipeline.job.model import Job, shipped_adapters
-from pipeline.job.read import apply_overrides, read_yaml
+from pipeline.job.read import apply_overrides, read_yaml, unstorable
 
 
 def load_job(
@@ -41,6 +41,9 @@ def load_job(
     data = read_yaml(path)
     set_paths = apply_overrides(data, overrides, file)
     folder = Path(path).absolute().parent if folder is None else folder
+    unreadable = list(unstorable(data))
+    if unreadable:
+        raise JobError(file, [_with_origin(problem, set_paths) for problem in unreadable])
     context = {"folder": folder, "shipped": dict(shipped_adapters() if shipped is None else shipped)}
     problems: list[Problem] = []
     job: Job | None = None

@@ -228,7 +228,7 @@ class Job(Frozen):
 
     def work_hash(self) -> str:
         """Names what there is to do, whatever its limits and prices are and wherever it goes."""
-        work = self.model_dump_json(exclude={"deadline", "budget", "device_price", "output"})
+        work = self.model_dump_json(exclude={"deadline", "budget", "device_price", "output", "max_unscored_fraction"})
         return hashlib.sha256(work.encode()).hexdigest()[:16]
 
     def n_cells(self, n_prompts: int) -> int:

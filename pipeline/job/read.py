@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from personas.secrets import HIDDEN, masked, names_a_secret
+from personas.text import is_storable
 from pipeline.job.errors import JobError, Problem, dotted, show
 
 
@@ -70,21 +72,38 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str], file: str) -
     return [_apply_one(data, each, file) for each in overrides]
 
 
+def unstorable(value: object, location: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """Texts of a job that no file could hold: YAML can spell half of a surrogate pair."""
+    if isinstance(value, str):
+        if not is_storable(value):
+            yield Problem(dotted(location), f"{show(value)} holds half a surrogate pair; write the whole character")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from unstorable(key, location)
+            yield from unstorable(each, (*location, key if isinstance(key, str | int) else str(key)))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from unstorable(each, (*location, index))
+
+
 def _apply_one(data: dict[str, Any], override: str, file: str) -> str:
     path, equals, text = override.partition("=")
     parts = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
+    secret = names_a_secret(parts[-1])
+    shown = HIDDEN if secret else show(text)
 
     def fail(what: str) -> JobError:
-        return JobError(file, [Problem(f"--set {override!r}", what)])
+        what_was_set = f"{path}={HIDDEN}" if secret else masked(override)
+        return JobError(file, [Problem(f"--set {what_was_set!r}", what)])
 
     if not equals or not all(parts):
         raise fail("is not field=value; write e.g. --set decoder.name=scr")
     try:
         value, twice = _load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise fail(f"the value {show(text)} is not YAML; put it in quotes") from error
+        raise fail(f"the value {shown} is not YAML; put it in quotes") from error
     if twice:
-        raise fail(f"the value {show(text)} gives {twice[0].field} twice; keep one")
+        raise fail(f"the value {shown} gives {twice[0].field} twice; keep one")
     here: Any = data
     done: list[str | int] = []
     for number, part in enumerate(parts):
@@ -135,7 +154,8 @@ def _duplicate_keys(
             line = key.start_mark.line + 1
             if key.value in lines and key.tag != "tag:yaml.org,2002:merge":
                 field = dotted((*location, key.value))
-                what = show(value.value) if isinstance(value, yaml.ScalarNode) else "a second value"
+                hidden = names_a_secret(key.value) or not isinstance(value, yaml.ScalarNode)
+                what = "a second value" if hidden else show(value.value)
                 yield Problem(field, f"{what} on line {line}, but line {lines[key.value]} gives it too; keep one")
             lines[key.value] = line
             yield from _duplicate_keys(value, (*location, key.value), above, seen)

@@ -31,41 +31,44 @@ class Against:
     """A pairwise judge as one that scores items: each against its counterpart."""
 
     name = "openai-pairwise"
+    asks_again = True  # about what it left unscored, by its next run
 
     def __init__(self, inner: PairwiseJudge, persona: str, others: Mapping[str, Item]) -> None:
-        self._inner, self._others = inner, others
+        self.inner, self._others = inner, others
         self.version = f"{inner.version}+against-{persona}"
         self.budget = inner.budget
 
     @property
     def stopped(self) -> str | None:
         """Why it asks no more."""
-        return self._inner.stopped
+        return self.inner.stopped
 
     @property
     def n_calls(self) -> int:
         """Calls made."""
-        return self._inner.n_calls
+        return self.inner.n_calls
 
     @property
     def position_bias(self) -> float | None:
         """See :class:`evaluation.judges.pairwise.PairwiseJudge`."""
-        return self._inner.position_bias
+        return self.inner.position_bias
 
     def knows(self, attribute: str) -> bool:
         """See :class:`evaluation.items.Judge`."""
-        return self._inner.knows(attribute)
+        return self.inner.knows(attribute)
 
     def judge(self, items: Sequence[Item], attributes: Sequence[str]) -> dict[str, list[Score]]:
         """See :class:`evaluation.items.Judge`; a text without a counterpart, or that is it, is unscored."""
         missing = Score(None, Status.FAILED, "no other text to the same prompt")
         found = {name: [missing] * len(items) for name in attributes}
         asked = [i for i, item in enumerate(items) if self._others.get(item.key, item).key != item.key]
-        if self.stopped is not None:
-            left = Score(None, Status.FAILED, self.stopped)
-            return {name: [left] * len(items) for name in attributes}
+        alone = {item.key for item in items} - {items[i].key for i in asked}
+        self.inner.nothing_to_judge |= {(key, name) for key in alone for name in attributes}
+        if self.inner.ended is not None:
+            left = Score(None, self.inner.ended.status, f"not asked: {self.inner.ended.reason}")
+            return {name: [left if i in set(asked) else missing for i in range(len(items))] for name in attributes}
         mine, others = [items[i] for i in asked], [self._others[items[i].key] for i in asked]
-        for name, scores in self._inner.compare(mine, others, attributes).items():
+        for name, scores in self.inner.compare(mine, others, attributes).items():
             for i, score in zip(asked, scores, strict=True):
                 found[name][i] = score
         return found

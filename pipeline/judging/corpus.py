@@ -14,6 +14,7 @@ from evaluation.judges.own import OwnJudge
 from personas import Attribute
 from personas.errors import SourceError
 from personas.examples import read_table
+from personas.text import storable
 from pipeline.job.adapters import adapter_folder, attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, job_folder
@@ -146,4 +147,4 @@ def _items(path: Path, rows: Iterator[Mapping[str, Any]], column: str) -> Iterat
         }
         identity = json.dumps([text, seen], sort_keys=True).encode()
         key = row.get("row_id") or hashlib.sha256(identity).hexdigest()[:ID_DIGITS]
-        yield Item(str(key), text, seen["prompt"], seen["profile"], seen["personality"])
+        yield Item(storable(str(key)), text, seen["prompt"], seen["profile"], seen["personality"])

@@ -178,12 +178,15 @@ REMOTE_LOADERS: Mapping[str, Callable[..., EndpointJudge]] = {"openai": _openai}
 
 def calls_of(judge: Any) -> dict[str, Any]:
     """What a judge's calls to its endpoint came to, for ``run.json``."""
+    endpoint: EndpointJudge = getattr(judge, "inner", judge)  # of one that compares, who is asked
     return {
         "calls": judge.n_calls,
         "prompt_tokens": judge.budget.prompt_tokens,
         "completion_tokens": judge.budget.completion_tokens,
         "cost": round(judge.budget.spent, 6),
         "stopped": judge.stopped,
+        "first_error": endpoint.first_error,
+        "left_out": endpoint.dialect.left_out,
     }
 
 

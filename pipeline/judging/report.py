@@ -15,6 +15,7 @@ from evaluation.statistics.agreement import agreements, known_pairs, self_consis
 from evaluation.statistics.quality import quality
 from evaluation.tables import aligned
 from personas.examples import Example
+from personas.text import storable
 from pipeline.judging.corpus import Corpus
 
 
@@ -67,7 +68,10 @@ def known_lines(judge: Judge, known: Mapping[str, Sequence[Example]]) -> list[st
         sides = []
         for side in (0, 1):
             asked = [p.messages[-1].content for p in pairs]
-            items = [Item(f"known:{i}:{side}", p.answers[side], prompt=asked[i]) for i, p in enumerate(pairs)]
+            items = [
+                Item(f"known:{i}:{side}", storable(p.answers[side]), prompt=storable(asked[i]))
+                for i, p in enumerate(pairs)
+            ]
             sides.append([score.score for score in judge.judge(items, [name])[name]])
         found = known_pairs(*sides)
         if found.ranking is None:
@@ -89,7 +93,7 @@ def quality_lines(corpus: Corpus, embedder: Embedder | None = None) -> list[str]
         members.setdefault(group, []).append(i)
     rows = []
     for group, mine in members.items():
-        q = quality([corpus.items[i].text for i in mine], embedder)
+        q = quality([storable(corpus.items[i].text) for i in mine], embedder)
         shown = [f"{q.n}", f"{q.words:.0f}", f"{q.distinct_1:.2f}", f"{q.distinct_2:.2f}", f"{q.repetition:.3f}"]
         diversity = "-" if q.diversity is None else f"{q.diversity:.3f}"
         perplexity = "-"

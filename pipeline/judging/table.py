@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluation.items import Item, Judge, label_of
+from evaluation.items import Item, Judge, label_of, unsendable
 from evaluation.scores import Score, Status
+from personas.text import storable
 from pipeline.store.shards import read_shards, shard_name, write_rows
 
 # Texts judged between two writes: what a killed run asks again of a judge that keeps no answers itself.
@@ -20,12 +21,12 @@ def judgment_rows(items: Sequence[Item], label: str, scores: Mapping[str, Sequen
     """Scores as rows of the table ``judgments``."""
     return [
         {
-            "row_id": item.key,
-            "attribute": attribute,
-            "judge": label,
+            "row_id": storable(item.key),
+            "attribute": storable(attribute),
+            "judge": storable(label),
             "score": score.score,
             "status": str(score.status),
-            "rationale": score.rationale,
+            "rationale": storable(score.rationale),
             "prompt_tokens": score.prompt_tokens,
             "completion_tokens": score.completion_tokens,
         }
@@ -93,11 +94,14 @@ def judge_items(
 
     A run that is stopped keeps what it has written; Ctrl-C writes what was scored first.
     """
-    label = label_of(judge)
-    streams = getattr(judge, "streams", False)  # such a judge may answer another time what it did not now
-    done = judged_attributes(read_shards(folder, "judgments"), label, scored_only=streams)
+    label = storable(label_of(judge))
+    streams = getattr(judge, "streams", False)  # tells each text's scores as soon as they are known
+    asks_again = getattr(judge, "asks_again", False)  # may answer another time what it did not now
+    done = judged_attributes(read_shards(folder, "judgments"), label, scored_only=asks_again)
     left = [item for item in items if not done.get(item.key, set()).issuperset(attributes)]
     writer = JudgmentWriter(folder, label)
+    if not asks_again:  # those behind endpoints say so themselves
+        left = [item for item in left if not _noted_as_unreadable(item, attributes, writer)]
 
     def keep(index: int, scores: Mapping[str, Score]) -> None:
         writer.add(left[index], scores)
@@ -116,6 +120,14 @@ def judge_items(
     finally:
         writer.flush()
     return len(left)
+
+
+def _noted_as_unreadable(item: Item, attributes: Sequence[str], writer: JudgmentWriter) -> bool:
+    """Whether no judge can be told about an item; it gets its judgments here then."""
+    why = unsendable(item)
+    if why is not None:
+        writer.add(item, dict.fromkeys(attributes, Score(None, Status.FAILED, why)))
+    return why is not None
 
 
 def gather(shards: Path, row_ids: Sequence[str]) -> pa.Table:

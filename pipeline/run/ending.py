@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import pyarrow as pa
 
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
+from pipeline.judging.verdict import Verdict
 from pipeline.plan.cells import PlannedCell
-from pipeline.store.dataset import is_complete
+from pipeline.store.dataset import RUN_FILE, is_complete
 from pipeline.store.stop import Stop
 
 
@@ -64,12 +66,23 @@ def ids_of(tables: Mapping[str, pa.Table]) -> list[str]:
     return ids
 
 
-def ending_of(job: Job, counts: Counts, stop: Stop | None, n_waiting: int) -> Ending:
+def ending_of(
+    job: Job,
+    counts: Counts,
+    stop: Stop | None,
+    n_waiting: int,
+    unscored: Verdict | None = None,
+    *,
+    beside: bool = False,
+) -> Ending:
     """What a run has come to.
 
     Args:
         stop: that was asked for.
         n_waiting: candidates of ``accept`` that wait for a score.
+        unscored: more than ``max_unscored_fraction`` is; the texts are a data set all the same, unless it would take
+            the place of one that has its scores.
+        beside: whether there is such a one.
     """
     if counts.rejected > job.max_rejected_fraction * counts.planned:
         return Ending(
@@ -84,7 +97,16 @@ def ending_of(job: Job, counts: Counts, stop: Stop | None, n_waiting: int) -> En
         return Ending(False, f"{counts.missing} of {counts.planned} rows are missing", ExitStatus.TRY_AGAIN)
     if n_waiting > job.max_unscored_fraction * counts.planned:
         return Ending(False, f"{n_waiting} candidates wait for a judge's score", ExitStatus.TRY_AGAIN)
-    return Ending()
+    return Ending() if unscored is None else Ending(not beside, unscored.why, unscored.status)
+
+
+def has_its_scores(output: Path) -> bool:
+    """Whether a data set is there of which nothing was to be said."""
+    try:
+        run = json.loads((output / RUN_FILE).read_text("utf-8"))
+        return is_complete(output) and run.get("ended", {"why": None})["why"] is None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def so_far(ending: Ending, counts: Counts, place: Path, output: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from evaluation.endpoint.rubrics import FLUENCY
 from evaluation.items import is_independent, label_of
@@ -30,6 +31,7 @@ from pipeline.judging.registry import (
     with_naturalness,
 )
 from pipeline.judging.table import judge_items, judged_attributes
+from pipeline.judging.verdict import Verdict, status_of, verdict
 from pipeline.plan.cells import PlannedCell
 from pipeline.run.limits import Limits
 from pipeline.store.errors import output_errors
@@ -89,13 +91,17 @@ class RunJudges:
                 reasons[row["rationale"]] += 1
         for judge in self.remote:
             if judge.stopped is not None:
-                return f"judge: {judge.stopped}", ExitStatus.TRY_AGAIN
+                return f"judge: {judge.stopped}", status_of(judge)
         why = reasons.most_common(1)[0][0] if reasons else "no answer"
         return f"judge: no text could be scored: {why}", ExitStatus.TRY_AGAIN
 
     def spent(self) -> dict[str, float]:
         """What judges behind endpoints have cost so far, by name."""
         return {judge.name: float(judge.budget.spent) for judge in self.remote}
+
+    def verdict(self, judgments: pa.Table) -> Verdict | None:
+        """Whether those behind endpoints have left more unscored than the job allows, and why; ``None``: not so."""
+        return verdict(self.remote, judgments, self._job.max_unscored_fraction)
 
     def unjudged(self, judgments: pa.Table, row_ids: Collection[str]) -> int:
         """How many of these texts some judge has not looked at; one that could not be asked about a text has not."""
@@ -135,16 +141,17 @@ class RunJudges:
         names = [*(each.name for each in self._attributes), FLUENCY]
         with (
             output_errors(self._work),
+            logging_redirect_tqdm(),
             tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
         ):
             judge_items(judge, items, names, self._work / "judgments", on_text=bar.update)
         if judge.stopped is not None:
             logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
-            if is_jobs and "budget" in judge.stopped:
+            if is_jobs and judge.out_of_budget:
                 spent = limits.out_of_budget()
                 stop.request(spent.reason, spent.status)
             elif job.accept is not None:  # unjudged candidates must not be taken for bad ones
-                stop.request(judge.stopped)
+                stop.request(judge.stopped, status_of(judge))
 
 
 def left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.decode.rows import storable
+from personas.text import storable
 from pipeline.plan.cells import PlannedCell
 from pipeline.store.dataset import set_aside_judgments
 from pipeline.store.shards import shard_name, shard_tables, write_rows

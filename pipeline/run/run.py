@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipeline.plan.ranges import shards_of
 from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.gather import gather_rows
 from pipeline.publish.summary import Summary, summarise
-from pipeline.run.ending import Counts, ending_of, ids_of, so_far
+from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, ids_of, so_far
 from pipeline.run.judges import RunJudges
 from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
@@ -51,11 +51,16 @@ MOST_DEATHS = 3
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left behind."""
+    """What a run left behind.
+
+    Attributes:
+        ending: what is to be said beside it, and what the command ends with.
+    """
 
     folder: Path
     summary: Summary
     run: dict[str, Any]
+    ending: Ending = field(default_factory=Ending)
 
 
 def run_job(
@@ -244,7 +249,9 @@ class _Run:
         with output_errors(self.output):
             tables = gather_rows(self.work, kept, cells)
         counts = Counts.of(tables, cells, accepted, self.judges.unjudged(tables["judgments"], ids_of(tables)))
-        ending = ending_of(self.job, counts, self.stop.found(), n_waiting)
+        unscored = self.judges.verdict(tables["judgments"])
+        beside = has_its_scores(self.output)
+        ending = ending_of(self.job, counts, self.stop.found(), n_waiting, unscored, beside=beside)
         summary = summarise(
             tables["generations"],
             tables["judgments"],
@@ -274,6 +281,6 @@ class _Run:
         with output_errors(self.output):
             if ending.complete:
                 write_data_set(self.output, self.job, tables, summary, run)
-                return Result(self.output, summary, run)
+                return Result(self.output, summary, run, ending)
             place = write_partial(self.output, self.job, tables, summary, run)
         raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output)}", ending.status)

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from personas.text import one_line, storable
 from pipeline.store.errors import TooNew
 from pipeline.store.schema import TABLES, NewerSchema, as_of_today
 
@@ -30,7 +31,7 @@ MANIFEST = "manifest.jsonl"
 
 def shard_name(row_ids: Iterable[str], *more: str) -> str:
     """A shard's file name: a hash of what is in it, so the same rows never make a second file."""
-    digest = hashlib.sha256("\n".join([*more, *row_ids]).encode()).hexdigest()[:24]
+    digest = hashlib.sha256("\n".join([*more, *row_ids]).encode("utf-8", "surrogatepass")).hexdigest()[:24]
     return f"{digest}.parquet"
 
 
@@ -86,9 +87,37 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_rows(rows: Sequence[dict[str, Any]], table_name: str, path: Path) -> None:
-    """Write rows under the table's own schema, as a shard that the folder's manifest knows. Raises OSError."""
-    entry = write_table(pa.Table.from_pylist(list(rows), schema=TABLES[table_name]), path)
-    append_entry(path.parent, entry)
+    """Write rows under the table's own schema, as a shard that the folder's manifest knows. Raises OSError.
+
+    What UTF-8 can't hold of a text is spelled out; a row that can't be had otherwise is left out, and that is said.
+    """
+    schema = TABLES[table_name]
+    try:
+        table = _table_of(rows, schema)
+    except _UNSTORABLE:  # seldom: only then is each row looked at
+        table = _table_of([row for row in map(storable, rows) if _is_row(row, schema)], schema)
+    append_entry(path.parent, write_table(table, path))
+
+
+# What Arrow raises for a text that is no UTF-8, a number out of its type's range, a value of another type.
+_UNSTORABLE = (UnicodeError, pa.ArrowException, OverflowError, TypeError, ValueError)
+
+
+def _table_of(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"{field.name} is null")
+    return table
+
+
+def _is_row(row: dict[str, Any], schema: pa.Schema) -> bool:
+    try:
+        _table_of([row], schema)
+    except _UNSTORABLE as error:
+        logger.error("row %s can't be stored and is left out: %s", row.get("row_id"), one_line(error)[:300])
+        return False
+    return True
 
 
 def append_entry(folder: Path, entry: dict[str, Any]) -> None:

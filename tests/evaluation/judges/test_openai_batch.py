@@ -38,11 +38,16 @@ class Batches:
     def __init__(self, polls: int = 2, ends: str = "completed", lacks: str = "never") -> None:
         self.polls, self.ends, self.lacks = polls, ends, lacks
         self.takes_none = False
+        self.refusals: list[tuple[int, Any]] = []  # what the next calls are answered with
+        self.lacks_parameters: dict[str, str] = {}  # parameter -> what is said of it in the file of errors
+        self.says_of_all: tuple[int, Any] | None = None  # in the file of errors, of every question
         self.files: dict[str, bytes] = {}
         self.created = self.looks = 0
         self.answers = JudgeServer()
 
     def handle(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        if self.refusals:
+            return self.refusals.pop(0)
         if method == "POST" and path == "/v1/files":
             (payload,) = re.findall(rb'\r\n\r\n(\{"custom_id.*?)\r\n--', body, re.DOTALL)
             self.files["in"] = payload
@@ -76,7 +81,11 @@ class Batches:
                 "finish_reason": "stop",
             }
             answer = {"id": "x", "choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}
-            if self.lacks in text:
+            refused = [said for name, said in self.lacks_parameters.items() if name in entry["body"]]
+            if refused or self.says_of_all:
+                code, said = self.says_of_all or (400, {"error": {"message": refused[0]}})
+                bad.append({"custom_id": entry["custom_id"], "response": {"status_code": code, "body": said}})
+            elif self.lacks in text:
                 bad.append({"custom_id": entry["custom_id"], "response": {"status_code": 500, "body": "oops"}})
             else:
                 good.append({"custom_id": entry["custom_id"], "response": {"status_code": 200, "body": answer}})
@@ -179,3 +188,77 @@ def test_a_batch_that_is_refused_costs_nothing(tmp_path: Path) -> None:
         assert asked.budget.reserved == 0 and not (tmp_path / "batch.json").exists()
         batches.takes_none = False
         assert {s.status for s in asked.judge(items(2), ["bold"])["bold"]} == {Status.OK} and asked.stopped is None
+
+
+def test_a_parameter_that_is_refused_is_left_out_of_the_next_batch(tmp_path: Path) -> None:
+    batches = Batches()
+    batches.lacks_parameters = {"max_tokens": "use max_completion_tokens", "seed": "unknown field: seed"}
+    with serving(batches) as url:
+        asked = judge(url, tmp_path)
+        assert [s.score for s in asked.judge(items(4), ["bold"])["bold"]] == [0.0, 1.0] * 2
+        assert batches.created == 3 and asked.stopped is None
+        assert asked.dialect.left_out == ["max_tokens (sent as max_completion_tokens)", "seed"]
+        body = json.loads(batches.files["in"].splitlines()[0])["body"]
+        assert body["max_completion_tokens"] == 600 and "seed" not in body
+
+
+@pytest.mark.parametrize(
+    ("of_all", "words"),
+    [
+        ((401, {"error": {"message": "bad key sk-secret"}}), "HTTP 401: bad key ***"),
+        ((404, {"detail": "model not found"}), "HTTP 404: model not found"),
+    ],
+)
+def test_what_no_later_call_cures_ends_a_batch_judge(tmp_path: Path, of_all: tuple[int, Any], words: str) -> None:
+    batches = Batches()
+    batches.says_of_all = of_all
+    with serving(batches) as url:
+        asked = judge(url, tmp_path)
+        assert {s.status for s in asked.judge(items(4), ["bold"])["bold"]} == {Status.FAILED}
+    assert asked.incurable and asked.stopped == words == asked.first_error and batches.created == 1
+
+
+@pytest.mark.parametrize(
+    ("refusals", "incurable", "words"),
+    [
+        ([(401, {"error": "bad key"})], True, "the batch could not be had: HTTP 401: bad key"),
+        ([(429, {"error": {"code": "insufficient_quota", "message": "none left"}})], True, "none left"),
+        ([(404, "<html><title>Not Found</title>")], True, "Not Found"),
+        ([(500, {"error": "oops"})] * 2, False, "the batch could not be had: HTTP 500: oops"),
+    ],
+)
+def test_a_batch_that_can_not_be_had(tmp_path: Path, refusals: list[Any], incurable: bool, words: str) -> None:
+    batches = Batches()
+    batches.refusals = refusals
+    with serving(batches) as url:
+        asked = judge(url, tmp_path, max_retries=0)
+        found = asked.judge(items(2), ["bold"])["bold"]
+    assert words in str(asked.stopped) and asked.incurable == incurable
+    assert all(s.rationale == f"not asked: {asked.stopped}" for s in found)
+
+
+def test_a_moments_trouble_is_waited_out(tmp_path: Path) -> None:
+    batches = Batches()
+    batches.refusals = [(500, {"error": "oops"}), (429, {"error": "slow down"})]
+    with serving(batches) as url:
+        asked = judge(url, tmp_path)
+
+        async def soon(seconds: float) -> None:
+            pass
+
+        asked._clock.sleep = soon  # type: ignore[method-assign]
+        assert [s.score for s in asked.judge(items(2), ["bold"])["bold"]] == [0.0, 1.0]
+    assert asked.stopped is None and batches.created == 1
+
+
+def test_lines_that_can_not_be_read_cost_their_own_question(tmp_path: Path) -> None:
+    class Broken(Batches):
+        def results(self) -> tuple[bytes, bytes]:
+            good, bad = super().results()
+            lines = good.splitlines()
+            return b"\n".join([b"{", b"[1]", b'{"custom_id": "unknown"}', *lines[1:]]), bad + b"\xff"
+
+    with serving(Broken()) as url:
+        found = judge(url, tmp_path).judge(items(4), ["bold"])["bold"]
+    assert [s.status for s in found] == [Status.FAILED, Status.OK, Status.OK, Status.OK]
+    assert found[0].rationale == "the batch has no answer to it"

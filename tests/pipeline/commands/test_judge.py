@@ -69,11 +69,11 @@ def test_a_foreign_file_is_judged_behind_an_endpoint(
 
 def test_what_failed_is_asked_again_and_replaced(corpus: Path, tmp_path: Path) -> None:
     command = ["judge", str(corpus), "--column", "text", "--attributes", "bold=Speaks boldly."]
-    with serving(JudgeServer(lambda text, n: status(401) if "plain" in text else {})) as url:
-        assert main([*command, *remote(url)]) == 0
+    with serving(JudgeServer(lambda text, n: status(422) if "plain" in text else {})) as url:
+        assert main([*command, *remote(url)]) == 5
     rows = judged(tmp_path / "corpus-judgments")
     assert Counter(row["status"] for row in rows) == {"failed": 40, "ok": 38}
-    assert all(row["score"] is None and "401" in row["rationale"] for row in rows if row["status"] == "failed")
+    assert all(row["score"] is None and "422" in row["rationale"] for row in rows if row["status"] == "failed")
     assert KEY not in str(rows)
     server = JudgeServer()
     with serving(server) as url:
@@ -117,7 +117,7 @@ def test_a_budget_ends_the_command_with_what_it_has(
     with serving(JudgeServer()) as url:
         prices = ["--budget", "5", "--prompt-price", "1000", "--completion-price", "1000", "--in-flight", "1"]
         command = ["judge", str(corpus), "--column", "text", "--attributes", "bold=Speaks boldly."]
-        assert main([*command, *remote(url, *prices)]) == 1
+        assert main([*command, *remote(url, *prices)]) == 3
     assert "the budget of 5 is spent; the same command asks for the rest" in capsys.readouterr().err
     statuses = Counter(row["status"] for row in judged(tmp_path / "corpus-judgments"))
     assert statuses["ok"] > 0 and statuses["failed"] > 0 and statuses.total() == 78

@@ -14,6 +14,7 @@ from pipeline.job.load import load_job
 from pipeline.plan.errors import RunError
 from pipeline.run.run import run_job
 from pipeline.store.manifest import changed_files
+from tests.judge_server import JudgeServer, serving, status
 from tests.tiny_job import checksums, rows, write_job, write_prompts
 
 
@@ -35,7 +36,7 @@ def complete(job_file: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("options", "status"),
+    ("options", "ends_with"),
     [
         (["--set", "seed=1", "--deadline", "0s"], 75),
         (["--set", "seed=1", "--set", "device_price=3600", "--budget", "0.001"], 3),
@@ -45,11 +46,11 @@ def complete(job_file: Path) -> Path:
     ids=["deadline", "budget", "every row rejected", "grown and stopped"],
 )
 def test_a_run_that_does_not_end_well_leaves_the_earlier_data_set_alone(
-    complete: Path, options: list[str], status: int, capsys: pytest.CaptureFixture[str]
+    complete: Path, options: list[str], ends_with: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = checksums(complete)
     run = json.loads((complete / "run.json").read_text())
-    assert main(["run", str(complete.parent / "job.yaml"), *options]) == status
+    assert main(["run", str(complete.parent / "job.yaml"), *options]) == ends_with
     said = capsys.readouterr().err
     place = said_place(said)
     assert place == complete / "partial" and f"the data set in {complete} stays as it was" in said
@@ -57,7 +58,7 @@ def test_a_run_that_does_not_end_well_leaves_the_earlier_data_set_alone(
     assert changed_files(complete) == {} and json.loads((complete / "run.json").read_text()) == run
     assert opened(complete) == 12
     ended = json.loads((place / "run.json").read_text())["ended"]
-    assert not ended["complete"] and ended["status"] == status and ended["why"] in said
+    assert not ended["complete"] and ended["status"] == ends_with and ended["why"] in said
     assert "**not complete**" in (place / "README.md").read_text() and changed_files(place) == {}
     assert main(["verify", str(complete), "--sample", "0"]) == 0
 
@@ -104,3 +105,23 @@ def test_an_error_that_nobody_foresaw_says_where_the_finished_rows_are(complete:
         run_job(job, load=_Breaks())
     assert failed.value.status == 1 and len(rows(complete / "partial")) == 12
     assert {name: each for name, each in checksums(complete).items() if not name.startswith("partial/")} == before
+
+
+def test_texts_without_scores_take_the_place_of_no_data_set_that_has_them(
+    complete: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one without scores they do: texts are kept where they were, and the record says why."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    before = checksums(complete)
+    with serving(JudgeServer(lambda text, n: status(401))) as url:
+        judges = [{"kind": "openai", "model": "m", "base_url": url}]
+        assert main(["run", str(write_job(complete.parent, judges=judges, seed=1))]) == 5
+        place = said_place(capsys.readouterr().err)
+        assert len(rows(place)) == 12 and "401" in json.loads((place / "run.json").read_text())["ended"]["why"]
+        assert {name: each for name, each in checksums(complete).items() if not name.startswith("partial/")} == before
+        fresh = write_job(complete.parent, judges=judges, output=str(complete.parent / "fresh"))
+        for _ in range(2):
+            assert main(["run", str(fresh)]) == 5
+            ended = json.loads((complete.parent / "fresh" / "run.json").read_text())["ended"]
+            assert ended["complete"] and ended["status"] == 5 and "401" in ended["why"]
+            assert len(rows(complete.parent / "fresh")) == 12

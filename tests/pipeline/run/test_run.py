@@ -211,7 +211,7 @@ def test_a_job_is_judged_by_a_panel_with_one_behind_an_endpoint(
     refused = JudgeServer(lambda text, n: status(401))
     with serving(refused) as url:
         judges = [{"kind": "classifier"}, {"kind": "openai", "model": "m", "base_url": url}, {"kind": "log-ratio"}]
-        assert main(["run", str(write_job(job_file.parent, judges=judges))]) == 0
+        assert main(["run", str(write_job(job_file.parent, judges=judges))]) == 5
     found = rows(job_file.parent / "out", "judgments")
     assert Counter(row["judge"].partition("@")[0] for row in found) == {"classifier": 24, "openai": 36, "log-ratio": 24}
     assert {row["status"] for row in found if row["judge"].startswith("openai")} == {"failed"}
