@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -73,10 +73,13 @@ def label_of(judge: Judge) -> str:
     return f"{judge.name}@{judge.version}"
 
 
+# Names of the classifier that ships, and of those beside adapters: taken for a judge, or not.
+SHIPPED, OWN, OWN_UNPROVEN = "classifier", "own-classifier", "own-classifier-unproven"
 # Judges, by their names, that are shown and never averaged with others, and why.
 UNCOUNTED = {
     "log-ratio": "the generator's own models: no independent judge",
     "openai-pairwise": "against another persona's text: 0.5 is no difference",
+    OWN_UNPROVEN: "an adapter's own judge that does too poorly on held-out pairs, see its card",
 }
 
 
@@ -91,8 +94,38 @@ def is_independent(label: str) -> bool:
 
 
 def same_judge(label: str, other: str) -> bool:
-    """Whether two labels are of one judge, by the same or another version; other models behind endpoints are others."""
-    (name, _, version), (other_name, _, other_version) = label.partition("@"), other.partition("@")
-    if name != other_name:
-        return False
-    return not name.startswith("openai") or version.rpartition("+")[0] == other_version.rpartition("+")[0]
+    """Whether two labels are of one judge, by the same or another version.
+
+    Other models behind endpoints are other judges, and so are those beside the adapters of other attributes.
+    """
+    return _which(label) == _which(other)
+
+
+def _which(label: str) -> tuple[str, str]:
+    """What a judge is told from others by."""
+    name, _, version = label.partition("@")
+    if name.startswith("openai"):
+        return name, version.rpartition("+")[0]
+    own = own_attribute(label)
+    return (name, "") if own is None else (OWN, own)
+
+
+def own_attribute(label: str) -> str | None:
+    """The attribute of a judge that lies beside its adapter, by its label; ``None``: it is no such judge."""
+    name, _, version = label.partition("@")
+    return version.partition("+")[0] if name in (OWN, OWN_UNPROVEN) else None
+
+
+def heard(labels: Collection[str]) -> Callable[[str, str], bool]:
+    """Which of some judges' scores of an attribute count: (label, attribute) -> whether it does.
+
+    The judges have to be independent. Of an attribute whose adapter has a judge of its own that counts, the classifier
+    that ships is not heard: what it scored before stays in a data set, and it knows another adapter's pole by the name.
+    """
+    own = {own_attribute(label) for label in labels if is_independent(label)}
+
+    def counts(label: str, attribute: str) -> bool:
+        shipped = label.partition("@")[0] == SHIPPED
+        return label in labels and is_independent(label) and not (shipped and attribute in own)
+
+    return counts

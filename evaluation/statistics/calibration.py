@@ -21,15 +21,28 @@ class Bin:
     share: float
 
 
-def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def temperature(logits: np.ndarray, labels: np.ndarray, *, cautious: bool = False) -> float:
     """The number that logits are divided by for the least log loss (Guo et al. 2017).
 
     Args:
         logits: log odds, ``[texts]``; of a model that has not seen these texts.
         labels: 0 or 1, ``[texts]``.
+        cautious: labels are ``(n + 1) / (n + 2)`` and the rest to 1, n being the texts of that label (Platt 1999):
+            a few texts that are all on their right side do not make every later score 0 or 1.
     """
-    signed = np.where(np.asarray(labels) > 0, 1.0, -1.0) * np.asarray(logits, dtype=np.float64)
-    best = minimize_scalar(lambda log_t: float(np.logaddexp(0.0, -signed / math.exp(log_t)).mean()), bounds=(-3, 3))
+    labels = np.asarray(labels) > 0
+    signed = np.where(labels, 1.0, -1.0) * np.asarray(logits, dtype=np.float64)
+    if cautious:
+        counts = np.where(labels, labels.sum(), (~labels).sum())  # [texts]: of its own label
+        wrong = 1.0 / (counts + 2.0)
+    else:
+        wrong = np.zeros(len(signed))
+
+    def loss(log_t: float) -> float:
+        cooled = signed / math.exp(log_t)
+        return float((np.logaddexp(0.0, -cooled) + wrong * cooled).mean())
+
+    best = minimize_scalar(loss, bounds=(-3, 3))
     return math.exp(float(best.x))
 
 

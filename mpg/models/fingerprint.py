@@ -11,6 +11,8 @@ from mpg.models.hub import Place
 
 # Of each weights file only head and tail are read: enough to tell trainings apart, fast on big models.
 _SAMPLE_BYTES = 1 << 20
+# Beside an adapter's weights: its own judge. What writes a row's text is the same without it.
+NO_WEIGHTS = frozenset({"judge.safetensors"})
 
 
 def revision_of(place: Place) -> str:
@@ -30,7 +32,7 @@ def revision_of(place: Place) -> str:
 def fingerprint(folder: Path) -> str:
     """16 hex digits over a model's or adapter's weights and the configuration that scales them."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(each for each in folder.glob("*.safetensors") if each.name not in NO_WEIGHTS):
         digest.update(f"{path.name}:{path.stat().st_size}".encode())
         with path.open("rb") as file:
             digest.update(file.read(_SAMPLE_BYTES))

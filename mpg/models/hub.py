@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from mpg.models.errors import BankError
 _COMMIT = re.compile("[0-9a-f]{40}")
 _TIMEOUT_S = 10.0
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What else may lie beside an adapter: what it is like, and its own judge.
+ADAPTER_EXTRAS = ("card.json", "judge.json", "judge.safetensors")
 
 
 class PlaceError(BankError):
@@ -107,7 +109,7 @@ class Place:
         """A file there, fetched if need be; ``None``: it has none of this name. Raises PlaceError."""
         if self.folder is not None:
             return self.folder / name if (self.folder / name).is_file() else None
-        from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub import _CACHED_NO_EXIST, HfApi, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
         with hub_errors(self):
@@ -115,6 +117,8 @@ class Place:
             cached = try_to_load_from_cache(self.source, inside, revision=self.revision)
             if isinstance(cached, str):
                 return Path(cached)
+            if cached is _CACHED_NO_EXIST:  # the Hub has said so before, of this very commit
+                return None
             if not self.cached_only:  # the client tries for half a minute to fetch a file, and asks this at once
                 HfApi().repo_info(self.source, revision=self.revision, timeout=_TIMEOUT_S)
             try:
@@ -148,6 +152,9 @@ def adapter_folder(place: Place) -> Path | None:
         return None
     if place.file(ADAPTER_WEIGHTS) is None:
         raise PlaceError(f"{place} has no {ADAPTER_WEIGHTS}; give a PEFT LoRA saved as safetensors")
+    for name in ADAPTER_EXTRAS if place.folder is None else ():
+        with suppress(HubUnreachable):
+            place.file(name)
     return config.parent
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ def train_adapter(
     recipe: Recipe,
     dtype: torch.dtype = torch.bfloat16,
     others: Mapping[str, tuple[Place | str, float]] | None = None,
+    opposite: str = "",
+    finish: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
     """Train one adapter and write it with its card; returns the card.
 
@@ -87,6 +89,8 @@ def train_adapter(
         dtype: of the frozen base weights; the adapter itself trains in float32.
         others: other attributes -> (adapter, weight): trains by MODPO for all of them at once, the pairs' own
             attribute having the weight they leave of 1, see :mod:`mpg.train.modpo`.
+        opposite: what texts at the other end are like, in one line; for the card.
+        finish: adds files to the finished folder, before that is put in its place; of several processes, in one.
 
     Raises:
         TrainError: weights that leave nothing, an adapter among ``others`` that does not fit, a model that
@@ -105,12 +109,15 @@ def train_adapter(
     if others:
         _shift_references(trainer, name, model_id, others, dtype)
     trainer.train(resume_from_checkpoint=checkpoint)
-    card = {"name": name, "description": description, "base_model": model_id, "data": data}
+    card: dict[str, Any] = {"name": name, "description": description, **({"opposite": opposite} if opposite else {})}
+    card |= {"base_model": model_id, "data": data}
     card |= _made(trainer, recipe, len(rows), objective)
     card |= {"held_out": asdict(reward_report(trainer.model, tokenizer, held_out_rows))}
     if trainer.is_world_process_zero():
         save_adapter(trainer.model, scratch / "adapter", model_id)
         (scratch / "adapter" / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        if finish is not None:
+            finish(scratch / "adapter")
         put_in_place(scratch, output)
     trainer.accelerator.wait_for_everyone()
     return card

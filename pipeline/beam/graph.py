@@ -32,16 +32,16 @@ def build(pipeline: beam.Pipeline, work: Work) -> None:
         written = pipeline | "No shards to decode" >> beam.Create([])
     books = [written | "Count rows and tokens" >> beam.Map(Books.of)]
     for each in work.judges:
-        kind, judge = each.spec.kind, JudgeFn(each, threads=work.computed_with.threads, folder=folder)
+        who, judge = each.judge.called, JudgeFn(each, threads=work.computed_with.threads, folder=folder)
         judged = (
             (
-                written | f"Rows to judge by {kind}" >> beam.FlatMap(to_judge_tasks),
-                pipeline | f"Rows of earlier runs to judge by {kind}" >> beam.Create(list(each.earlier)),
+                written | f"Rows to judge by {who}" >> beam.FlatMap(to_judge_tasks),
+                pipeline | f"Rows of earlier runs to judge by {who}" >> beam.Create(list(each.earlier)),
             )
-            | f"All rows to judge by {kind}" >> beam.Flatten()
-            | f"Spread rows over judges ({kind})" >> beam.Reshuffle()
-            | f"Judge every text ({kind})" >> beam.ParDo(judge)
-            | f"Count judgments ({kind})" >> beam.Map(lambda count: Books(n_judgments=count))
+            | f"All rows to judge by {who}" >> beam.Flatten()
+            | f"Spread rows over judges ({who})" >> beam.Reshuffle()
+            | f"Judge every text ({who})" >> beam.ParDo(judge)
+            | f"Count judgments ({who})" >> beam.Map(lambda count: Books(n_judgments=count))
         )
         books.append(judged)
     _ = (

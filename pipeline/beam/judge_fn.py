@@ -12,7 +12,7 @@ from evaluation.items import Judge, label_of
 from pipeline.beam.progress import Ticker
 from pipeline.beam.work import JudgeTask, JudgeWork
 from pipeline.decode.machine import passes_of
-from pipeline.judging.registry import COLUMNS, item_of, load_judge
+from pipeline.judging.registry import COLUMNS, item_of, load_assigned
 from pipeline.judging.table import judgment_rows
 from pipeline.store.errors import output_errors
 from pipeline.store.shards import read_shard, shard_name, write_rows
@@ -27,7 +27,7 @@ class JudgeFn(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
-        self._judge: Judge = self._shared.acquire(lambda: load_judge(self._work.spec), tag=self._work.label)
+        self._judge: Judge = self._shared.acquire(lambda: load_assigned(self._work.judge), tag=self._work.label)
         self._ticker = Ticker(Path(self._folder) / "progress" / "judge")
         self._stop = StopFile.of(Path(self._folder)).watcher()
 
@@ -39,14 +39,14 @@ class JudgeFn(beam.DoFn):
             yield self._judge_rows(task)
 
     def _judge_rows(self, task: JudgeTask) -> int:
-        wanted = set(task.row_ids)
+        wanted, attributes = set(task.row_ids), self._work.judge.attributes
         table = read_shard(Path(task.path), "generations", COLUMNS)
         items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
         with passes_of(self._threads):
-            scores = self._judge.judge(items, self._work.attributes)
+            scores = self._judge.judge(items, attributes)
         label = label_of(self._judge)
         rows = judgment_rows(items, label, scores)
-        name = shard_name((item.key for item in items), label, *self._work.attributes)
+        name = shard_name((item.key for item in items), label, *attributes)
         with output_errors(Path(self._folder)):
             write_rows(rows, "judgments", Path(self._folder) / "judgments" / name)
         for _ in items:

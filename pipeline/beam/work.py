@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.decode.bank import LoadBank
-from pipeline.job.fields import Judges
+from pipeline.job.known import Assignment
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
 
@@ -56,8 +56,7 @@ class JudgeTask:
 class JudgeWork:
     """What one judge has to do: its attributes, and the rows of earlier runs that it has not judged."""
 
-    spec: Judges
-    attributes: tuple[str, ...]
+    judge: Assignment
     label: str
     earlier: tuple[JudgeTask, ...] = ()
 

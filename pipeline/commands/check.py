@@ -6,6 +6,7 @@ import argparse
 import json
 
 from pipeline.commands.shared import Outcome, job_of, looked_at
+from pipeline.job.adapters import judging_lines, own_judges
 from pipeline.job.model import job_schema
 from pipeline.plan.merged import texts_of
 
@@ -22,7 +23,8 @@ def check(options: argparse.Namespace) -> Outcome:
     if job.accept is not None:
         most = texts.prompts * texts.personas * job.accept.max_candidates
         lines.append(f"accept: more candidates are drawn where too few pass, {most} at most")
-    lines += [f"note: {line}" for line in (*found.notes, *found.unreachable, *found.unknown)]
+    said = (*judging_lines(job, own_judges(job)), *found.notes, *found.unreachable, *found.unknown)
+    lines += [f"note: {line}" for line in said]
     return Outcome("\n".join(lines))
 
 

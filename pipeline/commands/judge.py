@@ -6,23 +6,34 @@ import argparse
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from evaluation.items import Judge, label_of
+from evaluation.judges.own import OwnJudge
+from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
 from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
 from pipeline.commands.shared import InputError, Outcome
-from pipeline.job.fields import Judges, OpenAIJudge
-from pipeline.job.known import KINDS
+from pipeline.job.adapters import own_judges_of
+from pipeline.job.fields import ClassifierJudge, Judges, OpenAIJudge
+from pipeline.job.known import KINDS, assignments
 from pipeline.judging.against import against_persona
 from pipeline.judging.corpus import Corpus, load_corpus
-from pipeline.judging.registry import NATURALNESS, JudgeError, calls_of, load_judge, load_remote_judge, with_naturalness
+from pipeline.judging.registry import (
+    NATURALNESS,
+    JudgeError,
+    calls_of,
+    load_assigned,
+    load_remote_judge,
+    with_naturalness,
+)
 from pipeline.judging.verdict import MOST_UNSCORED, endpoint_of, verdict
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, shards_folder
 from pipeline.store.exchange import GATHERING, finish_any_exchange
@@ -36,7 +47,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WEIGHTS_REMEDY = "for a judge beside an adapter, give --weights NAME=FOLDER"
 _WAYS = ("batch", "against", "repeat")  # of asking an endpoint; no settings of it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A judge that is ready, and what it is asked about; ``own``: it lies beside an adapter."""
+
+    judge: Judge
+    names: tuple[str, ...]
+    own: OwnJudge | None = None
+
+    @property
+    def worth(self) -> dict[str, dict[str, str]]:
+        """See ``own_judges`` in ``run.json``."""
+        return {} if self.own is None else {self.names[0]: {"judge": label_of(self.judge), "worth": self.own.worth}}
 
 
 class JudgeInputError(InputError):
@@ -62,6 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add_options(group, kind.model)
             if kind.remote:
                 _add_ways_of_asking(group)
+            if kind.model is ClassifierJudge:
+                group.add_argument("--weights", metavar="[NAME=]FOLDER", action="append", default=[],
+                                   help="an adapter's folder, whose own judge is asked about NAME (or about what it "
+                                   "was fitted for); may be given several times")  # fmt: skip
 
 
 def _add_ways_of_asking(group: argparse._ArgumentGroup) -> None:
@@ -85,10 +115,10 @@ def judge(options: argparse.Namespace) -> Outcome:
     most_unscored = _most_unscored(options)
     corpus, known = _read(options)
     attributes = _attributes(options, corpus)
-    judge = _judge(options, attributes, corpus)
-    names = _judged_names(options, judge, attributes, known)
-    table, n_new = _judge_and_write(options, judge, corpus, names)
-    lines = _report(options, judge, corpus, table, known)
+    asked = _judged_names(options, _judges(options, attributes, corpus), attributes, known)
+    table, n_new = _judge_and_write(options, asked, corpus)
+    lines = _report(options, asked, corpus, table, known)
+    judge = asked[0].judge  # the only one, if it is behind an endpoint
     stopped = getattr(judge, "stopped", None)
     if options.repeat and stopped is None:
         lines.append(_repeated(options, judge, attributes, corpus, table))
@@ -98,7 +128,7 @@ def judge(options: argparse.Namespace) -> Outcome:
     )
     if stopped is not None:
         lines.append(f"stopped: {stopped}")
-    unscored = verdict([judge], table, most_unscored)
+    unscored = verdict([each.judge for each in asked], table, most_unscored)
     return Outcome("\n".join(lines)) if unscored is None else Outcome("\n".join(lines), unscored.why, unscored.status)
 
 
@@ -129,23 +159,26 @@ def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]
 
 
 def _judged_names(
-    options: argparse.Namespace, judge: Judge, attributes: Sequence[Attribute], known: Collection[str]
-) -> list[str]:
-    """What is judged: what the judge knows of the attributes, and what it adds of its own."""
-    names = [a.name for a in attributes if judge.knows(a.name)]
-    strangers = [a.name for a in attributes if not judge.knows(a.name)]
+    options: argparse.Namespace, judges: Sequence[Asked], attributes: Sequence[Attribute], known: Collection[str]
+) -> list[Asked]:
+    """What is judged by whom: what a judge knows of its attributes, and what it adds of its own."""
+    asked = [replace(each, names=tuple(filter(each.judge.knows, each.names))) for each in judges]
+    names = [name for each in asked for name in each.names]
+    strangers = [a.name for a in attributes if a.name not in names]
     if not names or (strangers and options.attributes):
-        raise JudgeInputError(f"--attributes: the judge {judge.name!r} does not know {', '.join(strangers) or 'any'}")
+        remedy = f"; {_WEIGHTS_REMEDY}" if options.judge == "classifier" else ""
+        known_as = judges[0].judge.name if judges else options.judge
+        raise JudgeInputError(
+            f"--attributes: the judge {known_as!r} does not know {', '.join(strangers) or 'any'}{remedy}"
+        )
     for name in known:
         if name not in names:
             raise JudgeInputError(f"--known {name}: not among the attributes judged ({', '.join(names)})")
-    return [*names, *getattr(judge, "adds", ())]
+    return [replace(each, names=(*each.names, *getattr(each.judge, "adds", ()))) for each in asked]
 
 
-def _judge_and_write(
-    options: argparse.Namespace, judge: Judge, corpus: Corpus, names: Sequence[str]
-) -> tuple[pa.Table, int]:
-    """All judgments of the corpus, and about how many texts the judge was asked for them."""
+def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus: Corpus) -> tuple[pa.Table, int]:
+    """All judgments of the corpus, and about how many texts a judge was asked for them."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -159,26 +192,35 @@ def _judge_and_write(
                 raise JudgeInputError(
                     f"{options.corpus}: has changed while the judge was loaded; give the command again"
                 )
-            spending, budget = Spending(shards.parent), getattr(judge, "budget", None)
+            first = asked[0].judge  # the only one, if it is behind an endpoint
+            spending, budget = Spending(shards.parent), getattr(first, "budget", None)
             try:
-                with (
-                    logging_redirect_tqdm(),
-                    tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar,
-                ):
+                n_new = 0
+                for each in asked:
+                    with (
+                        logging_redirect_tqdm(),
+                        tqdm(total=len(corpus.items), desc="judging", unit="text", mininterval=1.0) as bar,
+                    ):
 
-                    def judged() -> None:
-                        bar.update()
-                        if budget is not None:
-                            spending.note_now_and_then(Spent(judges={judge.name: budget.spent}))
+                        def judged(bar: Any = bar) -> None:
+                            bar.update()
+                            if budget is not None:
+                                spending.note_now_and_then(Spent(judges={first.name: budget.spent}))
 
-                    n_new = judge_items(judge, corpus.items, names, shards, on_text=judged, known_only=corpus.foreign)
-                    bar.update(len(corpus.items) - bar.n)
+                        n_asked = judge_items(
+                            each.judge, corpus.items, each.names, shards, on_text=judged, known_only=corpus.foreign
+                        )
+                        n_new = max(n_new, n_asked)
+                        bar.update(len(corpus.items) - bar.n)
             finally:
                 if budget is not None:
-                    spending.note(Spent(judges={judge.name: budget.spent}))
+                    spending.note(Spent(judges={first.name: budget.spent}))
                 with FolderLock(shards.parent, wait=True, name=GATHERING):  # one at a time
                     table = gather(shards, corpus.items, known_only=corpus.foreign)
-                    write_judgments(corpus.folder, table, label_of(judge), _calls(judge))
+                    calls = {label_of(each.judge): _calls(each.judge) for each in asked}
+                    write_judgments(
+                        corpus.folder, table, calls, {a: w for each in asked for a, w in each.worth.items()}
+                    )
     except FolderInUse as error:
         raise JudgeInputError(str(error)) from error
     except OSError as error:
@@ -187,13 +229,20 @@ def _judge_and_write(
 
 
 def _report(
-    options: argparse.Namespace, judge: Judge, corpus: Corpus, table: pa.Table, known: Mapping[str, Sequence[Example]]
+    options: argparse.Namespace,
+    asked: Sequence[Asked],
+    corpus: Corpus,
+    table: pa.Table,
+    known: Mapping[str, Sequence[Example]],
 ) -> list[str]:
     from pipeline.judging.report import agreement_lines, known_lines, means_table, quality_lines
 
-    known_too = known if getattr(judge, "stopped", None) is None else {}  # a judge that is stopped is not asked again
-    lines = [means_table(table, corpus), *agreement_lines(table), *known_lines(judge, known_too)]
-    return lines + quality_lines(corpus, _embedder())
+    lines = [means_table(table, corpus), *agreement_lines(table)]
+    for each in asked:
+        if getattr(each.judge, "stopped", None) is None:  # else it is not asked again
+            lines += known_lines(each.judge, {name: pairs for name, pairs in known.items() if name in each.names})
+    lines += quality_lines(corpus, _embedder())
+    return lines + [f"{w['judge']}: {w['worth']}" for each in asked for w in each.worth.values()]
 
 
 def _calls(judge: Any) -> dict[str, Any] | None:
@@ -216,6 +265,8 @@ def _spent(judge: Any) -> list[str]:
 
 def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     if not options.attributes:
+        if not corpus.attributes and options.weights:
+            return [Attribute(name, "") for name in _own_judges(options, corpus)]
         if not corpus.attributes:
             raise JudgeInputError("--attributes: none given, and the corpus names none; give NAME or NAME=DESCRIPTION")
         return list(with_naturalness(corpus.attributes))
@@ -231,13 +282,25 @@ def _attributes(options: argparse.Namespace, corpus: Corpus) -> list[Attribute]:
     return list(found.values())
 
 
-def _judge(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> Judge:
-    spec = _spec(options)
+def _judges(options: argparse.Namespace, attributes: Sequence[Attribute], corpus: Corpus) -> list[Asked]:
+    """The judges asked for: of kind classifier the shipped one, and those beside adapters."""
+    spec, names = _spec(options), tuple(each.name for each in attributes)
     if isinstance(spec, OpenAIJudge):
-        return _remote(options, spec, attributes, corpus)
+        return [Asked(_remote(options, spec, attributes, corpus), names)]
     try:
-        return load_judge(spec)
+        assigned = assignments([spec], names, _own_judges(options, corpus))
+        return [Asked(load_assigned(each), each.attributes, each.own) for each in assigned]
     except JudgeError as error:
+        raise JudgeInputError(str(error)) from error
+
+
+def _own_judges(options: argparse.Namespace, corpus: Corpus) -> dict[str, OwnJudge]:
+    """Attribute -> the judge beside its adapter: those of the data set's job, and of ``--weights``."""
+    if options.judge != "classifier":
+        return {}
+    try:
+        return {**corpus.own_judges(), **own_judges_of(options.weights)}
+    except (ValueError, JudgeWeightsError) as error:
         raise JudgeInputError(str(error)) from error
 
 
@@ -245,7 +308,8 @@ def _spec(options: argparse.Namespace) -> Judges:
     """The judge's section of a job file, from the options."""
     wanted = KINDS[options.judge]
     for name, kind in KINDS.items():
-        of_it = {*given(options, kind.model), *(each for each in _WAYS if kind.remote and getattr(options, each))}
+        ways = _WAYS if kind.remote else ("weights",) if name == "classifier" else ()
+        of_it = {*given(options, kind.model), *(each for each in ways if getattr(options, each))}
         if kind is not wanted and of_it:
             raise JudgeInputError(f"{flag(min(of_it))}: belongs to --judge {name}; add that, or leave it out")
     values = {"kind": options.judge, **given(options, wanted.model)}

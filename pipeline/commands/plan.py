@@ -51,11 +51,6 @@ def plan(options: argparse.Namespace) -> Outcome:
     from pipeline.run.left import left_of
 
     try:
-        if any(map(is_remote, job.judges)):
-            rubrics_of(job.described_attributes())
-    except ValueError as error:
-        raise InputError(f"{options.job}: attributes: {error}") from error
-    try:
         output = job.output_folder
         work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
         texts = texts_of(job, prompts)
@@ -69,6 +64,11 @@ def plan(options: argparse.Namespace) -> Outcome:
     if left.nothing:
         rejected = f", {left.rejected} were rejected" if left.rejected else ""
         return Outcome(f"{job.name}: nothing is left: {left.there} texts are in {output}{rejected}")
+    try:  # now that adapters of the Hub, whose cards may describe them, are here
+        if any(map(is_remote, job.judges)):
+            rubrics_of(job.described_attributes())
+    except ValueError as error:
+        raise InputError(f"{options.job}: attributes: {error}") from error
     try:
         made = forecast(planned, left, computed_with, options.cells, workers)
     except EstimateError as error:

@@ -54,6 +54,9 @@ def run_report(result: Result) -> str:
     summary, run = result.summary, result.run
     lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
     lines.append(aligned(header(summary), table_rows(summary)))
+    if any("±?" in cell for row in table_rows(summary) for cell in row):
+        lines.append("±?: too few prompts for an interval that says anything")
+    lines += [f"{name}: judged by {each['judge']}: {each['worth']}" for name, each in run["own_judges"].items()]
     for sample in summary.samples:
         question = sample["prompt"][-1]["content"]
         lines.append(f"\n{plain(sample['persona'], _LONGEST)} | {plain(question, _LONGEST)}")

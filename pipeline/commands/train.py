@@ -21,6 +21,8 @@ from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
 from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
+from pipeline.commands.train_judge import PairsJudge, question_of
+from pipeline.exit_status import ExitStatus
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -49,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "text, or lists of chat messages")  # fmt: skip
     parser.add_argument("--name", required=True, help="of the attribute")
     parser.add_argument("--output", type=place, required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument("--description", help="one line for people (--attribute)")
+    parser.add_argument("--description", help="what texts that have it are like, in one line: judges grade by it, "
+                        "in every job that describes the attribute no further (--attribute)")  # fmt: skip
     parser.add_argument("--model", type=source, default="embedded/smollm2-135m-instruct",
                         help="the reference model (embedded/smollm2-135m-instruct)")  # fmt: skip
     parser.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN",
@@ -57,13 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made = parser.add_argument_group("pairs made by the reference model itself")
     made.add_argument("--from-prompts", type=place, metavar="PROMPTS", help="prompts, in any table")
     made.add_argument("--attribute", metavar="TEXT", help='what chosen answers are like: "speaks like a captain"')
-    made.add_argument("--opposite", metavar="TEXT", help='what rejected ones are like: "speaks plainly"')
+    made.add_argument("--opposite", metavar="TEXT", help='what rejected ones are like: "speaks plainly"; of a TABLE: '
+                      "for the card alone")  # fmt: skip
     made.add_argument("--samples", type=int, default=2, help="pairs for each prompt (2)")
     parser.add_argument("--objective", choices=("dpo", "modpo"), default="dpo",
                         help="dpo: one attribute; modpo: one model for several at given weights (MODPO)")  # fmt: skip
     add_words(parser, "--other", positional="pairs", unless="from_prompts", default=[], metavar="NAME[=FOLDER]:WEIGHT",
               help="modpo: the other attributes, shipped or by adapter folder, with their weights; "
               "the pairs' own attribute has what they leave of 1")  # fmt: skip
+    parser.add_argument("--no-judge", action="store_true", help="fit no judge from the pairs beside the adapter")
+    parser.add_argument("--judge-only", action="store_true",
+                        help="fit a judge beside the adapter that is in FOLDER, from its TABLE")  # fmt: skip
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
@@ -77,7 +84,7 @@ def train(options: argparse.Namespace) -> Outcome:
     """
     output: Path = options.output
     absent = [package for package in ("trl", "peft") if find_spec(package) is None]
-    if absent:
+    if absent and not options.judge_only:
         raise TrainInputError(
             f"train: needs {' and '.join(absent)}; pip install 'mpg-scr[train]' (or make install-dev)"
         )
@@ -91,7 +98,12 @@ def train(options: argparse.Namespace) -> Outcome:
         examples, data, made = _from_prompts(options, recipe.seed)
     sides: dict[bool, list[Example]] = {False: [], True: []}
     for example in examples:
-        sides[is_held_out(" ".join(m.content for m in example.messages if m.role == "user"))].append(example)
+        sides[is_held_out(question_of(example))].append(example)
+    described = {"description": options.description or options.attribute or "", "opposite": options.opposite or ""}
+    judge = PairsJudge(options.name, sides[False], sides[True], {**described, "data": data})
+    if options.judge_only:
+        judge.fit(output)
+        return Outcome(judge.line) if judge.fitted else Outcome("", judge.line, ExitStatus.BAD_INPUT)
     import torch
 
     from mpg.models.dtype import pick_dtype
@@ -100,7 +112,7 @@ def train(options: argparse.Namespace) -> Outcome:
     try:
         card = train_adapter(
             name=options.name,
-            description=options.description or options.attribute or "",
+            **described,
             model_id=options.model,
             train_pairs=sides[False],
             held_out_pairs=sides[True],
@@ -109,6 +121,7 @@ def train(options: argparse.Namespace) -> Outcome:
             recipe=recipe,
             dtype=getattr(torch, pick_dtype("auto")),
             others=others,
+            finish=None if options.no_judge else judge.fit,
         )
     except TrainError as error:
         raise TrainInputError(str(error)) from error
@@ -118,7 +131,7 @@ def train(options: argparse.Namespace) -> Outcome:
         return Outcome("")
     if made is not None:
         made.replace(output / "pairs.jsonl")
-    return Outcome(_report(card, output))
+    return Outcome(_report(card, output) + (f"\n{judge.line}" if judge.line else ""))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -130,8 +143,18 @@ def _check(options: argparse.Namespace) -> None:
         raise TrainInputError(f"--{described[0]}: needed with --from-prompts; say what such answers are like")
     if options.samples < 1:
         raise TrainInputError(f"--samples: {options.samples} must be at least 1")
-    if options.output.exists():
+    if options.judge_only:
+        _check_judge_only(options)
+    elif options.output.exists():
         raise TrainInputError(f"--output {options.output}: is there already; name another folder, or remove it")
+
+
+def _check_judge_only(options: argparse.Namespace) -> None:
+    if options.no_judge or options.from_prompts is not None:
+        what = "--no-judge" if options.no_judge else "--from-prompts"
+        raise TrainInputError(f"--judge-only, {what}: both are given; give TABLE alone (of made pairs, pairs.jsonl)")
+    if not (options.output / "adapter_config.json").is_file():
+        raise TrainInputError(f"--output {options.output}: no adapter is there; give its folder, or no --judge-only")
 
 
 def _others(options: argparse.Namespace) -> dict[str, tuple[Place | str, float]]:

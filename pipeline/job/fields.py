@@ -296,7 +296,9 @@ class Accept(Frozen):
 class ClassifierJudge(Frozen):
     """The embedded classifier, independent of the generator."""
 
-    kind: Literal["classifier"] = Field(description="classifier: the embedded classifier of MBTI poles.")
+    kind: Literal["classifier"] = Field(
+        description="classifier: the embedded classifier of MBTI poles, and the judges beside adapters of one's own."
+    )
     abstain: Float = Field(
         0.0, ge=0, lt=0.5, description="Scores nearer to 0.5 than this are left unscored ('refused'); 0: none are."
     )

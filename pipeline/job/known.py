@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from evaluation.items import is_independent
+from evaluation.judges.own import OwnJudge
 from personas import MBTI, ROLE_PLAY
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 
@@ -45,12 +46,63 @@ def is_remote(spec: Judges) -> TypeGuard[OpenAIJudge]:
     return KINDS[spec.kind].remote
 
 
-def known_to(spec: Judges, attributes: Sequence[str]) -> tuple[str, ...]:
-    """The attributes that a judge can score, known without loading it."""
-    known = KINDS[spec.kind].attributes
-    return tuple(name for name in attributes if known is None or name in known)
+# No attribute has a judge beside its adapter.
+NONE_OWN: Mapping[str, OwnJudge] = {}
 
 
-def counted(specs: Sequence[Judges], attributes: Sequence[str]) -> list[str]:
-    """The attributes that any judge knows whose scores count: not the models' own opinion."""
-    return [a for a in attributes if any(is_independent(spec.kind) and known_to(spec, [a]) for spec in specs)]
+@dataclass(frozen=True)
+class Assignment:
+    """A judge, and what it scores.
+
+    Attributes:
+        spec: its section of the job file.
+        attributes: in the job's order.
+        own: the judge beside the adapter of the one attribute, where it is that: kind ``classifier`` is the shipped
+            classifier and all of these.
+    """
+
+    spec: Judges
+    attributes: tuple[str, ...]
+    own: OwnJudge | None = None
+
+    @property
+    def called(self) -> str:
+        """What it is called in a graph or a sentence, different for each of a job's."""
+        return self.spec.kind if self.own is None else f"{self.spec.kind} of {self.attributes[0]}"
+
+    @property
+    def counts(self) -> bool:
+        """Whether its scores are averaged with others', and let texts pass."""
+        return is_independent(self.spec.kind if self.own is None else self.own.name)
+
+
+def assignments(
+    specs: Sequence[Judges], attributes: Sequence[str], own: Mapping[str, OwnJudge] = NONE_OWN
+) -> list[Assignment]:
+    """Which judge scores what, known without loading one; those that know none of the attributes are left out.
+
+    Args:
+        own: attribute -> the judge beside its adapter. One that counts takes the place of the shipped classifier,
+            which knows other adapters' poles by the same name; one that does not count stands beside it.
+    """
+    found = []
+    for spec in specs:
+        known = KINDS[spec.kind].attributes
+        mine = own if isinstance(spec, ClassifierJudge) else NONE_OWN
+        taken = {name for name, each in mine.items() if each.counted}
+        names = tuple(name for name in attributes if (known is None or name in known) and name not in taken)
+        found += [Assignment(spec, names)] if names else []
+        found += [Assignment(spec, (name,), mine[name]) for name in attributes if name in mine]
+    return found
+
+
+def known_to(spec: Judges, attributes: Sequence[str], own: Mapping[str, OwnJudge] = NONE_OWN) -> tuple[str, ...]:
+    """The attributes that a judge can score, known without loading it; see :func:`assignments`."""
+    known = {name for each in assignments([spec], attributes, own) for name in each.attributes}
+    return tuple(name for name in attributes if name in known)
+
+
+def counted(specs: Sequence[Judges], attributes: Sequence[str], own: Mapping[str, OwnJudge] = NONE_OWN) -> list[str]:
+    """The attributes that any judge knows whose scores count: not the models' own opinion, nor a poor judge's."""
+    known = {name for each in assignments(specs, attributes, own) if each.counts for name in each.attributes}
+    return [name for name in attributes if name in known]

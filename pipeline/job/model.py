@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from personas import weights as grids
-from personas.attributes import KNOWN, Attribute, Persona, mbti_type
+from personas.attributes import Attribute, Persona, mbti_type
 from personas.data_sets import DataSet
 from personas.files import load_personas
 from personas.prompts import NO_PROMPT, Prompt, PromptError, PromptTable, read_prompts, read_prompts_of
 from personas.records import Grid
+from pipeline.job.adapters import attribute_of, resolved
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import (
     Accept,
@@ -142,19 +143,18 @@ class Job(Frozen):
         return tuple(each.name for each in self.attributes)
 
     def described_attributes(self) -> tuple[Attribute, ...]:
-        """The attributes as the job describes them, else as they are known by their names."""
+        """The attributes as the job describes them, else as their adapters' cards do, or their well-known names."""
         described = []
         for each in self.attributes:
-            known = KNOWN.get(each.name, Attribute(each.name, ""))
+            place = None if each.adapter is None else self.resolve(each.adapter)
+            known = attribute_of(each.name, place, each.revision, each.subfolder)
             given = {name: getattr(each, name) for name in ("description", "opposite", "system")}
             described.append(replace(known, **{name: value for name, value in given.items() if value is not None}))
         return tuple(described)
 
     def resolve(self, place: str) -> str:
         """A model's or data set's place: an absolute path if such a folder exists, else as it is."""
-        path = self._folder / expanded(place)
-        path = path.resolve() if path.name == ".." else path  # a folder's own name is recorded
-        return str(path) if path.exists() else place
+        return resolved(self._folder, place)
 
     def adapter_places(self) -> dict[str, str]:
         """Attribute -> absolute folder (its subfolder) or Hub id of its adapter. Raises KeyError: none is shipped."""

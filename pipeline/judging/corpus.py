@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evaluation.items import Item
-from personas import KNOWN, Attribute
+from evaluation.judges.own import OwnJudge
+from personas import Attribute
 from personas.chats import chat_in_text, last_user_text
 from personas.errors import SourceError, TableError
 from personas.profiles import profile_text
 from personas.tables import FORMATS_SAID, Row, id_text, is_table, no_column, read_table
 from personas.text import storable
 from personas.words import kind
+from pipeline.job.adapters import adapter_folder, attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
+from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, job_folder
 from pipeline.store.manifest import changed_files
 from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer
 
@@ -41,6 +44,7 @@ class Corpus:
         log_probs: one each an item, where rows have them: nats under the reference, and tokens.
         foreign: whether it is somebody's file: its row ids do not name its texts.
         notes: what its author should know, in a line each: rows that can't be judged.
+        adapters: attribute -> folder of its adapter, where the corpus's job names one; ``None``: it is not here.
     """
 
     items: tuple[Item, ...]
@@ -51,6 +55,11 @@ class Corpus:
     log_probs: tuple[tuple[float, int], ...] = ()
     foreign: bool = False
     notes: tuple[str, ...] = ()
+    adapters: Mapping[str, Path | None] = field(default_factory=dict)
+
+    def own_judges(self) -> dict[str, OwnJudge]:
+        """Attribute -> the judge beside its adapter. Raises JudgeWeightsError: one is damaged."""
+        return judges_beside(self.adapters)
 
 
 def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corpus:
@@ -91,13 +100,15 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
         if missing:
             raise CorpusError(str(file), f"has no column {missing[0]!r}; is this a data set of mpg run?")
         rows += table.to_pylist()
+    attributes, adapters = _attributes_of(path)
     blank = dict.fromkeys(GENERATIONS.names)  # of an older schema, columns are missing
     rows = [blank | row for row in rows]
     return Corpus(
         items=tuple(item_of(row) for row in rows),
         clusters=tuple(row["prompt_id"] for row in rows),
         groups=tuple(row["persona"] for row in rows),
-        attributes=_attributes_of(path / "job.json"),
+        attributes=attributes,
+        adapters=adapters,
         folder=output or path,
         log_probs=()
         if any(row["log_prob_reference"] is None for row in rows)
@@ -105,16 +116,22 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
     )
 
 
-def _attributes_of(job: Path) -> tuple[Attribute, ...]:
+def _attributes_of(data_set: Path) -> tuple[tuple[Attribute, ...], dict[str, Path | None]]:
+    """What a data set's job says of its attributes, or their adapters' cards; and where the adapters are."""
+    job = data_set / JOB_FILE
     if not job.is_file():
-        return ()
+        return (), {}
     entries = json.loads(job.read_text("utf-8")).get("attributes", [])
-    found = []
+    here = job_folder(data_set / WORK_FOLDER) or data_set
+    found, adapters = [], {}
     for entry in entries:
-        known = KNOWN.get(entry["name"], Attribute(entry["name"], ""))
+        place = resolved(here, entry["adapter"]) if entry.get("adapter") else None
+        where = entry.get("revision"), entry.get("subfolder")
+        known = attribute_of(entry["name"], place, *where)
+        adapters[entry["name"]] = None if place is None else adapter_folder(place, *where)
         described = entry.get("description") or known.description
         found.append(Attribute(known.name, described, entry.get("opposite") or known.opposite))
-    return tuple(found)
+    return tuple(found), adapters
 
 
 def _edited(path: Path) -> dict[str, str]:

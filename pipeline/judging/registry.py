@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.endpoint.rubrics import Rubric, rubric_of
 from evaluation.items import Item, Judge
+from evaluation.judges.own import OwnJudge
+from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, ROLE_PLAY, Attribute
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
-from pipeline.job.known import is_remote
+from pipeline.job.known import Assignment, is_remote
 from pipeline.store.spending import Spending
 
 if TYPE_CHECKING:
     from evaluation.endpoint.cache import JudgmentCache
+    from evaluation.features.embedding import Embedder
     from evaluation.judges.endpoint import EndpointJudge
 
 # Of a generation row, what judges see.
@@ -50,18 +54,22 @@ class JudgeError(RuntimeError):
     """A judge that can't be loaded on this machine."""
 
 
-def load_judge(spec: Judges) -> Judge:
+def load_judge(spec: Judges, attribute: str | None = None, own: OwnJudge | None = None) -> Judge:
     """The judge of a job's ``judges`` entry.
+
+    Args:
+        own: the judge beside an adapter; of ``attribute``, as the job calls it.
 
     Raises:
         JudgeError: its weights or the package it needs are missing.
     """
     from evaluation.features.embedding import EmbeddingModelError
-    from evaluation.judges.classifier_weights import JudgeWeightsError
 
     if is_remote(spec):
         raise ValueError("a judge behind an endpoint has one process, see load_remote_judge")
     try:
+        if own is not None and attribute is not None and isinstance(spec, ClassifierJudge):
+            return _own_classifier(spec, attribute, own)
         return LOADERS[spec.kind](spec)
     except (JudgeWeightsError, EmbeddingModelError) as error:
         raise JudgeError(f"judges: {spec.kind}: {error}") from error
@@ -78,10 +86,29 @@ def check_judge(spec: Judges) -> None:
             raise JudgeError(f"judges: {spec.kind}: {error}") from error
 
 
+def load_assigned(each: Assignment) -> Judge:
+    """The judge of an assignment. Raises JudgeError, see :func:`load_judge`."""
+    return load_judge(each.spec, each.attributes[0], each.own)
+
+
+@cache
+def _embedder() -> Embedder:
+    """One for all classifiers of a process, which a job may have several of; texts are embedded once."""
+    from evaluation.features.embedding import RecentTexts, SentenceEmbedder
+
+    return RecentTexts(SentenceEmbedder())
+
+
 def _classifier(spec: ClassifierJudge) -> Judge:
     from evaluation.judges.classifier import ClassifierJudge as Classifier
 
-    return Classifier.load(abstain=spec.abstain)
+    return Classifier.load(embedder=_embedder(), abstain=spec.abstain)
+
+
+def _own_classifier(spec: ClassifierJudge, attribute: str, own: OwnJudge) -> Judge:
+    from evaluation.judges.classifier import ClassifierJudge as Classifier
+
+    return Classifier.beside_adapter(own, attribute, embedder=_embedder(), abstain=spec.abstain)
 
 
 def _persona_match(spec: PersonaMatchJudge) -> Judge:

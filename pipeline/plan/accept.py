@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluation.items import is_independent
+from evaluation.items import heard
 from evaluation.scores import UNASKED
 from evaluation.statistics.aggregate import panel
 from personas import Cell, Grid
@@ -89,8 +89,9 @@ def adherence(
         rule: of the panel, see :func:`evaluation.statistics.aggregate.panel`.
     """
     scores: dict[tuple[str, str], list[float | None]] = {}
+    counts = heard(labels)
     for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
-        if row["judge"] in labels and is_independent(row["judge"]):
+        if counts(row["judge"], row["attribute"]):
             scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
     found: dict[str, float | None] = {}
     for cell in cells:

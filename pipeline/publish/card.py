@@ -61,8 +61,9 @@ Mean score of the judges ({_judges(run)}) by persona and attribute, 0 to 1.
 Acceptance: share of draft tokens (`scr`: chunks) kept. Perplexity: under the reference at the decoder's temperature.
 The classifier that ships was trained on pairs of the same source as
 the adapters; it tells poles apart, it does not measure a person.
+`±?`: fewer than three prompts, or so few that their interval says nothing.
 
-{table}
+{own_judges(run)}{table}
 
 ## Columns
 
@@ -82,6 +83,12 @@ def _partial(run: dict[str, Any]) -> str:
     if run.get("ended", {"complete": True})["complete"]:
         return ""
     return f"\n- **not complete**: {escaped(run['ended']['why'])}"
+
+
+def own_judges(run: Mapping[str, Any]) -> str:
+    """What judges beside adapters are worth, a line each and a blank one; empty where there is none."""
+    lines = [f"- {name}, by `{each['judge']}`: {each['worth']}" for name, each in run.get("own_judges", {}).items()]
+    return "".join(f"{line}\n" for line in lines) + ("\n" if lines else "")
 
 
 def _accepted(run: dict[str, Any]) -> str:

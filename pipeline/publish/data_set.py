@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -70,14 +71,20 @@ def _write_record(folder: Path, run: Mapping[str, Any]) -> None:
     write_bytes((json.dumps(run, indent=2) + "\n").encode(), folder / RUN_FILE)
 
 
-def write_judgments(output: Path, judgments: pa.Table, label: str, calls: Mapping[str, Any] | None) -> None:
+def write_judgments(
+    output: Path,
+    judgments: pa.Table,
+    calls: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> None:
     """Exchange a data set's judgments, and with them what its card, record and manifest say of them.
 
     Args:
         output: of a run, or any folder that judgments of other texts are kept in.
         judgments: all of them.
-        label: of the judge that has just judged.
-        calls: what its calls came to, see ``calls`` in ``run.json``; ``None``: it makes none.
+        calls: label of a judge that has just judged -> what its calls came to, see ``calls`` in ``run.json``;
+            ``None``: it makes none.
+        own: of those beside adapters, see ``own_judges`` there.
 
     Raises:
         OSError: what is there stays then.
@@ -89,25 +96,29 @@ def write_judgments(output: Path, judgments: pa.Table, label: str, calls: Mappin
             files[f"{place}/{entry['file']}"] = entry
     write_files(coming, files)
     if is_complete(output):
-        _write_words(coming, output, judgments, label, calls)
+        _write_words(coming, output, judgments, calls, own)
     exchange(output, [place])
 
 
-def _write_words(coming: Path, output: Path, judgments: pa.Table, label: str, calls: Mapping[str, Any] | None) -> None:
+def _write_words(
+    coming: Path, output: Path, judgments: pa.Table, calls: Mapping[str, Any], own: Mapping[str, Mapping[str, str]]
+) -> None:
     """Card and record of a data set with other judgments."""
     try:
         folder = {"folder": output.absolute(), "shipped": {}}
         job = Job.model_validate(json.loads((output / JOB_FILE).read_text("utf-8")), context=folder)
         run: dict[str, Any] = json.loads((output / RUN_FILE).read_text("utf-8"))
-        labels = {each for each in run["judges"] if not same_judge(each, label)} | {label}
+        labels = {each for each in run["judges"] if not any(same_judge(each, label) for label in calls)} | {*calls}
     except (OSError, ValueError, KeyError, ValidationError) as error:
         logger.warning("%s: its job or record can't be read (%s): card and record stay as they are", output, error)
         return
     tables = {name: _table(output, name) for name in FOLDERS} | {"judgments": judgments}
     run["judges"] = sorted(labels)
     run["counts"] |= {"judgments": judgments.num_rows, "unscored": judgments.column("score").null_count}
-    if calls is not None:
-        run.setdefault("calls", {})[label] = dict(calls)
+    run["own_judges"] = {**run.get("own_judges", {}), **own}
+    for label, found in calls.items():
+        if found is not None:
+            run.setdefault("calls", {})[label] = dict(found)
     summary = summarise(tables["generations"], judgments, job.attribute_names, panel_rule=job.panel, judges=set(labels))
     write_card(coming, job, tables, summary, run)
     _write_record(coming, run)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from evaluation.items import is_independent
+from evaluation.items import heard
 from evaluation.statistics.aggregate import Mean, clustered_mean, panel
 
 
@@ -56,8 +56,9 @@ def summarise(
         judges: labels of those that count; ``None``: all. Judgments of a judge's older version stay in a data set.
     """
     scores: dict[tuple[str, str], list[float | None]] = {}
+    counts = heard(set(judgments.column("judge").to_pylist()) if judges is None else judges)
     for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
-        if is_independent(row["judge"]) and (judges is None or row["judge"] in judges):
+        if counts(row["judge"], row["attribute"]):
             scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
     by_persona: dict[str, list[dict[str, Any]]] = {}
     for row in generations.to_pylist():

@@ -20,12 +20,14 @@ from scipy.stats import t as student_t
 
 from evaluation.endpoint.rubrics import messages
 from evaluation.items import Item
+from evaluation.judges.weights_card import JudgeWeightsError
 from pipeline.decode.bank import ProcessBank
 from pipeline.decode.cells import decode_cells
+from pipeline.job.adapters import own_judges
 from pipeline.job.fields import OpenAIJudge
-from pipeline.job.known import is_remote, known_to
+from pipeline.job.known import assignments, is_remote
 from pipeline.job.model import Job
-from pipeline.judging.registry import JudgeError, item_of, load_judge, rubrics_of, with_naturalness
+from pipeline.judging.registry import JudgeError, item_of, load_assigned, rubrics_of, with_naturalness
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.plan import Plan
@@ -193,18 +195,21 @@ def _judging_s(job: Job, rows: Sequence[Mapping[str, Any]], left: Left) -> float
     """Seconds that the embedded judges take for what is left, timed on some rows."""
     total = 0.0
     items: list[Item] = [item_of(row) for row in rows]
-    for spec in job.judges:
-        names = known_to(spec, job.attribute_names)
-        if is_remote(spec) or not names:
+    try:
+        own = own_judges(job)
+    except JudgeWeightsError as error:
+        raise EstimateError(f"attributes: {error}") from error
+    for each in assignments(job.judges, job.attribute_names, own):
+        if is_remote(each.spec):
             continue
         try:
-            judge = load_judge(spec)
+            judge = load_assigned(each)
         except JudgeError as error:
             raise EstimateError(str(error)) from error
-        judge.judge(items[:1], names)  # the first call loads
+        judge.judge(items[:1], each.attributes)  # the first call loads
         started = time.perf_counter()
-        judge.judge(items, names)
-        n_texts = len(left.cells) + left.unjudged.get(spec.kind, 0)
+        judge.judge(items, each.attributes)
+        n_texts = len(left.cells) + left.unjudged.get(each.called, 0)
         total += (time.perf_counter() - started) / len(items) * n_texts
     return total
 

@@ -12,20 +12,23 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from evaluation.endpoint.rubrics import FLUENCY
-from evaluation.endpoint.settings import JudgeSetupError, key_of
+from evaluation.endpoint.settings import JudgeSetupError, base_url_of, key_of
 from evaluation.items import is_independent, label_of
 from evaluation.judges.openai import OpenAIJudge
+from evaluation.judges.weights_card import JudgeWeightsError
 from evaluation.scores import UNASKED
 from pipeline.beam.work import JudgeTask, JudgeWork
 from pipeline.exit_status import ExitStatus
-from pipeline.job.known import is_remote, known_to
+from pipeline.job.adapters import judging_lines, own_judges
+from pipeline.job.checks import accept_problems
+from pipeline.job.known import assignments, is_remote, known_to
 from pipeline.job.model import Job
 from pipeline.judging.registry import (
     COLUMNS,
     JudgeError,
     check_judge,
     item_of,
-    load_judge,
+    load_assigned,
     load_remote_judge,
     rubrics_of,
     with_naturalness,
@@ -51,18 +54,32 @@ class RunJudges:
     def __init__(self, job: Job, work: Path) -> None:
         self._job, self._work = job, work
         self._attributes = with_naturalness(job.described_attributes())
-        local = [s for s in job.judges if not is_remote(s) and known_to(s, job.attribute_names)]
-        self._local = [(spec, label_of(load_judge(spec))) for spec in local]
+        try:
+            own = own_judges(job)
+        except JudgeWeightsError as error:
+            raise JudgeError(f"attributes: {error}") from error
+        if job.accept is not None:  # once more: adapters of the Hub are here only now
+            for problem in accept_problems(job, own):
+                raise JudgeError(f"{problem.field}: {problem.text}")
+        assigned = assignments(job.judges, job.attribute_names, own)
+        self._local = [(each, label_of(load_assigned(each))) for each in assigned if not is_remote(each.spec)]
         self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if is_remote(spec)]
-        judged = {name for spec in job.judges for name in known_to(spec, job.attribute_names)}
-        unjudged = [name for name in job.attribute_names if name not in judged]
-        if job.judges and unjudged:
-            logger.warning("no judge of this job knows %s: unjudged", ", ".join(unjudged))
+        for line in judging_lines(job, own, counted=False):
+            logger.warning("%s", line)
 
     @property
     def labels(self) -> set[str]:
         """Of all of them: name@version."""
         return {label for _, label in self._local} | {label_of(judge) for judge in self.remote}
+
+    @property
+    def own(self) -> dict[str, dict[str, str]]:
+        """Attribute -> label and worth of the judge beside its adapter, for those that have one."""
+        return {
+            each.attributes[0]: {"judge": label, "worth": each.own.worth}
+            for each, label in self._local
+            if each.own is not None
+        }
 
     @property
     def remote_labels(self) -> set[str]:
@@ -91,7 +108,7 @@ class RunJudges:
 
     def unjudged(self, judgments: pa.Table, row_ids: Collection[str]) -> int:
         """How many of these texts some judge has not looked at; one that could not be asked about a text has not."""
-        known = [(label, known_to(spec, self._job.attribute_names)) for spec, label in self._local]
+        known = [(label, each.attributes) for each, label in self._local]
         known += [(label_of(judge), tuple(each.name for each in self._attributes)) for judge in self.remote]
         remote = {label_of(judge) for judge in self.remote}
         asked: dict[str, dict[str, set[str]]] = {label: {} for label, _ in known}
@@ -103,11 +120,10 @@ class RunJudges:
 
     def of_workers(self, wanted: set[str]) -> list[JudgeWork]:
         """Those that workers ask, with what earlier runs have left them of the wanted rows."""
-        works = []
-        for spec, label in self._local:
-            attributes = known_to(spec, self._job.attribute_names)
-            works.append(JudgeWork(spec, attributes, label, left_to_judge(self._work, label, attributes, wanted)))
-        return works
+        return [
+            JudgeWork(each, label, left_to_judge(self._work, label, each.attributes, wanted))
+            for each, label in self._local
+        ]
 
     def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
         """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped."""
@@ -148,12 +164,17 @@ def judge_problems(job: Job, *, keys: bool = True) -> list[str]:
         keys: whether those behind endpoints will be asked.
     """
     problems = []
+    try:
+        own = own_judges(job)
+    except JudgeWeightsError as error:
+        return [f"attributes: {error}"]
     for spec in job.judges:
         try:
             if is_remote(spec):
                 if keys:
                     key_of(spec)
-            elif known_to(spec, job.attribute_names):
+                    base_url_of(spec)
+            elif known_to(spec, job.attribute_names, own):
                 check_judge(spec)
         except JudgeError as error:
             problems.append(str(error))

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.job.known import is_remote, known_to
+from evaluation.items import own_attribute
+from pipeline.job.adapters import own_judges
+from pipeline.job.known import assignments
 from pipeline.job.model import Job
 from pipeline.judging.registry import COLUMNS
 from pipeline.plan.cells import PlannedCell
@@ -25,7 +27,7 @@ class Left:
     Attributes:
         cells: to decode.
         there: rows that are written already; ``tokens``: theirs. rejected: dead letters.
-        unjudged: kind of judge -> how many of those it has not judged.
+        unjudged: judge, as :attr:`pipeline.job.known.Assignment.called` -> how many of those it has not judged.
         rows: some of those, as judges see them.
     """
 
@@ -50,14 +52,20 @@ def left_of(work: Path, cells: Sequence[PlannedCell], job: Job) -> Left:
     first = next(shard_tables(generations, "generations", COLUMNS), None)
     some = [] if first is None else first[1].slice(0, MOST_CELLS).to_pylist()
     judgments = read_shards(work / "judgments", "judgments", ["row_id", "judge"])
-    names = [label.partition("@")[0] for label in judgments.column("judge").to_pylist()]
+    names = map(_called, judgments.column("judge").to_pylist())
     judged = set(zip(names, judgments.column("row_id").to_pylist(), strict=True))
-    kinds = [spec.kind for spec in job.judges if is_remote(spec) or known_to(spec, job.attribute_names)]
+    judges = [each.called for each in assignments(job.judges, job.attribute_names, own_judges(job))]
     return Left(
         cells=[cell for cell in cells if cell.row_id not in done and cell.row_id not in dead],
         there=len(done),
         tokens=sum(tokens.values()),
         rejected=len((dead & planned) - done),
-        unjudged={kind: sum((kind, row_id) not in judged for row_id in done) for kind in kinds},
+        unjudged={name: sum((name, row_id) not in judged for row_id in done) for name in judges},
         rows=[row for row in some if row["row_id"] in planned],
     )
+
+
+def _called(label: str) -> str:
+    """A judge of a data set as a job's assignment calls it, whatever its version."""
+    own = own_attribute(label)
+    return label.partition("@")[0] if own is None else f"classifier of {own}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mpg.models.embedded import PREFIX, EmbeddedModelError, unpacked
 from personas import Cell, Persona, Prompt, control
@@ -61,7 +60,7 @@ def preflight(
 
         problems += argument_problems(beam_arguments)
         notes += argument_notes(beam_arguments) if not problems else []
-    output = Path(job.output).absolute()
+    output = job.output_folder
     problems += filter(None, [output_problem(output)])
     notes += filter(None, [in_use(output)])
     problems += judge_problems(job, keys=runs)

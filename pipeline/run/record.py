@@ -105,6 +105,7 @@ def record(
         "accept": course.accepted,
         "control_tokens": job.control_tokens,
         "judges": sorted(judges.labels),
+        "own_judges": judges.own,
         "calls": {label_of(judge): calls_of(judge) for judge in judges.remote},
         "model": sources.model_label,
         "adapters": dict(sources.adapter_revisions),

@@ -17,6 +17,7 @@ from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import Work
 from pipeline.decode.bank import LoadBank
 from pipeline.exit_status import ExitStatus
+from pipeline.job.adapters import own_judges
 from pipeline.job.known import counted
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
@@ -211,7 +212,7 @@ class _Run:
         Returns:
             all candidates; those kept; the report; how many wait for a score.
         """
-        judged, seen = counted(self.job.judges, self.job.attribute_names), set[str]()
+        judged, seen = counted(self.job.judges, self.job.attribute_names, own_judges(self.job)), set[str]()
         while True:
             cells = self.plan.cells(draws.candidates())
             self.generate(cells)

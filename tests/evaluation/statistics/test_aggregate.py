@@ -30,10 +30,27 @@ def test_no_panel_depends_on_the_order_of_its_judges(rule: str) -> None:
 def test_unscored_texts_are_counted_and_never_averaged() -> None:
     mean = clustered_mean([1.0, None, 0.0, None], ["a", "a", "b", "b"])
     assert (mean.value, mean.n, mean.n_unscored) == (0.5, 2, 2)
-    assert mean.shown == "0.50±.99 (2 unscored)"
+    assert mean.shown == "0.50±? (2 unscored)"
     assert clustered_mean([None], ["a"]).shown == "- (1 unscored)"
     assert clustered_mean([], []) == Mean(None, 0, 0)
     assert clustered_mean([0.25, 0.75], ["a", "a"]).half_width is None  # one prompt says nothing of others
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.5], "0.50±?"),  # one prompt
+        ([0.4, 0.4], "0.40±?"),  # two that happen to agree: no width, and no knowledge
+        ([0.2, 0.8], "0.50±?"),
+        ([0.0, 1.0, 1.0, 0.0], "0.50±?"),  # wider than half the scale
+        ([0.4, 0.5, 0.6], "0.50±.25"),
+        ([0.4, 0.4, 0.4], "0.40±.00"),
+        ([0.5, None, None, 0.5], "0.50±? (2 unscored)"),  # prompts that were scored count
+    ],
+)
+def test_an_interval_that_says_nothing_is_not_shown(values: list[float | None], shown: str) -> None:
+    mean = clustered_mean(values, range(len(values)))
+    assert mean.shown == shown and ".99" not in mean.shown
 
 
 def test_the_interval_covers_the_truth_where_texts_of_a_prompt_are_alike() -> None:

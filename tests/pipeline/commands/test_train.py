@@ -18,7 +18,7 @@ from personas.examples import load_pairs
 from pipeline.cli import main
 from tests.fakes import tiny_adapter, tiny_llama
 
-RECIPE = ["--steps", "4", "--batch-size", "4", "--rank", "2", "--learning-rate", "0.01"]
+RECIPE = ["--steps", "4", "--batch-size", "4", "--rank", "2", "--learning-rate", "0.01", "--no-judge"]
 
 
 MODPO = ["{desk}/pairs.jsonl", "--objective", "modpo", "--other"]
