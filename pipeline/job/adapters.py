@@ -35,11 +35,10 @@ def adapter_folder(place: str, revision: str | None = None, subfolder: str | Non
     if Path(place).is_dir():
         return Path(place) / (subfolder or "")
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
     try:
         found = try_to_load_from_cache(place, f"{subfolder}/{_CONFIG}" if subfolder else _CONFIG, revision=revision)
-    except HFValidationError:
+    except ValueError:  # no id of the Hub, or no name of a file there
         return None
     return Path(found).parent if isinstance(found, str) else None
 

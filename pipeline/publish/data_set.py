@@ -33,7 +33,7 @@ from pipeline.store.dataset import (
     write_tables,
 )
 from pipeline.store.exchange import exchange, next_files
-from pipeline.store.manifest import files_of, write_files
+from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_files
 from pipeline.store.schema import TABLES
 from pipeline.store.shards import read_shard, write_bytes, write_dataset
 
@@ -90,11 +90,10 @@ def write_judgments(
         OSError: what is there stays then.
     """
     coming, place = next_files(output), FOLDERS["judgments"]
-    files = {name: entry for name, entry in files_of(output).items() if not name.startswith(f"{place}/")}
-    if judgments.num_rows:
-        for entry in write_dataset(judgments, coming / place):
-            files[f"{place}/{entry['file']}"] = entry
-    write_files(coming, files)
+    entries = write_dataset(judgments, coming / place) if judgments.num_rows else []
+    others = {name: entry for name, entry in files_of(output).items() if not name.startswith(f"{place}/")}
+    if (output / DATASET_MANIFEST).is_file():  # else nobody knows what its other files should be
+        write_files(coming, others | {f"{place}/{entry['file']}": entry for entry in entries})
     if is_complete(output):
         _write_words(coming, output, judgments, calls, own)
     exchange(output, [place])

@@ -45,7 +45,6 @@ def exchange(output: Path, folders: Iterable[str], *, replace: Callable[[Path, P
     """
     coming = output / WORK_FOLDER / NEXT
     files = sorted(str(path.relative_to(coming)) for path in coming.rglob("*") if path.is_file())
-    files.sort(key=lambda name: name == DATASET_MANIFEST)
     there = [str(path.relative_to(output)) for folder in folders for path in (output / folder).glob("*.parquet")]
     journal = {"files": files, "removed": sorted(set(there) - set(files))}
     write_bytes(json.dumps(journal).encode(), output / WORK_FOLDER / JOURNAL)
@@ -72,14 +71,16 @@ def finish_any_exchange(output: Path) -> None:
 def _exchange(output: Path, replace: Callable[[Path, Path], None]) -> None:
     work = output / WORK_FOLDER
     journal, coming = json.loads((work / JOURNAL).read_text("utf-8")), work / NEXT
-    *others, last = journal["files"]
-    for name in others:
-        _move(coming / name, output / name, replace)
+    last = [name for name in journal["files"] if name == DATASET_MANIFEST]
+    for name in journal["files"]:
+        if name not in last:
+            _move(coming / name, output / name, replace)
     for name in journal["removed"]:
         (output / name).unlink(missing_ok=True)
         with suppress(OSError):  # there are others
             (output / name).parent.rmdir()  # no folder for no rows
-    _move(coming / last, output / last, replace)
+    for name in last:
+        _move(coming / name, output / name, replace)
     for folder in {(output / name).parent for name in journal["files"]}:
         sync_folder(folder)
     (work / JOURNAL).unlink()

@@ -97,6 +97,7 @@ def test_each_mistake_has_its_line_and_leaves_nothing(
 ) -> None:
     (here / "mine" / "E").mkdir(parents=True)
     (here / "mine" / "E" / "adapter_config.json").write_text("{}")
+    (here / "mine" / "E" / "adapter_model.safetensors").touch()
     assert main(["init", "new/deep", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said.replace("./../none", "../../none") in line
@@ -107,6 +108,7 @@ def test_adapters_of_two_models_need_a_word(here: Path, capsys: pytest.CaptureFi
     for name in "ab":
         (here / name).mkdir()
         (here / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": f"owner/{name}"}))
+        (here / name / "adapter_model.safetensors").touch()
     words = ["init", "--adapter", "a=a", "--adapter", "b=b"]
     assert main(words) == 2
     assert "trained on different models (owner/a, owner/b); say with --model which" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
+from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.plan.plan import Plan
 from pipeline.run.preflight import preflight, read_prompts
@@ -70,7 +71,8 @@ def test_a_key_and_a_description_that_a_judge_will_ask_for(
     assert looked(job_file).problems == ()
     own = [{"name": "curious", "adapter": "E"}]
     write_job(place, judges=[judge], attributes=own, personas={"kind": "one-hot"})
-    assert "curious" in line(job_file) and "description" in line(job_file)
+    with pytest.raises(JobError, match="'curious' has none, which a judge behind an endpoint grades by"):
+        load_job(job_file)
 
 
 # --------------------------------------------------------------------------- prompts
