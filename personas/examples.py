@@ -19,6 +19,7 @@ from personas.chats import Message, chat_in_text, chat_messages
 from personas.data_sets import DataSet, open_data_set
 from personas.errors import SourceError, TableError
 from personas.tables import Row, Table, is_table, no_column, read_table, whole
+from personas.text import is_storable
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,10 @@ def _example(row: Row, columns: Sequence[str], *, all_text: bool) -> Example:
     prompt, *others = columns
     messages = chat_messages(values[prompt])
     answers = tuple(_answer(name, values[name], messages) for name in others)
+    told = [(prompt, message.content) for message in messages] + list(zip(others, answers, strict=True))
+    for name, text in told:
+        if not is_storable(text):
+            raise ValueError(f"{name} holds half a surrogate pair; remove it")
     if len(answers) == 2 and answers[0].strip() == answers[1].strip():
         raise ValueError(f"{others[0]} and {others[1]} are equal ({answers[0][:40]!r}); remove it")
     return Example(messages, answers)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from personas.attributes import KNOWN
 from personas.words import show
 from pipeline.job.errors import Problem
 from pipeline.store.places import expanded
@@ -57,6 +58,11 @@ def recorded(job: Job) -> dict[str, Any]:
     """The job's fields for its data set, as JSON has them."""
     # When a run is to stop is no part of what it writes: a time would end the next run at once.
     data: dict[str, Any] = job.model_dump(mode="json") | {"output": _HERE, "deadline": None}
+    for entry, described in zip(data["attributes"], job.described_attributes(), strict=True):
+        for name in ("description", "opposite"):  # of the adapter's card, which may not be there where others judge
+            said = getattr(described, name)
+            if entry["adapter"] and entry[name] is None and said != getattr(KNOWN.get(described.name), name, None):
+                entry[name] = said or None
     for _, holder, name in _places(data):
         if holder[name]:
             holder[name] = _portable(job.folder, holder[name])

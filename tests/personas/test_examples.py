@@ -85,6 +85,8 @@ def test_a_data_set_as_datasets_saves_it(tmp_path: Path) -> None:
         ({"prompt": "a", "chosen": "same ", "rejected": "same"}, "line 1: chosen and rejected are equal"),
         ({"prompt": "a", "chosen": "", "rejected": "c"}, "line 1: chosen: '' is no answer"),
         ({"prompt": "a", "chosen": None, "rejected": "c"}, "line 1: chosen: None is no answer"),
+        ({"prompt": "a", "chosen": "b \ud83d", "rejected": "c"}, "line 1: chosen holds half a surrogate pair"),
+        ({"prompt": "\ude00", "chosen": "b", "rejected": "c"}, "line 1: prompt holds half a surrogate pair"),
         ({"prompt": 7, "chosen": "b", "rejected": "c"}, "line 1: a number in place of text"),
         ({"prompt": [{"role": "assistant", "content": "x"}], "chosen": "b", "rejected": "c"}, "the last message is"),
         (

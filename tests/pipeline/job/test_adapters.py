@@ -12,6 +12,7 @@ from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE
 from personas import MBTI
 from pipeline.job.adapters import adapter_folder, judging_lines, own_judges
 from pipeline.job.known import assignments, counted
+from pipeline.job.recorded import recorded
 from tests.job_desk import Desk
 from tests.own_judge import put_judge
 
@@ -34,6 +35,22 @@ def test_the_adapters_card_describes_what_the_job_does_not(desk: Desk) -> None:
     (given,) = desk.load("attributes=[{name: keen, adapter: curious, description: Is keen.}]").described_attributes()
     assert (given.name, given.description, given.opposite) == ("keen", "Is keen.", "Takes things as they are.")
     assert desk.load(OWN, OPENAI).described_attributes() == (own,)  # and a judge behind an endpoint is content
+
+
+def test_a_data_set_records_what_the_card_says(desk: Desk) -> None:
+    """Where it is judged again, its adapters may not be; what is known by name, or ships, needs no word."""
+    adapter(desk, "curious", description="Asks and wonders.", opposite="Takes things as they are.")
+    adapter(desk, "mine", description="Is enthusiastic.")
+    adapter(desk, "silent")
+    text = "attributes=[{name: curious, adapter: curious}, {name: E, adapter: mine}, {name: T, adapter: silent}, N]"
+    told = [(each["description"], each["opposite"]) for each in recorded(desk.load(text))["attributes"]]
+    wanted = [
+        ("Asks and wonders.", "Takes things as they are."),
+        ("Is enthusiastic.", None),
+        (None, None),
+        (None, None),
+    ]
+    assert told == wanted
 
 
 def test_an_own_adapter_with_a_poles_name_is_what_its_card_says(desk: Desk) -> None:
