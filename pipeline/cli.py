@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 folders.enter_context(_inside(folder))
             outcome = command.function(options)
         except InputError as error:
-            return _fail(str(error), ExitStatus.BAD_INPUT)
+            return _fail(str(error), error.status)
         except KeyboardInterrupt:
             return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
     if outcome.report:

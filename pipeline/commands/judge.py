@@ -20,7 +20,7 @@ from personas.errors import SourceError
 from personas.examples import Example, load_pairs
 from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
-from pipeline.commands.shared import InputError, Outcome
+from pipeline.commands.shared import InputError, NotNow, Outcome
 from pipeline.job.adapters import own_judges_of
 from pipeline.job.fields import ClassifierJudge, Judges, OpenAIJudge
 from pipeline.job.known import KINDS, assignments
@@ -154,8 +154,10 @@ def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]
         for note in corpus.notes:
             logger.warning("%s: %s", options.corpus, note)
         return corpus, {name: load_pairs(source(pairs)) for name, pairs in options.known}
-    except (SourceError, FolderInUse) as error:
+    except SourceError as error:
         raise JudgeInputError(str(error)) from error
+    except FolderInUse as error:
+        raise NotNow(str(error)) from error
 
 
 def _judged_names(
@@ -189,9 +191,7 @@ def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus
         shards = shards_folder(corpus.folder, "judgments")
         with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
             if load_corpus(options.corpus, column=options.column, output=options.output).items != corpus.items:
-                raise JudgeInputError(
-                    f"{options.corpus}: has changed while the judge was loaded; give the command again"
-                )
+                raise NotNow(f"{options.corpus}: has changed while the judge was loaded; give the command again")
             first = asked[0].judge  # the only one, if it is behind an endpoint
             spending, budget = Spending(shards.parent), getattr(first, "budget", None)
             try:
@@ -222,9 +222,9 @@ def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus
                         corpus.folder, table, calls, {a: w for each in asked for a, w in each.worth.items()}
                     )
     except FolderInUse as error:
-        raise JudgeInputError(str(error)) from error
+        raise NotNow(str(error)) from error
     except OSError as error:
-        raise JudgeInputError(f"{corpus.folder}: can't be written ({error}); what was judged before is kept") from error
+        raise NotNow(f"{corpus.folder}: can't be written ({error}); what was judged before is kept") from error
     return table, n_new
 
 

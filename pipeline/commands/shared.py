@@ -27,6 +27,14 @@ logger = logging.getLogger(__name__)
 class InputError(ValueError):
     """Bad input, found before anything was started: a line for each problem, with field, value and remedy."""
 
+    status = ExitStatus.BAD_INPUT
+
+
+class NotNow(InputError):
+    """What is asked for can't be done now, and may be another time: a folder in use, a disk that is full."""
+
+    status = ExitStatus.TRY_AGAIN
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas import Cell, Message, Persona, Prompt, PromptError, control
 from pipeline.commands.arguments import place
-from pipeline.commands.shared import InputError, Outcome
+from pipeline.commands.shared import InputError, NotNow, Outcome
 from pipeline.decode.machine import processor
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
@@ -60,7 +60,7 @@ def verify(options: argparse.Namespace) -> Outcome:
         finish_any_exchange(folder)
         changed = changed_files(folder)
     except FolderInUse as error:
-        raise InputError(str(error)) from error
+        raise NotNow(str(error)) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
     lines = ["files: CHANGED" if changed else "files: all as they were written"]

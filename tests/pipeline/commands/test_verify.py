@@ -95,7 +95,7 @@ def test_judging_again_leaves_a_data_set_that_verifies(
     assert main(["judge", str(output), "--judge", "log-ratio"]) == 0
     assert main(["verify", str(output), "--sample", "0"]) == 0
     with FolderLock(output / ".work"):  # a run is under way
-        assert main(["judge", str(output)]) == 2
+        assert main(["judge", str(output)]) == 75
     assert "is in use by another process" in capsys.readouterr().err
 
 
