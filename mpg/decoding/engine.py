@@ -149,11 +149,11 @@ class Engine:
             return
         longest_own = max((len(own) for request in requests for own in request.prompts.values()), default=0)
         longest = max(longest_own, *(len(request.prompt_ids) for request in requests))
-        # A chunk drafted at the very end of the longest row still has to fit.
-        capacity = longest + self.settings.max_new_tokens + self.round.overhang
         slots = min(self.batch_size, len(requests))
         # A chat template's own words begin every prompt: they run once a branch.
         self._shared = self._common_lengths(requests)
+        # A chunk drafted at the very end of the longest row still has to fit, and a prompt padded to another's width.
+        capacity = max(longest + self.settings.max_new_tokens + self.round.overhang, self._padded_to(requests))
         session = self.bank.session(slots, capacity, soup=self.settings.facts.soup)
         rows = Rows(
             self.settings,
@@ -244,6 +244,16 @@ class Engine:
             # Padding on the right is written over by the row's own next tokens before it can be seen.
             positions = starts[:, None] + torch.arange(width, device=starts.device)
             session.append(entries, rows.tokens_at(entries, positions), starts)
+
+    def _padded_to(self, requests: Sequence[Request]) -> int:
+        """How far a pass over prompts may reach: from where the latest of its lanes begins, as wide as its longest."""
+        layout = self.bank.layout
+        owners = [layout.owner(branch) for branch in range(layout.n_branches)]
+        longest = {name: max(len(request.prompt_of(name)) for request in requests) for name in {None, *owners}}
+        widths = [longest[name] - shared for name, shared in zip(owners, self._shared, strict=True)]
+        if self.settings.facts.soup:  # it runs its prompt from the beginning
+            widths.append(longest[None])
+        return max(self._shared) + max(widths)
 
     def _common_lengths(self, requests: Sequence[Request]) -> list[int]:
         layout = self.bank.layout

@@ -351,3 +351,25 @@ def test_logits_that_are_not_numbers_are_never_drawn_from(name: str, broken: str
     weights = {} if name == "reference" else {"a": 0.5, "b": 0.5}
     with pytest.raises(FloatingPointError, match="logits are not numbers"):
         list(decode(bank, [Request([1, 2], weights, seed=3)], DecoderSettings(name=name, max_new_tokens=8)))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("max_new_tokens", [1, 3])
+def test_long_words_that_all_prompts_begin_with_leave_room_for_the_widest_prompt(
+    bank: ModelBank, name: str, max_new_tokens: int
+) -> None:
+    """A prompt that is padded to another's width begins later than that one: it reaches past what any row needs."""
+    told, asked = list(range(5, 45)), for_decoder(name, 6)
+    requests = [
+        Request(
+            told + [3] * (1 + i % 4),
+            request.weights,
+            request.seed,
+            {} if name == "soup" else {"x": [9] * 3 + told[: 10 * (i % 3)] + [4] * i, "y": told + [7] * (1 + i)},
+        )
+        for i, request in enumerate(asked)
+    ]
+    settings = DecoderSettings(name=name, max_new_tokens=max_new_tokens, chunk_len=2, n_candidates=2)
+    together = [c.token_ids for c in decode(bank, requests, settings, batch_size=8)]
+    alone = [next(decode(bank, [request], settings)).token_ids for request in requests]
+    assert together == alone and all(len(tokens) <= max_new_tokens for tokens in together)
