@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import io
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import mpg
 from evaluation.tables import plain
-from personas.secrets import masked_words
+from personas.secrets import masked_words, without_forms
 from pipeline.commands import check, infer_weights, init, judge, plan, questionnaire, run, train, verify
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settle is not None:
         settle(options)
     options.beam_arguments = beam_arguments
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     for name in ("mpg", "pipeline"):
         logging.getLogger(name).setLevel(logging.INFO)
     command = _COMMANDS[options.command]
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
     if outcome.report:
-        print(outcome.report)
+        print(outcome.report, flush=True)  # before what is said on the other stream: both may go into one log
     return ExitStatus.DONE if outcome.problem is None else _fail(outcome.problem, outcome.status)
 
 
@@ -67,6 +70,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         super().error(masked_words(message))
+
+
+class _Formatter(logging.Formatter):
+    """No secret stands in a log, whoever writes it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_forms(super().format(record))
 
 
 def _print_anything() -> None:
@@ -86,7 +96,7 @@ def _inside(folder: Path) -> chdir[Path]:
 
 
 def _fail(problem: str, status: int) -> int:
-    print("\n".join(f"mpg: {plain(line)}" for line in problem.splitlines()), file=sys.stderr)
+    print("\n".join(f"mpg: {without_forms(plain(line))}" for line in problem.splitlines()), file=sys.stderr)
     return status
 
 
@@ -179,35 +189,57 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Pipe(io.FileIO):
-    """A standard stream whose reader may leave (``mpg schema | head``): what it would have read is let go."""
+    """A standard stream whose reader may leave (``mpg schema | head``): what it would have read is let go.
+
+    Attributes:
+        lost: why something else could not be written, if so.
+    """
+
+    lost: OSError | None = None
 
     def write(self, content: Any) -> int:
         try:
             return super().write(content) or 0
         except BrokenPipeError:
             return memoryview(content).nbytes
+        except OSError as error:
+            self.lost = error
+            return memoryview(content).nbytes
 
 
-def _streams_that_outlive_their_readers() -> None:
+def _streams_that_outlive_their_readers() -> list[_Pipe]:
     """And that print what their encoding lacks as escapes."""
+    pipes = []
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.flush()
-            raw = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+            pipes.append(_Pipe(stream.fileno(), "w", closefd=False))
             wrapped = io.TextIOWrapper(
-                raw,
+                io.BufferedWriter(pipes[-1]),
                 encoding=stream.encoding,
                 errors="backslashreplace",
                 line_buffering=name == "stderr" or stream.isatty(),
             )
             setattr(sys, name, wrapped)
+    return pipes
 
 
 def entry_point() -> None:
     """Installed as `mpg`."""
-    _streams_that_outlive_their_readers()
-    sys.exit(main())
+    pipes = _streams_that_outlive_their_readers()
+    try:
+        status = main()
+    except SystemExit as end:  # of argparse
+        status = end.code if isinstance(end.code, int) else ExitStatus.FAILED
+    sys.stdout.flush()
+    lost = next((pipe.lost for pipe in pipes if pipe.lost is not None), None)
+    if lost is not None:
+        status = _fail(f"what was printed could not be written ({lost.strerror})", status or ExitStatus.FAILED)
+    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    # No further: threads of libraries that are still at their beginning would abort an interpreter that is taken down.
+    os._exit(status)
 
 
 if __name__ == "__main__":

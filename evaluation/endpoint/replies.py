@@ -67,7 +67,7 @@ _QUOTA = {
 _QUOTA_WORDS = re.compile(
     r"exceeded (your|the) (current |monthly )?(quota|credit|budget|spend)|(insufficient|not enough|out of|no more) "
     r"(quota|credit|balance|fund)|billing (hard )?limit|credit balance|quota (is |has been )?(used up|exhausted)"
-    r"|(requires|add) more credits|payment required",
+    r"|(requires|add) more credits|payment required|insufficient_(quota|credits|balance)",
     re.IGNORECASE,
 )
 _LENGTH = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large"}
@@ -120,6 +120,18 @@ _MODEL_WORDS = re.compile(
     r"|unexpected endpoint|no route|unknown (url|endpoint|path)|invalid url",
     re.IGNORECASE,
 )
+# The parameter is known, and its value is what is refused ...
+_VALUE_WORDS = re.compile(
+    r"too (large|small|high|low|big|many)|at most|at least|exceeds?\b|maximum|minimum|greater than|less than"
+    r"|larger than|smaller than|out of range|between -?\d|supports? (at most|up to)|(less|greater) than or equal",
+    re.IGNORECASE,
+)
+# ... unless it says that it takes none, or another in its place.
+_OTHER_WORDS = re.compile(
+    r"max_completion_tokens|unsupport|not support|unknown|unrecogni|instead|\buse\b", re.IGNORECASE
+)
+# Of these parameters: without them a budget can't be kept.
+_SIZES = ("max_tokens", "max_completion_tokens")
 _REFUSING = re.compile(
     r"unsupport|not support|n[o']t support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|not accept"
     r"|extra|invalid|must |only |deprecated|\buse\b|instead|cannot|can't|does ?n[o']t|not (available|implemented"
@@ -230,6 +242,8 @@ def _verdict(said: Said, status: int, wait_s: float | None, sent: Collection[str
     if status in (401, 407) or codes & _ACCESS or (status < 500 and _ACCESS_WORDS.search(words)):
         return Refusal(Next.STOP, words)
     parameter = _parameter(said, sent) if status not in (403, 404, 405) else None
+    if parameter in _SIZES and _VALUE_WORDS.search(words) and not _OTHER_WORDS.search(words):
+        return Refusal(Next.NEVER, words, explained=False)  # of this text, or, if it goes on so, of all
     if parameter is not None:
         return Refusal(Next.OTHERWISE, words, parameter=parameter)
     if status in (403, 404, 405, 410, 501, 505) or 300 <= status < 400:

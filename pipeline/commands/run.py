@@ -64,9 +64,12 @@ def run_report(result: Result) -> str:
         lines += [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in paragraphs]
     counts, timings = run["counts"], run["timings"]
     speed = f", {counts['tokens']} tokens at {timings['tokens_per_s']:.0f} tokens/s" if timings["tokens_per_s"] else ""
+    n_broken = counts["broken_prompts"]
+    broken = f", and {n_broken} rows of the prompts' source that are no prompts" if n_broken else ""
     lines.append(
         f"\n{counts['rows']} rows ({counts['generated']} new, {counts['kept_from_earlier_runs']} kept, "
-        f"{counts['rejected']} rejected), {counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
+        f"{counts['rejected']} rejected{broken}), "
+        f"{counts['unscored']} of {counts['judgments']} judgments unscored{speed}, "
         f"{timings['total_s']:.0f} s in all"
     )
     if counts["control_tokens"]:

@@ -102,7 +102,7 @@ def train(options: argparse.Namespace) -> Outcome:
     described = {"description": options.description or options.attribute or "", "opposite": options.opposite or ""}
     judge = PairsJudge(options.name, sides[False], sides[True], {**described, "data": data})
     if options.judge_only:
-        judge.fit(output)
+        judge.fit(output, describe=True)
         return Outcome(judge.line) if judge.fitted else Outcome("", judge.line, ExitStatus.BAD_INPUT)
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from evaluation.judges.own import CARD_FILE
 from personas.examples import Example
 from personas.preferences import PreferencePair
+from pipeline.job.adapters import ADAPTER_CARD
+from pipeline.store.shards import write_bytes
 
 if TYPE_CHECKING:
     from evaluation.features.embedding import Embedder
@@ -27,6 +30,18 @@ def _sentences() -> Embedder:
     from evaluation.features.embedding import SentenceEmbedder
 
     return SentenceEmbedder()
+
+
+def _describe(folder: Path, name: str, about: Mapping[str, Any]) -> None:
+    """Add what was said of an attribute to the card of an adapter that is there. Raises OSError."""
+    card = folder / ADAPTER_CARD
+    try:
+        known = json.loads(card.read_text("utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    said = {field: about[field] for field in ("description", "opposite") if about.get(field)}
+    if said and isinstance(known, dict):
+        write_bytes((json.dumps({"name": name} | known | said, indent=2) + "\n").encode(), card)
 
 
 @dataclass
@@ -50,8 +65,12 @@ class PairsJudge:
     line: str = ""
     fitted: bool = False
 
-    def fit(self, folder: Path) -> None:
-        """Fit it into an adapter's folder, if that can be."""
+    def fit(self, folder: Path, *, describe: bool = False) -> None:
+        """Fit it into an adapter's folder, if that can be.
+
+        Args:
+            describe: whether what is said of the attribute goes onto the adapter's card, as in training.
+        """
         from evaluation.features.embedding import EmbeddingModelError
         from evaluation.fit.own_judge import NoJudge, fit_own_judge
 
@@ -66,4 +85,6 @@ class PairsJudge:
             why = " ".join(str(error).split())
             self.line = f"no judge of {self.name}: {why}; then mpg train --judge-only adds one"
             return
+        if describe:
+            _describe(folder, self.name, self.about)
         self.line, self.fitted = f"a judge of {self.name} beside it ({CARD_FILE}): {own.worth}", True

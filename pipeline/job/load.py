@@ -39,7 +39,8 @@ def load_job(
         JobError: with one line for each problem: file, field, value, remedy.
     """
     file, path = str(path), expanded(path)
-    data, record = read_yaml(path), record_of(path)
+    record = record_of(path)  # first: it may finish an exchange of the file
+    data = read_yaml(path)
     if record is not None:
         data["output"] = str(record.output)
     set_paths = apply_overrides(data, overrides, file)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,15 @@ def record_of(path: Path) -> Record | None:
     if path.suffix != ".json":
         return None
     from pipeline.store.dataset import JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
+    from pipeline.store.exchange import finish_any_exchange
+    from pipeline.store.lock import FolderInUse
     from pipeline.store.manifest import DATASET_MANIFEST
 
     output = path.absolute().parent
     if path.name != JOB_FILE or not any((output / name).exists() for name in (WORK_FOLDER, RUN_FILE, DATASET_MANIFEST)):
         return None
+    with suppress(FolderInUse, OSError):  # else the record would be that of a data set on its way out
+        finish_any_exchange(output)
     folder = job_folder(output / WORK_FOLDER)
     return Record(output, folder or output, folder is not None)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from evaluation.items import is_independent
 from evaluation.tables import code, escaped, markdown
 from mpg.settings import EXACT_DECODERS
 from pipeline.job.model import Job
@@ -34,7 +35,7 @@ def write_card(output: Path, job: Job, tables: Mapping[str, pa.Table], summary: 
         "tags": ["synthetic", "personalization", "mpg-scr"],
         "configs": configs,
     }
-    decoder = job.decoder
+    decoder, judgments = job.decoder, tables["judgments"]
     table = markdown(header(summary), table_rows(summary))
     attributes = escaped(", ".join(job.attribute_names))
     exact = "approximates its target (see `tv_bound`)"
@@ -52,12 +53,12 @@ No text was written by a person; the prompts are the job's.
 
 - decoder `{decoder.name}`, aggregate `{decoder.aggregate}`, horizon {decoder.horizon}, temperature
   {decoder.temperature:g}, top-p {decoder.top_p:g}: {exact}
-- {run["counts"]["rows"]} rows, {run["counts"]["rejected"]} rejected, seed {job.seed}{_partial(run)}
-{_accepted(run)}- how it was made, to the version: `job.json`, `run.json`
+- {run["counts"]["rows"]} rows, {run["counts"]["rejected"]} rejected{_broken(run)}, seed {job.seed}{_partial(run)}
+{_accepted(run)}- how it was made, to the version: {_made(run)}
 
 ## Judged adherence
 
-Mean score of the judges ({_judges(run)}) by persona and attribute, 0 to 1.
+Mean score of the judges that count ({_judges(run)}) by persona and attribute, 0 to 1.{_beside(run, judgments)}
 Acceptance: share of draft tokens (`scr`: chunks) kept. Perplexity: under the reference at the decoder's temperature.
 The classifier that ships was trained on pairs of the same source as
 the adapters; it tells poles apart, it does not measure a person.
@@ -75,12 +76,37 @@ Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 
 
 def _judges(run: dict[str, Any]) -> str:
-    return ", ".join(map(code, run["judges"])) or "none"
+    return ", ".join(code(label) for label in run["judges"] if is_independent(label)) or "none"
+
+
+def _beside(run: dict[str, Any], judgments: pa.Table) -> str:
+    """Whose judgments are there, too, and are in no mean of the table."""
+    there = set(judgments.column("judge").to_pylist())
+    others = sorted(there - {label for label in run["judges"] if is_independent(label)})
+    return (
+        f"\nConfig `judgments` has those of {', '.join(map(code, others))}, too, which are in no mean."
+        if others
+        else ""
+    )
+
+
+def _broken(run: dict[str, Any]) -> str:
+    """Rows of the prompts' source that are no prompts; they stand among the rejected."""
+    n = run["counts"].get("broken_prompts", 0)
+    return f" (and {n} rows of the prompts' source that are no prompts)" if n else ""
+
+
+def _made(run: dict[str, Any]) -> str:
+    return "`job.json`, `run.json`" if _is_complete(run) else "`run.json`"
+
+
+def _is_complete(run: dict[str, Any]) -> bool:
+    return bool(run.get("ended", {"complete": True})["complete"])
 
 
 def _partial(run: dict[str, Any]) -> str:
     """What is missing, of a data set that is not complete."""
-    if run.get("ended", {"complete": True})["complete"]:
+    if _is_complete(run):
         return ""
     return f"\n- **not complete**: {escaped(run['ended']['why'])}"
 

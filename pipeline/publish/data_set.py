@@ -52,9 +52,13 @@ def write_data_set(output: Path, job: Job, tables: Tables, summary: Summary, run
     shutil.rmtree(output / PARTIAL, ignore_errors=True)
 
 
-def write_partial(output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any]) -> Path:
-    """Put what there is so far beside the data set; returns its folder. Raises OSError."""
-    coming, target = next_files(output), output / PARTIAL
+def write_partial(output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any]) -> Path | None:
+    """Put what there is so far beside the data set; returns its folder, ``None`` for nothing. Raises OSError."""
+    target = output / PARTIAL
+    if not any(table.num_rows for table in tables.values()):
+        shutil.rmtree(target, ignore_errors=True)
+        return None
+    coming = next_files(output)
     _write(coming, job, tables, summary, run)
     shutil.rmtree(target, ignore_errors=True)
     coming.rename(target)

@@ -110,7 +110,7 @@ def has_its_scores(output: Path) -> bool:
         return False
 
 
-def so_far(ending: Ending, counts: Counts, place: Path, output: Path) -> str:
+def so_far(ending: Ending, counts: Counts, place: Path | None, output: Path) -> str:
     """Where a run that is not complete has left its rows, and what the same command does."""
     left = []
     if counts.missing:
@@ -120,6 +120,8 @@ def so_far(ending: Ending, counts: Counts, place: Path, output: Path) -> str:
     mended = ending.status not in (ExitStatus.TRY_AGAIN, ExitStatus.INTERRUPTED)
     goes_on = f"; {'then ' if mended else ''}the same command goes on{' with ' if left else ''}{' and '.join(left)}"
     stays = f"; the data set in {output} stays as it was" if is_complete(output) else ""
+    if place is None:
+        return f"none of {counts.planned} rows is finished yet{stays}{goes_on}"
     reasons = f" (reasons: {place / 'rejected'})" if counts.rejected else ""
     return f"{counts.rows} of {counts.planned} rows are finished, to look at in {place}{reasons}{stays}{goes_on}"
 

@@ -288,5 +288,5 @@ class _Run:
             if ending.complete:
                 write_data_set(self.output, self.job, tables, summary, run)
                 return Result(self.output, summary, run, ending)
-            place = write_partial(self.output, self.job, tables, summary, run)
+            place = write_partial(self.output, self.job, tables, summary, run)  # None: there is nothing
         raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output)}", ending.status)
