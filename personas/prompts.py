@@ -202,7 +202,7 @@ def load_prompts_dataset(
     return list(found.prompts)
 
 
-NO_PROMPT = 'holds no prompt; write one JSON object a line, e.g. {"prompt": "Hello!"}'
+NO_PROMPT = 'holds no prompt; give it rows with a prompt, e.g. a line {"prompt": "Hello!"} of a .jsonl file'
 
 
 def _prompts_of(

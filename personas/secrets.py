@@ -11,6 +11,8 @@ HIDDEN = "***"
 # Shortest beginning of a key that is still hidden where a message holds only a part of it, and the shortest key that is
 # hidden inside of words: a server that asks for no key is told any text, "x" for one.
 _PART, _SHORT = 10, 8
+# Shortest end of a key that is hidden behind stars or dots, and wherever it stands alone.
+_TAIL, _LONG_TAIL = 2, 6
 _MOST_READ, _LONGEST_MESSAGE = 4000, 300
 
 _FORMS = re.compile(
@@ -99,6 +101,10 @@ def hidden(text: str, key: str) -> str:
     if len(key) > _PART:
         part = re.escape(key[:_PART])
         text = re.sub(rf"{part}[\w*.+/=-]*", HIDDEN, text)
+    for n in range(len(key) - 1, _TAIL - 1, -1):  # the end, as servers show it behind stars
+        tail = re.escape(key[-n:])
+        text = re.sub(rf"[\w-]*[*.…]{{2,}}\s?{tail}(?![A-Za-z0-9])", HIDDEN, text)
+        text = re.sub(rf"(?<![A-Za-z0-9]){tail}(?![A-Za-z0-9])", HIDDEN, text) if n >= _LONG_TAIL else text
     return without_forms(text)
 
 

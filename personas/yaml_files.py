@@ -29,6 +29,10 @@ _PLAIN_NUMBERS = {
 }
 
 
+# A file of thousands of personas has fewer; a small file whose aliases hold aliases has more than any reader can read.
+MOST_VALUES = 5_000_000
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing to repair.
@@ -100,7 +104,10 @@ def load_yaml(text: str) -> Any:
             mapping; numbers that nobody writes so.
     """
     try:
-        faults = list(_faults(yaml.compose(text, _Loader), (), [], set()))
+        root = yaml.compose(text, _Loader)
+        faults = list(_faults(root, (), [], set()))
+        if not faults and _n_values(root, {}) > MOST_VALUES:
+            raise YamlError([Fault("", f"its aliases stand for more than {MOST_VALUES:,} values; write it flat")])
         if not faults:
             return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -110,6 +117,16 @@ def load_yaml(text: str) -> Any:
     except ValueError as error:  # a number of thousands of digits
         raise YamlError([Fault("", f"holds something that can't be read ({error})")]) from error
     raise YamlError(faults)
+
+
+def _n_values(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Values below a node, with every alias as often as it stands for something."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        pairs = node.value if isinstance(node, yaml.SequenceNode) else [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_n_values(each, known) for each in pairs)
+    return known[id(node)]
 
 
 def dump_yaml(value: Any) -> str:

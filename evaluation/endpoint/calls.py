@@ -118,7 +118,10 @@ class Caller:
                 case Next.UNREACHABLE:
                     self._breaker.unreachable(result.words)
                 case Next.OTHERWISE if result.parameter is None or self._dialect.is_taken(result.parameter):
-                    self._give_up(replace(result, next=Next.NEVER))  # others were answered: it is about this text
+                    # Others were answered with it: it is about this text.
+                    self._give_up(replace(result, next=Next.NEVER, explained=True))
+                case Next.OTHERWISE if not result.explained:  # its value, of all texts, if it goes on so
+                    self._give_up(replace(result, next=Next.NEVER))
                 case Next.OTHERWISE:
                     assert result.parameter is not None
                     why = self._dialect.refuse(result.parameter, body, result.words)

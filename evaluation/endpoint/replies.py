@@ -42,7 +42,7 @@ class Refusal:
     Attributes:
         words: the server's own, with its status; not yet cleaned of the key.
         status: that the text's scores get.
-        parameter: that was refused, by the name under which it was sent.
+        parameter: that was refused, by the name under which it was sent; unexplained, for its value.
         retry_after_s: what the server asks for, in seconds.
         final: nothing that the server said to other calls speaks against it, as a quota that is used up.
         explained: whether it is known what the matter is.
@@ -243,7 +243,7 @@ def _verdict(said: Said, status: int, wait_s: float | None, sent: Collection[str
         return Refusal(Next.STOP, words)
     parameter = _parameter(said, sent) if status not in (403, 404, 405) else None
     if parameter in _SIZES and _VALUE_WORDS.search(words) and not _OTHER_WORDS.search(words):
-        return Refusal(Next.NEVER, words, explained=False)  # of this text, or, if it goes on so, of all
+        return Refusal(Next.OTHERWISE, words, parameter=parameter, explained=False)
     if parameter is not None:
         return Refusal(Next.OTHERWISE, words, parameter=parameter)
     if status in (403, 404, 405, 410, 501, 505) or 300 <= status < 400:

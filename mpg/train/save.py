@@ -18,6 +18,8 @@ def save_adapter(policy: Any, adapter: Path, model_id: str) -> None:
     (adapter / "README.md").unlink(missing_ok=True)
     weights = {key: value.to(torch.bfloat16) for key, value in load_file(adapter / "adapter_model.safetensors").items()}
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    # It writes for its owner alone; whoever may read the folder may read the rest of it.
+    (adapter / "adapter_model.safetensors").chmod((adapter / "adapter_config.json").stat().st_mode & 0o777)
 
 
 def put_in_place(scratch: Path, output: Path) -> None:

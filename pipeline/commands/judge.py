@@ -123,9 +123,7 @@ def judge(options: argparse.Namespace) -> Outcome:
     if options.repeat and stopped is None:
         lines.append(_repeated(options, judge, attributes, corpus, table))
     lines += _spent(judge)
-    lines.append(
-        f"{len(corpus.items)} texts, {n_new} of them asked about now; judgments: {corpus.folder / 'judgments'}"
-    )
+    lines.append(f"{len(corpus.items)} texts, {n_new} of them judged now; judgments: {corpus.folder / 'judgments'}")
     if stopped is not None:
         lines.append(f"stopped: {stopped}")
     unscored = verdict([each.judge for each in asked], table, most_unscored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from personas.profiles import placeholders
 from personas.prompts import PromptError
 from personas.words import show
 from pipeline.job.adapters import folder_of, own_judges
+from pipeline.job.deadline import is_past
 from pipeline.job.errors import Problem, did_you_mean
 from pipeline.job.fields import (
     MAX_CELLS,
@@ -33,6 +35,7 @@ from pipeline.job.fields import (
     SimplexPersonas,
 )
 from pipeline.job.known import counted, is_remote
+from pipeline.store.places import expanded
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
@@ -80,6 +83,8 @@ def _limit_problems(job: Job) -> Iterator[Problem]:
     if job.budget is not None and job.device_price == 0 and not priced:
         remedy = "needs device_price, or a judge with prices, to know what the run costs; give one"
         yield Problem("budget", f"{job.budget:g} {remedy}")
+    if job.deadline is not None and is_past(job.deadline, datetime.now()):
+        yield Problem("deadline", f"{job.deadline!r} has passed; give a later one, or a duration")
     if job.accept is None:
         return
     if job.samples_per_cell != 1:
@@ -297,6 +302,15 @@ def _place_problems(job: Job) -> Iterator[Problem]:
         what = f"is a revision on the Hub, and {job.model.id!r} a folder; remove it"
         yield Problem("model.revision", f"{job.model.revision!r} {what}")
     yield from _prompt_problems(job)
+    if job.output.startswith("~") and str(expanded(job.output)).startswith("~"):
+        yield Problem("output", f"{job.output!r}: nobody of that name has a home here; write the path")
+    if job.output.startswith("$"):
+        yield Problem(
+            "output", f"{job.output!r}: variables are not filled in; write the path, or give it with --output"
+        )
+    if "\0" in job.output or any(len(part.encode()) > 255 for part in Path(job.output).parts):
+        yield Problem("output", f"{show(job.output)} is no name that a folder can have; give another")
+        return
     scheme = re.match(r"[a-z][a-z0-9+.-]*://", job.output)
     if scheme:
         remedy = "is a URL; a run writes to a folder: name one, and copy or publish it afterwards"

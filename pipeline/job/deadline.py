@@ -30,6 +30,11 @@ def seconds_until(deadline: str, now: datetime) -> float:
     return (at.astimezone() - now.astimezone()).total_seconds()
 
 
+def is_past(deadline: str, now: datetime) -> bool:
+    """Whether it is a time that has passed. Raises ValueError as :func:`seconds_until` does."""
+    return seconds_until(deadline, now) < 0
+
+
 def _deadline(value: str) -> str:
     seconds_until(value, datetime.now())
     return value

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from evaluation.items import Item, Judge, label_of, unsendable
-from evaluation.scores import Score, Status
+from evaluation.scores import UNASKED, Score, Status
 from personas.text import storable
 from pipeline.store.shards import read_shards, shard_name, write_rows
 
@@ -112,7 +112,7 @@ def judge_items(
     *,
     known_only: bool = False,
 ) -> int:
-    """Judge what is not scored yet, and write it; returns how many texts were asked about.
+    """Judge what is not scored yet, and write it; returns about how many texts the judge had its say.
 
     A run that is stopped keeps what it has written; Ctrl-C writes what was scored first.
 
@@ -129,8 +129,12 @@ def judge_items(
     if not asks_again:  # those behind endpoints say so themselves
         left = [item for item in left if not _noted_as_unreadable(item, attributes, writer)]
 
+    n_judged = 0
+
     def keep(index: int, scores: Mapping[str, Score]) -> None:
+        nonlocal n_judged
         writer.add(left[index], scores)
+        n_judged += not asks_again or any(score.status not in UNASKED for score in scores.values())
         if on_text is not None:
             on_text()
 
@@ -145,7 +149,7 @@ def judge_items(
                     keep(first + i, {name: scores[name][i] for name in attributes})
     finally:
         writer.flush()
-    return len(left)
+    return n_judged
 
 
 def _noted_as_unreadable(item: Item, attributes: Sequence[str], writer: JudgmentWriter) -> bool:

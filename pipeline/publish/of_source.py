@@ -6,6 +6,7 @@ Neither is stored with the rows that are decoded: both are made anew at each gat
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,4 +82,15 @@ def _typed(values: Mapping[str, Any]) -> tuple[pa.DataType, dict[str, Any]]:
 
 
 def _json(value: Any) -> Any:
-    return storable(json.dumps(value, ensure_ascii=False, default=str))
+    return storable(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it: numbers that are none are null, bytes their text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -173,3 +173,12 @@ def test_texts_that_are_none(tmp_path: Path, entry: str, says: str) -> None:
     with pytest.raises(PersonaError) as caught:
         load_personas(tmp_path / "p.yaml", NAMES)
     assert says in str(caught.value)
+
+
+def test_a_small_file_that_stands_for_more_than_can_be_read_is_one_line(tmp_path: Path) -> None:
+    """Eight lines of aliases to aliases: 10^9 values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    (tmp_path / "p.yaml").write_text("\n".join(lines))
+    with pytest.raises(PersonaError, match="its aliases stand for more than 5,000,000 values; write it flat"):
+        load_personas(tmp_path / "p.yaml", ["E"])

@@ -120,7 +120,7 @@ def test_no_file_and_no_prompt(tmp_path: Path) -> None:
         load_prompts_jsonl(tmp_path / "none.jsonl")
     with pytest.raises(PromptError, match="directory"):
         load_prompts_jsonl(tmp_path)
-    with pytest.raises(PromptError, match="holds no prompt; write one JSON object a line"):
+    with pytest.raises(PromptError, match="holds no prompt; give it rows with a prompt"):
         load_prompts_jsonl(write(tmp_path, "", " "))
 
 

@@ -94,6 +94,12 @@ def test_a_servers_words_without_the_key(text: str) -> None:
     assert KEY[:10] not in said and "***" in said and said.split()[0] == text.split()[0]
 
 
+@pytest.mark.parametrize("n", [4, 6, 12])
+def test_the_end_of_a_key_behind_stars_is_hidden_too(n: int) -> None:
+    said = without_key(f"Incorrect API key provided: {KEY[:8]}************{KEY[-n:]}. You can find yours at home.", KEY)
+    assert KEY[-n:] not in said and "You can find yours at home" in said
+
+
 def test_a_key_that_is_none_hides_nothing() -> None:
     assert without_key("exceeded the context of x\nand \x1b[2J", "x") == "exceeded the context of *** and \\x1b[2J"
     assert without_key("no models loaded", "none") == "no models loaded"

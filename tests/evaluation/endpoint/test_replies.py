@@ -190,3 +190,26 @@ def test_when_to_come_back(headers: dict[str, str], wanted: float | None) -> Non
 def test_an_answer_is_an_answer() -> None:
     body = {"choices": [{"message": {"content": "error: rate limit"}}], "error": None}
     assert read_reply(200, {}, json.dumps(body).encode(), SENT) == body
+
+
+@pytest.mark.parametrize(
+    ("words", "for_its_value"),
+    [
+        ("max_tokens is too large: 600. This model supports at most 256 completion tokens", True),
+        ("max_tokens must be less than or equal to 512", True),
+        ("Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.", False),
+        ("use max_completion_tokens", False),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_refused_is_no_parameter_that_is_unknown(words: str, for_its_value: bool) -> None:
+    body = json.dumps({"error": {"message": words, "param": "max_tokens"}}).encode()
+    found = read_reply(400, {}, body, ("max_tokens", "temperature"))
+    assert isinstance(found, Refusal) and found.parameter == "max_tokens" and found.next is Next.OTHERWISE
+    assert found.explained is not for_its_value
+
+
+def test_a_quota_inside_a_choice_is_a_quota() -> None:
+    error = {"code": 429, "message": "quota exceeded for the day: insufficient_quota"}
+    body = json.dumps({"choices": [{"index": 0, "error": error}]}).encode()
+    found = read_reply(200, {}, body, ())
+    assert isinstance(found, Refusal) and found.next is Next.STOP

@@ -39,7 +39,6 @@ def test_a_tilde_is_the_home_folder_everywhere_in_a_job(home: Path) -> None:
     assert job.adapter_places() == {"E": str(home / "E")} and job.reference_places() == {"E": str(home / "base")}
     assert len(job.load_prompts()) == 3 and job.build_personas()[0].name == "ada"
     assert load_job(file, output="~/y").output_folder == home / "y"
-    assert load_job(file, ["output=~nobody-of-this-name/y"]).output_folder == home / "~nobody-of-this-name" / "y"
 
 
 def test_a_tilde_is_the_home_folder_on_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

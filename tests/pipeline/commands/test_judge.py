@@ -60,7 +60,7 @@ def test_a_foreign_file_is_judged_behind_an_endpoint(
         rows = judged(tmp_path / "corpus-judgments")
         assert len(rows) == 39 * 2  # equal texts once; fluency beside the attribute
         assert Counter(row["score"] for row in rows if row["attribute"] == "bold") == {0.0: 20, 1.0: 19}
-        assert "39 calls, 3900 + 390 tokens" in printed.out and "39 of them asked about now" in printed.out
+        assert "39 calls, 3900 + 390 tokens" in printed.out and "39 of them judged now" in printed.out
         assert main(command) == 0
         assert "0 calls" in capsys.readouterr().out  # nothing is asked twice
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

@@ -128,6 +128,11 @@ BETWEEN = [
     ("judges=[{kind: log-ratio}, {kind: log-ratio}]", "judges[1]: 'log-ratio' is judges[0] already; remove one"),
     ("prompts.skip=2", "prompts.file: 'prompts.jsonl' (in "),
     ("output={job}", "output: '{job}' is a file; name a folder"),
+    ("output=$HOME/x", "output: '$HOME/x': variables are not filled in; write the path, or give it with --output"),
+    ("output=~nobody-of-that-name/x", "output: '~nobody-of-that-name/x': nobody of that name has a home here; write"),
+    (f"output={'x' * 300}", f"output: '{'x' * 37}...{'x' * 37}' is no name that a folder can have; give another"),
+    ('output="a\\0b"', "output: 'a\\x00b' is no name that a folder can have; give another"),
+    ("deadline=2020-01-01T00:00", "deadline: '2020-01-01T00:00' has passed; give a later one, or a duration"),
 ]
 WEIGHTS = [
     ("{weights: {E: .5, N: .4}}", "[0]: {E: 0.5, N: 0.4} sums to 0.9, not to 1; make it 1, or set personas."),
@@ -171,7 +176,7 @@ def test_no_adapter_is_shipped(desk: Desk) -> None:
 
 PROMPT_FILES = [
     ('{"prompt": "a"}\n{"prompt": \n', "line 2: not JSON (Expecting value at column 12)"),
-    ("\n", "holds no prompt; write one JSON object a line"),
+    ("\n", "holds no prompt; give it rows with a prompt"),
     ('{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', "line 2: id 'x' is taken by line 1"),
 ]
 

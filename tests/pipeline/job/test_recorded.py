@@ -56,7 +56,7 @@ def test_it_goes_on_with_more(machine: Path, capsys: pytest.CaptureFixture[str])
 def test_a_deadline_is_a_runs_and_not_the_data_sets(machine: Path) -> None:
     output = machine / "data" / "set"
     before = checksums(output)
-    assert main(["run", str(machine / "job" / "job.yaml"), "--deadline", "2001-01-01T07:00"]) == 0  # nothing is left
+    assert main(["run", str(machine / "job" / "job.yaml"), "--deadline", "2999-01-01T07:00"]) == 0  # nothing is left
     assert json.loads((output / "job.json").read_text())["deadline"] is None
     write_prompts(machine / "job", ("hello you", "what now?", "tell me more", "and so?"))
     assert main(["run", str(output / "job.json")]) == 0

@@ -37,6 +37,7 @@ def columns(*metadata: dict[str, Any]) -> dict[str, tuple[str, list[Any]]]:
         ([2**60, 0.5], "string", [str(2**60), "0.5"]),
         ([{"a": [1]}, ["é"]], "string", ['{"a": [1]}', '["é"]']),
         ([date(2026, 1, 2), None], "string", ['"2026-01-02"', None]),
+        ([{"a": float("nan")}, [float("inf"), b"\xff"]], "string", ['{"a": null}', '[null, "\\\\xff"]']),
         (["\ud83d", "b"], "string", ["\\ud83d", "b"]),
     ],
 )

@@ -45,12 +45,10 @@ def failed(job: Path, *overrides: str) -> tuple[str, int]:
 @pytest.mark.parametrize(
     ("overrides", "ends_with"),
     [
-        (["seed=1", "deadline=0s"], 75),
-        (["seed=1", "device_price=3600", "budget=0.001"], 3),
         (["seed=1", "decoder.max_new_tokens=250", "max_rejected_fraction=0.5"], 4),
         (["samples_per_cell=16", "deadline=0.3s"], 75),
     ],
-    ids=["deadline", "budget", "every row rejected", "grown and stopped"],
+    ids=["every row rejected", "grown and stopped"],
 )
 def test_a_run_that_does_not_end_well_leaves_the_earlier_data_set_alone(
     complete: Path, overrides: list[str], ends_with: int
@@ -68,6 +66,21 @@ def test_a_run_that_does_not_end_well_leaves_the_earlier_data_set_alone(
     assert not ended["complete"] and ended["status"] == ends_with and ended["why"] in said
     assert "**not complete**" in (place / "README.md").read_text() and changed_files(place) == {}
     assert main(["verify", str(complete), "--sample", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ends_with"),
+    [(["seed=1", "deadline=0s"], 75), (["seed=1", "device_price=3600", "budget=0.001"], 3)],
+    ids=["deadline", "budget"],
+)
+def test_a_run_that_has_nothing_yet_says_so_and_leaves_no_folder(
+    complete: Path, overrides: list[str], ends_with: int
+) -> None:
+    before = checksums(complete)
+    said, status = failed(complete.parent / "job.yaml", *overrides)
+    assert status == ends_with and "none of 12 rows is finished yet" in said
+    assert f"the data set in {complete} stays as it was" in said and said.endswith("goes on with the other 12")
+    assert checksums(complete) == before and opened(complete) == 12
 
 
 def test_what_a_stopped_run_has_is_a_data_set_to_look_at(job_file: Path) -> None:

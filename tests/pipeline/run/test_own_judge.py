@@ -60,9 +60,7 @@ def test_an_own_attribute_is_judged_without_an_endpoint(tmp_path: Path, capsys: 
 
     assert main(["judge", str(tmp_path / "out")]) == 0  # finds them by the data set's job
     said = capsys.readouterr().out
-    assert (
-        "own-classifier@curious+1+" in said and "0 of them asked about now" in said and "tells the pairs' two" in said
-    )
+    assert "own-classifier@curious+1+" in said and "0 of them judged now" in said and "tells the pairs' two" in said
 
 
 def test_texts_are_accepted_by_an_own_judge(tmp_path: Path) -> None:
