@@ -141,7 +141,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("words", "status"),
-    [(["schema"], 0), (["--help"], 0), (["--version"], 0), (["check", "{job}"], 0), (["check", "nothing.yaml"], 2),
+    [(["schema"], 0), (["--help"], 0), (["--version"], 0), (["check", "nothing.yaml"], 2),
      (["run", "{job}"], 0)],
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )  # fmt: skip
