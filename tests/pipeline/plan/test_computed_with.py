@@ -260,8 +260,6 @@ def test_the_size_of_a_shard_is_decided_once(place: Path, tmp_path: Path, caplog
         again = run(place, tmp_path / "out", "rows_per_shard=null", "threads=1")
     assert again.run["computed_with"]["rows_per_shard"] == 8 and caplog.text == ""
     assert json.loads((tmp_path / "out" / "job.json").read_text())["rows_per_shard"] is None
-    run(place, tmp_path / "all", "rows_per_shard=8", "threads=1")
-    assert data_of(tmp_path / "all").keys() == data_of(tmp_path / "out").keys()
     lone = run(place, tmp_path / "lone", "rows_per_shard=null", "threads=1")
     assert lone.run["computed_with"]["rows_per_shard"] == 32 and lone.run["counts"]["rows"] == 24
 

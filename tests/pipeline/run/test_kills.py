@@ -77,6 +77,7 @@ def test_a_killed_worker_is_noticed_and_the_run_goes_on_by_itself(
     assert checksums(tmp_path / "out") == undisturbed[0]
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_again_and_again_ends_the_run(place: Path, tmp_path: Path) -> None:
     run = start(place, tmp_path, *TWO_WORKERS)
     while run.poll() is None:
