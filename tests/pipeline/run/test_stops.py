@@ -47,7 +47,9 @@ def test_a_lock_may_be_shared_but_not_beside_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "more"), [(signal.SIGINT, []), (signal.SIGTERM, TWO_WORKERS)], ids=["Ctrl-C", "SIGTERM, two workers"]
+    ("number", "more"),
+    [(signal.SIGINT, []), pytest.param(signal.SIGTERM, TWO_WORKERS, marks=pytest.mark.long)],
+    ids=["Ctrl-C", "SIGTERM, two workers"],
 )
 def test_one_ctrl_c_finishes_the_rows_in_flight(
     place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path, number: int, more: list[str]
@@ -104,7 +106,9 @@ def test_a_limit_stops_a_run_cleanly(
     assert actual["cost"] == pytest.approx(actual["seconds"] / 100, rel=0.05)
 
 
-@pytest.mark.parametrize("more", [[], TWO_WORKERS], ids=["one process", "two workers"])
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(TWO_WORKERS, marks=pytest.mark.long)], ids=["one process", "two workers"]
+)
 def test_a_disk_without_room_is_one_line_and_nothing_written_is_lost(
     place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path, more: list[str]
 ) -> None:
