@@ -11,8 +11,10 @@ HIDDEN = "***"
 # Shortest beginning of a key that is still hidden where a message holds only a part of it, and the shortest key that is
 # hidden inside of words: a server that asks for no key is told any text, "x" for one.
 _PART, _SHORT = 10, 8
-# Shortest end of a key that is hidden behind stars or dots, and wherever it stands alone.
-_TAIL, _LONG_TAIL = 2, 6
+# The end of such a key, as servers show it to tell keys apart: behind stars or dots, or alone (then with a digit, or
+# it may be a word).
+_MASKED_END = re.compile(r"[\w-]{0,40}(?:[*•]{2,}\s?|\.{2,}|…)([\w+/=-]{2,})")
+_LONE_END = re.compile(r"[\w-]{6,}")
 _MOST_READ, _LONGEST_MESSAGE = 4000, 300
 
 _FORMS = re.compile(
@@ -28,6 +30,7 @@ _SECRET_WORDS = {
     "authorization", "credential", "credentials", "bearer", "accesstoken",
 }  # fmt: skip
 _ASSIGNED = re.compile(r"\b([A-Za-z][\w.\[\]-]{0,60})[\"']?\s*[:=]\s*")
+_DIGIT = re.compile(r"[0-9]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -101,10 +104,8 @@ def hidden(text: str, key: str) -> str:
     if len(key) > _PART:
         part = re.escape(key[:_PART])
         text = re.sub(rf"{part}[\w*.+/=-]*", HIDDEN, text)
-    for n in range(len(key) - 1, _TAIL - 1, -1):  # the end, as servers show it behind stars
-        tail = re.escape(key[-n:])
-        text = re.sub(rf"[\w-]*[*.…]{{2,}}\s?{tail}(?![A-Za-z0-9])", HIDDEN, text)
-        text = re.sub(rf"(?<![A-Za-z0-9]){tail}(?![A-Za-z0-9])", HIDDEN, text) if n >= _LONG_TAIL else text
+        text = _MASKED_END.sub(lambda end: HIDDEN if key.endswith(end[1]) else end[0], text)
+        text = _LONE_END.sub(lambda end: HIDDEN if key.endswith(end[0]) and _DIGIT.search(end[0]) else end[0], text)
     return without_forms(text)
 
 

@@ -100,6 +100,17 @@ def test_the_end_of_a_key_behind_stars_is_hidden_too(n: int) -> None:
     assert KEY[-n:] not in said and "You can find yours at home" in said
 
 
+@pytest.mark.parametrize("mask", ["*****", "•••••", "...", "…", "** "])
+def test_the_end_of_a_key_is_hidden_however_a_server_shows_it(mask: str) -> None:
+    assert without_key(f"key sk{mask}{KEY[-4:]}, sorry", KEY) == "key ***, sorry"
+
+
+@pytest.mark.parametrize("key", ["not-needed", "no-key-is-needed", KEY])
+def test_words_that_are_no_key_stay(key: str) -> None:
+    for text in ("an answer is needed", "well... needed", f"{KEY[-3:]} apples", "* * * needed", "x" * 280):
+        assert without_key(text, key) == text
+
+
 def test_a_key_that_is_none_hides_nothing() -> None:
     assert without_key("exceeded the context of x\nand \x1b[2J", "x") == "exceeded the context of *** and \\x1b[2J"
     assert without_key("no models loaded", "none") == "no models loaded"
