@@ -158,7 +158,7 @@ class RunJudges:
 
 
 def judge_problems(job: Job, *, keys: bool = True) -> list[str]:
-    """What a run would miss of its judges, before it has a folder: packages, keys, descriptions. None is loaded.
+    """What a run would miss of its judges, before it has a folder: packages and keys. None is loaded.
 
     Args:
         keys: whether those behind endpoints will be asked.
@@ -180,12 +180,17 @@ def judge_problems(job: Job, *, keys: bool = True) -> list[str]:
             problems.append(str(error))
         except JudgeSetupError as error:
             problems.append(f"judges: {spec.kind}: {error}")
-    if any(is_remote(spec) for spec in job.judges):
-        try:
-            rubrics_of(with_naturalness(job.described_attributes()))
-        except ValueError as error:
-            problems.append(f"attributes: {error}")
     return problems
+
+
+def rubric_problems(job: Job) -> list[str]:
+    """Whether judges behind endpoints have descriptions to grade by; adapters of the Hub, and their cards, are here."""
+    try:
+        if any(map(is_remote, job.judges)):
+            rubrics_of(with_naturalness(job.described_attributes()))
+    except ValueError as error:
+        return [f"attributes: {error}"]
+    return []
 
 
 def left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:

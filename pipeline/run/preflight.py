@@ -14,7 +14,7 @@ from pipeline.plan.computed_with import cores
 from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
 from pipeline.plan.sources import SourcesUnreachable
-from pipeline.run.judges import judge_problems
+from pipeline.run.judges import judge_problems, rubric_problems
 from pipeline.store.look import in_use, output_problem
 
 # Prompts (each under each system message that it is read with) that are put into tokens at most: seconds.
@@ -70,7 +70,9 @@ def preflight(
         if job.model.id.startswith(PREFIX) and unpacked(job.model.id) is None:
             unknown.append("prompts: not looked at in tokens: the first run unpacks the embedded model")
         else:
-            found = read_prompts(Plan.of(job, "float32", unreachable=unreachable), prompts)
+            plan = Plan.of(job, "float32", unreachable=unreachable)
+            problems += rubric_problems(job) if not unreachable else []
+            found = read_prompts(plan, prompts)
             (problems if runs else notes).extend(found.problems(job.max_rejected_fraction))
             notes += found.notes(job)
     except SourcesUnreachable as error:

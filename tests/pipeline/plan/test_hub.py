@@ -107,6 +107,28 @@ def test_an_adapter_in_a_subfolder_at_a_tag(place: Path, hub: tuple[Hub, str], t
     assert verified[0] == 0, verified
 
 
+def test_a_description_that_lies_beside_an_adapter_of_the_hub(
+    place: Path, hub: tuple[Hub, str], tmp_path: Path
+) -> None:
+    server, endpoint = hub
+    server.push("me/base", place / "base")
+    server.push("me/bare", place / "E")
+    shutil.copytree(place / "E", tmp_path / "described")
+    (tmp_path / "described" / "card.json").write_text(json.dumps({"description": "asks back"}))
+    server.push("me/described", tmp_path / "described")
+    judge = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "SOME_KEY"}
+    files = [
+        job(
+            place, f"curious-{name}", judges=[judge], personas={"kind": "one-hot"},
+            attributes=[{"name": "curious", "adapter": f"me/{name}"}],
+        )
+        for name in ("described", "bare")
+    ]  # fmt: skip
+    described, bare = commands(tmp_path / "home", endpoint, *(["check", file] for file in files), SOME_KEY="x")
+    assert described[0] == 0, described
+    assert [line for line in mistakes(bare) if "curious: has no description" in line]
+
+
 def test_whatever_the_hub_answers_is_one_line_at_its_field(place: Path, hub: tuple[Hub, str], tmp_path: Path) -> None:
     server, endpoint = hub
     server.push("me/e", place / "E")
