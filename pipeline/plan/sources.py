@@ -47,7 +47,6 @@ def resolved(
 
     Args:
         dtype, order: decided already, see :mod:`pipeline.plan.computed_with`; ``None``: by the job, on this machine.
-
         unreachable: adapters that the Hub can't be asked about now are noted there and passed over; ``None``: an error.
 
     Raises:

@@ -91,6 +91,8 @@ def run_job(
         stop = StopFile.of(work)
         with FolderLock(work):
             stop.clear()
+            with output_errors(output):
+                finish_exchange(output)  # before anything there is read
             with graceful_signals(stop) if interruptible else nullcontext():
                 return _Run(job, output, work, stop, tuple(beam_arguments), load, texts.n).result()
     except (JudgeError, TooNew) as error:
@@ -127,7 +129,6 @@ class _Run:
 
     def result(self) -> Result:
         with output_errors(self.output):
-            finish_exchange(self.output)
             computed_with.keep(self.output, self.computed_with)
         try:
             grid = self.job.cells(self.job.load_prompts())
