@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.places import expanded
+from pipeline.store.places import expanded, is_url
 
 
 def place(text: str) -> Path:
     """A file or folder on a command line, of which a shell leaves the ``~`` of ``--output=~/x`` as it is."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is a URL; give a file or folder on this machine")
     return expanded(text)
 
 

@@ -35,7 +35,7 @@ from pipeline.job.fields import (
     SimplexPersonas,
 )
 from pipeline.job.known import counted, is_remote
-from pipeline.store.places import expanded
+from pipeline.store.places import expanded, is_url
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
@@ -311,8 +311,7 @@ def _place_problems(job: Job) -> Iterator[Problem]:
     if "\0" in job.output or any(len(part.encode()) > 255 for part in Path(job.output).parts):
         yield Problem("output", f"{show(job.output)} is no name that a folder can have; give another")
         return
-    scheme = re.match(r"[a-z][a-z0-9+.-]*://", job.output)
-    if scheme:
+    if is_url(job.output):
         remedy = "is a URL; a run writes to a folder: name one, and copy or publish it afterwards"
         yield Problem("output", f"{job.output!r} {remedy}")
     elif job.output_folder.is_file():

@@ -17,7 +17,7 @@ from pipeline.job.errors import JobError, Problem, problems_of
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.job.read import apply_overrides, read_yaml, unstorable
 from pipeline.job.recorded import missing_places, record_of
-from pipeline.store.places import expanded
+from pipeline.store.places import expanded, is_url
 
 
 def load_job(
@@ -48,7 +48,7 @@ def load_job(
     if unreadable:
         raise JobError(file, [_with_origin(problem, set_paths) for problem in unreadable])
     if output is not None:
-        data["output"] = str(expanded(output).absolute())
+        data["output"] = str(output) if is_url(str(output)) else str(expanded(output).absolute())
     folder = path.absolute().parent if record is None else record.folder
     context = {"folder": folder, "shipped": dict(shipped_adapters() if shipped is None else shipped)}
     problems: list[Problem] = []

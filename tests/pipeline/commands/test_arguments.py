@@ -11,6 +11,7 @@ import pytest
 import mpg
 from pipeline.cli import main
 from pipeline.commands.arguments import in_commas
+from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from tests.tiny_job import make_job, write_job
 
@@ -39,6 +40,28 @@ def test_a_tilde_is_the_home_folder_everywhere_in_a_job(home: Path) -> None:
     assert job.adapter_places() == {"E": str(home / "E")} and job.reference_places() == {"E": str(home / "base")}
     assert len(job.load_prompts()) == 3 and job.build_personas()[0].name == "ada"
     assert load_job(file, output="~/y").output_folder == home / "y"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "GS://bucket/x", "file:///tmp/x", "hf://datasets/me/x"])
+def test_a_url_is_no_folder_wherever_a_place_is_named(home: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+    for words in (
+        *([command, "~/job.yaml", "--output", url] for command in ("check", "plan", "run")),
+        ["init", url],
+        ["verify", url],
+        ["judge", "~/no.jsonl", "--attributes", "E", "--output", url],
+        ["infer-weights", "~/no.jsonl", "--attributes", "E=~/E", f"--output={url}"],
+        ["train", "~/no.jsonl", "--name", "x", "--output", url],
+        ["questionnaire", "~/job.yaml", "--output", url],
+        ["-C", url, "check", "job.yaml"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert end.value.code == 2 and f"{url!r} is a URL" in said, words
+    for how in ({"overrides": [f"output={url}"]}, {"output": url}):
+        with pytest.raises(JobError, match=r"output: .* is a URL; a run writes to a folder"):
+            load_job("~/job.yaml", **how)
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_tilde_is_the_home_folder_on_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
