@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pipeline.commands.shared import InputError, Outcome, job_of, looked_at
-from pipeline.job.known import is_remote
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import settled
 from pipeline.plan.merged import texts_of
@@ -44,10 +43,10 @@ def plan(options: argparse.Namespace) -> Outcome:
     for note in looked_at(options, job, prompts, runs=False).notes:
         logger.warning("%s", note)
     from pipeline.beam.options import beam_options, n_workers
-    from pipeline.judging.registry import rubrics_of
     from pipeline.plan.errors import RunError
     from pipeline.plan.plan import Plan
     from pipeline.run.estimate import EstimateError, forecast
+    from pipeline.run.judges import rubric_problems
     from pipeline.run.left import left_of
 
     try:
@@ -64,11 +63,8 @@ def plan(options: argparse.Namespace) -> Outcome:
     if left.nothing:
         rejected = f", {left.rejected} were rejected" if left.rejected else ""
         return Outcome(f"{job.name}: nothing is left: {left.there} texts are in {output}{rejected}")
-    try:  # now that adapters of the Hub, whose cards may describe them, are here
-        if any(map(is_remote, job.judges)):
-            rubrics_of(job.described_attributes())
-    except ValueError as error:
-        raise InputError(f"{options.job}: attributes: {error}") from error
+    for problem in rubric_problems(job):
+        raise InputError(f"{options.job}: {problem}")
     try:
         made = forecast(planned, left, computed_with, options.cells, workers)
     except EstimateError as error:
