@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from mpg.models.adapter_files import read_lora
-from mpg.models.attention import keys_across, use_lane_attention
+from mpg.models.attention import keys_across
 from mpg.models.cache import LaneCache
-from mpg.models.errors import BankError
-from mpg.models.lane_linear import MatMul, Mix, wrap
-from mpg.models.lean import LLAMA_LIKE, LlamaPass
+from mpg.models.head import Head
+from mpg.models.lane_linear import Mix, wrap
+from mpg.models.lean import LlamaPass
+from mpg.models.own_pass import OwnPass
+from mpg.models.served import way_of
 
 
 class BackboneSession(Protocol):
@@ -71,8 +73,7 @@ class TransformersBackbone:
             model's linear layers.
     """
 
-    def __init__(self, model: Any, adapters: Sequence[Path] = ()) -> None:
-        _check_attention(model.config)
+    def __init__(self, model: Any, adapters: Sequence[Path] = (), way: str | None = None) -> None:
         self.model = model
         self.device = model.device
         self.n_branches = 1 + len(adapters)
@@ -81,17 +82,18 @@ class TransformersBackbone:
         loras = [read_lora(Path(path)) for path in adapters]
         self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
         wrap(model, loras, [str(path) for path in adapters], self._mix)
-        use_lane_attention(model)
-        self.lean = LlamaPass(model) if model.config.model_type in LLAMA_LIKE else None
-        head = model.get_output_embeddings()
-        self.head = MatMul(head.weight.detach(), head.bias)
+        self.way = way_of(model.config) if way is None else way
+        self._pass = LlamaPass(model) if self.way == "lean" else OwnPass(model)
+        self.head = Head(model, bare=self.way == "lean")
 
     def session(self, lanes: int, capacity: int) -> TransformersSession:
         # A cache that an earlier session gave back: half a gigabyte of fresh pages takes as long as some passes.
         cache, self._spare = self._spare, None
         if cache is None or cache.lanes < lanes or cache.capacity < capacity:
-            across = keys_across(self.device)
-            cache = LaneCache(lanes=lanes, capacity=capacity, dtype=self.model.dtype, keys_across=across)
+            joined = self.way == "joined"
+            across = keys_across(self.device) and not joined
+            dtype = self.model.dtype
+            cache = LaneCache(lanes=lanes, capacity=capacity, dtype=dtype, keys_across=across, joined=joined)
         return TransformersSession(self, cache)
 
     def take_back(self, cache: LaneCache) -> None:
@@ -107,13 +109,7 @@ class TransformersBackbone:
             wide = mixes.repeat_interleave(self._ranks, dim=1)  # [lanes, sum of ranks]
             self._mix.set(wide.to(self.device, self.model.dtype)[:, None])
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
-        if self.lean is not None:
-            return self.lean(tokens, positions, mask, cache)
-        output = self.model.base_model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        return self._pass(tokens, positions, mask, cache)
 
 
 class TransformersSession:
@@ -134,13 +130,3 @@ class TransformersSession:
 
     def close(self) -> None:
         self._backbone.take_back(self.cache)
-
-
-def _check_attention(config: Any) -> None:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if kinds != {"full_attention"} or (window and not getattr(config, "layer_types", None)):
-        raise BankError(
-            f"model type {config.model_type!r} mixes other layers with full causal attention "
-            f"({', '.join(sorted(kinds))}, sliding_window={window}); use a full-attention model"
-        )

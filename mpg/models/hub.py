@@ -39,12 +39,14 @@ class Place:
         revision: branch, tag or commit on the Hub; ``None``: the newest.
         subfolder: of the folder or repository.
         cached_only: the Hub could not be asked a moment ago: only what is in this machine's cache counts.
+        untested: whether a model of a type that nobody has held against transformers is taken all the same.
     """
 
     source: str
     revision: str | None = None
     subfolder: str | None = None
     cached_only: bool = field(default=False, compare=False)
+    untested: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, given: str | Path | Place) -> Place:

@@ -59,6 +59,7 @@ class LaneLinears(nn.Module):
         self._mix = mix
         self.sizes = [layer.out_features for layer in layers.values()]
         weight = torch.cat([layer.weight.detach() for layer in layers.values()])
+        self.dtype = weight.dtype
         biases = [layer.bias for layer in layers.values()]
         bias = None
         if any(b is not None for b in biases):
@@ -119,6 +120,11 @@ class LaneLinear(nn.Module):
         super().__init__()
         self.group, self._place, self._last = group, place, last
 
+    @property
+    def weight(self) -> Tensor:
+        """Of its own it has none: some models ask what kind of numbers it is in."""
+        return torch.empty(0, dtype=self.group.dtype, device="meta")
+
     def forward(self, x: Tensor) -> Tensor:
         return self.group.output(x, self._place, last=self._last)
 
@@ -127,11 +133,15 @@ class MatMul:
     """``x W^T + bias``; on a CPU with bfloat16 instructions with the weight laid out for them, once.
 
     Otherwise every call would lay it out again: half the time of a pass over a few rows.
+
+    Args:
+        pack: whether to lay it out; ``None``: where it is in bfloat16.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, pack: bool | None = None) -> None:
         self._bias = bias
-        self._packed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
+        wanted = weight.dtype == torch.bfloat16 if pack is None else pack
+        self._packed = weight.device.type == "cpu" and wanted and _can_pack()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_HINT) if self._packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -156,7 +166,7 @@ def wrap(model: nn.Module, loras: Sequence[Lora], labels: Sequence[str], mix: Mi
     for lora, label in zip(loras, labels, strict=True):
         check_fit(model, lora, label)
     head = model.get_output_embeddings()  # type: ignore[operator]
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    linears = {name: m for name, m in model.named_modules() if type(m) is nn.Linear and m is not head}
     while linears:
         parent, _, child = next(iter(linears)).rpartition(".")
         siblings = next((names for names in _SIBLINGS if child in names), (child,))
