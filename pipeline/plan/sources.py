@@ -79,7 +79,8 @@ def resolved(
             with _problems_of(f"{field}.{name.rstrip('_') or 'adapter'}", f"{field}.{name}revision"):
                 try:
                     place = named[each.name] = named[each.name].pinned()
-                    check_source(skeleton, tokenizer, place)
+                    check_source(skeleton, tokenizer, place, model)
+                    named[each.name] = replace(place, any_base=True)  # said once: not again by whoever loads it
                     revision = revision_of(place)
                 except HubUnreachable as error:
                     if unreachable is None:
@@ -109,10 +110,15 @@ def _places(job: Job) -> tuple[dict[str, Place], dict[str, Place]]:
         adapter = adapters[each.name]
         on_hub = adapter.folder is None
         adapters[each.name] = replace(
-            adapter, revision=each.revision, subfolder=each.subfolder if on_hub and each.adapter is not None else None
+            adapter,
+            revision=each.revision,
+            subfolder=each.subfolder if on_hub and each.adapter is not None else None,
+            any_base=each.any_base,
         )
         if each.name in references:
-            references[each.name] = replace(references[each.name], revision=each.reference_revision)
+            references[each.name] = replace(
+                references[each.name], revision=each.reference_revision, any_base=each.any_base
+            )
     return adapters, references
 
 
