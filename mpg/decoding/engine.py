@@ -23,8 +23,8 @@ from mpg.decoding.rounds.threshold import ThresholdRound
 from mpg.decoding.rounds.whole import BestOfN, SequenceRejection
 from mpg.decoding.rows import Rows
 from mpg.laws.bound import RatioAlarm
-from mpg.models.adapter_files import activation
 from mpg.models.bank import ModelBank
+from mpg.models.invocation import activation, check_prompts
 from mpg.models.lanes import BankSession
 from mpg.request import Completion, Request, check_request
 from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of
@@ -105,7 +105,7 @@ def decode(
     for index, request in enumerate(pending):
         try:
             check_request(request, bank.attributes, settings)
-            bank.check_prompts(request, settings)
+            check_prompts(bank.invocations, request.weights if settings.facts.weighted else (), request.prompt_of)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
     waiting: dict[int, Completion] = {}
@@ -264,7 +264,7 @@ class Engine:
             name: _common_length([request.prompt_of(name) for request in requests]) for name in (None, *sorted(names))
         }
         shared = [lengths.get(layout.owner(branch), lengths[None]) for branch in range(layout.n_branches)]
-        for branch, invocation in enumerate(self.bank.invocations[: layout.n_branches]):
+        for branch, invocation in enumerate(self.bank.branch_invocations[: layout.n_branches]):
             if invocation:  # before its adapter is on, and no further: from there on, what a token reads may differ
                 name = layout.owner(branch)
                 on_from = [

@@ -196,8 +196,7 @@ class _Judge:
     def _refuse(self, field: str, why: str) -> None:
         shown = repr(self._values.get(field))
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        said = shown if field in self._values else "missing"
-        raise BankError(f"adapter {self._folder}: {ADAPTER_CONFIG}: {field}: {said}: {why}")
+        raise BankError(f"adapter {self._folder}: {ADAPTER_CONFIG}: {field}: {shown}: {why}")
 
     def _refuse_what_is_not_known(self) -> None:
         if self._values.get("peft_type") != "LORA":
@@ -221,7 +220,10 @@ class _Judge:
         self._refuse("init_lora_weights", f"{why}; {remedy}")
 
     def _take(self, field: str, good: _Value, wanted: str) -> Any:
-        if not good(self._values.get(field)):
+        if field not in self._values:
+            what = f"{ADAPTER_CONFIG} can't be read (KeyError: {field!r}): it must be {wanted}"
+            raise BankError(f"adapter {self._folder}: {what}; save the adapter again")
+        if not good(self._values[field]):
             self._refuse(field, f"it must be {wanted}; save the adapter again")
         return self._values[field]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def read_lora(folder: Path) -> Lora:
         end = next((end for end in _KINDS if name.endswith(end)), None)
         if end is None:
             raise BankError(
-                f"adapter {folder}: weight {key!r} is not a LoRA factor of a linear layer; "
+                f"adapter {folder}: target_modules: weight {key!r} is not a LoRA factor of a linear layer; "
                 "merge it into its base (PEFT's merge_and_unload) and give the whole model instead"
             )
         layers.setdefault(name.removesuffix(end), {})[_KINDS[end]] = value
@@ -166,12 +165,14 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
     modules, label = dict(model.named_modules()), lora.label
     head = model.get_output_embeddings()  # type: ignore[operator]
     for name, (a, b) in lora.factors.items():
-        base = modules.get(name)
+        # Of torch's fused attention PEFT keeps two pairs of factors, one of them inside.
+        base, whole = modules.get(name), name.partition(".base_layer.")[0]
         if base is not None and base is head:
             raise BankError(f"adapter {label}: it changes the vocabulary head {name!r}, which all branches share")
-        if base is not None and linear_shape(base) is None:
+        if whole in modules and linear_shape(modules[whole]) is None:
+            kind = type(modules[whole]).__name__
             raise BankError(
-                f"adapter {label}: target_modules: {name!r} is a {type(base).__name__} here, no linear layer; "
+                f"adapter {label}: target_modules: {whole!r} is a {kind} here, no linear layer; "
                 "train it on linear layers only, or merge it into its base and give the whole model"
             )
         if linear_shape(base) != (a.shape[1], b.shape[0]):
@@ -215,24 +216,6 @@ def _check_targets(modules: dict[str, Any], head: object, lora: Lora) -> None:
             )
 
 
-def activation(attribute: str | None, prompt: Sequence[int] | None, invocation: Sequence[int]) -> int:
-    """Where an adapter's invocation tokens last begin in a prompt: it counts from there on (aLoRA, Greenewald 2025).
-
-    Raises:
-        ValueError: naming the attribute: they are not there, or no prompt is given.
-    """
-    wanted, n = list(invocation), len(invocation)
-    if prompt is None:
-        raise ValueError(f"prompts.{attribute}: none given, and its adapter is on from a place in it; give prompt_of")
-    found = next((i for i in range(len(prompt) - n, -1, -1) if list(prompt[i : i + n]) == wanted), None)
-    if found is None:
-        raise ValueError(
-            f"prompts.{attribute}: its adapter is on from its invocation tokens (alora_invocation_tokens: {wanted}), "
-            "which this prompt lacks; add them to the prompt or to a system message"
-        )
-    return found
-
-
 def check_base(place: Place, config: AdapterConfig, model: Place) -> None:
     """Hold the base that an adapter names against the model it is used over: a warning, or an error.
 
@@ -261,9 +244,3 @@ def _name(base: str) -> str:
 
 def _is_id(base: str) -> bool:
     return _ID.fullmatch(base) is not None and not Place(base).is_embedded and Place(base).folder is None
-
-
-def invocations_of(backbone: object) -> Sequence[tuple[int, ...]]:
-    """Each adapter's, see :attr:`Lora.invocation`; none of a backbone that knows none."""
-    found: Iterable[tuple[int, ...]] = getattr(backbone, "invocations", ())
-    return tuple(found)

@@ -66,7 +66,7 @@ def _by_products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scal
     """Two matrix products a head and lane, for keys ``[run, kv_heads, dim, width]``."""
     run, kv_heads, width, dim = values.shape
     n, tokens = run * kv_heads, mask.shape[2]
-    scores = torch.bmm((query * scale).view(n, -1, dim), keys.reshape(n, dim, width))
+    scores = torch.bmm((query * scale).reshape(n, -1, dim), keys.reshape(n, dim, width))
     scores = scores.view(run, kv_heads, -1, tokens, width).add_(mask[:, :, None])  # [.., groups, tokens, width]
     return torch.bmm(scores.softmax(-1).view(n, -1, width), values.reshape(n, width, dim))
 

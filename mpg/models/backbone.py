@@ -55,7 +55,7 @@ class Backbone(Protocol):
     """Scores branches; ``n_branches`` of them.
 
     One with adapters that are not on from the beginning has ``invocations``, see
-    :func:`mpg.models.adapter_files.invocations_of`.
+    :func:`mpg.models.invocation.invocations_of`.
     """
 
     n_branches: int

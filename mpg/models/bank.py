@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from mpg.laws.layout import Layout
-from mpg.models.adapter_files import activation, invocations_of
 from mpg.models.backbone import Backbone
 from mpg.models.errors import BankError
 from mpg.models.functions import FunctionBackbone, FunctionModel, SoupFunction
 from mpg.models.hub import Place
+from mpg.models.invocation import invocations_of
 from mpg.models.lanes import BankSession
 from mpg.models.load import load_models
-from mpg.request import Request
-from mpg.settings import DecoderSettings
 
 
 class ModelBank:
@@ -44,12 +42,16 @@ class ModelBank:
         self.max_positions = max_positions
         self.tokenizer = tokenizer
         self.device = self.backbones[0].device
-        # Per branch: the tokens from whose last occurrence in the prompt on its adapter is on (aLoRA); mostly empty.
-        self.invocations: tuple[tuple[int, ...], ...] = tuple(
+        # What a prompt must hold for an adapter to be on (aLoRA): per branch, mostly nothing; and by attribute.
+        self.branch_invocations: tuple[tuple[int, ...], ...] = tuple(
             tokens
             for each in self.backbones
             for tokens in ((), *(invocations_of(each) or [()] * (each.n_branches - 1)))
         )
+        self.invocations: dict[str, list[tuple[int, ...]]] = {}
+        for name, *branches in zip(layout.attributes, layout.policy, layout.reference, strict=True):
+            found = [self.branch_invocations[branch] for branch in branches if self.branch_invocations[branch]]
+            self.invocations |= {name: found} if found else {}
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -58,14 +60,6 @@ class ModelBank:
     def session(self, slots: int, capacity: int, *, soup: bool = False) -> BankSession:
         """Room for ``slots`` rows of up to ``capacity`` tokens in every branch; with ``soup``, in that one too."""
         return BankSession(self.backbones, self.layout, slots, capacity, soup=soup)
-
-    def check_prompts(self, request: Request, settings: DecoderSettings) -> None:
-        """Raise ValueError, naming the attribute, where its adapter waits for tokens that its prompt lacks (aLoRA)."""
-        models = zip(self.attributes, self.layout.policy, self.layout.reference, strict=True)
-        for name, *branches in models if settings.facts.weighted else ():
-            for branch in branches:
-                if name in request.weights and self.invocations[branch]:
-                    activation(name, request.prompt_of(name), self.invocations[branch])
 
     @property
     def can_mix(self) -> bool:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mpg.laws.layout import Layout
-from mpg.models.adapter_files import activation, invocations_of
 from mpg.models.backbone import Backbone, BackboneSession
+from mpg.models.invocation import activation, invocations_of
 from mpg.models.states import Entries, States
 
 # Tokens of one forward pass, all lanes together. On a CPU, whose matrix products gain nothing beyond, more

@@ -112,11 +112,14 @@ def skeleton_of(model: Place) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> None:
+def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> tuple[int, ...]:
     """Check that an adapter fits a model without weights, or that a whole model shares its vocabulary.
 
     An adapter that names another base than ``model`` is refused, or a line of the log, see
     :func:`mpg.models.adapter_files.check_base`.
+
+    Returns:
+        the tokens that its prompts must hold (aLoRA); mostly none.
 
     Raises:
         BankError: an adapter that was trained for another base, is refused by a field of its config, is damaged or
@@ -127,9 +130,10 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> N
         lora = read_lora(folder)
         check_base(place, lora.config, model)
         check_fit(skeleton, lora)
-        return
+        return lora.invocation
     _check_same_tokenizer(tokenizer, place)
     _must_hold_weights(place)
+    return ()
 
 
 def _must_hold_weights(place: Place) -> None:

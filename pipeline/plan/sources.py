@@ -28,11 +28,13 @@ class Resolved:
     Attributes:
         tokenizer: of the reference; its chat template is there.
         max_positions: that the reference takes; ``None``: it does not say.
+        invocations: attribute -> tokens that its prompts must hold, see :attr:`mpg.ModelBank.invocations`.
     """
 
     sources: Sources
     tokenizer: Any
     max_positions: int | None
+    invocations: dict[str, list[tuple[int, ...]]]
 
 
 def resolve_sources(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Sources:
@@ -71,6 +73,7 @@ def resolved(
     places, references = _places(job)
     adapters = {name: places[name] for name in (*order, *places) if name in places}
     revisions: dict[str, str] = {}
+    invocations: dict[str, list[tuple[int, ...]]] = {}
     for index, each in enumerate(job.attributes):
         field = f"attributes[{index}]"
         for name, named in (("", adapters), ("reference_", references)):
@@ -79,7 +82,9 @@ def resolved(
             with _problems_of(f"{field}.{name.rstrip('_') or 'adapter'}", f"{field}.{name}revision"):
                 try:
                     place = named[each.name] = named[each.name].pinned()
-                    check_source(skeleton, tokenizer, place, model)
+                    invocation = check_source(skeleton, tokenizer, place, model)
+                    if invocation:
+                        invocations.setdefault(each.name, []).append(invocation)
                     named[each.name] = replace(place, any_base=True)  # said once: not again by whoever loads it
                     revision = revision_of(place)
                 except HubUnreachable as error:
@@ -99,7 +104,7 @@ def resolved(
         adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
     )
-    return Resolved(sources, tokenizer, getattr(skeleton.config, "max_position_embeddings", None))
+    return Resolved(sources, tokenizer, getattr(skeleton.config, "max_position_embeddings", None), invocations)
 
 
 def _places(job: Job) -> tuple[dict[str, Place], dict[str, Place]]:
