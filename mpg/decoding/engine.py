@@ -24,6 +24,7 @@ from mpg.decoding.rounds.whole import BestOfN, SequenceRejection
 from mpg.decoding.rows import Rows
 from mpg.laws.bound import RatioAlarm
 from mpg.models.bank import ModelBank
+from mpg.models.invocation import activation, check_prompts
 from mpg.models.lanes import BankSession
 from mpg.request import Completion, Request, check_request
 from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of
@@ -104,6 +105,7 @@ def decode(
     for index, request in enumerate(pending):
         try:
             check_request(request, bank.attributes, settings)
+            check_prompts(bank.invocations, request.weights if settings.facts.weighted else (), request.prompt_of)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
     waiting: dict[int, Completion] = {}
@@ -195,7 +197,7 @@ class Engine:
         """Fill free slots. A prompt, and what all prompts begin with, runs once a branch; other rows copy it."""
         first_new = len(rows)
         for index, request in itertools.islice(queue, slots - len(rows)):
-            session.add_row(self.round.branches(request), self.round.soup(request))
+            session.add_row(self.round.branches(request), self.round.soup(request), prompt_of=request.prompt_of)
             rows.add(index, request)
         if len(rows) == first_new:
             return
@@ -261,7 +263,17 @@ class Engine:
         lengths = {
             name: _common_length([request.prompt_of(name) for request in requests]) for name in (None, *sorted(names))
         }
-        return [lengths.get(layout.owner(branch), lengths[None]) for branch in range(layout.n_branches)]
+        shared = [lengths.get(layout.owner(branch), lengths[None]) for branch in range(layout.n_branches)]
+        for branch, invocation in enumerate(self.bank.branch_invocations[: layout.n_branches]):
+            if invocation:  # before its adapter is on, and no further: from there on, what a token reads may differ
+                name = layout.owner(branch)
+                on_from = [
+                    activation(name, request.prompt_of(name), invocation)
+                    for request in requests
+                    if branch in self.round.branches(request)
+                ]
+                shared[branch] = min([shared[branch], *on_from])
+        return shared
 
 
 def _common_length(prompts: Sequence[Sequence[int]]) -> int:

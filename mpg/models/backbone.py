@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mpg.models.adapter_files import read_lora
+from mpg.models.adapter_files import Lora, read_lora
 from mpg.models.attention import keys_across
 from mpg.models.cache import LaneCache
 from mpg.models.head import Head
@@ -31,7 +31,8 @@ class BackboneSession(Protocol):
 
         Args:
             lanes: distinct lanes, in the order of the batch.
-            mixes: coefficient of each adapter in each lane, ``[lanes, n_branches - 1]``.
+            mixes: coefficient of each adapter in each lane, ``[lanes, n_branches - 1]``, or for each of the tokens,
+                ``[lanes, time, n_branches - 1]``, where an adapter is not on from the beginning (aLoRA).
             tokens: ``[lanes, time]``, at positions ``starts [lanes]`` and on.
 
         Returns:
@@ -53,7 +54,11 @@ class BackboneSession(Protocol):
 
 
 class Backbone(Protocol):
-    """Scores branches; ``n_branches`` of them."""
+    """Scores branches; ``n_branches`` of them.
+
+    One with adapters that are not on from the beginning has ``invocations``, see
+    :func:`mpg.models.invocation.invocations_of`.
+    """
 
     n_branches: int
     device: torch.device
@@ -66,22 +71,22 @@ class TransformersBackbone:
 
     Args:
         model: a transformers causal LM in eval mode; it is changed in place (linear layers, attention).
-        adapters: PEFT adapter folders, one branch each, in order.
+        adapters: PEFT adapter folders, or what was read of them, one branch each, in order.
 
     Raises:
-        BankError: attention that is not full causal, an adapter that is not plain LoRA over this
+        BankError: attention that is not full causal, an adapter that is refused or not one over this
             model's linear layers.
     """
 
-    def __init__(self, model: Any, adapters: Sequence[Path] = (), way: str | None = None) -> None:
+    def __init__(self, model: Any, adapters: Sequence[Path | Lora] = (), way: str | None = None) -> None:
         self.model = model
         self.device = model.device
         self.n_branches = 1 + len(adapters)
         self._spare: LaneCache | None = None
-        self._mix = Mix()
-        loras = [read_lora(Path(path)) for path in adapters]
-        self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
-        wrap(model, loras, [str(path) for path in adapters], self._mix)
+        loras = [each if isinstance(each, Lora) else read_lora(each) for each in adapters]
+        self.invocations = tuple(lora.invocation for lora in loras)
+        self._mix = Mix(loras, model.device, model.dtype)
+        wrap(model, loras, self._mix)
         self.way = way_of(model.config) if way is None else way
         self._pass = LlamaPass(model) if self.way == "lean" else OwnPass(model)
         self.head = Head(model, bare=self.way == "lean")
@@ -104,10 +109,7 @@ class TransformersBackbone:
     @torch.inference_mode()
     def forward(self, cache: LaneCache, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
         mask = cache.aim(lanes, starts, tokens.shape[1])
-        self._mix.set(None)
-        if mixes.any():
-            wide = mixes.repeat_interleave(self._ranks, dim=1)  # [lanes, sum of ranks]
-            self._mix.set(wide.to(self.device, self.model.dtype)[:, None])
+        self._mix.set(mixes)
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
         return self._pass(tokens, positions, mask, cache)
 

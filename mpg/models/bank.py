@@ -14,6 +14,7 @@ from mpg.models.backbone import Backbone
 from mpg.models.errors import BankError
 from mpg.models.functions import FunctionBackbone, FunctionModel, SoupFunction
 from mpg.models.hub import Place
+from mpg.models.invocation import invocations_of
 from mpg.models.lanes import BankSession
 from mpg.models.load import load_models
 
@@ -41,6 +42,16 @@ class ModelBank:
         self.max_positions = max_positions
         self.tokenizer = tokenizer
         self.device = self.backbones[0].device
+        # What a prompt must hold for an adapter to be on (aLoRA): per branch, mostly nothing; and by attribute.
+        self.branch_invocations: tuple[tuple[int, ...], ...] = tuple(
+            tokens
+            for each in self.backbones
+            for tokens in ((), *(invocations_of(each) or [()] * (each.n_branches - 1)))
+        )
+        self.invocations: dict[str, list[tuple[int, ...]]] = {}
+        for name, *branches in zip(layout.attributes, layout.policy, layout.reference, strict=True):
+            found = [self.branch_invocations[branch] for branch in branches if self.branch_invocations[branch]]
+            self.invocations |= {name: found} if found else {}
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-from mpg.models.hub import Place
+from mpg.models.adapter_config import LAW, read_json
+from mpg.models.hub import ADAPTER_CONFIG, Place
 
 # Of each weights file only head and tail are read: enough to tell trainings apart, fast on big models.
 _SAMPLE_BYTES = 1 << 20
@@ -30,7 +31,11 @@ def revision_of(place: Place) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hex digits over a model's or adapter's weights and the configuration that scales them."""
+    """16 hex digits over a model's or adapter's weights and the configuration that says how they count.
+
+    Raises:
+        BankError: an adapter's config that can't be read.
+    """
     digest = hashlib.sha256()
     for path in sorted(each for each in folder.glob("*.safetensors") if each.name not in NO_WEIGHTS):
         digest.update(f"{path.name}:{path.stat().st_size}".encode())
@@ -38,9 +43,12 @@ def fingerprint(folder: Path) -> str:
             digest.update(file.read(_SAMPLE_BYTES))
             file.seek(max(0, path.stat().st_size - _SAMPLE_BYTES))
             digest.update(file.read())
-    config = folder / "adapter_config.json"
-    if config.is_file():
-        values = json.loads(config.read_text(encoding="utf-8"))
+    if (folder / ADAPTER_CONFIG).is_file():
+        values = read_json(folder)
         scaling = {key: values.get(key) for key in ("r", "lora_alpha", "use_rslora")}
         digest.update(json.dumps(scaling, sort_keys=True).encode())
+        # Where they are set only: a plain adapter's is what it was before these were supported.
+        others = {key: values[key] for key in LAW if values.get(key)}
+        if others:
+            digest.update(json.dumps(others, sort_keys=True).encode())
     return digest.hexdigest()[:16]

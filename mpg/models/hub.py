@@ -14,6 +14,7 @@ from mpg.models.errors import BankError
 _COMMIT = re.compile("[0-9a-f]{40}")
 _TIMEOUT_S = 10.0
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
 # What else may lie beside an adapter: what it is like, and its own judge.
 ADAPTER_EXTRAS = ("card.json", "judge.json", "judge.safetensors")
 
@@ -40,6 +41,7 @@ class Place:
         subfolder: of the folder or repository.
         cached_only: the Hub could not be asked a moment ago: only what is in this machine's cache counts.
         untested: whether a model of a type that nobody has held against transformers is taken all the same.
+        any_base: an adapter that may name another base than the one it is used over; nobody is told of it.
     """
 
     source: str
@@ -47,6 +49,7 @@ class Place:
     subfolder: str | None = None
     cached_only: bool = field(default=False, compare=False)
     untested: bool = field(default=False, compare=False)
+    any_base: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, given: str | Path | Place) -> Place:
@@ -153,7 +156,8 @@ def adapter_folder(place: Place) -> Path | None:
             raise PlaceError(f"{place} has neither {ADAPTER_CONFIG} nor config.json; name an adapter or a model")
         return None
     if place.file(ADAPTER_WEIGHTS) is None:
-        raise PlaceError(f"{place} has no {ADAPTER_WEIGHTS}; give a PEFT LoRA saved as safetensors")
+        pickled = "" if place.file(_PICKLED) is None else f" but {_PICKLED}, a pickle, which may run any code"
+        raise PlaceError(f"{place} has no {ADAPTER_WEIGHTS}{pickled}; give a PEFT LoRA saved as safetensors")
     for name in ADAPTER_EXTRAS if place.folder is None else ():
         with suppress(HubUnreachable):
             place.file(name)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpg.models.adapter_files import Lora, check_fit
+from mpg.models.adapter_files import Lora, check_fit, linear_shape
 
 # Batch size that packed weights are laid out for: a hint, any other gives the same numbers.
 _PACK_HINT = 32
@@ -23,22 +24,39 @@ _PACK_HINT = 32
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-@dataclass
 class Mix:
-    """The running pass's coefficients, shared by all layers of a model; ``None``: the bare model."""
+    """The running pass's coefficients, shared by all layers of a model.
 
-    coefficients: Tensor | None = None  # [lanes, 1, sum of ranks]
+    Args:
+        loras: the model's adapters; ``device``, ``dtype``: of its weights.
+    """
 
-    def set(self, coefficients: Tensor | None) -> None:
-        self.coefficients = coefficients
+    def __init__(self, loras: Sequence[Lora], device: torch.device, dtype: torch.dtype) -> None:
+        self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
+        self._to: dict[str, Any] = {"device": device, "dtype": dtype}
         self._repeated: dict[int, Tensor] = {}
+        self.coefficients: Tensor | None = None  # [lanes, time or 1, sum of ranks]; None: the bare model
+        self._adapters = torch.empty(0)
+
+    def set(self, mixes: Tensor) -> None:
+        """Each adapter's in each lane, ``[lanes, adapters]``, or token by token, ``[lanes, time, adapters]``."""
+        self._repeated, self.coefficients = {}, None
+        if mixes.any():
+            self._adapters = mixes if mixes.ndim == 3 else mixes[:, None]
+            self.coefficients = self._adapters.repeat_interleave(self._ranks, dim=-1).to(**self._to)
 
     def repeated(self, times: int) -> Tensor:
-        """For as many layers side by side, ``[lanes, 1, times * sum of ranks]``."""
+        """For as many layers side by side, ``[lanes, time or 1, times * sum of ranks]``."""
         assert self.coefficients is not None
         if times not in self._repeated:
             self._repeated[times] = self.coefficients.repeat(1, 1, times)
         return self._repeated[times]
+
+    def adapters(self) -> Tensor:
+        """``[lanes, time or 1, adapters]``."""
+        if self._adapters.device != self._to["device"] or self._adapters.dtype != self._to["dtype"]:
+            self._adapters = self._adapters.to(**self._to)
+        return self._adapters
 
 
 class LaneLinears(nn.Module):
@@ -49,17 +67,17 @@ class LaneLinears(nn.Module):
     by one; the first call with an input computes all.
 
     Args:
-        layers: name -> layer, all of the same input; their weights are taken over.
+        layers: name -> linear layer, all of the same input; their weights are taken over.
         loras: one an adapter; one that leaves a layer alone has zeros there.
         mix: the running pass's.
     """
 
-    def __init__(self, layers: dict[str, nn.Linear], loras: Sequence[Lora], mix: Mix) -> None:
+    def __init__(self, layers: dict[str, Any], loras: Sequence[Lora], mix: Mix) -> None:
         super().__init__()
         self._mix = mix
-        self.sizes = [layer.out_features for layer in layers.values()]
-        weight = torch.cat([layer.weight.detach() for layer in layers.values()])
-        self.dtype = weight.dtype
+        weights = [_weight(layer) for layer in layers.values()]
+        self.sizes, self.dtype = [len(each) for each in weights], weights[0].dtype
+        weight = torch.cat(weights)
         biases = [layer.bias for layer in layers.values()]
         bias = None
         if any(b is not None for b in biases):
@@ -68,39 +86,57 @@ class LaneLinears(nn.Module):
         self._down: MatMul | None = None
         adapted = [name for name in layers if any(name in lora.factors for lora in loras)]
         self._n_adapted, self._n_low = len(adapted), 0
+        self._scaled: _Scaled | None = None
         if adapted:
-            down, up = self._stack(layers, adapted, loras, weight)
-            weight = torch.cat([weight, up], dim=1)
+            down, up, gain, shift = self._stack(layers, adapted, loras, weight)
             self._down, self._n_low = MatMul(down), len(down)
+            if gain.any() or shift.any():
+                self._scaled, bias = _Scaled(MatMul(up), gain, shift, bias), None
+            else:
+                weight = torch.cat([weight, up], dim=1)
         self._main = MatMul(weight, bias)
         self._input: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
 
     def _stack(
-        self, layers: dict[str, nn.Linear], adapted: Sequence[str], loras: Sequence[Lora], like: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """All A, ``[adapted layers * ranks, in]``, and all B as blocks of ``[out, adapted layers * ranks]``."""
+        self, layers: dict[str, Any], adapted: Sequence[str], loras: Sequence[Lora], like: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All A, ``[adapted layers * ranks, in]``, and all B as blocks of ``[out, adapted layers * ranks]``.
+
+        And ``s - 1`` of DoRA's outputs and the adapters' biases, both ``[adapters, out]``, mostly zeros.
+        """
         width = sum(lora.rank for lora in loras)
         down = like.new_zeros(len(adapted) * width, like.shape[1])
         up = like.new_zeros(len(like), len(adapted) * width)
+        gain, shift = like.new_zeros(len(loras), len(like)), like.new_zeros(len(loras), len(like))
         first_out = dict(zip(layers, itertools.accumulate([0, *self.sizes]), strict=False))
         for i, name in enumerate(adapted):
             column = i * width
-            for lora in loras:
+            for k, lora in enumerate(loras):
                 if name in lora.factors:
-                    a, b = lora.factors[name]
+                    a, b = (factor.to(like.device) for factor in lora.factors[name])
+                    out = slice(first_out[name], first_out[name] + len(b))
+                    if name in lora.magnitudes:
+                        # Column norms in the paper's layout, those of outputs here; in float32, as the factors are.
+                        norm = torch.linalg.vector_norm(like[out].float() + b @ a, dim=1)
+                        scale = lora.magnitudes[name].to(like.device) / norm
+                        gain[k, out], b = (scale - 1).to(gain), b * scale[:, None]
+                    if name in lora.biases:
+                        shift[k, out] = lora.biases[name].to(shift)
                     down[column : column + len(a)] = a.to(down)
-                    up[first_out[name] : first_out[name] + len(b), column : column + len(a)] = b.to(up)
+                    up[out, column : column + len(a)] = b.to(up)
                 column += lora.rank
-        return down, up
+        return down, up, gain, shift
 
     def forward(self, x: Tensor) -> Tensor:
         """All layers' outputs side by side, ``[..., sum of sizes]``, for an input ``[..., in]``."""
         if self._down is None:
             return self._main(x)
         if self._mix.coefficients is None:
-            return self._main(F.pad(x, (0, self._n_low)))
+            return self._main(F.pad(x, (0, self._n_low))) if self._scaled is None else self._scaled.bare(self._main(x))
         low = self._down(x).mul_(self._mix.repeated(self._n_adapted))
+        if self._scaled is not None:
+            return self._scaled(self._main(x), low, self._mix.adapters())
         return self._main(torch.cat([x, low], dim=-1))
 
     def output(self, x: Tensor, place: int, *, last: bool) -> Tensor:
@@ -127,6 +163,29 @@ class LaneLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.group.output(x, self._place, last=self._last)
+
+
+@dataclass
+class _Scaled:
+    """What adapters that scale outputs or add to them make of ``W x``.
+
+    Attributes:
+        up: the low ranks' way up, B of all adapters.
+        gain, shift: ``s - 1`` and the biases of each adapter, ``[adapters, out]``.
+        bias: the layers' own, ``[out]``.
+    """
+
+    up: MatMul
+    gain: Tensor
+    shift: Tensor
+    bias: Tensor | None
+
+    def bare(self, base: Tensor) -> Tensor:
+        return base if self.bias is None else base + self.bias
+
+    def __call__(self, base: Tensor, low: Tensor, adapters: Tensor) -> Tensor:
+        """``base [lanes, time, out]``, ``low [lanes, time, ranks]`` and ``adapters [lanes, time or 1, adapters]``."""
+        return self.bare(base + base * (adapters @ self.gain) + self.up(low) + adapters @ self.shift)
 
 
 class MatMul:
@@ -161,12 +220,21 @@ def _can_pack() -> bool:
     )
 
 
-def wrap(model: nn.Module, loras: Sequence[Lora], labels: Sequence[str], mix: Mix) -> None:
-    """Replace a model's linear layers, in place, by lane-aware ones; the vocabulary head is left alone."""
-    for lora, label in zip(loras, labels, strict=True):
-        check_fit(model, lora, label)
+def _weight(layer: Any) -> Tensor:
+    """``[out, in]``, whichever way it lies."""
+    weight: Tensor = layer.weight.detach()
+    return weight if isinstance(layer, nn.Linear) else weight.T
+
+
+def wrap(model: nn.Module, loras: Sequence[Lora], mix: Mix) -> None:
+    """Replace a model's linear layers, in place, by lane-aware ones; the vocabulary head is left alone.
+
+    GPT-2's Conv1D is one of them: a linear layer whose weight lies transposed.
+    """
+    for lora in loras:
+        check_fit(model, lora)
     head = model.get_output_embeddings()  # type: ignore[operator]
-    linears = {name: m for name, m in model.named_modules() if type(m) is nn.Linear and m is not head}
+    linears = {name: m for name, m in model.named_modules() if linear_shape(m) and m is not head}
     while linears:
         parent, _, child = next(iter(linears)).rpartition(".")
         siblings = next((names for names in _SIBLINGS if child in names), (child,))

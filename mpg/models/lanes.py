@@ -7,13 +7,14 @@ attends to contiguous memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from mpg.laws.layout import Layout
 from mpg.models.backbone import Backbone, BackboneSession
+from mpg.models.invocation import activation, invocations_of
 from mpg.models.states import Entries, States
 
 # Tokens of one forward pass, all lanes together. On a CPU, whose matrix products gain nothing beyond, more
@@ -53,6 +54,8 @@ class BankSession:
         self._lanes = [_Lanes(slots if k == 0 else 0) for k in range(len(self._sizes))]
         self._lane_of: list[dict[int, int]] = []  # per row: branch -> lane
         self._soup_mix: list[Tensor] = []  # per row
+        self._invocations = [invocations_of(backbone) for backbone in backbones]
+        self._on_from: list[dict[int, Tensor]] = []  # per row: branch -> positions, where an adapter is not on at once
         self._cached: dict[object, Entries] = {}
         self._tokens_at_once = _TOKENS_AT_ONCE if self.device.type == "cpu" else _TOKENS_AT_ONCE_ON_GPU
 
@@ -63,9 +66,26 @@ class BankSession:
 
     # ------------------------------------------------------------------ rows come and go
 
-    def add_row(self, branches: Sequence[int], soup: Tensor | None = None) -> int:
-        """Lanes for a new row, the next one; ``soup``: its adapter coefficients if it has that branch."""
+    def add_row(
+        self,
+        branches: Sequence[int],
+        soup: Tensor | None = None,
+        *,
+        prompt_of: Callable[[str | None], Sequence[int]] | None = None,
+    ) -> int:
+        """Lanes for a new row, the next one.
+
+        Args:
+            soup: its adapter coefficients if it has that branch.
+            prompt_of: what an attribute's models read before the response, see :meth:`mpg.Request.prompt_of`; it is
+                asked for branches whose adapter is on from a place in it only (aLoRA).
+
+        Raises:
+            ValueError: a prompt without that place, or none given.
+        """
         row = len(self._lane_of)
+        found = {branch: self._on_from_of(branch, soup, prompt_of) for branch in branches}
+        self._on_from.append({branch: on_from for branch, on_from in found.items() if on_from is not None})
         self._lane_of.append({})
         self._soup_mix.append(torch.zeros(self._sizes[0] - 1, dtype=torch.float64) if soup is None else soup)
         for branch in branches:
@@ -73,6 +93,26 @@ class BankSession:
             self._lane_of[row][branch] = lane
         self._cached.clear()
         return row
+
+    def _on_from_of(
+        self, branch: int, soup: Tensor | None, prompt_of: Callable[[str | None], Sequence[int]] | None
+    ) -> Tensor | None:
+        """From which position on each adapter of a branch counts, ``[adapters]``; ``None``: all do at once."""
+        home = self._home[branch]
+        if branch == self.soup:
+            used = [] if soup is None else soup.nonzero()[:, 0].tolist()
+        else:
+            used = [branch - self._first[home] - 1] if branch > self._first[home] else []
+        invocations = self._invocations[home]
+        used = [adapter for adapter in used if adapter < len(invocations) and invocations[adapter]]
+        if not used:
+            return None
+        on_from = torch.zeros(self._sizes[home] - 1, dtype=torch.long)
+        for adapter in used:
+            reader = None if branch == self.soup else self.layout.owner(branch)
+            owner = self.layout.owner(self._first[home] + 1 + adapter)
+            on_from[adapter] = activation(owner, None if prompt_of is None else prompt_of(reader), invocations[adapter])
+        return on_from
 
     def branches_of(self, row: int) -> list[int]:
         return list(self._lane_of[row])
@@ -99,6 +139,7 @@ class BankSession:
             if 0 in self._lane_of[last]:
                 self._sessions[0].copy(last, row, length_of[last][0])
             self._lane_of[row], self._soup_mix[row] = self._lane_of[last], self._soup_mix[last]
+            self._on_from[row] = self._on_from[last]
             for branch, lane in self._lane_of[row].items():
                 if branch == 0:
                     self._lane_of[row][0] = row
@@ -107,6 +148,7 @@ class BankSession:
                     lanes.owners[lane - lanes.first] = (row, branch)
         self._lane_of.pop()
         self._soup_mix.pop()
+        self._on_from.pop()
         self._cached.clear()
 
     # ------------------------------------------------------------------ which lanes a pass runs over
@@ -127,7 +169,7 @@ class BankSession:
         """Given (row, branch) pairs."""
         homes = [self._home[branch] for _, branch in pairs]
         ordered = [pair for home in range(len(self._sizes)) for pair, h in zip(pairs, homes, strict=True) if h == home]
-        lanes, mixes, sizes = [], [], []
+        lanes, mixes, sizes, on_from = [], [], [], []
         for home in range(len(self._sizes)):
             mine = [pair for pair in ordered if self._home[pair[1]] == home]
             lanes.append(tuple(self._lane_of[row][branch] for row, branch in mine))
@@ -139,6 +181,7 @@ class BankSession:
                 elif branch > self._first[home]:
                     mix[i, branch - self._first[home] - 1] = 1.0
             mixes.append(mix)
+            on_from.append(self._on_from_among(mine, self._sizes[home] - 1))
         rows, branches = zip(*ordered, strict=True) if ordered else ((), ())
         return Entries(
             torch.tensor(rows, dtype=torch.long, device=self.device),
@@ -146,7 +189,15 @@ class BankSession:
             tuple(sizes),
             tuple(lanes),
             tuple(mixes),
+            tuple(on_from),
         )
+
+    def _on_from_among(self, pairs: Sequence[tuple[int, int]], adapters: int) -> Tensor | None:
+        """Of (row, branch) pairs, ``[pairs, adapters]``; ``None``: all are on at once."""
+        found = [self._on_from[row].get(branch) for row, branch in pairs]
+        if all(each is None for each in found):
+            return None
+        return torch.stack([torch.zeros(adapters, dtype=torch.long) if each is None else each for each in found])
 
     def _remembered(self, key: str, pairs: Sequence[tuple[int, int]]) -> Entries:
         if key not in self._cached:
@@ -164,16 +215,28 @@ class BankSession:
     def append(self, entries: Entries, tokens: Tensor, starts: Tensor) -> States:
         """Feed ``tokens [entries, time]`` from positions ``starts [entries]`` on."""
         parts, first = [], 0
-        for session, size, lanes, mixes in zip(
-            self._sessions, entries.sizes, entries.lanes, entries.mixes, strict=True
+        for session, size, lanes, mixes, on_from in zip(
+            self._sessions, entries.sizes, entries.lanes, entries.mixes, entries.on_from, strict=True
         ):
             most = max(1, self._tokens_at_once // tokens.shape[1])
             fed = []
             for begin in range(0, size, most):
                 mine = slice(begin, min(begin + most, size))
                 at = slice(first + mine.start, first + mine.stop)
-                fed.append(session.append(lanes[mine], mixes[mine], tokens[at], starts[at]))
+                mix = mixes[mine]
+                if on_from is not None:
+                    mix = _token_by_token(mix, on_from[mine], starts[at], tokens.shape[1])
+                fed.append(session.append(lanes[mine], mix, tokens[at], starts[at]))
             if fed:
                 parts.append((session, torch.cat(fed) if len(fed) > 1 else fed[0]))
             first += size
         return States(parts, entries)
+
+
+def _token_by_token(mix: Tensor, on_from: Tensor, starts: Tensor, n_tokens: int) -> Tensor:
+    """A pass's coefficients ``[lanes, adapters]``, or ``[lanes, tokens, adapters]`` where one begins to count in it."""
+    first = starts.to(on_from.device)[:, None]
+    if bool((first >= on_from).all()):
+        return mix
+    positions = first + torch.arange(n_tokens)
+    return mix[:, None] * (positions[:, :, None] >= on_from[:, None])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mpg.laws.layout import Layout
-from mpg.models.adapter_files import check_adapters
+from mpg.models.adapter_files import Lora, check_base, check_fit, read_lora
 from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
 from mpg.models.errors import BankError
@@ -44,9 +44,13 @@ def load_models(
     reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
     tokenizer = load_tokenizer(reference)
     check_device(torch.device(device).type)
+    sources = _sources(attributes, references)
+    adapters, wholes = _apart(sources)
+    loras = [read_lora(folder) for folder in adapters.values()]  # before a model is loaded, which takes longer
+    for name, lora in zip(adapters, loras, strict=True):
+        check_base(sources[name], lora.config, reference)
     base = _load_model(reference, dtype, device)
-    adapters, wholes = _apart(_sources(attributes, references))
-    backbones: list[Backbone] = [_backbone(reference, base, list(adapters.values()))]
+    backbones: list[Backbone] = [_backbone(reference, base, loras)]
     for source in wholes.values():
         _check_same_tokenizer(tokenizer, source)
         backbones.append(_backbone(source, _load_model(source, dtype, device)))
@@ -65,7 +69,7 @@ def load_models(
     )
 
 
-def _backbone(place: Place, model: Any, adapters: Sequence[Path] = ()) -> TransformersBackbone:
+def _backbone(place: Place, model: Any, adapters: Sequence[Lora] = ()) -> TransformersBackbone:
     """A loaded model taken apart into lanes, and held against what it was. Raises BankError."""
     own = own_laws(model)
     backbone = TransformersBackbone(model, adapters)
@@ -133,20 +137,29 @@ def _config_of(place: Place) -> Any:
     return config
 
 
-def check_source(skeleton: Any, tokenizer: Any, place: Place) -> None:
+def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> tuple[int, ...]:
     """Check that an adapter fits a model without weights, or that a whole model shares its vocabulary.
 
+    An adapter that names another base than ``model`` is refused, or a line of the log, see
+    :func:`mpg.models.adapter_files.check_base`.
+
+    Returns:
+        the tokens that its prompts must hold (aLoRA); mostly none.
+
     Raises:
-        BankError: an adapter that was trained for another base, is not plain LoRA, or lacks a file; a model with
-            another tokenizer, or without safetensors.
+        BankError: an adapter that was trained for another base, is refused by a field of its config, is damaged or
+            lacks a file; a model with another tokenizer, or without safetensors.
     """
     folder = adapter_folder(place)
     if folder is not None:
-        check_adapters(skeleton, [folder])
-        return
+        lora = read_lora(folder)
+        check_base(place, lora.config, model)
+        check_fit(skeleton, lora)
+        return lora.invocation
     _check_same_tokenizer(tokenizer, place)
     _must_hold_weights(place)
     _config_of(place)
+    return ()
 
 
 def _must_hold_weights(place: Place) -> None:

@@ -22,6 +22,7 @@ class Entries:
         sizes: entries of each backbone.
         lanes: of each backbone.
         mixes: adapter coefficients, per backbone ``[entries, n_branches - 1]``.
+        on_from: positions from which they count, likewise; ``None``: all do from the beginning.
     """
 
     rows: Tensor
@@ -29,6 +30,7 @@ class Entries:
     sizes: tuple[int, ...]
     lanes: tuple[tuple[int, ...], ...]
     mixes: tuple[Tensor, ...]
+    on_from: tuple[Tensor | None, ...]
 
     def __len__(self) -> int:
         return sum(self.sizes)

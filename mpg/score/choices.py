@@ -95,8 +95,8 @@ def _logits(
     fed = [[[*r.prompt_of(layout.owner(b)), *before] for b in range(layout.n_branches)] for r, before in texts]
     width = max(len(ids) for lanes in fed for ids in lanes)
     session = bank.session(len(texts), width)
-    for _ in texts:
-        session.add_row(range(layout.n_branches))
+    for request, _ in texts:
+        session.add_row(range(layout.n_branches), prompt_of=request.prompt_of)
     entries = session.every_lane()
     places = list(zip(entries.rows.tolist(), entries.branches.tolist(), strict=True))
     ids = torch.zeros(len(places), width, dtype=torch.long)  # padded on the right: never looked at

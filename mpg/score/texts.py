@@ -11,6 +11,7 @@ from mpg.laws.layout import Part
 from mpg.laws.target import log_component
 from mpg.models.bank import ModelBank
 from mpg.models.workspace import Workspace
+from mpg.request import Request
 
 # Lines of the vocabulary looked at together, see `mpg.decoding.rounds.base.NUMBERS_AT_ONCE`.
 _POSITIONS_AT_ONCE = 8
@@ -52,8 +53,8 @@ def component_log_probs(
         fed = [[*texts[i][0], *texts[i][1]][:-1] for i in batch]
         width = max(map(len, fed))
         session = bank.session(len(batch), width)
-        for _ in batch:
-            session.add_row(range(bank.layout.n_branches))
+        for i in batch:
+            session.add_row(range(bank.layout.n_branches), prompt_of=Request(texts[i][0], {}, 0).prompt_of)
         entries = session.every_lane()
         ids = torch.zeros(len(batch), width, dtype=torch.long, device=bank.device)
         for row, tokens in enumerate(fed):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpg.models.chat import ControlTokenError, encode_chat
+from mpg.models.invocation import check_prompts
 from mpg.request import Request
 from pipeline.plan.cells import PlannedCell
 
@@ -36,11 +37,11 @@ def encode(bank: Any, cell: PlannedCell) -> Prompts:
     """Prompt tokens through the model's own chat template, see :mod:`mpg.models.chat`.
 
     Args:
-        bank: what has the reference's ``tokenizer`` and ``max_positions``.
+        bank: what has the reference's ``tokenizer`` and ``max_positions``, and ``invocations`` of its adapters.
 
     Raises:
         RejectedCell: an empty prompt, text that is not valid Unicode, control tokens that the job does not take or the
-            tokenizer can't spell out, or a prompt too long for the model.
+            tokenizer can't spell out, a prompt too long for the model, or one without what an adapter waits for.
     """
     if not any(content.strip() for role, content in cell.messages if role == "user"):
         raise RejectedCell("empty_prompt", "the prompt has no text; give it some or remove it")
@@ -52,7 +53,17 @@ def encode(bank: Any, cell: PlannedCell) -> Prompts:
         raise RejectedCell("control_tokens", "a text holds control tokens of the model; remove them, or let the job's "
                            "control_tokens be text")  # fmt: skip
     own = {name: _encode(bank, cell, chat) for name, chat in cell.own_chats().items()}
-    return Prompts(_encode(bank, cell, cell.reference_chat()), own)
+    prompts = Prompts(_encode(bank, cell, cell.reference_chat()), own)
+    if cell.decoder.facts.weighted:
+        try:
+            check_prompts(
+                getattr(bank, "invocations", {}),
+                [name for name, _ in cell.weights],
+                lambda name: prompts.own.get(str(name), prompts.reference),
+            )
+        except ValueError as error:
+            raise RejectedCell("no_invocation", str(error)) from error
+    return prompts
 
 
 def _encode(bank: Any, cell: PlannedCell, chat: list[dict[str, str]]) -> list[int]:

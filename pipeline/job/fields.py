@@ -115,6 +115,9 @@ class AttributeSpec(Frozen):
     revision: Text | None = Field(None, description="Branch, tag or commit of the adapter on the Hub; null: newest.")
     subfolder: Text | None = Field(None, description="Subfolder of the adapter's folder or Hub repository.")
     reference_revision: Text | None = Field(None, description="Branch, tag or commit of `reference` on the Hub.")
+    any_base: Bool = Field(
+        False, description="Whether the adapter may name another base than the job's model (base_model_name_or_path)."
+    )
     description: Text | None = Field(None, description="One line for judges, prompts and reports.")
     opposite: Text | None = Field(None, description="Name or description of the other end of the scale.")
     system: Text | None = Field(

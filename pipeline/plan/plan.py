@@ -25,7 +25,7 @@ class Plan:
         sources: of the weights, with their revisions.
         settings: of the decoder.
         systems: what models are told before a prompt.
-        tokenizer, max_positions: of the reference, see :class:`pipeline.plan.sources.Resolved`.
+        tokenizer, max_positions: of the reference; invocations: see :class:`pipeline.plan.sources.Resolved`.
     """
 
     job: Job
@@ -34,6 +34,7 @@ class Plan:
     systems: Systems
     tokenizer: Any
     max_positions: int | None
+    invocations: dict[str, list[tuple[int, ...]]]
 
     @classmethod
     def of(
@@ -51,7 +52,8 @@ class Plan:
         """
         systems = Systems.of(job.described_attributes(), job.model.system)
         found = resolved(job, dtype, order, unreachable)
-        return cls(job, found.sources, decoder_settings(job), systems, found.tokenizer, found.max_positions)
+        known = found.tokenizer, found.max_positions, found.invocations
+        return cls(job, found.sources, decoder_settings(job), systems, *known)
 
     def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:
         """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts."""

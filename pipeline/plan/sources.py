@@ -28,11 +28,13 @@ class Resolved:
     Attributes:
         tokenizer: of the reference; its chat template is there.
         max_positions: that the reference takes; ``None``: it does not say.
+        invocations: attribute -> tokens that its prompts must hold, see :attr:`mpg.ModelBank.invocations`.
     """
 
     sources: Sources
     tokenizer: Any
     max_positions: int | None
+    invocations: dict[str, list[tuple[int, ...]]]
 
 
 def resolve_sources(job: Job, dtype: str | None = None, order: Sequence[str] = ()) -> Sources:
@@ -71,6 +73,7 @@ def resolved(
     places, references = _places(job)
     adapters = {name: places[name] for name in (*order, *places) if name in places}
     revisions: dict[str, str] = {}
+    invocations: dict[str, list[tuple[int, ...]]] = {}
     for index, each in enumerate(job.attributes):
         field = f"attributes[{index}]"
         for name, named in (("", adapters), ("reference_", references)):
@@ -79,7 +82,10 @@ def resolved(
             with _problems_of(f"{field}.{name.rstrip('_') or 'adapter'}", f"{field}.{name}revision"):
                 try:
                     place = named[each.name] = named[each.name].pinned()
-                    check_source(skeleton, tokenizer, place)
+                    invocation = check_source(skeleton, tokenizer, place, model)
+                    if invocation:
+                        invocations.setdefault(each.name, []).append(invocation)
+                    named[each.name] = replace(place, any_base=True)  # said once: not again by whoever loads it
                     revision = revision_of(place)
                 except HubUnreachable as error:
                     if unreachable is None:
@@ -98,7 +104,7 @@ def resolved(
         adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
     )
-    return Resolved(sources, tokenizer, max_positions_of(skeleton.config))
+    return Resolved(sources, tokenizer, max_positions_of(skeleton.config), invocations)
 
 
 def _places(job: Job) -> tuple[dict[str, Place], dict[str, Place]]:
@@ -110,10 +116,15 @@ def _places(job: Job) -> tuple[dict[str, Place], dict[str, Place]]:
         adapter = adapters[each.name]
         on_hub = adapter.folder is None
         adapters[each.name] = replace(
-            adapter, revision=each.revision, subfolder=each.subfolder if on_hub and each.adapter is not None else None
+            adapter,
+            revision=each.revision,
+            subfolder=each.subfolder if on_hub and each.adapter is not None else None,
+            any_base=each.any_base,
         )
         if each.name in references:
-            references[each.name] = replace(references[each.name], revision=each.reference_revision)
+            references[each.name] = replace(
+                references[each.name], revision=each.reference_revision, any_base=each.any_base
+            )
     return adapters, references
 
 

@@ -23,6 +23,7 @@ _REMEDIES = {
     "too_long": "shorten them, or lower decoder.max_new_tokens",
     "empty_prompt": "give them a text",
     "control_tokens": "remove those, or set control_tokens: text",
+    "no_invocation": "put the adapter's invocation tokens into them, or into the attribute's system message",
 }
 
 
@@ -152,13 +153,17 @@ def read_prompts(plan: Plan, prompts: Sequence[Prompt], most: int = MOST_READ) -
 
 
 def _readers(plan: Plan) -> list[tuple[Persona, int]]:
-    """One persona of those that are told the same before a prompt, and how many texts they write to each."""
+    """One persona of those that are told the same before a prompt, and how many texts they write to each.
+
+    Those whose adapters wait for tokens in it (aLoRA) are others than those whose do not.
+    """
     facts = plan.settings.facts
     found: dict[tuple[object, ...], tuple[Persona, int]] = {}
     for persona in plan.job.build_personas():
         reader = persona if facts.weighted else control()
         told = plan.systems.for_reference(reader, told=facts.told)
-        key = (told, *plan.systems.for_attributes(reader).items())
+        waiting = tuple(name for name in reader.active if name in plan.invocations)
+        key = (told, waiting, *plan.systems.for_attributes(reader).items())
         first, size = found.get(key, (persona, 0))
         found[key] = (first, size + plan.job.samples_per_cell)
     return list(found.values())
