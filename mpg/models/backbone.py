@@ -20,13 +20,16 @@ from mpg.models.head import Head
 from mpg.models.lane_linear import Mix, wrap
 from mpg.models.lean import LlamaPass
 from mpg.models.own_pass import OwnPass
+from mpg.models.positions import RowPositions
 from mpg.models.served import way_of
 
 
 class BackboneSession(Protocol):
     """KV state of a number of lanes in one backbone."""
 
-    def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
+    def append(
+        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+    ) -> Tensor:
         """Feed tokens to lanes.
 
         Args:
@@ -34,6 +37,8 @@ class BackboneSession(Protocol):
             mixes: coefficient of each adapter in each lane, ``[lanes, n_branches - 1]``, or for each of the tokens,
                 ``[lanes, time, n_branches - 1]``, where an adapter is not on from the beginning (aLoRA).
             tokens: ``[lanes, time]``, at positions ``starts [lanes]`` and on.
+            extents: how long each lane's text may become, ``[lanes]``, see :mod:`mpg.models.positions`; ``None``: what
+                is fed is its end.
 
         Returns:
             hidden states ``[lanes, time, hidden]``.
@@ -57,7 +62,7 @@ class Backbone(Protocol):
     """Scores branches; ``n_branches`` of them.
 
     One with adapters that are not on from the beginning has ``invocations``, see
-    :func:`mpg.models.invocation.invocations_of`.
+    :func:`mpg.models.invocation.invocations_of`; one that reads long texts otherwise than short ones ``positions``.
     """
 
     n_branches: int
@@ -88,6 +93,7 @@ class TransformersBackbone:
         self._mix = Mix(loras, model.device, model.dtype)
         wrap(model, loras, self._mix)
         self.way = way_of(model.config) if way is None else way
+        self.positions = RowPositions.of(model)
         self._pass = LlamaPass(model) if self.way == "lean" else OwnPass(model)
         self.head = Head(model, bare=self.way == "lean")
 
@@ -107,9 +113,20 @@ class TransformersBackbone:
         self._spare = cache
 
     @torch.inference_mode()
-    def forward(self, cache: LaneCache, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
+    def forward(
+        self,
+        cache: LaneCache,
+        lanes: Sequence[int],
+        mixes: Tensor,
+        tokens: Tensor,
+        starts: Tensor,
+        extents: Tensor | None,
+    ) -> Tensor:
+        """See :meth:`BackboneSession.append`."""
         mask = cache.aim(lanes, starts, tokens.shape[1])
         self._mix.set(mixes)
+        if self.positions is not None:
+            self.positions.set(starts + tokens.shape[1] if extents is None else extents)
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
         return self._pass(tokens, positions, mask, cache)
 
@@ -120,8 +137,10 @@ class TransformersSession:
     def __init__(self, backbone: TransformersBackbone, cache: LaneCache) -> None:
         self._backbone, self.cache = backbone, cache
 
-    def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
-        return self._backbone.forward(self.cache, lanes, mixes, tokens, starts)
+    def append(
+        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+    ) -> Tensor:
+        return self._backbone.forward(self.cache, lanes, mixes, tokens, starts, extents)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
