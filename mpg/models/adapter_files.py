@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,13 @@ def check_base(place: Place, config: AdapterConfig, model: Place) -> None:
     what = f"adapter {place}: base_model_name_or_path: {theirs!r} is not {model.source!r}, the model it is used over"
     if _is_id(theirs) and model.folder is None and not model.is_embedded:
         raise BankError(f"{what}; use its own base, or say that it fits (any_base: true)")
-    logger.warning("%s; say that it fits (any_base: true) or use its own base", what)
+    _warn(f"{what}; say that it fits (any_base: true) or use its own base")
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once a process: a plan and its pilot both look."""
+    logger.warning(text)
 
 
 def _name(base: str) -> str:

@@ -23,7 +23,7 @@ def branch_logits(bank: ModelBank, request: Request, response: Sequence[int], mi
         ids = [*request.prompt_of(bank.layout.owner(branch)), *response]
         session = bank.session(1, len(ids), soup=True)
         branch = session.soup if branch < 0 else branch
-        row = session.add_row([branch], mix, prompt_of=request.prompt_of)
+        row = session.add_row([branch], mix, prompt_of=request.prompt_of, used=request.weights)
         tokens = torch.tensor([ids], device=bank.device)
         states = session.append(session.pick([(row, branch)]), tokens, torch.zeros_like(tokens[:, 0]))
         lines.append(states.logits(slice(None), len(ids) - 1))
