@@ -176,6 +176,12 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
                 f"adapter {label}: target_modules: {whole!r} is a {kind} here, no linear layer; "
                 "train it on linear layers only, or merge it into its base and give the whole model"
             )
+        if base is not None and sum(part.isdecimal() for part in name.split(".")) > 1:
+            # One number is the layer's; a second, mostly an expert's, which sees some tokens only.
+            raise BankError(
+                f"adapter {label}: target_modules: {name!r} is one of several within a layer (an expert), which can't "
+                "be adapted; train it without, or merge it into its base and give the whole model"
+            )
         if linear_shape(base) != (a.shape[1], b.shape[0]):
             raise BankError(
                 f"adapter {label}: it was trained for another base model "

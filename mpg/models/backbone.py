@@ -107,7 +107,7 @@ class TransformersBackbone:
     @torch.inference_mode()
     def forward(self, cache: LaneCache, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
         mask = cache.aim(lanes, starts, tokens.shape[1])
-        self._mix.set(mixes)
+        self._mix.set(mixes, tokens.shape[1])
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
         if self.lean is not None:
             return self.lean(tokens, positions, mask, cache)
