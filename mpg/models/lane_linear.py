@@ -35,7 +35,7 @@ class Mix:
     def __init__(self, loras: Sequence[Lora], device: torch.device, dtype: torch.dtype) -> None:
         self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
         self._to: dict[str, Any] = {"device": device, "dtype": dtype}
-        self._repeated: dict[int, Tensor] = {}
+        self._repeated: dict[tuple[int, torch.Size], Tensor] = {}
         self._time = 1
         self.coefficients: Tensor | None = None  # [lanes, time or 1, sum of ranks]; None: the bare model
         self._adapters = torch.empty(0)
@@ -54,9 +54,10 @@ class Mix:
     def repeated(self, times: int, x: Tensor) -> Tensor:
         """For as many layers side by side over an input, ``[lanes, time or 1, times * sum of ranks]``."""
         assert self.coefficients is not None
-        if times not in self._repeated:
-            self._repeated[times] = self.coefficients.repeat(1, 1, times)
-        return self._spread(self._repeated[times], x)
+        key = times, x.shape
+        if key not in self._repeated:  # a layer of a pass looks it up: there are hundreds
+            self._repeated[key] = self._spread(self.coefficients.repeat(1, 1, times), x)
+        return self._repeated[key]
 
     def adapters(self, x: Tensor) -> Tensor:
         """``[lanes, time or 1, adapters]``, over an input."""
