@@ -22,7 +22,7 @@ class Variant:
     """One line of the table.
 
     Attributes:
-        base: ``llama``, ``gpt2`` (Conv1D), ``phi3`` (fused projections) or ``llama+mha`` (torch's attention).
+        base: model type, ``gpt2`` with Conv1D, ``phi3`` with fused projections; ``llama+mha`` with torch's attention.
         config: of PEFT's ``LoraConfig``, beside r and alpha.
         make: another way to make it than PEFT's ``get_peft_model``; gets the base and the folder.
         edit: fields written into the saved config by hand, where PEFT needs a library or hardware for it.
@@ -40,19 +40,19 @@ class Variant:
 
 def base_model(kind: str) -> Any:
     """A random model of two layers, the same at every call."""
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    llama = sizes | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "initializer_range": 0.2}
-    llama |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    sizes |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    sizes |= {"initializer_range": 0.2}
+    if kind != "gpt2":
+        sizes |= {"intermediate_size": 48, "num_key_value_heads": 2, "attention_bias": kind.startswith("llama")}
+    if kind == "qwen2_moe":
+        sizes |= {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 24}
+    elif kind == "mixtral":
+        sizes |= {"num_local_experts": 4, "sliding_window": None}
     torch.manual_seed(0)
-    if kind == "gpt2":
-        small = {"n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}
-        model: Any = GPT2LMHeadModel(GPT2Config(**sizes, **small))
-    elif kind == "phi3":
-        model = Phi3ForCausalLM(Phi3Config(**llama))
-    else:
-        model = LlamaForCausalLM(LlamaConfig(**llama, attention_bias=True))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind.partition("+")[0], **sizes))
     for name, parameter in model.named_parameters():  # biases begin at 0
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.2)
@@ -176,6 +176,11 @@ def variants() -> tuple[Variant, ...]:
         Variant("GPT-2's layers, DoRA", {"fan_in_fan_out": True, "use_dora": True}, base="gpt2"),
         Variant("fused projections (Phi-3)", base="phi3"),
         Variant("fused projections, DoRA", {"use_dora": True}, base="phi3"),
+        Variant(
+            "an expert that every token passes (Qwen2-MoE)",
+            {"target_modules": ["shared_expert.up_proj", "shared_expert.down_proj", "shared_expert_gate", "q_proj"]},
+            base="qwen2_moe",
+        ),
         Variant("merged weights: a whole model", make=_merged),
         Variant("PiSSA", {"init_lora_weights": "pissa"}),
         Variant("PiSSA by a fast SVD", {"init_lora_weights": "pissa_niter_4"}),
@@ -195,7 +200,8 @@ def variants() -> tuple[Variant, ...]:
         Variant("tied embeddings", some, edit={"ensure_weight_tying": True}),
         Variant("biases of the model", {**some, "bias": "all"}),
         Variant("biases of adapted layers", {**some, "bias": "lora_only"}),
-        Variant("parameters (experts)", {**some, "target_parameters": ["self_attn.k_proj.weight"]}),
+        Variant("parameters by name", {**some, "target_parameters": ["self_attn.k_proj.weight"]}),
+        Variant("experts of a mixture (Mixtral)", base="mixtral"),
         Variant("torch's fused attention (MHA)", {"target_modules": ["fused"]}, base="llama+mha"),
         Variant("replicated layers", {**some, "layer_replication": [[0, 2], [1, 2]]}),
         Variant("a task with a head of its own", {**some, "task_type": "SEQ_CLS"}),

@@ -24,9 +24,9 @@ from mpg.decoding.rounds.whole import BestOfN, SequenceRejection
 from mpg.decoding.rows import Rows
 from mpg.laws.bound import RatioAlarm
 from mpg.models.bank import ModelBank
-from mpg.models.invocation import activation, check_prompts
+from mpg.models.invocation import activation
 from mpg.models.lanes import BankSession
-from mpg.request import Completion, Request, check_request
+from mpg.request import Completion, Request
 from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of
 
 DEFAULT_BATCH_SIZE = 32
@@ -104,8 +104,7 @@ def decode(
     pending = list(requests)
     for index, request in enumerate(pending):
         try:
-            check_request(request, bank.attributes, settings)
-            check_prompts(bank.invocations, request.weights if settings.facts.weighted else (), request.prompt_of)
+            bank.check(request, settings)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
     waiting: dict[int, Completion] = {}

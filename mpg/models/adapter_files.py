@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,12 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
                 f"adapter {label}: target_modules: {whole!r} is a {kind} here, no linear layer; "
                 "train it on linear layers only, or merge it into its base and give the whole model"
             )
+        if base is not None and sum(part.isdecimal() for part in name.split(".")) > 1:
+            # One number is the layer's; a second, mostly an expert's, which sees some tokens only.
+            raise BankError(
+                f"adapter {label}: target_modules: {name!r} is one of several within a layer (an expert), which can't "
+                "be adapted; train it without, or merge it into its base and give the whole model"
+            )
         if linear_shape(base) != (a.shape[1], b.shape[0]):
             raise BankError(
                 f"adapter {label}: it was trained for another base model "
@@ -233,7 +240,13 @@ def check_base(place: Place, config: AdapterConfig, model: Place) -> None:
     what = f"adapter {place}: base_model_name_or_path: {theirs!r} is not {model.source!r}, the model it is used over"
     if _is_id(theirs) and model.folder is None and not model.is_embedded:
         raise BankError(f"{what}; use its own base, or say that it fits (any_base: true)")
-    logger.warning("%s; say that it fits (any_base: true) or use its own base", what)
+    _warn(f"{what}; say that it fits (any_base: true) or use its own base")
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once a process: a plan and its pilot both look."""
+    logger.warning(text)
 
 
 def _name(base: str) -> str:

@@ -124,7 +124,7 @@ class TransformersBackbone:
     ) -> Tensor:
         """See :meth:`BackboneSession.append`."""
         mask = cache.aim(lanes, starts, tokens.shape[1])
-        self._mix.set(mixes)
+        self._mix.set(mixes, tokens.shape[1])
         if self.positions is not None:
             self.positions.set(starts + tokens.shape[1] if extents is None else extents)
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)

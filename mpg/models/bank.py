@@ -14,9 +14,11 @@ from mpg.models.backbone import Backbone
 from mpg.models.errors import BankError
 from mpg.models.functions import FunctionBackbone, FunctionModel, SoupFunction
 from mpg.models.hub import Place
-from mpg.models.invocation import invocations_of
+from mpg.models.invocation import check_prompts, invocations_of
 from mpg.models.lanes import BankSession
 from mpg.models.load import load_models
+from mpg.request import Request, check_request
+from mpg.settings import DecoderSettings
 
 
 class ModelBank:
@@ -64,6 +66,14 @@ class ModelBank:
     def session(self, slots: int, capacity: int, *, soup: bool = False) -> BankSession:
         """Room for ``slots`` rows of up to ``capacity`` tokens in every branch; with ``soup``, in that one too."""
         return BankSession(self.backbones, self.layout, slots, capacity, soup=soup)
+
+    def check(self, request: Request, settings: DecoderSettings) -> None:
+        """Raise ValueError, naming field, value and remedy, where a request can't be decoded by this bank.
+
+        See :func:`mpg.request.check_request`; and a prompt must hold what an adapter waits for (aLoRA).
+        """
+        check_request(request, self.attributes, settings)
+        check_prompts(self.invocations, request.weights if settings.facts.weighted else (), request.prompt_of)
 
     @property
     def can_mix(self) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpg.models.adapter_files import Lora, check_fit, linear_shape
+from mpg.models.errors import BankError
 
 # Batch size that packed weights are laid out for: a hint, any other gives the same numbers.
 _PACK_HINT = 32
@@ -34,29 +35,51 @@ class Mix:
     def __init__(self, loras: Sequence[Lora], device: torch.device, dtype: torch.dtype) -> None:
         self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
         self._to: dict[str, Any] = {"device": device, "dtype": dtype}
-        self._repeated: dict[int, Tensor] = {}
+        self._repeated: dict[tuple[int, torch.Size], Tensor] = {}
+        self._time = 1
         self.coefficients: Tensor | None = None  # [lanes, time or 1, sum of ranks]; None: the bare model
         self._adapters = torch.empty(0)
 
-    def set(self, mixes: Tensor) -> None:
-        """Each adapter's in each lane, ``[lanes, adapters]``, or token by token, ``[lanes, time, adapters]``."""
-        self._repeated, self.coefficients = {}, None
+    def set(self, mixes: Tensor, time: int) -> None:
+        """For a pass of ``time`` tokens a lane.
+
+        Args:
+            mixes: each adapter's in each lane, ``[lanes, adapters]``, or token by token, ``[lanes, time, adapters]``.
+        """
+        self._repeated, self.coefficients, self._time = {}, None, time
         if mixes.any():
             self._adapters = mixes if mixes.ndim == 3 else mixes[:, None]
             self.coefficients = self._adapters.repeat_interleave(self._ranks, dim=-1).to(**self._to)
 
-    def repeated(self, times: int) -> Tensor:
-        """For as many layers side by side, ``[lanes, time or 1, times * sum of ranks]``."""
+    def repeated(self, times: int, x: Tensor) -> Tensor:
+        """For as many layers side by side over an input, ``[lanes, time or 1, times * sum of ranks]``."""
         assert self.coefficients is not None
-        if times not in self._repeated:
-            self._repeated[times] = self.coefficients.repeat(1, 1, times)
-        return self._repeated[times]
+        key = times, x.shape
+        if key not in self._repeated:  # a layer of a pass looks it up: there are hundreds
+            self._repeated[key] = self._spread(self.coefficients.repeat(1, 1, times), x)
+        return self._repeated[key]
 
-    def adapters(self) -> Tensor:
-        """``[lanes, time or 1, adapters]``."""
+    def adapters(self, x: Tensor) -> Tensor:
+        """``[lanes, time or 1, adapters]``, over an input."""
         if self._adapters.device != self._to["device"] or self._adapters.dtype != self._to["dtype"]:
             self._adapters = self._adapters.to(**self._to)
-        return self._adapters
+        return self._spread(self._adapters, x)
+
+    def _spread(self, wide: Tensor, x: Tensor) -> Tensor:
+        """To stand beside an input, of whatever shape a model gives it: ``[lanes, time, ..., in]``, or flat over both.
+
+        Raises:
+            BankError: some of the pass's tokens only, as an expert sees them: nobody says here which.
+        """
+        lanes, _, width = wide.shape
+        if x.shape[:2] == (lanes, self._time) and x.ndim > 2:
+            return wide if x.ndim == 3 else wide.view(lanes, -1, *[1] * (x.ndim - 3), width)
+        if x.shape[0] != lanes * self._time:
+            raise BankError(
+                f"an adapted layer is given {list(x.shape)} in a pass of {lanes} lanes of {self._time} tokens: "
+                "some of them only; train the adapter without it (target_modules)"
+            )
+        return wide.expand(lanes, self._time, width).reshape(-1, *[1] * (x.ndim - 2), width)
 
 
 class LaneLinears(nn.Module):
@@ -134,9 +157,9 @@ class LaneLinears(nn.Module):
             return self._main(x)
         if self._mix.coefficients is None:
             return self._main(F.pad(x, (0, self._n_low))) if self._scaled is None else self._scaled.bare(self._main(x))
-        low = self._down(x).mul_(self._mix.repeated(self._n_adapted))
+        low = self._down(x).mul_(self._mix.repeated(self._n_adapted, x))
         if self._scaled is not None:
-            return self._scaled(self._main(x), low, self._mix.adapters())
+            return self._scaled(self._main(x), low, self._mix.adapters(x))
         return self._main(torch.cat([x, low], dim=-1))
 
     def output(self, x: Tensor, place: int, *, last: bool) -> Tensor:

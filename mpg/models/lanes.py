@@ -7,7 +7,7 @@ attends to contiguous memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import torch
 from torch import Tensor
@@ -76,6 +76,7 @@ class BankSession:
         *,
         prompt_of: Callable[[str | None], Sequence[int]] | None = None,
         max_new_tokens: int = 0,
+        used: Container[str] | None = None,
     ) -> int:
         """Lanes for a new row, the next one.
 
@@ -85,12 +86,13 @@ class BankSession:
                 asked for branches whose adapter is on from a place in it only (aLoRA), and by models that read long
                 texts otherwise than short ones (:mod:`mpg.models.positions`).
             max_new_tokens: how long the response may become.
+            used: the attributes that count, ``None``: all. Another's adapter stays off without such a place.
 
         Raises:
             ValueError: a prompt without that place, or none given.
         """
         row = len(self._lane_of)
-        found = {branch: self._on_from_of(branch, soup, prompt_of) for branch in branches}
+        found = {branch: self._on_from_of(branch, soup, prompt_of, used) for branch in branches}
         self._on_from.append({branch: on_from for branch, on_from in found.items() if on_from is not None})
         self._extents.append({b: self._extent_of(b, prompt_of, max_new_tokens) for b in branches if self._by_length[b]})
         self._lane_of.append({})
@@ -102,23 +104,31 @@ class BankSession:
         return row
 
     def _on_from_of(
-        self, branch: int, soup: Tensor | None, prompt_of: Callable[[str | None], Sequence[int]] | None
+        self,
+        branch: int,
+        soup: Tensor | None,
+        prompt_of: Callable[[str | None], Sequence[int]] | None,
+        used: Container[str] | None,
     ) -> Tensor | None:
         """From which position on each adapter of a branch counts, ``[adapters]``; ``None``: all do at once."""
         home = self._home[branch]
         if branch == self.soup:
-            used = [] if soup is None else soup.nonzero()[:, 0].tolist()
+            mixed = [] if soup is None else soup.nonzero()[:, 0].tolist()
         else:
-            used = [branch - self._first[home] - 1] if branch > self._first[home] else []
-        invocations = self._invocations[home]
-        used = [adapter for adapter in used if adapter < len(invocations) and invocations[adapter]]
-        if not used:
+            mixed = [branch - self._first[home] - 1] if branch > self._first[home] else []
+        waiting = {each: tokens for each in mixed if (tokens := dict(enumerate(self._invocations[home])).get(each))}
+        if not waiting:
             return None
         on_from = torch.zeros(self._sizes[home] - 1, dtype=torch.long)
-        for adapter in used:
-            reader = None if branch == self.soup else self.layout.owner(branch)
+        reader = None if branch == self.soup else self.layout.owner(branch)
+        for adapter, invocation in waiting.items():
             owner = self.layout.owner(self._first[home] + 1 + adapter)
-            on_from[adapter] = activation(owner, None if prompt_of is None else prompt_of(reader), invocations[adapter])
+            try:
+                on_from[adapter] = activation(owner, None if prompt_of is None else prompt_of(reader), invocation)
+            except ValueError:
+                if used is None or owner in used:
+                    raise
+                on_from[adapter] = torch.iinfo(torch.long).max
         return on_from
 
     def _extent_of(

@@ -26,7 +26,9 @@ def branch_logits(
         ids = [*request.prompt_of(bank.layout.owner(branch)), *response]
         session = bank.session(1, len(ids), soup=True)
         branch = session.soup if branch < 0 else branch
-        row = session.add_row([branch], mix, prompt_of=request.prompt_of, max_new_tokens=max_new_tokens)
+        row = session.add_row(
+            [branch], mix, prompt_of=request.prompt_of, max_new_tokens=max_new_tokens, used=request.weights
+        )
         tokens = torch.tensor([ids], device=bank.device)
         states = session.append(session.pick([(row, branch)]), tokens, torch.zeros_like(tokens[:, 0]))
         lines.append(states.logits(slice(None), len(ids) - 1))

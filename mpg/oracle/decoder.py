@@ -18,7 +18,7 @@ from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, mixt
 from mpg.laws.verify import settle
 from mpg.models.bank import ModelBank
 from mpg.models.uncached import branch_logits
-from mpg.request import Request, check_request
+from mpg.request import Request
 from mpg.settings import DecoderSettings, drafter_of
 
 
@@ -30,7 +30,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
     """
     if not settings.facts.exact or settings.verification != "token":
         raise ValueError(f"decoder {settings.name!r}: the slow decoder is for exact ones, settled token by token")
-    check_request(request, bank.attributes, settings)
+    bank.check(request, settings)
     uniforms = torch.from_numpy(RowStream(request.seed).take(4 * settings.max_new_tokens).reshape(-1, 1, 4))
     strengths = [settings.strength_of(name) for name in bank.attributes]
     alphas = alphas_of(request.weights, bank.attributes, settings)[None]  # [1, attributes]

@@ -14,7 +14,7 @@ from mpg.laws.logspace import log_policy
 from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
 from mpg.models.uncached import branch_logits
-from mpg.request import Request, check_request
+from mpg.request import Request
 from mpg.settings import DecoderSettings
 
 Tokens = tuple[int, ...]
@@ -44,7 +44,7 @@ def choice_log_probs(
         if not all(map(len, choices)):
             raise ValueError(f"request {index}: a choice has no tokens; give it some")
         try:
-            check_request(request, bank.attributes, settings)
+            bank.check(request, settings)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
     settings = replace(settings, top_k=0, top_p=1.0)
@@ -97,7 +97,12 @@ def _logits(
     width = max(len(ids) for lanes in fed for ids in lanes)
     session = bank.session(len(texts), width)
     for request, _ in texts:
-        session.add_row(range(layout.n_branches), prompt_of=request.prompt_of, max_new_tokens=settings.max_new_tokens)
+        session.add_row(
+            range(layout.n_branches),
+            prompt_of=request.prompt_of,
+            max_new_tokens=settings.max_new_tokens,
+            used=request.weights,
+        )
     entries = session.every_lane()
     places = list(zip(entries.rows.tolist(), entries.branches.tolist(), strict=True))
     ids = torch.zeros(len(places), width, dtype=torch.long)  # padded on the right: never looked at

@@ -10,6 +10,7 @@ from torch import Tensor
 from mpg.laws.layout import Part
 from mpg.laws.target import log_component
 from mpg.models.bank import ModelBank
+from mpg.models.invocation import check_prompts
 from mpg.models.workspace import Workspace
 from mpg.request import Request
 
@@ -39,11 +40,16 @@ def component_log_probs(
         every branch, ``[tokens, branches]``; float64, in nats.
 
     Raises:
-        ValueError: a text without prompt or response tokens, by its index.
+        ValueError: a text without prompt or response tokens, or whose prompt lacks what an adapter waits for (aLoRA),
+            by its index.
     """
     for index, (prompt, response) in enumerate(texts):
         if not len(prompt) or not len(response):
             raise ValueError(f"text {index}: {'prompt' if not len(prompt) else 'response'} has no tokens; give one")
+        try:
+            check_prompts(bank.invocations, bank.attributes, Request(prompt, {}, 0).prompt_of)
+        except ValueError as error:
+            raise ValueError(f"text {index}: {error}") from None
     lambdas = [1.0] * len(bank.attributes) if strengths is None else list(strengths)
     out: list[tuple[Tensor, Tensor] | None] = [None] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
