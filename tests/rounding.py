@@ -43,7 +43,9 @@ class RoundingSession:
         self._inner = inner
         self.logits, self.copy, self.close = inner.logits, inner.copy, inner.close
 
-    def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
-        hidden = self._inner.append(lanes, mixes, tokens, starts)
+    def append(
+        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+    ) -> Tensor:
+        hidden = self._inner.append(lanes, mixes, tokens, starts, extents)
         shape = 7 * torch.get_num_threads() + 3 * len(lanes) + tokens.shape[1]
         return hidden * (1 + STEP * (shape % 11))

@@ -196,7 +196,12 @@ class Engine:
         """Fill free slots. A prompt, and what all prompts begin with, runs once a branch; other rows copy it."""
         first_new = len(rows)
         for index, request in itertools.islice(queue, slots - len(rows)):
-            session.add_row(self.round.branches(request), self.round.soup(request), prompt_of=request.prompt_of)
+            session.add_row(
+                self.round.branches(request),
+                self.round.soup(request),
+                prompt_of=request.prompt_of,
+                max_new_tokens=self.settings.max_new_tokens,
+            )
             rows.add(index, request)
         if len(rows) == first_new:
             return
@@ -272,6 +277,11 @@ class Engine:
                     if branch in self.round.branches(request)
                 ]
                 shared[branch] = min([shared[branch], *on_from])
+        for branch, positions in enumerate(self.bank.branch_positions[: layout.n_branches]):
+            if positions is not None:  # what all prompts begin with is read with different frequencies
+                room, name = self.settings.max_new_tokens, layout.owner(branch)
+                if len({positions.frequencies(len(request.prompt_of(name)) + room) for request in requests}) > 1:
+                    shared[branch] = 0
         return shared
 
 

@@ -153,7 +153,8 @@ def linear_shape(module: object) -> tuple[int, int] | None:
 
     if isinstance(module, Conv1D):
         return int(module.weight.shape[0]), int(module.weight.shape[1])
-    return (module.in_features, module.out_features) if isinstance(module, nn.Linear) else None
+    # Not what derives from it: a router of experts, a quantized layer compute something else.
+    return (module.in_features, module.out_features) if type(module) is nn.Linear else None
 
 
 def check_fit(model: nn.Module, lora: Lora) -> None:

@@ -6,13 +6,24 @@ neither repeated per query head nor copied out of the cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mpg.models.errors import BankError
+
 NAME = "mpg_lanes"
+# What models hand to an attention function beside what is computed with here: the mask says who sees whom, and
+# nothing is dropped out or packed in a decoder that only reads. Anything else is refused by name.
+_HARMLESS = frozenset(
+    ("dropout", "is_causal", "sliding_window", "position_ids", "cache_position", "use_cache", "output_attentions",
+     "output_hidden_states", "output_router_logits", "return_dict", "past_key_values", "inputs_embeds",
+     "position_embeddings", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "layer_idx",
+     "num_items_in_batch")
+)  # fmt: skip
 
 
 def keys_across(device: torch.device) -> bool:
@@ -26,49 +37,95 @@ def keys_across(device: torch.device) -> bool:
 def lane_attention(
     module: nn.Module,
     query: Tensor,
-    keys: list[Tensor],
-    values: list[Tensor],
+    keys: list[Tensor] | Tensor,
+    values: list[Tensor] | Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention.
 
     Args:
         query: ``[lanes, heads, tokens, dim]``.
-        keys: per run of lanes ``[run, kv_heads, width, dim]``, the last two exchanged where :func:`keys_across`.
-        values: ``[run, kv_heads, width, dim]``.
+        keys: per run of lanes ``[run, kv_heads, width, dim]``, the last two exchanged where :func:`keys_across`; or
+            of all lanes together, not exchanged.
+        values: ``[run, kv_heads, width, value dim]``, likewise.
         attention_mask: what is added to the scores, ``[lanes, 1, tokens, width]``.
+        softcap: scores are ``softcap * tanh(score / softcap)`` (Gemma 2).
+        s_aux: attention sinks, one more score a head that no value belongs to, ``[heads]`` (gpt-oss).
 
     Returns:
-        ``[lanes, tokens, heads, dim]``, and no attention weights.
+        ``[lanes, tokens, heads, value dim]``, and no attention weights.
+
+    Raises:
+        BankError: the model attends in a way that is not known here.
     """
+    unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and value is not None]
+    if unknown or attention_mask is None or attention_mask.shape[1] != 1:
+        what = ", ".join(unknown) or "a mask a head, or none"
+        raise BankError(f"{type(module).__name__} attends with {what}, which is not known here; use another model")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend(query, keys, values, attention_mask, scale), None
+    if isinstance(keys, Tensor) and isinstance(values, Tensor):
+        keys, values, across = [keys], [values], False
+    else:
+        across = keys_across(query.device)
+    return attend(query, keys, values, attention_mask, scale, softcap, s_aux, across=across), None  # type: ignore[arg-type]
 
 
-def attend(query: Tensor, keys: list[Tensor], values: list[Tensor], mask: Tensor, scale: float) -> Tensor:
-    """See :func:`lane_attention`; ``[lanes, tokens, heads, dim]``."""
+def attend(
+    query: Tensor,
+    keys: list[Tensor],
+    values: list[Tensor],
+    mask: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    *,
+    across: bool,
+) -> Tensor:
+    """See :func:`lane_attention`; ``[lanes, tokens, heads, value dim]``."""
     lanes, heads, tokens, dim = query.shape
-    kv_heads = values[0].shape[1]
+    kv_heads, value_dim = values[0].shape[1], values[0].shape[-1]
     folded = query.reshape(lanes, kv_heads, heads // kv_heads * tokens, dim)
-    kernel = _by_products if keys_across(query.device) else _fused
+    plain = softcap is None and sinks is None
     outputs, first = [], 0
     for k, v in zip(keys, values, strict=True):
         run = slice(first, first + len(k))
-        outputs.append(kernel(folded[run], k, v, mask[run], scale))
+        if plain and not across:
+            outputs.append(_fused(folded[run], k, v, mask[run], scale))
+        else:
+            k = k if across else k.transpose(2, 3)
+            outputs.append(_by_products(folded[run], k, v, mask[run], scale, softcap, sinks))
         first = run.stop
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return output.view(lanes, heads, tokens, dim).transpose(1, 2).contiguous()
+    return output.view(lanes, heads, tokens, value_dim).transpose(1, 2).contiguous()
 
 
-def _by_products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _by_products(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
     """Two matrix products a head and lane, for keys ``[run, kv_heads, dim, width]``."""
-    run, kv_heads, width, dim = values.shape
+    run, kv_heads, width, value_dim = values.shape
     n, tokens = run * kv_heads, mask.shape[2]
-    scores = torch.bmm((query * scale).reshape(n, -1, dim), keys.reshape(n, dim, width))
+    # Where every head has keys of its own nothing was folded, and the query may lie in memory token by token.
+    scores = torch.bmm((query * scale).reshape(n, -1, query.shape[-1]), keys.reshape(n, -1, width))
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
     scores = scores.view(run, kv_heads, -1, tokens, width).add_(mask[:, :, None])  # [.., groups, tokens, width]
-    return torch.bmm(scores.softmax(-1).view(n, -1, width), values.reshape(n, width, dim))
+    if sinks is None:
+        weights = scores.softmax(-1)
+    else:
+        more = sinks.to(scores).view(1, kv_heads, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, more], dim=-1).softmax(-1)[..., :-1]
+    return torch.bmm(weights.reshape(n, -1, width), values.reshape(n, width, value_dim))
 
 
 def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -77,11 +134,42 @@ def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: flo
     return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
 
 
-def use_lane_attention(model: Any) -> None:
-    """Make a transformers model attend through :func:`lane_attention`."""
+def lane_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: Tensor,
+    *,
+    mask_function: Callable[..., Tensor],
+    dtype: torch.dtype = torch.float32,
+    **kwargs: Any,
+) -> Tensor:
+    """A pass's mask, as transformers' mask interface wants it: full, sliding or chunked as the model's layers are.
+
+    Args:
+        q_offset: :meth:`mpg.models.cache.LaneCache.get_query_offset`, the position of each lane's first token
+            ``[lanes]``: a lane's tokens stand at their positions, and nothing is padded on the left.
+        mask_function: whether a query at a position sees a key at another one.
+
+    Returns:
+        what is added to attention scores, ``[lanes, 1, tokens, width]``.
+    """
+    device = q_offset.device
+    lanes = torch.arange(batch_size, device=device)[:, None, None, None]
+    queries = (q_offset[:, None] + torch.arange(q_length, device=device))[:, None, :, None]
+    keys = torch.arange(kv_length, device=device)[None, None, None]
+    seen = mask_function(lanes, torch.zeros_like(lanes), queries, keys).expand(batch_size, 1, q_length, kv_length)
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
+
+
+def use_lane_attention(model: Any) -> bool:
+    """Make a transformers model attend through :func:`lane_attention`; whether it can be made to."""
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, lane_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, lane_mask)
+    if not model._can_set_attn_implementation():
+        return False
     model.set_attn_implementation(NAME)
+    return True

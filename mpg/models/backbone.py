@@ -14,17 +14,22 @@ import torch
 from torch import Tensor
 
 from mpg.models.adapter_files import Lora, read_lora
-from mpg.models.attention import keys_across, use_lane_attention
+from mpg.models.attention import keys_across
 from mpg.models.cache import LaneCache
-from mpg.models.errors import BankError
-from mpg.models.lane_linear import MatMul, Mix, wrap
-from mpg.models.lean import LLAMA_LIKE, LlamaPass
+from mpg.models.head import Head
+from mpg.models.lane_linear import Mix, wrap
+from mpg.models.lean import LlamaPass
+from mpg.models.own_pass import OwnPass
+from mpg.models.positions import RowPositions
+from mpg.models.served import way_of
 
 
 class BackboneSession(Protocol):
     """KV state of a number of lanes in one backbone."""
 
-    def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
+    def append(
+        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+    ) -> Tensor:
         """Feed tokens to lanes.
 
         Args:
@@ -32,6 +37,8 @@ class BackboneSession(Protocol):
             mixes: coefficient of each adapter in each lane, ``[lanes, n_branches - 1]``, or for each of the tokens,
                 ``[lanes, time, n_branches - 1]``, where an adapter is not on from the beginning (aLoRA).
             tokens: ``[lanes, time]``, at positions ``starts [lanes]`` and on.
+            extents: how long each lane's text may become, ``[lanes]``, see :mod:`mpg.models.positions`; ``None``: what
+                is fed is its end.
 
         Returns:
             hidden states ``[lanes, time, hidden]``.
@@ -55,7 +62,7 @@ class Backbone(Protocol):
     """Scores branches; ``n_branches`` of them.
 
     One with adapters that are not on from the beginning has ``invocations``, see
-    :func:`mpg.models.invocation.invocations_of`.
+    :func:`mpg.models.invocation.invocations_of`; one that reads long texts otherwise than short ones ``positions``.
     """
 
     n_branches: int
@@ -76,8 +83,7 @@ class TransformersBackbone:
             model's linear layers.
     """
 
-    def __init__(self, model: Any, adapters: Sequence[Path | Lora] = ()) -> None:
-        _check_attention(model.config)
+    def __init__(self, model: Any, adapters: Sequence[Path | Lora] = (), way: str | None = None) -> None:
         self.model = model
         self.device = model.device
         self.n_branches = 1 + len(adapters)
@@ -86,17 +92,19 @@ class TransformersBackbone:
         self.invocations = tuple(lora.invocation for lora in loras)
         self._mix = Mix(loras, model.device, model.dtype)
         wrap(model, loras, self._mix)
-        use_lane_attention(model)
-        self.lean = LlamaPass(model) if model.config.model_type in LLAMA_LIKE else None
-        head = model.get_output_embeddings()
-        self.head = MatMul(head.weight.detach(), head.bias)
+        self.way = way_of(model.config) if way is None else way
+        self.positions = RowPositions.of(model)
+        self._pass = LlamaPass(model) if self.way == "lean" else OwnPass(model)
+        self.head = Head(model, bare=self.way == "lean")
 
     def session(self, lanes: int, capacity: int) -> TransformersSession:
         # A cache that an earlier session gave back: half a gigabyte of fresh pages takes as long as some passes.
         cache, self._spare = self._spare, None
         if cache is None or cache.lanes < lanes or cache.capacity < capacity:
-            across = keys_across(self.device)
-            cache = LaneCache(lanes=lanes, capacity=capacity, dtype=self.model.dtype, keys_across=across)
+            joined = self.way == "joined"
+            across = keys_across(self.device) and not joined
+            dtype = self.model.dtype
+            cache = LaneCache(lanes=lanes, capacity=capacity, dtype=dtype, keys_across=across, joined=joined)
         return TransformersSession(self, cache)
 
     def take_back(self, cache: LaneCache) -> None:
@@ -105,17 +113,22 @@ class TransformersBackbone:
         self._spare = cache
 
     @torch.inference_mode()
-    def forward(self, cache: LaneCache, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
+    def forward(
+        self,
+        cache: LaneCache,
+        lanes: Sequence[int],
+        mixes: Tensor,
+        tokens: Tensor,
+        starts: Tensor,
+        extents: Tensor | None,
+    ) -> Tensor:
+        """See :meth:`BackboneSession.append`."""
         mask = cache.aim(lanes, starts, tokens.shape[1])
         self._mix.set(mixes, tokens.shape[1])
+        if self.positions is not None:
+            self.positions.set(starts + tokens.shape[1] if extents is None else extents)
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
-        if self.lean is not None:
-            return self.lean(tokens, positions, mask, cache)
-        output = self.model.base_model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        return self._pass(tokens, positions, mask, cache)
 
 
 class TransformersSession:
@@ -124,8 +137,10 @@ class TransformersSession:
     def __init__(self, backbone: TransformersBackbone, cache: LaneCache) -> None:
         self._backbone, self.cache = backbone, cache
 
-    def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
-        return self._backbone.forward(self.cache, lanes, mixes, tokens, starts)
+    def append(
+        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+    ) -> Tensor:
+        return self._backbone.forward(self.cache, lanes, mixes, tokens, starts, extents)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -136,13 +151,3 @@ class TransformersSession:
 
     def close(self) -> None:
         self._backbone.take_back(self.cache)
-
-
-def _check_attention(config: Any) -> None:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if kinds != {"full_attention"} or (window and not getattr(config, "layer_types", None)):
-        raise BankError(
-            f"model type {config.model_type!r} mixes other layers with full causal attention "
-            f"({', '.join(sorted(kinds))}, sliding_window={window}); use a full-attention model"
-        )

@@ -50,6 +50,10 @@ class ModelBank:
             for each in self.backbones
             for tokens in ((), *(invocations_of(each) or [()] * (each.n_branches - 1)))
         )
+        # What makes a text's length matter to its positions (:mod:`mpg.models.positions`), per branch; mostly nothing.
+        self.branch_positions = tuple(
+            getattr(each, "positions", None) for each in self.backbones for _ in range(each.n_branches)
+        )
         self.invocations: dict[str, list[tuple[int, ...]]] = {}
         for name, *branches in zip(layout.attributes, layout.policy, layout.reference, strict=True):
             found = [self.branch_invocations[branch] for branch in branches if self.branch_invocations[branch]]

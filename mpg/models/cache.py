@@ -31,20 +31,25 @@ class LaneCache:
         lanes, capacity: how many, of how many positions.
         dtype: of the model.
         keys_across: whether the last two axes of keys are exchanged.
+        joined: whether ``update`` answers with one tensor each, ``[lanes, kv_heads, width, dim]``, as transformers'
+            own caches do and attention that looks at it wants; then ``keys_across`` must be False.
     """
 
     # transformers asks these of a cache that is passed through `past_key_values`.
     is_compileable = False
 
-    def __init__(self, *, lanes: int, capacity: int, dtype: torch.dtype, keys_across: bool) -> None:
-        self.lanes, self.capacity, self._dtype, self._keys_across = lanes, capacity, dtype, keys_across
+    def __init__(
+        self, *, lanes: int, capacity: int, dtype: torch.dtype, keys_across: bool, joined: bool = False
+    ) -> None:
+        self.lanes, self.capacity, self.keys_across = lanes, capacity, keys_across
+        self._dtype, self._joined = dtype, joined
         self._keys: list[Tensor] = []  # as values, whatever their order in memory
         self._values: list[Tensor] = []
         self._runs: list[slice] | None = None
         self._gathered: list[tuple[Tensor, Tensor]] = []  # per layer, of `_gathered_lanes`
         self._gathered_lanes: tuple[int, ...] = ()
         self._room = 0
-        self._lane_index = self._positions = torch.empty(0, dtype=torch.long)
+        self._lane_index = self._positions = self._starts = torch.empty(0, dtype=torch.long)
         self._width = 0
 
     def aim(self, lanes: Sequence[int], starts: Tensor, n_tokens: int) -> Tensor:
@@ -70,7 +75,7 @@ class LaneCache:
                 self._gathered_lanes = tuple(lanes)
             self._room = min(self.capacity, self._width + _DRAFTS_AHEAD) if self._gathered_lanes else self._width
         self._lane_index = torch.tensor(lanes, device=starts.device)[:, None]
-        self._positions = positions
+        self._positions, self._starts = positions, starts
         hidden = torch.arange(self._width, device=starts.device) > positions[:, :, None]
         mask = torch.zeros(hidden.shape, dtype=self._dtype, device=starts.device)
         return mask.masked_fill_(hidden, -torch.inf)[:, None]
@@ -78,7 +83,7 @@ class LaneCache:
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Write ``[lanes, heads, tokens, dim]``; per run, all that it may attend to."""
         if layer_idx >= len(self._keys):
-            self._keys.append(self._new(keys, across=self._keys_across))
+            self._keys.append(self._new(keys, across=self.keys_across))
             self._values.append(self._new(values, across=False))
         key_store, value_store = self._keys[layer_idx], self._values[layer_idx]
         self._write(key_store, value_store, self._lane_index, keys, values)
@@ -86,6 +91,9 @@ class LaneCache:
             seen = [self._view(key_store[run], value_store[run]) for run in self._runs]
         else:
             seen = [self._gather(key_store, value_store, keys, values, layer_idx)]
+        if self._joined:
+            k, v = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
+            return k, v
         return [k for k, _ in seen], [v for _, v in seen]
 
     def _write(self, key_store: Tensor, value_store: Tensor, lanes: Tensor, keys: Tensor, values: Tensor) -> None:
@@ -95,7 +103,7 @@ class LaneCache:
     def _view(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """What a pass attends to, as it lies in memory."""
         keys, values = keys[:, :, : self._width], values[:, :, : self._width]
-        return keys.transpose(2, 3) if self._keys_across else keys, values
+        return keys.transpose(2, 3) if self.keys_across else keys, values
 
     def _gather(
         self, key_store: Tensor, value_store: Tensor, keys: Tensor, values: Tensor, layer: int
@@ -107,7 +115,7 @@ class LaneCache:
         else:
             key_store = key_store[:, :, : self._room]
             # Gathered as it lies in memory: a copy keeps the order of the axes.
-            across = self._keys_across
+            across = self.keys_across
             picked = key_store.transpose(2, 3)[lanes].transpose(2, 3) if across else key_store[lanes]
             copies = picked, value_store[:, :, : self._room][lanes]
             if self._gathered_lanes:
@@ -130,9 +138,19 @@ class LaneCache:
         for store in (*self._keys, *self._values):
             store[target, :, :length] = store[source, :, :length]
 
+    # ------------------------------------------------------------------ what transformers asks of a cache
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Part of the protocol; positions are always passed explicitly, so it decides nothing."""
+        """Positions are always passed explicitly, so it decides nothing."""
         return 0
+
+    def get_mask_sizes(self, q_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """How many positions a pass attends to, and the first of them."""
+        return self._width, 0
+
+    def get_query_offset(self, layer_idx: int = 0) -> Tensor:
+        """The position of each lane's first new token, ``[lanes]``; :func:`mpg.models.attention.lane_mask` reads it."""
+        return self._starts
 
 
 def _runs(lanes: Sequence[int]) -> list[slice] | None:

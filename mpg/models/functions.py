@@ -59,7 +59,9 @@ class FunctionSession:
         self._backbone = backbone
         self._tokens = torch.zeros(lanes, capacity, dtype=torch.long)
 
-    def append(self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor) -> Tensor:
+    def append(
+        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+    ) -> Tensor:
         index = torch.tensor(lanes)
         positions = starts[:, None] + torch.arange(tokens.shape[1])  # [lanes, time]
         self._tokens[index[:, None], positions] = tokens

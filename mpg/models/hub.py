@@ -40,6 +40,7 @@ class Place:
         revision: branch, tag or commit on the Hub; ``None``: the newest.
         subfolder: of the folder or repository.
         cached_only: the Hub could not be asked a moment ago: only what is in this machine's cache counts.
+        untested: whether a model of a type that nobody has held against transformers is taken all the same.
         any_base: an adapter that may name another base than the one it is used over; nobody is told of it.
     """
 
@@ -47,6 +48,7 @@ class Place:
     revision: str | None = None
     subfolder: str | None = None
     cached_only: bool = field(default=False, compare=False)
+    untested: bool = field(default=False, compare=False)
     any_base: bool = field(default=False, compare=False)
 
     @classmethod

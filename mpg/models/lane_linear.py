@@ -99,7 +99,7 @@ class LaneLinears(nn.Module):
         super().__init__()
         self._mix = mix
         weights = [_weight(layer) for layer in layers.values()]
-        self.sizes = [len(each) for each in weights]
+        self.sizes, self.dtype = [len(each) for each in weights], weights[0].dtype
         weight = torch.cat(weights)
         biases = [layer.bias for layer in layers.values()]
         bias = None
@@ -179,6 +179,11 @@ class LaneLinear(nn.Module):
         super().__init__()
         self.group, self._place, self._last = group, place, last
 
+    @property
+    def weight(self) -> Tensor:
+        """Of its own it has none: some models ask what kind of numbers it is in."""
+        return torch.empty(0, dtype=self.group.dtype, device="meta")
+
     def forward(self, x: Tensor) -> Tensor:
         return self.group.output(x, self._place, last=self._last)
 
@@ -210,11 +215,15 @@ class MatMul:
     """``x W^T + bias``; on a CPU with bfloat16 instructions with the weight laid out for them, once.
 
     Otherwise every call would lay it out again: half the time of a pass over a few rows.
+
+    Args:
+        pack: whether to lay it out; ``None``: where it is in bfloat16.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, pack: bool | None = None) -> None:
         self._bias = bias
-        self._packed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
+        wanted = weight.dtype == torch.bfloat16 if pack is None else pack
+        self._packed = weight.device.type == "cpu" and wanted and _can_pack()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_HINT) if self._packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:

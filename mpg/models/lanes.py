@@ -56,6 +56,9 @@ class BankSession:
         self._soup_mix: list[Tensor] = []  # per row
         self._invocations = [invocations_of(backbone) for backbone in backbones]
         self._on_from: list[dict[int, Tensor]] = []  # per row: branch -> positions, where an adapter is not on at once
+        by_length = [getattr(backbone, "positions", None) is not None for backbone in backbones]
+        self._by_length = [by_length[home] for home in self._home]  # per branch
+        self._extents: list[dict[int, int]] = []  # per row: branch -> how long its text may become, where it matters
         self._cached: dict[object, Entries] = {}
         self._tokens_at_once = _TOKENS_AT_ONCE if self.device.type == "cpu" else _TOKENS_AT_ONCE_ON_GPU
 
@@ -73,14 +76,17 @@ class BankSession:
         *,
         prompt_of: Callable[[str | None], Sequence[int]] | None = None,
         used: Container[str] | None = None,
+        max_new_tokens: int = 0,
     ) -> int:
         """Lanes for a new row, the next one.
 
         Args:
             soup: its adapter coefficients if it has that branch.
             prompt_of: what an attribute's models read before the response, see :meth:`mpg.Request.prompt_of`; it is
-                asked for branches whose adapter is on from a place in it only (aLoRA).
+                asked for branches whose adapter is on from a place in it only (aLoRA), and by models that read long
+                texts otherwise than short ones (:mod:`mpg.models.positions`).
             used: the attributes that count, ``None``: all. Another's adapter stays off without such a place.
+            max_new_tokens: how long the response may become.
 
         Raises:
             ValueError: a prompt without that place, or none given.
@@ -88,6 +94,7 @@ class BankSession:
         row = len(self._lane_of)
         found = {branch: self._on_from_of(branch, soup, prompt_of, used) for branch in branches}
         self._on_from.append({branch: on_from for branch, on_from in found.items() if on_from is not None})
+        self._extents.append({b: self._extent_of(b, prompt_of, max_new_tokens) for b in branches if self._by_length[b]})
         self._lane_of.append({})
         self._soup_mix.append(torch.zeros(self._sizes[0] - 1, dtype=torch.float64) if soup is None else soup)
         for branch in branches:
@@ -124,6 +131,14 @@ class BankSession:
                 on_from[adapter] = torch.iinfo(torch.long).max
         return on_from
 
+    def _extent_of(
+        self, branch: int, prompt_of: Callable[[str | None], Sequence[int]] | None, max_new_tokens: int
+    ) -> int:
+        """How long a branch's text may become."""
+        if prompt_of is None:
+            raise ValueError("this model reads long texts otherwise than short ones: add_row needs the row's prompts")
+        return len(prompt_of(None if branch == self.soup else self.layout.owner(branch))) + max_new_tokens
+
     def branches_of(self, row: int) -> list[int]:
         return list(self._lane_of[row])
 
@@ -149,7 +164,7 @@ class BankSession:
             if 0 in self._lane_of[last]:
                 self._sessions[0].copy(last, row, length_of[last][0])
             self._lane_of[row], self._soup_mix[row] = self._lane_of[last], self._soup_mix[last]
-            self._on_from[row] = self._on_from[last]
+            self._on_from[row], self._extents[row] = self._on_from[last], self._extents[last]
             for branch, lane in self._lane_of[row].items():
                 if branch == 0:
                     self._lane_of[row][0] = row
@@ -159,6 +174,7 @@ class BankSession:
         self._lane_of.pop()
         self._soup_mix.pop()
         self._on_from.pop()
+        self._extents.pop()
         self._cached.clear()
 
     # ------------------------------------------------------------------ which lanes a pass runs over
@@ -179,7 +195,7 @@ class BankSession:
         """Given (row, branch) pairs."""
         homes = [self._home[branch] for _, branch in pairs]
         ordered = [pair for home in range(len(self._sizes)) for pair, h in zip(pairs, homes, strict=True) if h == home]
-        lanes, mixes, sizes, on_from = [], [], [], []
+        lanes, mixes, sizes, on_from, extents = [], [], [], [], []
         for home in range(len(self._sizes)):
             mine = [pair for pair in ordered if self._home[pair[1]] == home]
             lanes.append(tuple(self._lane_of[row][branch] for row, branch in mine))
@@ -192,6 +208,9 @@ class BankSession:
                     mix[i, branch - self._first[home] - 1] = 1.0
             mixes.append(mix)
             on_from.append(self._on_from_among(mine, self._sizes[home] - 1))
+            by_length = any(branch in self._extents[row] for row, branch in mine)
+            found = [self._extents[row][branch] for row, branch in mine] if by_length else []
+            extents.append(torch.tensor(found, device=self.device) if by_length else None)
         rows, branches = zip(*ordered, strict=True) if ordered else ((), ())
         return Entries(
             torch.tensor(rows, dtype=torch.long, device=self.device),
@@ -200,6 +219,7 @@ class BankSession:
             tuple(lanes),
             tuple(mixes),
             tuple(on_from),
+            tuple(extents),
         )
 
     def _on_from_among(self, pairs: Sequence[tuple[int, int]], adapters: int) -> Tensor | None:
@@ -225,9 +245,10 @@ class BankSession:
     def append(self, entries: Entries, tokens: Tensor, starts: Tensor) -> States:
         """Feed ``tokens [entries, time]`` from positions ``starts [entries]`` on."""
         parts, first = [], 0
-        for session, size, lanes, mixes, on_from in zip(
-            self._sessions, entries.sizes, entries.lanes, entries.mixes, entries.on_from, strict=True
+        for k, (session, size, lanes, mixes) in enumerate(
+            zip(self._sessions, entries.sizes, entries.lanes, entries.mixes, strict=True)
         ):
+            on_from, extents = entries.on_from[k], entries.extents[k]
             most = max(1, self._tokens_at_once // tokens.shape[1])
             fed = []
             for begin in range(0, size, most):
@@ -236,7 +257,8 @@ class BankSession:
                 mix = mixes[mine]
                 if on_from is not None:
                     mix = _token_by_token(mix, on_from[mine], starts[at], tokens.shape[1])
-                fed.append(session.append(lanes[mine], mix, tokens[at], starts[at]))
+                extent = None if extents is None else extents[mine]
+                fed.append(session.append(lanes[mine], mix, tokens[at], starts[at], extent))
             if fed:
                 parts.append((session, torch.cat(fed) if len(fed) > 1 else fed[0]))
             first += size

@@ -17,7 +17,6 @@ from mpg.models.cache import LaneCache
 from mpg.models.lane_linear import LaneLinears
 
 # Model types whose layers are exactly these: RMS norms, rotary positions, grouped queries, a gated MLP.
-LLAMA_LIKE = ("llama", "mistral", "qwen2")
 
 
 class LlamaPass:
@@ -74,7 +73,7 @@ class _Layer:
         turned = torch.addcmul(turned * cos, torch.cat([second, first], dim=-1), sin)
         query, key = turned.transpose(1, 2).split([self._heads, self._kv_heads], dim=1)
         keys, values = cache.update(key, states[:, :, self._heads + self._kv_heads :].transpose(1, 2), self._index)
-        return self._out(attend(query, keys, values, mask, self._scale).view(lanes, time, -1))
+        return self._out(attend(query, keys, values, mask, self._scale, across=cache.keys_across).view(lanes, time, -1))
 
 
 def _group(*layers: Any) -> LaneLinears:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from mpg.laws.layout import Layout
-from mpg.models.adapter_files import check_base, check_fit, read_lora
+from mpg.models.adapter_files import Lora, check_base, check_fit, read_lora
 from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, PlaceError, adapter_folder, hub_errors, one_line
+from mpg.models.probe import check_laws, own_laws
+from mpg.models.served import check_config, check_device
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,17 @@ def load_models(
     """See :meth:`mpg.ModelBank.load`; ``references`` are of some of the attributes."""
     reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
     tokenizer = load_tokenizer(reference)
+    check_device(torch.device(device).type)
     sources = _sources(attributes, references)
     adapters, wholes = _apart(sources)
     loras = [read_lora(folder) for folder in adapters.values()]  # before a model is loaded, which takes longer
     for name, lora in zip(adapters, loras, strict=True):
         check_base(sources[name], lora.config, reference)
     base = _load_model(reference, dtype, device)
-    backbones: list[Backbone] = [TransformersBackbone(base, loras)]
+    backbones: list[Backbone] = [_backbone(reference, base, loras)]
     for source in wholes.values():
         _check_same_tokenizer(tokenizer, source)
-        backbones.append(TransformersBackbone(_load_model(source, dtype, device)))
+        backbones.append(_backbone(source, _load_model(source, dtype, device)))
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
         backbones=backbones,
@@ -61,9 +64,17 @@ def load_models(
         ),
         vocab_size=base.config.vocab_size,
         eos_ids=_eos_ids(base),
-        max_positions=getattr(base.config, "max_position_embeddings", None),
+        max_positions=max_positions_of(base.config),
         tokenizer=tokenizer,
     )
+
+
+def _backbone(place: Place, model: Any, adapters: Sequence[Lora] = ()) -> TransformersBackbone:
+    """A loaded model taken apart into lanes, and held against what it was. Raises BankError."""
+    own = own_laws(model)
+    backbone = TransformersBackbone(model, adapters)
+    check_laws(backbone, own, str(place))
+    return backbone
 
 
 def _sources(
@@ -91,6 +102,11 @@ def _apart(sources: Mapping[str, Place]) -> tuple[dict[str, Path], dict[str, Pla
     return adapters, wholes
 
 
+def max_positions_of(config: Any) -> int | None:
+    """Positions that a model takes; ``None``: it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def _eos_ids(model: Any) -> frozenset[int]:
     eos = model.generation_config.eos_token_id if model.generation_config else None
     eos = model.config.eos_token_id if eos is None else eos
@@ -99,17 +115,26 @@ def _eos_ids(model: Any) -> frozenset[int]:
 
 def skeleton_of(model: Place) -> Any:
     """The reference without weights, from its configuration alone, on ``meta``. Raises BankError: it can't be had."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     _must_hold_weights(model)
-    path, where = _arguments(model)
-    with hub_errors(model):
+    config = _config_of(model)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _config_of(place: Place) -> Any:
+    """A model's configuration. Raises BankError: it can't be had, or is of a model that is not served."""
+    from transformers import AutoConfig
+
+    path, where = _arguments(place)
+    with hub_errors(place):
         try:
             config = AutoConfig.from_pretrained(path, trust_remote_code=False, **where)
         except ValueError as error:
-            raise BankError(f"{model}: its config.json is of no model known here ({one_line(error)})") from error
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+            raise BankError(f"{place}: its config.json is of no model known here ({one_line(error)})") from error
+    check_config(config, str(place), untested=place.untested)
+    return config
 
 
 def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> tuple[int, ...]:
@@ -133,6 +158,7 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> t
         return lora.invocation
     _check_same_tokenizer(tokenizer, place)
     _must_hold_weights(place)
+    _config_of(place)
     return ()
 
 
@@ -168,6 +194,7 @@ def _load_model(place: Place, dtype: torch.dtype, device: torch.device | str) ->
     from transformers import AutoModelForCausalLM
 
     path, where = _arguments(place)
+    _config_of(place)
     try:
         with hub_errors(place):
             model = AutoModelForCausalLM.from_pretrained(

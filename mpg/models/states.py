@@ -23,6 +23,7 @@ class Entries:
         lanes: of each backbone.
         mixes: adapter coefficients, per backbone ``[entries, n_branches - 1]``.
         on_from: positions from which they count, likewise; ``None``: all do from the beginning.
+        extents: how long each lane's text may become, per backbone ``[entries]``; ``None``: it changes nothing.
     """
 
     rows: Tensor
@@ -31,6 +32,7 @@ class Entries:
     lanes: tuple[tuple[int, ...], ...]
     mixes: tuple[Tensor, ...]
     on_from: tuple[Tensor | None, ...]
+    extents: tuple[Tensor | None, ...]
 
     def __len__(self) -> int:
         return sum(self.sizes)

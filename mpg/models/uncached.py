@@ -12,18 +12,23 @@ from mpg.request import Request
 
 
 @torch.inference_mode()
-def branch_logits(bank: ModelBank, request: Request, response: Sequence[int], mix: Tensor | None) -> Tensor:
+def branch_logits(
+    bank: ModelBank, request: Request, response: Sequence[int], mix: Tensor | None, max_new_tokens: int
+) -> Tensor:
     """Next-token logits under every branch, or under the soup alone, ``[branches, vocab]``.
 
     Args:
         mix: of the soup, see :meth:`mpg.ModelBank.soup_mix`; ``None``: every branch.
+        max_new_tokens: how long the response may become, which some models' positions depend on.
     """
     lines = []
     for branch in range(bank.layout.n_branches) if mix is None else [-1]:
         ids = [*request.prompt_of(bank.layout.owner(branch)), *response]
         session = bank.session(1, len(ids), soup=True)
         branch = session.soup if branch < 0 else branch
-        row = session.add_row([branch], mix, prompt_of=request.prompt_of, used=request.weights)
+        row = session.add_row(
+            [branch], mix, prompt_of=request.prompt_of, used=request.weights, max_new_tokens=max_new_tokens
+        )
         tokens = torch.tensor([ids], device=bank.device)
         states = session.append(session.pick([(row, branch)]), tokens, torch.zeros_like(tokens[:, 0]))
         lines.append(states.logits(slice(None), len(ids) - 1))

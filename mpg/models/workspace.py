@@ -20,13 +20,17 @@ class Workspace:
 
     def log_policy(self, logits: Tensor, temperature: float) -> Tensor:
         """See :func:`mpg.laws.logspace.log_policy`; ``[rows, vocab]``."""
-        dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
-        shape, wanted = self._out.shape, (dtype, logits.device, logits.shape[1])
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        shape, wanted = self._out.shape, (logits.dtype, logits.device, logits.shape[1])
         if (self._out.dtype, self._out.device, shape[1]) != wanted or shape[0] < len(logits):
-            self._scaled = torch.empty(logits.shape, dtype=dtype, device=logits.device)
-            self._out = torch.empty_like(self._scaled)
-        scaled, out = self._scaled[: len(logits)], self._out[: len(logits)]
-        scaled.copy_(logits)
+            self._out = torch.empty_like(logits)
+        out = self._out[: len(logits)]
         if temperature != 1.0:
-            scaled.div_(temperature)
-        return checked(torch.log_softmax(scaled, -1, out=out))
+            logits = torch.div(logits, temperature, out=self._scaled_like(out))
+        return checked(torch.log_softmax(logits, -1, out=out))
+
+    def _scaled_like(self, out: Tensor) -> Tensor:
+        known = (self._scaled.dtype, self._scaled.device, self._scaled.shape[1])
+        if known != (out.dtype, out.device, out.shape[1]) or len(self._scaled) < len(out):
+            self._scaled = torch.empty_like(self._out)
+        return self._scaled[: len(out)]

@@ -47,7 +47,9 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
         if kind == "routed":
             log_weights = one_hot(component, len(strengths)).double().log()
         state = TargetState(alphas, log_weights)
-        log_policies = log_policy(branch_logits(bank, request, response, mix), settings.temperature)
+        log_policies = log_policy(
+            branch_logits(bank, request, response, mix, settings.max_new_tokens), settings.temperature
+        )
         target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
         if not settings.facts.speculative:
             token = draw(target, u[:, DRAFT])

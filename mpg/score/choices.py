@@ -89,14 +89,20 @@ def _logits(
     """Next-token logits of each text under every branch, ``[branches, vocab]``; of the soup alone where it decodes."""
     if settings.facts.soup:
         return [
-            branch_logits(bank, request, before, bank.soup_mix(request.weights, strengths)) for request, before in texts
+            branch_logits(bank, request, before, bank.soup_mix(request.weights, strengths), settings.max_new_tokens)
+            for request, before in texts
         ]
     layout = bank.layout
     fed = [[[*r.prompt_of(layout.owner(b)), *before] for b in range(layout.n_branches)] for r, before in texts]
     width = max(len(ids) for lanes in fed for ids in lanes)
     session = bank.session(len(texts), width)
     for request, _ in texts:
-        session.add_row(range(layout.n_branches), prompt_of=request.prompt_of, used=request.weights)
+        session.add_row(
+            range(layout.n_branches),
+            prompt_of=request.prompt_of,
+            used=request.weights,
+            max_new_tokens=settings.max_new_tokens,
+        )
     entries = session.every_lane()
     places = list(zip(entries.rows.tolist(), entries.branches.tolist(), strict=True))
     ids = torch.zeros(len(places), width, dtype=torch.long)  # padded on the right: never looked at

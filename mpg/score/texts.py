@@ -60,7 +60,11 @@ def component_log_probs(
         width = max(map(len, fed))
         session = bank.session(len(batch), width)
         for i in batch:
-            session.add_row(range(bank.layout.n_branches), prompt_of=Request(texts[i][0], {}, 0).prompt_of)
+            session.add_row(
+                range(bank.layout.n_branches),
+                prompt_of=Request(texts[i][0], {}, 0).prompt_of,
+                max_new_tokens=len(texts[i][1]),
+            )
         entries = session.every_lane()
         ids = torch.zeros(len(batch), width, dtype=torch.long, device=bank.device)
         for row, tokens in enumerate(fed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,8 @@ from typing import Any
 
 from pipeline.plan.cells import Sources
 from pipeline.store.shards import write_bytes
+
+logger = logging.getLogger(__name__)
 
 LoadBank = Callable[..., Any]
 # File of a work folder: batch sizes that fitted, by device.
@@ -38,7 +41,6 @@ class ProcessBank:
         load: LoadBank | None = None,
     ) -> None:
         import torch
-        from accelerate import PartialState
         from transformers.utils import logging as transformers_logging
 
         from mpg import ModelBank
@@ -52,7 +54,7 @@ class ProcessBank:
             dict(sources.references),
             revision=sources.hub_revision,
             dtype=getattr(torch, sources.dtype),
-            device=PartialState().device,
+            device=device_here(),
         )
         self.device = torch.cuda.get_device_name() if self.bank.device.type == "cuda" else str(self.bank.device)
         self.batch_size = BatchSize(
@@ -60,6 +62,20 @@ class ProcessBank:
             now=0 if memory is None else remembered_sizes(memory).get(self.device, 0),
             on_change=None if memory is None else lambda size: remember_size(memory, self.device, size),
         )
+
+
+def device_here() -> Any:
+    """accelerate's device for this process; of a kind that is not served (``mps``): the processor, and a word on it."""
+    import torch
+    from accelerate import PartialState
+
+    from mpg.models.served import DEVICES
+
+    device = PartialState().device
+    if device.type in DEVICES:
+        return device
+    logger.warning("device %s: no test has held it, so this run takes the processor", device.type)
+    return torch.device("cpu")
 
 
 def remembered_sizes(memory: Path) -> dict[str, int]:

@@ -83,6 +83,10 @@ class Model(Frozen):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Number format of the weights; auto picks the faster one of this machine."
     )
+    untested: Bool = Field(
+        False,
+        description="Whether to take models of a type that docs/models.md does not list: their laws may be wrong.",
+    )
     system: Text | None = Field(
         None,
         description="System message that the reference reads before every prompt; {profile} and {personality} stand "

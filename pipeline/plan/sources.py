@@ -59,10 +59,10 @@ def resolved(
 
     from mpg.models.dtype import pick_dtype
     from mpg.models.fingerprint import revision_of
-    from mpg.models.load import check_source, load_tokenizer, skeleton_of
+    from mpg.models.load import check_source, load_tokenizer, max_positions_of, skeleton_of
 
     transformers_logging.disable_progress_bar()  # the run has a bar of its own
-    model = Place(job.resolve(job.model.id), job.model.revision)
+    model = Place(job.resolve(job.model.id), job.model.revision, untested=job.model.untested)
     with _problems_of("model.id", "model.revision"):
         resolve(model.source)
         model = model.pinned()
@@ -104,13 +104,14 @@ def resolved(
         adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
     )
-    return Resolved(sources, tokenizer, getattr(skeleton.config, "max_position_embeddings", None), invocations)
+    return Resolved(sources, tokenizer, max_positions_of(skeleton.config), invocations)
 
 
 def _places(job: Job) -> tuple[dict[str, Place], dict[str, Place]]:
     """Where adapters and references are; a folder's subfolder is part of its path already."""
-    adapters = {name: Place(place) for name, place in job.adapter_places().items()}
-    references = {name: Place(place) for name, place in job.reference_places().items()}
+    untested = job.model.untested
+    adapters = {name: Place(place, untested=untested) for name, place in job.adapter_places().items()}
+    references = {name: Place(place, untested=untested) for name, place in job.reference_places().items()}
     for each in job.attributes:
         adapter = adapters[each.name]
         on_hub = adapter.folder is None

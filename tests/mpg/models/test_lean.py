@@ -10,7 +10,7 @@ import torch
 from mpg.models import attention
 from mpg.models import backbone as branches
 from mpg.models.backbone import TransformersBackbone
-from mpg.models.lean import LLAMA_LIKE
+from mpg.models.served import LEAN
 
 COMMON = {
     "vocab_size": 50,
@@ -71,7 +71,7 @@ def test_a_pass_equals_transformers(kind: str, across: bool, monkeypatch: pytest
         monkeypatch.setattr(module, "keys_across", lambda device: across)
     model, plain = models(kind)
     backbone = TransformersBackbone(model)
-    assert (backbone.lean is not None) == (KINDS[kind][0] in LLAMA_LIKE)
+    assert (backbone.way == "lean") == (KINDS[kind][0] in LEAN)
     texts = torch.randint(1, 50, (6, 12), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted = plain(texts).logits

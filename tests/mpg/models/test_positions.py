@@ -1,0 +1,69 @@
+"""Positions that depend on a text's length: each row as if it were alone, and as transformers reads a text so long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mpg import DecoderSettings, ModelBank, Request
+from mpg.decoding.engine import decode
+from mpg.oracle.decoder import decode_slowly
+from mpg.score.texts import component_log_probs
+from tests.fakes import tiny_adapter, tiny_tokenizer
+from tools.model_types import ROPES, config_of, model_of
+
+BORDER = 24  # where the positions change
+NEW = 8
+LONG, SHORT, CROSSING = (list(range(3, 3 + n)) for n in (40, 9, 20))  # the last is read as a text of 28 tokens
+KINDS = {
+    "phi3": {"rope_parameters": ROPES["longrope"] | {"rope_type": "longrope",
+                                                     "original_max_position_embeddings": BORDER},
+             "original_max_position_embeddings": BORDER},
+    "llama": {"rope_parameters": ROPES["dynamic"] | {"rope_type": "dynamic"}, "max_position_embeddings": BORDER},
+    "gemma3_text": {"rope_parameters": {
+        kind: ROPES["dynamic"] | {"rope_type": "dynamic"} for kind in ("full_attention", "sliding_attention")
+    }, "max_position_embeddings": BORDER},
+}  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def bank_and_base(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelBank, Any]:
+    config = config_of(request.param, KINDS[request.param] | {"eos_token_id": None})
+    model_of(config).save_pretrained(tmp_path / "base")
+    tiny_tokenizer(config.vocab_size).save_pretrained(tmp_path / "base")
+    adapter = tiny_adapter(tmp_path / "base", tmp_path / "x", seed=1, rank=2)
+    return ModelBank.load(str(tmp_path / "base"), {"x": adapter}), config
+
+
+def fresh_log_prob(config: Any, prompt: list[int], response: tuple[int, ...]) -> float:
+    """Of a response, by a model that has read nothing else: transformers keeps the longest text in mind."""
+    ids = torch.tensor([[*prompt, *response]])
+    with torch.no_grad():
+        laws = model_of(config)(ids, use_cache=False).logits[0].log_softmax(-1)
+    return float(laws[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).sum())
+
+
+@pytest.mark.parametrize("decoder", ["reference", "scr-exact"])
+def test_a_long_row_changes_no_other(bank_and_base: tuple[ModelBank, Any], decoder: str) -> None:
+    bank, config = bank_and_base
+    settings = DecoderSettings(name=decoder, max_new_tokens=NEW, chunk_len=4)
+    weights = {"x": 1.0} if decoder == "scr-exact" else {}
+    requests = [Request(prompt, weights, seed) for seed, prompt in enumerate((SHORT, LONG, CROSSING, SHORT[:-1], LONG))]
+    together = list(decode(bank, requests, settings))
+    for request, found in zip(requests, together, strict=True):
+        (alone,) = decode(bank, [request], settings)
+        assert found.token_ids == alone.token_ids == decode_slowly(bank, request, settings)
+        assert found.log_prob_reference == pytest.approx(alone.log_prob_reference, abs=1e-3)
+        own = fresh_log_prob(config, list(request.prompt_ids), found.token_ids)
+        assert found.log_prob_reference == pytest.approx(own, abs=1e-3)
+
+
+def test_given_texts_are_read_as_transformers_reads_them(bank_and_base: tuple[ModelBank, Any]) -> None:
+    bank, config = bank_and_base
+    texts = [(SHORT, LONG[:NEW]), (LONG, SHORT[:NEW]), (CROSSING, SHORT[:NEW])]
+    for (prompt, response), (_, log_probs) in zip(texts, component_log_probs(bank, texts), strict=True):
+        own = fresh_log_prob(config, prompt, tuple(response))
+        assert float(log_probs[:, 0].sum()) == pytest.approx(own, abs=1e-3)
