@@ -52,7 +52,7 @@ def _unset(value: Any) -> bool:
 
 
 def _none(value: Any) -> bool:
-    return value is None  # an empty mapping is all defaults, not nothing
+    return value is None or value is False  # an empty mapping is all defaults, not nothing
 
 
 LIMITED: dict[str, tuple[_Value, str]] = {

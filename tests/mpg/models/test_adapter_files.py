@@ -313,6 +313,13 @@ def test_pickled_weights_are_named(llama: Path, adapter: Path) -> None:
         adapter_folder(Place(str(adapter)))
 
 
+def test_an_adapter_in_a_subfolder_is_pointed_to(adapter: Path) -> None:
+    """Where PEFT saves one of another name than ``default``."""
+    with pytest.raises(BankError, match=r"neither adapter_config\.json nor config\.json; name its subfolder \(mine\)"):
+        adapter_folder(Place(str(adapter.parent)))
+    assert adapter_folder(Place(str(adapter.parent), subfolder="mine")) == adapter
+
+
 # --------------------------------------------------------------------------- the base
 
 
