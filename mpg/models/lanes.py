@@ -75,8 +75,8 @@ class BankSession:
         soup: Tensor | None = None,
         *,
         prompt_of: Callable[[str | None], Sequence[int]] | None = None,
-        used: Container[str] | None = None,
         max_new_tokens: int = 0,
+        used: Container[str] | None = None,
     ) -> int:
         """Lanes for a new row, the next one.
 
@@ -85,8 +85,8 @@ class BankSession:
             prompt_of: what an attribute's models read before the response, see :meth:`mpg.Request.prompt_of`; it is
                 asked for branches whose adapter is on from a place in it only (aLoRA), and by models that read long
                 texts otherwise than short ones (:mod:`mpg.models.positions`).
-            used: the attributes that count, ``None``: all. Another's adapter stays off without such a place.
             max_new_tokens: how long the response may become.
+            used: the attributes that count, ``None``: all. Another's adapter stays off without such a place.
 
         Raises:
             ValueError: a prompt without that place, or none given.

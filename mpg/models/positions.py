@@ -50,8 +50,8 @@ class RowPositions:
 
     def _forward(
         self, module: Any, forward: Any, x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, ...]:
-        """See a rotary embedding's own: cosines and sines ``[lanes, time, dim]`` of ``position_ids [lanes, time]``."""
+    ) -> tuple[Tensor, ...] | Tensor:
+        """See a rotary embedding's own: cosines and sines, or complex numbers, ``[lanes, time, dim]``."""
         out: list[Tensor] | None = None
         for extent in self._extents.unique().tolist():
             lanes = (self._extents == extent).nonzero()[:, 0]
@@ -61,13 +61,14 @@ class RowPositions:
                 positions = positions.clamp_max(extent - 1)
             last = positions.new_full((len(lanes), 1), extent - 1)  # what tells the module how long the text is
             _forget_lengths(module)
-            found = forward(x, torch.cat([positions, last], dim=1), *args, **kwargs)
+            turned = forward(x, torch.cat([positions, last], dim=1), *args, **kwargs)
+            found = [turned] if isinstance(turned, Tensor) else turned
             if out is None:
                 out = [each.new_empty(*position_ids.shape, each.shape[-1]) for each in found]
             for every, each in zip(out, found, strict=True):
                 every[lanes] = each[:, :-1]
         assert out is not None
-        return tuple(out)
+        return out[0] if isinstance(turned, Tensor) else tuple(out)
 
 
 def _rotary(model: nn.Module) -> list[Any]:

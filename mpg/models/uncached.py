@@ -27,7 +27,7 @@ def branch_logits(
         session = bank.session(1, len(ids), soup=True)
         branch = session.soup if branch < 0 else branch
         row = session.add_row(
-            [branch], mix, prompt_of=request.prompt_of, used=request.weights, max_new_tokens=max_new_tokens
+            [branch], mix, prompt_of=request.prompt_of, max_new_tokens=max_new_tokens, used=request.weights
         )
         tokens = torch.tensor([ids], device=bank.device)
         states = session.append(session.pick([(row, branch)]), tokens, torch.zeros_like(tokens[:, 0]))

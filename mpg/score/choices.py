@@ -100,8 +100,8 @@ def _logits(
         session.add_row(
             range(layout.n_branches),
             prompt_of=request.prompt_of,
-            used=request.weights,
             max_new_tokens=settings.max_new_tokens,
+            used=request.weights,
         )
     entries = session.every_lane()
     places = list(zip(entries.rows.tolist(), entries.branches.tolist(), strict=True))
