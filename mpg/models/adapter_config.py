@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpg.models.errors import BankError
+from mpg.models.errors import AdapterError
 from mpg.models.hub import ADAPTER_CONFIG
 
 # Fields that the arithmetic is made from, or that are held against the model.
@@ -52,7 +52,7 @@ def _unset(value: Any) -> bool:
 
 
 def _none(value: Any) -> bool:
-    return value is None  # an empty mapping is all defaults, not nothing
+    return value is None or value is False  # an empty mapping is all defaults, not nothing
 
 
 LIMITED: dict[str, tuple[_Value, str]] = {
@@ -134,17 +134,17 @@ def _matches(key: str, layer: str) -> bool:
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """An adapter's config as it stands there. Raises BankError: it can't be read, or is no mapping."""
+    """An adapter's config as it stands there. Raises AdapterError: it can't be read, or is no mapping."""
     file = folder / ADAPTER_CONFIG
     if not file.is_file():
-        raise BankError(f"adapter {folder}: no {ADAPTER_CONFIG} there; give a PEFT LoRA folder saved as safetensors")
+        raise AdapterError(f"adapter {folder}: no {ADAPTER_CONFIG} there; give a PEFT LoRA folder saved as safetensors")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         what = f"{ADAPTER_CONFIG} can't be read ({type(error).__name__}: {' '.join(str(error).split())})"
-        raise BankError(f"adapter {folder}: {what}; save the adapter again") from error
+        raise AdapterError(f"adapter {folder}: {what}; save the adapter again") from error
     if not isinstance(values, dict):
-        raise BankError(
+        raise AdapterError(
             f"adapter {folder}: {ADAPTER_CONFIG} holds a {type(values).__name__}, no mapping; save the adapter again"
         )
     return values
@@ -154,7 +154,7 @@ def read_config(folder: Path) -> AdapterConfig:
     """Read and judge an adapter's config.
 
     Raises:
-        BankError: a config that can't be read, or a field that is no LoRA's of a kind that is taken, by its name.
+        AdapterError: a config that can't be read, or a field that is no LoRA's of a kind that is taken, by its name.
     """
     return _Judge(folder, read_json(folder)).config()
 
@@ -196,7 +196,7 @@ class _Judge:
     def _refuse(self, field: str, why: str) -> None:
         shown = repr(self._values.get(field))
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        raise BankError(f"adapter {self._folder}: {ADAPTER_CONFIG}: {field}: {shown}: {why}")
+        raise AdapterError(f"adapter {self._folder}: {ADAPTER_CONFIG}: {field}: {shown}: {why}")
 
     def _refuse_what_is_not_known(self) -> None:
         if self._values.get("peft_type") != "LORA":
@@ -222,7 +222,7 @@ class _Judge:
     def _take(self, field: str, good: _Value, wanted: str) -> Any:
         if field not in self._values:
             what = f"{ADAPTER_CONFIG} can't be read (KeyError: {field!r}): it must be {wanted}"
-            raise BankError(f"adapter {self._folder}: {what}; save the adapter again")
+            raise AdapterError(f"adapter {self._folder}: {what}; save the adapter again")
         if not good(self._values[field]):
             self._refuse(field, f"it must be {wanted}; save the adapter again")
         return self._values[field]

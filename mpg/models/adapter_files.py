@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mpg.models.adapter_config import AdapterConfig, read_config
-from mpg.models.errors import BankError
+from mpg.models.errors import AdapterError
 from mpg.models.hub import ADAPTER_WEIGHTS, Place
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def read_lora(folder: Path) -> Lora:
     """Read a PEFT LoRA folder (safetensors only).
 
     Raises:
-        BankError: a file that is missing or damaged, a config that is refused (:mod:`mpg.models.adapter_config`),
+        AdapterError: a file that is missing or damaged, a config that is refused (:mod:`mpg.models.adapter_config`),
             tensors that are not what the config says, or not finite.
     """
     config = read_config(folder)
@@ -76,13 +76,13 @@ def read_lora(folder: Path) -> Lora:
             continue
         end = next((end for end in _KINDS if name.endswith(end)), None)
         if end is None:
-            raise BankError(
+            raise AdapterError(
                 f"adapter {folder}: target_modules: weight {key!r} is not a LoRA factor of a linear layer; "
                 "merge it into its base (PEFT's merge_and_unload) and give the whole model instead"
             )
         layers.setdefault(name.removesuffix(end), {})[_KINDS[end]] = value
     if not layers:
-        raise BankError(f"adapter {folder}: no layer is adapted; save the adapter again")
+        raise AdapterError(f"adapter {folder}: no layer is adapted; save the adapter again")
     lora = Lora(str(folder), config, {}, {}, {})
     for name, found in layers.items():
         _check_layer(str(folder), name, found, config)
@@ -93,7 +93,7 @@ def read_lora(folder: Path) -> Lora:
         if "lora_bias" in found:
             lora.biases[name] = found["lora_bias"] * scale
         if not all(bool(torch.isfinite(value).all()) for value in (*found.values(), lora.factors[name][1])):
-            raise BankError(
+            raise AdapterError(
                 f"adapter {folder}: {ADAPTER_WEIGHTS}: layer {name!r} holds NaN or infinite values; "
                 "train it again, or take an earlier checkpoint"
             )
@@ -107,15 +107,15 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
     file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
-        raise BankError(f"adapter {folder}: no {file.name} there; give a PEFT LoRA folder saved as safetensors")
+        raise AdapterError(f"adapter {folder}: no {file.name} there; give a PEFT LoRA folder saved as safetensors")
     try:
         weights = load_file(file)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         what = " ".join(str(error).split()) or type(error).__name__
-        raise BankError(f"adapter {folder}: {file.name} can't be read ({what}); fetch it again") from error
+        raise AdapterError(f"adapter {folder}: {file.name} can't be read ({what}); fetch it again") from error
     for key, value in weights.items():
         if value.dtype not in _DTYPES:
-            raise BankError(
+            raise AdapterError(
                 f"adapter {folder}: {file.name}: {key!r} is {str(value.dtype).removeprefix('torch.')}; "
                 "save the adapter in float32, float16 or bfloat16"
             )
@@ -123,16 +123,16 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _check_layer(label: str, name: str, found: dict[str, Tensor], config: AdapterConfig) -> None:
-    """Raise BankError where a layer's tensors are not those that the config says, or no factors at all."""
+    """Raise AdapterError where a layer's tensors are not those that the config says, or no factors at all."""
     missing = [half for half in ("lora_A", "lora_B") if half not in found]
     if missing:
-        raise BankError(
+        raise AdapterError(
             f"adapter {label}: layer {name!r} has one factor of two, no {missing[0]}; save the adapter again"
         )
     for field, what in (("use_dora", "lora_magnitude_vector"), ("lora_bias", "lora_bias")):
         if getattr(config, field) != (what in found):
             has = "has no" if getattr(config, field) else "has a"
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: {field}: {str(getattr(config, field)).lower()}, and layer {name!r} {has} {what}; "
                 "the config is another adapter's: save the adapter again"
             )
@@ -142,7 +142,7 @@ def _check_layer(label: str, name: str, found: dict[str, Tensor], config: Adapte
         line.numel() != len(factors[1]) for line in lines
     ):
         shapes = ", ".join(f"{what} {list(value.shape)}" for what, value in sorted(found.items()))
-        raise BankError(
+        raise AdapterError(
             f"adapter {label}: layer {name!r}: {shapes} are no factors of a linear layer; save the adapter again"
         )
 
@@ -161,7 +161,7 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
     """Hold an adapter against a model, whose weights may be on ``meta``.
 
     Raises:
-        BankError: a factor that fits no linear layer of the model, layers that are not
+        AdapterError: a factor that fits no linear layer of the model, layers that are not
             those that ``target_modules`` names there, invocation tokens that the model does not have.
     """
     modules, label = dict(model.named_modules()), lora.label
@@ -170,27 +170,27 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
         # Of torch's fused attention PEFT keeps two pairs of factors, one of them inside.
         base, whole = modules.get(name), name.partition(".base_layer.")[0]
         if base is not None and base is head:
-            raise BankError(f"adapter {label}: it changes the vocabulary head {name!r}, which all branches share")
+            raise AdapterError(f"adapter {label}: it changes the vocabulary head {name!r}, which all branches share")
         if whole in modules and linear_shape(modules[whole]) is None:
             kind = type(modules[whole]).__name__
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: target_modules: {whole!r} is a {kind} here, no linear layer; "
                 "train it on linear layers only, or merge it into its base and give the whole model"
             )
         if base is not None and sum(part.isdecimal() for part in name.split(".")) > 1:
             # One number is the layer's; a second, mostly an expert's, which sees some tokens only.
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: target_modules: {name!r} is one of several within a layer (an expert), which can't "
                 "be adapted; train it without, or merge it into its base and give the whole model"
             )
         if linear_shape(base) != (a.shape[1], b.shape[0]):
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: it was trained for another base model "
                 f"(layer {name!r} of shape {b.shape[0]}x{a.shape[1]} is not in this one); use its own base"
             )
         rank, field = lora.config.rank_of(name), "r" if lora.config.rank_of(name) == lora.config.r else "rank_pattern"
         if (a.shape[0], b.shape[1]) != (rank, rank):
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: {field}: {rank}, and layer {name!r} has factors of rank {a.shape[0]} and "
                 f"{b.shape[1]}; the config is another adapter's: save the adapter again"
             )
@@ -198,14 +198,14 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
     vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     for token in lora.invocation:
         if token >= vocabulary:
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: alora_invocation_tokens: {token} is no token of this model (0..{vocabulary - 1}); "
                 "use its own base"
             )
 
 
 def _check_targets(modules: dict[str, Any], head: object, lora: Lora) -> None:
-    """Raise BankError where the layers in the file are not those that the config names."""
+    """Raise AdapterError where the layers in the file are not those that the config names."""
     config, label = lora.config, lora.label
     every = config.target_modules == "all-linear"
     for name, module in modules.items():
@@ -213,12 +213,12 @@ def _check_targets(modules: dict[str, Any], head: object, lora: Lora) -> None:
         named = linear and module is not head if every else config.targets(name)
         if named and name not in lora.factors:
             what = "" if linear else f", a {type(module).__name__} here"
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: target_modules: layer {name!r}{what} is named and {ADAPTER_WEIGHTS} has no factors "
                 "of it; the file is cut short or the config another adapter's: save the adapter again"
             )
         if name in lora.factors and not named:
-            raise BankError(
+            raise AdapterError(
                 f"adapter {label}: {ADAPTER_WEIGHTS} adapts layer {name!r}, which target_modules (with "
                 "exclude_modules and layers_to_transform) does not name; save the adapter again"
             )
@@ -231,7 +231,7 @@ def check_base(place: Place, config: AdapterConfig, model: Place) -> None:
     of the log. Nothing is said of ``place.any_base``, nor where the adapter names none.
 
     Raises:
-        BankError: two ids of the Hub that differ.
+        AdapterError: two ids of the Hub that differ.
     """
     theirs = "" if config.base is None else config.base
     ours = str(model.folder.resolve()) if model.folder is not None else model.source
@@ -239,7 +239,7 @@ def check_base(place: Place, config: AdapterConfig, model: Place) -> None:
         return
     what = f"adapter {place}: base_model_name_or_path: {theirs!r} is not {model.source!r}, the model it is used over"
     if _is_id(theirs) and model.folder is None and not model.is_embedded:
-        raise BankError(f"{what}; use its own base, or say that it fits (any_base: true)")
+        raise AdapterError(f"{what}; use its own base, or say that it fits (any_base: true, or --any-base)")
     _warn(f"{what}; say that it fits (any_base: true) or use its own base")
 
 

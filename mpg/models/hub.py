@@ -153,7 +153,11 @@ def adapter_folder(place: Place) -> Path | None:
         return None
     if config is None:
         if place.file("config.json") is None:
-            raise PlaceError(f"{place} has neither {ADAPTER_CONFIG} nor config.json; name an adapter or a model")
+            inside = sorted(each.parent.name for each in (place.folder or Path()).glob(f"*/{ADAPTER_CONFIG}"))
+            remedy = (
+                f"name its subfolder ({', '.join(inside)})" if place.folder and inside else "name an adapter or a model"
+            )
+            raise PlaceError(f"{place} has neither {ADAPTER_CONFIG} nor config.json; {remedy}")
         return None
     if place.file(ADAPTER_WEIGHTS) is None:
         pickled = "" if place.file(_PICKLED) is None else f" but {_PICKLED}, a pickle, which may run any code"

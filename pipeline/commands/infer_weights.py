@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned
+from mpg.models.errors import AdapterError
 from personas.attributes import Persona
 from personas.examples import Example, columns_of, load_pairs, load_texts
 from personas.files import save_personas
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="embedded/smollm2-135m-instruct",
         help="the reference model (embedded/smollm2-135m-instruct)",
     )
+    parser.add_argument("--any-base", action="store_true", help="the adapters may name another base than --model")
     parser.add_argument("--name", help="of the persona; left out: the output file's")
     parser.add_argument("--output", type=place, required=True, metavar="PERSONA.yaml", help="file to write")
     parser.add_argument(
@@ -76,6 +79,8 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
         adapters = adapters_by_name(in_commas(options.attributes), "--attributes")
     except ValueError as error:
         raise InferError(str(error)) from error
+    if options.any_base:
+        adapters = {name: replace(place, any_base=True) for name, place in adapters.items()}
     output: Path = options.output
     if output.exists():
         raise InferError(f"--output {output}: is there already; name another file, or remove it")
@@ -112,6 +117,8 @@ def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         bank = ModelBank.load(model, adapters, dtype=getattr(torch, pick_dtype("auto")), device=device)
+    except AdapterError as error:
+        raise InferError(f"--attributes: {error}") from error
     except (ValueError, OSError, RuntimeError) as error:
         raise InferError(f"--model {model}: {' '.join(str(error).split())}") from error
     if bank.tokenizer.chat_template is None:

@@ -135,7 +135,7 @@ def test_the_response_does_not_move_it(bank: ModelBank) -> None:
     (_, given), (_, none) = component_log_probs(bank, [([*CALL, 33], response), ([33, *CALL], response)])
     branch = bank.layout.policy[bank.attributes.index("x")]
     request = Request([*CALL, 33], {"x": 1.0}, 0)
-    at_end = branch_logits(bank, request, response[:-1], None).log_softmax(-1)[branch, response[-1]]
+    at_end = branch_logits(bank, request, response[:-1], None, len(response)).log_softmax(-1)[branch, response[-1]]
     assert float(given[-1, branch]) == pytest.approx(float(at_end), abs=1e-5)
     assert float(given[-1, branch]) != pytest.approx(float(none[-1, branch]), abs=1e-5)
 

@@ -313,6 +313,13 @@ def test_pickled_weights_are_named(llama: Path, adapter: Path) -> None:
         adapter_folder(Place(str(adapter)))
 
 
+def test_an_adapter_in_a_subfolder_is_pointed_to(adapter: Path) -> None:
+    """Where PEFT saves one of another name than ``default``."""
+    with pytest.raises(BankError, match=r"neither adapter_config\.json nor config\.json; name its subfolder \(mine\)"):
+        adapter_folder(Place(str(adapter.parent)))
+    assert adapter_folder(Place(str(adapter.parent), subfolder="mine")) == adapter
+
+
 # --------------------------------------------------------------------------- the base
 
 
@@ -354,7 +361,7 @@ def test_an_adapter_of_another_base_is_told(
     _warn.cache_clear()
     with caplog.at_level(logging.WARNING):
         if outcome == "refused":
-            with pytest.raises(BankError, match=r"base_model_name_or_path: .*\(any_base: true\)"):
+            with pytest.raises(BankError, match=r"base_model_name_or_path: .*\(any_base: true, or --any-base\)"):
                 check_source(skeleton, None, Place(str(adapter)), model)
         for _ in range(2):  # a difference of names is said once
             check_source(skeleton, None, Place(str(adapter), any_base=outcome == "refused"), model)

@@ -63,6 +63,7 @@ def test_the_document_says_what_comes_out(found: list[Row]) -> None:
     assert verdicts(DOCUMENT.read_text("utf-8")) == {row.name: row.verdict for row in found}
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT's own remarks
 def test_another_law_would_be_found(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """DoRA without its scales, an aLoRA that is on at once, a scale that is not the layer's own: each is far off."""
     from mpg.models import lane_linear, lanes

@@ -89,3 +89,23 @@ def test_pairs_that_speak_for_no_attribute(desk: Path, tmp_path: Path, capsys: p
     arguments = ["infer-weights", str(tmp_path / "turned.jsonl"), "--model", str(desk / "base")]
     assert main([*arguments, "--attributes", f"y={desk / 'y'}", "--output", str(tmp_path / "p.yaml")]) == 2
     assert "no weights of y order more than" in capsys.readouterr().err
+
+
+def test_a_damaged_adapter_is_named_and_another_base_may_be_known(
+    desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = desk / "y" / "adapter_config.json"
+    sound = config.read_text()
+    try:
+        config.write_text(json.dumps(json.loads(sound) | {"lora_alpha": "much"}))
+        assert infer(desk, str(desk / "texts.jsonl"), "--output", str(tmp_path / "a.yaml")) == 2
+        said = capsys.readouterr().err
+        assert f"--attributes: adapter {desk / 'y'}: adapter_config.json: lora_alpha: 'much'" in said
+        assert "--model" not in said
+        config.write_text(json.dumps(json.loads(sound) | {"base_model_name_or_path": "me/another"}))
+        for options, warned in ((["--any-base"], False), ([], True)):
+            out = str(tmp_path / f"{warned}.yaml")
+            assert infer(desk, str(desk / "texts.jsonl"), "--output", out, *options) == 0
+            assert ("base_model_name_or_path: 'me/another' is not" in caplog.text) == warned
+    finally:
+        config.write_text(sound)
