@@ -41,12 +41,13 @@ def load_models(
     """See :meth:`mpg.ModelBank.load`; ``references`` are of some of the attributes."""
     reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
     tokenizer = load_tokenizer(reference)
-    base = _load_model(reference, dtype, device)
     adapters, wholes = _apart(_sources(attributes, references))
+    sizes = [vocab_size_of(_config_of(place)) for place in (reference, *wholes.values())]
+    for source, size in zip(wholes.values(), sizes[1:], strict=True):
+        _check_same_vocabulary(tokenizer, source, size, sizes[0])
+    base = _load_model(reference, dtype, device)
     backbones: list[Backbone] = [TransformersBackbone(base, list(adapters.values()))]
-    for source in wholes.values():
-        _check_same_tokenizer(tokenizer, source)
-        backbones.append(TransformersBackbone(_load_model(source, dtype, device)))
+    backbones += [TransformersBackbone(_load_model(source, dtype, device)) for source in wholes.values()]
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
         backbones=backbones,
@@ -55,7 +56,7 @@ def load_models(
             policy=tuple(branch[name] for name in attributes),
             reference=tuple(branch.get(_own_reference(name), 0) for name in attributes),
         ),
-        vocab_size=base.config.vocab_size,
+        vocab_size=min(sizes),  # the laws' own: what a model has beyond it is padding, cut before its log-softmax
         eos_ids=_eos_ids(base),
         max_positions=getattr(base.config, "max_position_embeddings", None),
         tokenizer=tokenizer,
@@ -95,17 +96,29 @@ def _eos_ids(model: Any) -> frozenset[int]:
 
 def skeleton_of(model: Place) -> Any:
     """The reference without weights, from its configuration alone, on ``meta``. Raises BankError: it can't be had."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     _must_hold_weights(model)
+    config = _config_of(model)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _config_of(model: Place) -> Any:
+    """A model's configuration. Raises BankError: it can't be had."""
+    from transformers import AutoConfig
+
     path, where = _arguments(model)
     with hub_errors(model):
         try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False, **where)
+            return AutoConfig.from_pretrained(path, trust_remote_code=False, **where)
         except ValueError as error:
             raise BankError(f"{model}: its config.json is of no model known here ({one_line(error)})") from error
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+
+
+def vocab_size_of(config: Any) -> int:
+    """Numbers that a model's head gives, its padding included."""
+    return int(config.get_text_config(decoder=True).vocab_size)
 
 
 def check_source(skeleton: Any, tokenizer: Any, place: Place) -> None:
@@ -119,7 +132,7 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place) -> None:
     if folder is not None:
         check_adapters(skeleton, [folder])
         return
-    _check_same_tokenizer(tokenizer, place)
+    _check_same_vocabulary(tokenizer, place, vocab_size_of(_config_of(place)), vocab_size_of(skeleton.config))
     _must_hold_weights(place)
 
 
@@ -170,8 +183,16 @@ def _load_model(place: Place, dtype: torch.dtype, device: torch.device | str) ->
     return model.to(device).eval()
 
 
-def _check_same_tokenizer(tokenizer: Any, place: Place) -> None:
-    if load_tokenizer(place).get_vocab() != tokenizer.get_vocab():
+def _check_same_vocabulary(tokenizer: Any, place: Place, size: int, reference_size: int) -> None:
+    """Check a whole model's tokenizer and, where its padding is not the reference's, that both hold every token."""
+    tokens = tokenizer.get_vocab()
+    if load_tokenizer(place).get_vocab() != tokens:
         raise BankError(
             f"model {place}: its tokenizer differs from the reference's; density ratios need one vocabulary"
+        )
+    needed = max(tokens.values(), default=-1) + 1
+    if size != reference_size and min(size, reference_size) < needed:
+        raise BankError(
+            f"model {place}: its vocabulary has {size} entries and the reference's {reference_size}, fewer than the "
+            f"{needed} of their tokenizer; resize the smaller one's embeddings, or use another model"
         )

@@ -35,10 +35,14 @@ class Entries:
 
 
 class States:
-    """Hidden states of one or more passes; the vocabulary head runs only over what is asked for."""
+    """Hidden states of one or more passes; the vocabulary head runs only over what is asked for.
 
-    def __init__(self, parts: Sequence[tuple[BackboneSession, Tensor]], entries: Entries) -> None:
-        self._parts = list(parts)
+    Args:
+        vocab_size: of the bank: what a model's head has beyond it is padding, and no part of any law.
+    """
+
+    def __init__(self, parts: Sequence[tuple[BackboneSession, Tensor]], entries: Entries, vocab_size: int) -> None:
+        self._parts, self._vocab_size = list(parts), vocab_size
         self.rows, self.branches = entries.rows, entries.branches
 
     def __len__(self) -> int:
@@ -80,6 +84,8 @@ class States:
                 continue
             at = position[mine] if isinstance(position, Tensor) else position
             logits = session.logits(hidden[index, at])
+            if logits.shape[-1] != self._vocab_size:
+                logits = logits[..., : self._vocab_size]
             if len(mine) == len(entries):
                 return logits
             out = logits.new_empty(len(entries), logits.shape[-1]) if out is None else out

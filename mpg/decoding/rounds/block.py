@@ -22,7 +22,7 @@ class BlockRound(WalkingRound):
         chunk = self.draft(session, rows, uniforms[:, :n])
         lengths = self.lengths(rows, chunk.tokens)
         width = int(lengths.max())
-        walk = self.walk(rows, chunk, width, keep_laws=True)
+        walk = self.walk(rows, chunk, width, n_laws=width)
         laws = chunk.laws[:width]
         counts, scaled = block_verdict(
             walk.laws, laws, chunk.tokens, torch.stack(walk.log_target, dim=1), lengths, uniforms[:, n : n + width]
