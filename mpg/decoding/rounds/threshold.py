@@ -51,7 +51,7 @@ class ThresholdRound(WalkingRound):
 
     def log_prefix_ratios(self, chunk: Chunk, walk: Walk, lengths: Tensor) -> Tensor:
         """``log R_m`` of the prefixes, ``[rows, longest]``; past a chunk's end its own."""
-        steps = torch.stack(walk.log_target, dim=1) - chunk.log_pi0[:, : len(walk.log_target)]
+        steps = walk.log_target.T - chunk.log_pi0[:, : len(walk.log_target)]
         inside = torch.arange(steps.shape[1], device=steps.device) < lengths[:, None]
         return torch.where(inside, steps, 0.0).cumsum(1)
 
