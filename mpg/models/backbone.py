@@ -105,7 +105,8 @@ class TransformersBackbone:
         self._mix.set(None)
         if mixes.any():
             wide = mixes.repeat_interleave(self._ranks, dim=1)  # [lanes, sum of ranks]
-            self._mix.set(wide.to(self.device, self.model.dtype)[:, None])
+            zero_one = bool(((mixes == 0) | (mixes == 1)).all())
+            self._mix.set(wide.to(self.device, self.model.dtype)[:, None], zero_one=zero_one)
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
         if self.lean is not None:
             return self.lean(tokens, positions, mask, cache)

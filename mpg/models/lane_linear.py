@@ -29,9 +29,23 @@ class Mix:
 
     coefficients: Tensor | None = None  # [lanes, 1, sum of ranks]
 
-    def set(self, coefficients: Tensor | None) -> None:
-        self.coefficients = coefficients
+    def set(self, coefficients: Tensor | None, *, zero_one: bool = False) -> None:
+        """``zero_one``: whether every coefficient is 0 or 1, as outside soups."""
+        self.coefficients, self._zero_one = coefficients, zero_one
         self._repeated: dict[int, Tensor] = {}
+        self._off: dict[int, Tensor] = {}
+
+    def apply(self, low: Tensor, times: int) -> Tensor:
+        """``mix * low`` in place, of as many layers side by side.
+
+        An adapter that a lane has no share in is left out of it, not multiplied by 0, which would make NaN of what
+        overflows there: a broken adapter costs the rows that use it.
+        """
+        mix = self.repeated(times)
+        if times not in self._off:
+            self._off[times] = mix == 0
+        low = low.masked_fill_(self._off[times], 0.0)
+        return low if self._zero_one else low.mul_(mix)
 
     def repeated(self, times: int) -> Tensor:
         """For as many layers side by side, ``[lanes, 1, times * sum of ranks]``."""
@@ -99,7 +113,7 @@ class LaneLinears(nn.Module):
             return self._main(x)
         if self._mix.coefficients is None:
             return self._main(F.pad(x, (0, self._n_low)))
-        low = self._down(x).mul_(self._mix.repeated(self._n_adapted))
+        low = self._mix.apply(self._down(x), self._n_adapted)
         return self._main(torch.cat([x, low], dim=-1))
 
     def output(self, x: Tensor, place: int, *, last: bool) -> Tensor:
