@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,10 @@ class States:
         joined.rows = torch.cat([self.rows, others.rows])
         joined.branches = torch.cat([self.branches, others.branches])
         return joined
+
+    def lane_among(self, entries: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """The row and the branch of each of some entries, by its place among them."""
+        return lambda place: (self.rows[entries[place]], self.branches[entries[place]])
 
     def logits(self, entries: Tensor | slice, position: int | Tensor) -> Tensor:
         """Next-token logits of some entries, ``[n, vocab]``.

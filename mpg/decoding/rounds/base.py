@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -75,11 +75,14 @@ class Round:
 
     def log_policies(self, states: States, block: Block, position: int) -> Tensor:
         """``[lines, vocab]``, until the next call."""
-        slots, logits = block.rows[block.entry_rows], states.logits(block.entries, position)
-        return self.normalised(logits, slots, block.branches)
+        logits = states.logits(block.entries, position)
+        return self.normalised(logits, states.lane_among(block.entries))
 
-    def normalised(self, logits: Tensor, slots: Tensor, branches: Tensor) -> Tensor:
-        """Log-policies ``[lines, vocab]`` of lines of these rows and branches, until the next call.
+    def normalised(self, logits: Tensor, lane_of: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
+        """Log-policies ``[lines, vocab]``, until the next call.
+
+        Args:
+            lane_of: the row and the branch of a line, asked where it is broken.
 
         Raises:
             NotNumbersError: logits that are not numbers, with the row and the model that they are of.
@@ -87,8 +90,8 @@ class Round:
         try:
             return self.workspace.log_policy(logits, self.settings.law_temperature)
         except NotNumbersError as error:
-            error.slot = int(slots[error.line])
-            error.whose = self.bank.layout.in_words(int(branches[error.line]))
+            error.slot, branch = map(int, lane_of(error.line))
+            error.whose = self.bank.layout.in_words(branch)
             raise
 
     def target(self, rows: Rows, block: Block, log_policies: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -124,8 +127,8 @@ class Round:
         out = [torch.empty(0, dtype=torch.float64, device=tokens.device)]
         lines = max(1, NUMBERS_AT_ONCE // self.bank.vocab_size)
         for entry, token in zip(places.split(lines), tokens.split(lines), strict=True):
-            at = entry[:, 0]
-            log_policies = self.normalised(states.logits(at, entry[:, 1]), states.rows[at], states.branches[at])
+            logits = states.logits(entry[:, 0], entry[:, 1])
+            log_policies = self.normalised(logits, states.lane_among(entry[:, 0]))
             out.append(log_policies.gather(1, token[:, None])[:, 0].double())
         return torch.cat(out)
 

@@ -57,8 +57,9 @@ class ChunkRound(Round):
         ended = torch.zeros(len(rows), dtype=torch.bool, device=token.device)
         for j in range(uniforms.shape[1]):
             states = session.append(entries, token[:, None], starts + j)
-            logits = states.logits(slice(None), 0)
-            log_policies = self.normalised(logits, entries.rows, entries.branches)  # [rows, vocab]
+            log_policies = self.normalised(
+                states.logits(slice(None), 0), states.lane_among(rows.every)
+            )  # [rows, vocab]
             law = self.proposal(log_policies) if self.truncated_drafts else log_policies.exp()
             token = draw(law, uniforms[:, j])
             drafts.append(token)

@@ -95,7 +95,7 @@ def test_whole_responses_hold_no_law(name: str, llama: Path, adapters: dict, mon
 
     monkeypatch.setattr(WholeRound, "_log_target", counting)
     held = []
-    for length in (4, 40):
+    for length in (4, 16):
         alive.clear()
         settings = DecoderSettings(name=name, max_new_tokens=length, n_candidates=1, max_tries=1)
         asked = [Request([3, 4 + i], {"x": 0.5, "y": 0.5}, seed=i) for i in range(4)]
