@@ -13,6 +13,9 @@ VERIFICATIONS: tuple[str, ...] = ("token", "block")
 DRAFTERS: tuple[str, ...] = ("mixture", "reference")
 AGGREGATES: tuple[str, ...] = ("sum", "product")
 
+# Logits up to 1e31 divided by it are numbers in float32.
+LEAST_TEMPERATURE = 1e-6
+
 # What the law of every text depends on, and what an aggregate of components depends on besides.
 _COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
 _TARGET = ("aggregate", "horizon", "strength")
@@ -105,7 +108,9 @@ class DecoderSettings:
             with token verification the most the engine may draft: there it never changes a text.
         max_new_tokens: longest response, its EOS included.
         strength: exponent of the density ratios, one for all or one per attribute.
-        temperature: divides every policy's logits before its log-softmax.
+        temperature: divides every policy's logits before its log-softmax. 0 is greedy: the argmax of the target's token
+            law at temperature 1, the lowest id of several, whatever the seed; the books are kept at temperature 1.
+            Exact decoders alone have it.
         top_k, top_p: truncate the *target's* token law (0 and 1.0: off); ``routing`` truncates each
             component, ``pad`` the reference, whose candidates it reweights.
         window: number of recent chunk ratios whose maximum is ``scr``'s bound M.
@@ -149,7 +154,12 @@ class DecoderSettings:
         check(self.max_new_tokens >= 1, "max_new_tokens", "must be at least 1")
         strengths = self.strength.values() if isinstance(self.strength, Mapping) else [self.strength]
         check(all(s > 0 and math.isfinite(s) for s in strengths), "strength", "must be above 0")
-        check(self.temperature > 0, "temperature", "must be above 0")
+        check(
+            self.temperature == 0 or (self.temperature >= LEAST_TEMPERATURE and math.isfinite(self.temperature)),
+            "temperature",
+            f"must be 0 (greedy) or at least {LEAST_TEMPERATURE:g}",
+        )
+        check(not self.greedy or self.facts.exact, "temperature", not_greedy(self.name))
         check(self.top_k >= 0, "top_k", "must be 0 (off) or more")
         check(0 < self.top_p <= 1, "top_p", "must be in (0, 1]")
         check(self.window >= 1, "window", "must be at least 1")
@@ -172,6 +182,16 @@ class DecoderSettings:
         return self.top_k > 0 or self.top_p < 1.0
 
     @property
+    def greedy(self) -> bool:
+        """Whether every token is the target's most probable one."""
+        return self.temperature == 0
+
+    @property
+    def law_temperature(self) -> float:
+        """What divides every policy's logits, in laws and in books."""
+        return 1.0 if self.greedy else self.temperature
+
+    @property
     def facts(self) -> DecoderFacts:
         """The decoder's row of the table."""
         return TABLE[self.name]
@@ -182,8 +202,15 @@ class DecoderSettings:
         return self.facts.target or self.aggregate
 
 
+def not_greedy(name: str) -> str:
+    """What is said of temperature 0 to a decoder that only approximates its target: its texts have no argmax."""
+    return f"is greedy, which {name!r} can't be: it accepts by chance; give one above 0, or decoder.name scr-exact"
+
+
 def drafter_of(settings: DecoderSettings) -> str:
     """Who drafts for a speculative decoder: ``mixture`` or ``reference``."""
     if settings.aggregate != "sum" or settings.verification != "token":
         return "reference"
-    return settings.drafter or ("reference" if settings.truncates else "mixture")
+    # What is greedy is the same truncated or not, and the mixture's largest token is mostly a component's.
+    truncates = settings.truncates and not settings.greedy
+    return settings.drafter or ("reference" if truncates else "mixture")

@@ -86,7 +86,7 @@ def tree_law(
     """
     vocab, length = bank.vocab_size, settings.max_new_tokens
     drafted = settings.facts.speculative
-    routed = settings.target == "routed" or (drafted and drafter_of(settings) == "mixture")
+    routed = _routes(settings) or (drafted and drafter_of(settings) == "mixture")
     draft, route = range(vocab), range(n_attributes if routed else 1)
     at_position = [(x, 0, 0, i) for x in draft for i in route]
     if drafted:  # rejected, and replaced
@@ -114,19 +114,24 @@ def tree_law(
     return {response: p for response, p in law.items() if p > 0}
 
 
+def _routes(settings: DecoderSettings) -> bool:
+    """Whether an attribute is drawn to decode from: a greedy one decodes from the sum of all."""
+    return settings.target == "routed" and not settings.greedy
+
+
 def _probability(tree: _Tree, path: int, length: int, settings: DecoderSettings) -> float:
     """Of a path; 0 for one that differs from another only in choices that were never made."""
     chosen, noted = tree.paths[path].reshape(-1, 4), tree.probability[path].reshape(-1, 4)
     drafted = settings.facts.speculative
     mixed = drafted and drafter_of(settings) == "mixture"
     # Drafts that follow the target itself are accepted without a test.
-    tested = drafted and not (mixed and not settings.truncates and settings.strength == 1.0)
+    tested = drafted and not (mixed and not (settings.truncates or settings.greedy) and settings.strength == 1.0)
     total, rejected = 1.0, False
     for position in range(len(chosen)):
         inside = position < length
         begins = position == 0 or (settings.horizon is not None and position % settings.horizon == 0)
         made = [inside, inside and tested, inside and tested and chosen[position, 1] == 1, False]
-        made[3] = inside and (mixed or settings.target == "routed") and (begins or (mixed and rejected))
+        made[3] = inside and (mixed or _routes(settings)) and (begins or (mixed and rejected))
         rejected = chosen[position, 1] == 1
         for column in range(4):
             if made[column]:

@@ -70,7 +70,7 @@ def direct_law(
         return powers / powers.sum()
 
     def components(tokens: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-        pi = [softmax(model(tokens) / temperature) for model in models]
+        pi = [softmax(model(tokens) / (temperature or 1.0)) for model in models]
         ratios = [pi[policy] / pi[rho] for policy, rho in layout]
         tilted = [pi[0] * ratio**strength for ratio, strength in zip(ratios, strengths, strict=True)]
         normalised = [q / q.sum() for q in tilted]
@@ -105,6 +105,10 @@ def direct_law(
         law = sum(w * q for w, q in zip(weights / weights.sum(), q_here, strict=True))
         return law if target == "routed" else cut(law)
 
+    def drawn_from(response: tuple[int, ...]) -> np.ndarray:
+        law = next_token(response)
+        return np.eye(len(law))[int(np.argmax(law))] if temperature == 0 else law
+
     out: dict[tuple[int, ...], float] = {}
     open_prefixes = [((), 1.0)]
     while open_prefixes:
@@ -112,6 +116,6 @@ def direct_law(
         if len(response) == max_new_tokens or response[-1:] == (eos_id,):
             out[response] = probability
             continue
-        law = next_token(response)
+        law = drawn_from(response)
         open_prefixes += [((*response, token), probability * p) for token, p in enumerate(law) if p > 0]
     return out

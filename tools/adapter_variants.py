@@ -94,9 +94,11 @@ def _distance(theirs: Any, backbone: TransformersBackbone, invocation: Sequence[
         prompts.append(prompt)
         texts.append(prompt + torch.randint(INVOCATION[-1] + 1, VOCABULARY, (_NEW,), generator=generator).tolist())
     layout = Layout(("it",), (branch,), (0,))
-    session = BankSession([backbone], layout, len(texts), max(_LENGTHS) + _NEW, soup=False)
+    used = sorted({0, branch})
+    rooms: dict[str, Any] = {"needs": [used] * len(texts), "vocab_size": backbone.head.n_tokens}
+    session = BankSession([backbone], layout, len(texts), max(_LENGTHS) + _NEW, **rooms)
     for prompt in prompts:
-        session.add_row(sorted({0, branch}), prompt_of=lambda _, prompt=prompt: prompt)
+        session.add_row(used, prompt_of=lambda _, prompt=prompt: prompt)
     entries = session.pick([(row, branch) for row in range(len(texts))])
     ids = torch.zeros(len(texts), max(_LENGTHS), dtype=torch.long)
     for row, prompt in enumerate(prompts):

@@ -23,6 +23,7 @@ from mpg.decoding.rounds.threshold import ThresholdRound
 from mpg.decoding.rounds.whole import BestOfN, SequenceRejection
 from mpg.decoding.rows import Rows
 from mpg.laws.bound import RatioAlarm
+from mpg.laws.logspace import NotNumbersError
 from mpg.models.bank import ModelBank
 from mpg.models.invocation import activation
 from mpg.models.lanes import BankSession
@@ -43,12 +44,18 @@ def speculative_round(bank: ModelBank, settings: DecoderSettings, alarm: RatioAl
     return kind(bank, settings, alarm, draft_len=draft_len)
 
 
+def routing_round(bank: ModelBank, settings: DecoderSettings, alarm: RatioAlarm, *, draft_len: int | None) -> Round:
+    """Of ``routing``: what is greedy draws no attribute, and takes the largest token of the sum of all."""
+    kind: type[Round] = DirectRound if settings.greedy else RoutingRound
+    return kind(bank, settings, alarm, draft_len=draft_len)
+
+
 # What makes a decoder's round: called with (bank, settings, alarm, draft_len=).
 ROUNDS: dict[str, Callable[..., Round]] = {
     "reference": DirectRound,
     "prompting": SteeredRound,
     "soup": SoupRound,
-    "routing": RoutingRound,
+    "routing": routing_round,
     "single": DirectRound,
     "mod": DirectRound,
     "pad": DirectRound,
@@ -99,7 +106,8 @@ def decode(
 
     Raises:
         ValueError: a request that can't be decoded, named by its index, before any is decoded.
-        FloatingPointError: a model's logits are not numbers (:mod:`mpg.decoding.resilient` goes on without the row).
+        FloatingPointError: a model's logits are not numbers; it names the request and the attribute
+            (:mod:`mpg.decoding.resilient` goes on without the row).
     """
     pending = list(requests)
     for index, request in enumerate(pending):
@@ -155,7 +163,7 @@ class Engine:
         self._shared = self._common_lengths(requests)
         # A chunk drafted at the very end of the longest row still has to fit, and a prompt padded to another's width.
         capacity = max(longest + self.settings.max_new_tokens + self.round.overhang, self._padded_to(requests))
-        session = self.bank.session(slots, capacity, soup=self.settings.facts.soup)
+        session = self.bank.session(slots, capacity, needs=[self.round.branches(request) for request in requests])
         rows = Rows(
             self.settings,
             self.bank.layout,
@@ -178,11 +186,15 @@ class Engine:
         self._admit(session, rows, queue, slots)
         if not len(rows):
             return None
-        self.round.step(session, rows)
-        slots_ended = rows.ended().nonzero()[:, 0].tolist()
-        if not slots_ended:
-            return []
-        self.round.finish(session, rows, slots_ended)
+        try:
+            self.round.step(session, rows)
+            slots_ended = rows.ended().nonzero()[:, 0].tolist()
+            if not slots_ended:
+                return []
+            self.round.finish(session, rows, slots_ended)
+        except NotNumbersError as error:
+            error.request = rows.index[error.slot]
+            raise
         ended, lengths = [], rows.cached_lengths()
         for slot in reversed(slots_ended):
             ended.append((rows.index[slot], rows.completion(slot)))

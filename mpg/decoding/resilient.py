@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from mpg.decoding.engine import DEFAULT_BATCH_SIZE, decode
+from mpg.laws.logspace import NotNumbersError
 from mpg.models.bank import ModelBank
 from mpg.request import Completion, Request
 from mpg.settings import DecoderSettings
@@ -146,7 +147,8 @@ def _after(
         reason = OUT_OF_MEMORY
         if fitted > batch_size.now:  # it was this row's size, not the batch's
             batch_size.set(fitted)
-    failure = Failure(reason, " ".join(str(error).split()) or type(error).__name__)
+    said = error.why if isinstance(error, NotNumbersError) else str(error)  # the request's number was of this try
+    failure = Failure(reason, " ".join(said.split()) or type(error).__name__)
     return ([left[1:]] if left[1:] else []), failure
 
 

@@ -74,7 +74,9 @@ class RatioAlarm:
         """Log a warning and return True when the mean is more than 4 standard errors from 1."""
         if self.n < _ALARM_MIN_SAMPLES:
             return False
-        variance = max(0.0, self.total_squared / self.n - self.mean**2)
+        if not math.isfinite(self.total_squared):
+            return False  # ratios beyond 1e154: their tail decides the mean, and no sample this small has seen it
+        variance = max(0.0, self.total_squared / self.n - self.mean * self.mean)
         error = math.sqrt(variance / self.n)
         if abs(self.mean - 1.0) <= _ALARM_STANDARD_ERRORS * error + 1e-3:
             return False

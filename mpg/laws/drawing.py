@@ -36,6 +36,28 @@ def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
     return probs
 
 
+def truncate_log(log_probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
+    """:func:`truncate` of normalised log-probabilities ``[rows, vocab]``, to such: -inf where a token is cut off.
+
+    A token kept keeps a finite one, however far below the least probability that a float can hold.
+    """
+    vocab = log_probs.shape[-1]
+    if 0 < top_k < vocab:
+        cutoff = log_probs.topk(top_k, dim=-1).values[:, -1:]  # [rows, 1]
+        log_probs = log_probs.masked_fill(log_probs < cutoff, -torch.inf)
+        log_probs = log_probs - log_probs.logsumexp(-1, keepdim=True)
+    if top_p < 1.0:
+        probs = log_probs.exp()  # what underflows here is no part of a nucleus
+        log_probs = log_probs.masked_fill(probs < _nucleus_cutoff(probs, top_p), -torch.inf)
+        log_probs = log_probs - log_probs.logsumexp(-1, keepdim=True)
+    return log_probs
+
+
+def one_hot_of_largest(values: Tensor) -> Tensor:
+    """All mass on each row's largest value, the lowest index of several: ``[rows, vocab]`` of 0 and 1."""
+    return torch.zeros_like(values).scatter_(-1, values.argmax(-1, keepdim=True), 1.0)
+
+
 def _nucleus_cutoff(probs: Tensor, top_p: float) -> Tensor:
     """Probability of the last token of each row's nucleus, ``[rows, 1]``."""
     cutoff = probs.new_zeros(len(probs), 1)

@@ -31,6 +31,15 @@ class Layout:
         """The attribute whose prompt a branch reads; ``None``: the reference's, which the soup reads too."""
         return self._owners.get(branch)
 
+    def in_words(self, branch: int) -> str:
+        """Whose model a branch is, for a message."""
+        if branch == 0:
+            return "the reference model"
+        if branch >= self.n_branches:
+            return "the soup of the attributes' adapters"
+        own = " (its own reference)" if branch in self.reference else ""
+        return f"attribute {self.owner(branch)!r}{own}"
+
     @cached_property
     def _owners(self) -> dict[int, str]:
         models = zip(self.attributes, self.policy, self.reference, strict=True)

@@ -6,11 +6,37 @@ import torch
 from torch import Tensor
 
 
+class NotNumbersError(FloatingPointError):
+    """A model's logits are not numbers.
+
+    Attributes:
+        line: the first line of the log-policies that is no law.
+        whose: the model in words, and ``slot``: the row's place, and ``request``: its index, as far as known.
+    """
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+        self.whose = "a model"
+        self.slot = self.request = -1
+
+    @property
+    def why(self) -> str:
+        """What went wrong, without the request that it befell."""
+        return (
+            f"{self.whose}: its logits are not numbers (NaN or infinite): nothing can be drawn from them; "
+            "set model.dtype to float32, and look for a damaged model or adapter"
+        )
+
+    def __str__(self) -> str:
+        return self.why if self.request < 0 else f"request {self.request}: {self.why}"
+
+
 def log_policy(logits: Tensor, temperature: float) -> Tensor:
     """Normalised log-probabilities at a temperature, float32 (float64 stays) ``[..., vocab]``.
 
     Raises:
-        FloatingPointError: logits that are not numbers.
+        NotNumbersError: logits that are not numbers.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return checked((logits if temperature == 1.0 else logits / temperature).log_softmax(-1))
@@ -20,11 +46,9 @@ def checked(log_policies: Tensor) -> Tensor:
     """Log-policies as they are, checked: one NaN among a line's logits, or no finite one, makes every entry of it NaN.
 
     Raises:
-        FloatingPointError: a line is not a law.
+        NotNumbersError: a line is not a law.
     """
-    if bool(log_policies[..., 0].isnan().any()):
-        raise FloatingPointError(
-            "a model's logits are not numbers (NaN or infinite): nothing can be drawn from them; "
-            "set model.dtype to float32, and look for a damaged model or adapter"
-        )
+    broken = log_policies[..., 0].isnan()
+    if bool(broken.any()):
+        raise NotNumbersError(int(broken.flatten().nonzero()[0]))
     return log_policies

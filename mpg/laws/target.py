@@ -11,6 +11,9 @@ Notation as in the README: ``pi_0`` the reference, ``pi_i`` the preference model
   Drift (Kim et al. 2025), whose weights may have any sign and sum
 - ``pad``: the same product over the reference's truncated candidates (Chen et al. 2025)
 - ``routed``: the sum of components that are truncated each, what drawing one of them samples
+
+At temperature 0 (*greedy*) a target is the argmax of its own law at temperature 1, the lowest id of several: a law that
+has all its mass there. Weights follow the tokens by the components at temperature 1.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpg.laws.drawing import truncate
+from mpg.laws.drawing import one_hot_of_largest, truncate, truncate_log
 from mpg.laws.layout import Part
 from mpg.settings import DecoderSettings
 
@@ -58,31 +61,86 @@ def token_law(
     settings: DecoderSettings,
     strengths: Sequence[float],
 ) -> tuple[Tensor, list[Tensor]]:
-    """The target's law of the next token.
+    """The target's law of the next token, to draw from; where its logarithm is wanted: :func:`log_token_law`.
 
     Args:
-        log_policies: normalised, ``[lines, vocab]``; the block's references come first, one a row.
+        log_policies: normalised, at ``settings.law_temperature``, ``[lines, vocab]``; the block's references come
+            first, one a row.
         parts: one per attribute that any row of the block carries.
 
     Returns:
         probabilities ``[rows, vocab]``; for the sums, per part its log-components ``[n, vocab]``.
     """
-    log_pi0 = log_policies[: len(state.alphas)]  # [rows, vocab]
+    if kind in SUMS:
+        log_q = _components(kind, log_policies, parts, settings, strengths)
+        law = mixture_law(log_q, parts, state.log_weights)
+        if settings.greedy:
+            return one_hot_of_largest(law), log_q
+        return (truncated(law, settings) if kind == "sum" else law), log_q
+    log_law = _log_of_one(kind, log_policies, parts, state, settings, strengths)
+    if settings.greedy:
+        return one_hot_of_largest(log_law), []
+    return (log_law.exp() if kind == "pad" else truncated(log_law.exp(), settings)), []
 
-    def cut(law: Tensor) -> Tensor:
-        return truncate(law, top_k=settings.top_k, top_p=settings.top_p) if settings.truncates else law
 
-    if kind == "reference":
-        return cut(log_pi0.exp()), []
-    if kind in ("product", "pad"):
-        candidates = log_pi0 if kind == "product" else cut(log_pi0.exp()).log()
-        law = log_product(candidates, log_policies, parts, state.alphas, strengths).exp()
-        return (cut(law) if kind == "product" else law), []
+def log_token_law(
+    kind: str,
+    log_policies: Tensor,
+    parts: Sequence[Part],
+    state: TargetState,
+    settings: DecoderSettings,
+    strengths: Sequence[float],
+) -> Tensor:
+    """The logarithm of :func:`token_law`'s law, ``[rows, vocab]``: finite wherever a token has mass.
+
+    It never passes through probabilities, which underflow: in float32 below ``exp(-103)``, which a low temperature or
+    a high strength reaches at once. For a few tokens: the sums' costs several times what their law to draw from does.
+    """
+    if kind in SUMS:
+        log_q = _components(kind, log_policies, parts, settings, strengths)
+        log_law = log_mixture(log_q, parts, state.log_weights)
+    else:
+        log_law = _log_of_one(kind, log_policies, parts, state, settings, strengths)
+    if settings.greedy:
+        return one_hot_of_largest(log_law).log()
+    return log_law if kind in ("routed", "pad") else _truncated_log(log_law, settings)
+
+
+def truncated(law: Tensor, settings: DecoderSettings) -> Tensor:
+    """A law ``[rows, vocab]`` after top-k and top-p."""
+    return truncate(law, top_k=settings.top_k, top_p=settings.top_p) if settings.truncates else law
+
+
+def _truncated_log(log_law: Tensor, settings: DecoderSettings) -> Tensor:
+    return truncate_log(log_law, top_k=settings.top_k, top_p=settings.top_p) if settings.truncates else log_law
+
+
+def _components(
+    kind: str,
+    log_policies: Tensor,
+    parts: Sequence[Part],
+    settings: DecoderSettings,
+    strengths: Sequence[float],
+) -> list[Tensor]:
+    """The log-components of a sum, per part ``[n, vocab]``; the routed one's are truncated each."""
     log_q = [log_component(log_policies, part, strengths[part.attribute]) for part in parts]
-    if kind == "routed":
-        log_q = [cut(q.exp()).log() for q in log_q]
-        return mixture_law(log_q, parts, state.log_weights), log_q
-    return cut(mixture_law(log_q, parts, state.log_weights)), log_q
+    return [_truncated_log(q, settings) for q in log_q] if kind == "routed" else log_q
+
+
+def _log_of_one(
+    kind: str,
+    log_policies: Tensor,
+    parts: Sequence[Part],
+    state: TargetState,
+    settings: DecoderSettings,
+    strengths: Sequence[float],
+) -> Tensor:
+    """The log-law of a target that is no sum, before the truncation of the whole, ``[rows, vocab]``."""
+    log_pi0 = log_policies[: len(state.alphas)]  # [rows, vocab]
+    if kind == "reference":
+        return log_pi0
+    base = _truncated_log(log_pi0, settings) if kind == "pad" else log_pi0
+    return log_product(base, log_policies, parts, state.alphas, strengths)
 
 
 def log_component(log_policies: Tensor, part: Part, strength: float) -> Tensor:
@@ -100,6 +158,16 @@ def mixture_law(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Ten
     for part, component in zip(parts, log_q, strict=True):  # a row once a part: no sum depends on an order
         weight = weights[part.rows, part.attribute, None].to(component)
         total[part.rows] += component.exp() * weight
+    return total
+
+
+def log_mixture(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Tensor) -> Tensor:
+    """The logarithm of :func:`mixture_law`, ``[rows, vocab]``, where probabilities would underflow as well."""
+    log_w = log_weights.log_softmax(-1)  # [rows, attributes]
+    total = log_q[0].new_full((len(log_weights), log_q[0].shape[-1]), -torch.inf)
+    for part, component in zip(parts, log_q, strict=True):
+        weighted = component + log_w[part.rows, part.attribute, None].to(component)
+        total[part.rows] = torch.logaddexp(total[part.rows], weighted)
     return total
 
 

@@ -35,8 +35,8 @@ class Mix:
     def __init__(self, loras: Sequence[Lora], device: torch.device, dtype: torch.dtype) -> None:
         self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
         self._to: dict[str, Any] = {"device": device, "dtype": dtype}
-        self._repeated: dict[tuple[int, torch.Size], Tensor] = {}
-        self._time = 1
+        self._repeated: dict[tuple[int, torch.Size], tuple[Tensor, Tensor]] = {}
+        self._time, self._zero_one = 1, False
         self.coefficients: Tensor | None = None  # [lanes, time or 1, sum of ranks]; None: the bare model
         self._adapters = torch.empty(0)
 
@@ -48,16 +48,24 @@ class Mix:
         """
         self._repeated, self.coefficients, self._time = {}, None, time
         if mixes.any():
+            self._zero_one = bool(((mixes == 0) | (mixes == 1)).all())  # as outside soups
             self._adapters = mixes if mixes.ndim == 3 else mixes[:, None]
             self.coefficients = self._adapters.repeat_interleave(self._ranks, dim=-1).to(**self._to)
 
-    def repeated(self, times: int, x: Tensor) -> Tensor:
-        """For as many layers side by side over an input, ``[lanes, time or 1, times * sum of ranks]``."""
+    def apply(self, low: Tensor, times: int, x: Tensor) -> Tensor:
+        """``mix * low`` in place, of as many layers side by side over an input, ``[..., times * sum of ranks]``.
+
+        An adapter that a lane has no share in is left out of it, not multiplied by 0, which would make NaN of what
+        overflows there: a broken adapter costs the rows that use it.
+        """
         assert self.coefficients is not None
         key = times, x.shape
         if key not in self._repeated:  # a layer of a pass looks it up: there are hundreds
-            self._repeated[key] = self._spread(self.coefficients.repeat(1, 1, times), x)
-        return self._repeated[key]
+            mix = self._spread(self.coefficients.repeat(1, 1, times), x)
+            self._repeated[key] = mix, mix == 0
+        mix, off = self._repeated[key]
+        low = low.masked_fill_(off, 0.0)
+        return low if self._zero_one else low.mul_(mix)
 
     def adapters(self, x: Tensor) -> Tensor:
         """``[lanes, time or 1, adapters]``, over an input."""
@@ -157,7 +165,7 @@ class LaneLinears(nn.Module):
             return self._main(x)
         if self._mix.coefficients is None:
             return self._main(F.pad(x, (0, self._n_low))) if self._scaled is None else self._scaled.bare(self._main(x))
-        low = self._down(x).mul_(self._mix.repeated(self._n_adapted, x))
+        low = self._mix.apply(self._down(x), self._n_adapted, x)
         if self._scaled is not None:
             return self._scaled(self._main(x), low, self._mix.adapters(x))
         return self._main(torch.cat([x, low], dim=-1))

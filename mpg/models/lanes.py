@@ -7,6 +7,7 @@ attends to contiguous memory.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Container, Sequence
 
 import torch
@@ -37,17 +38,28 @@ class _Lanes:
 class BankSession:
     """Room for ``slots`` rows of up to ``capacity`` tokens, each under some of the bank's branches.
 
+    See :meth:`mpg.ModelBank.session`.
+
     Branches are numbered through the backbones; one past the last is the *soup*, a weighted sum of
     the first backbone's adapters. Branch 0 of row r lies in lane r of the first backbone.
     """
 
-    def __init__(self, backbones: Sequence[Backbone], layout: Layout, slots: int, capacity: int, *, soup: bool) -> None:
-        self.layout, self.device = layout, backbones[0].device
+    def __init__(
+        self,
+        backbones: Sequence[Backbone],
+        layout: Layout,
+        slots: int,
+        capacity: int,
+        *,
+        needs: Sequence[Sequence[int]],
+        vocab_size: int,
+    ) -> None:
+        self.layout, self.device, self._vocab_size = layout, backbones[0].device, vocab_size
         self.soup = sum(backbone.n_branches for backbone in backbones)
         self._sizes = [backbone.n_branches for backbone in backbones]
         self._home = [k for k, n in enumerate(self._sizes) for _ in range(n)] + [0]  # backbone of each branch
         self._first = [sum(self._sizes[:k]) for k in range(len(self._sizes))]  # first branch of each backbone
-        counts = [slots * (n + (soup and k == 0)) for k, n in enumerate(self._sizes)]
+        counts = self._lanes_needed(slots, needs)
         self._sessions: list[BackboneSession] = [
             backbone.session(n, capacity) for backbone, n in zip(backbones, counts, strict=True)
         ]
@@ -61,6 +73,14 @@ class BankSession:
         self._extents: list[dict[int, int]] = []  # per row: branch -> how long its text may become, where it matters
         self._cached: dict[object, Entries] = {}
         self._tokens_at_once = _TOKENS_AT_ONCE if self.device.type == "cpu" else _TOKENS_AT_ONCE_ON_GPU
+
+    def _lanes_needed(self, slots: int, needs: Sequence[Sequence[int]]) -> list[int]:
+        """Lanes of each backbone: a reference's for every slot, and what the ``slots`` widest rows take besides."""
+        counts = [slots] + [0] * (len(self._sizes) - 1)
+        for home in range(len(counts)):
+            widths = (sum(branch != 0 and self._home[branch] == home for branch in row) for row in needs)
+            counts[home] += sum(heapq.nlargest(slots, widths))
+        return counts
 
     def close(self) -> None:
         """Give the memory back to the backbones, for their next session."""
@@ -262,7 +282,7 @@ class BankSession:
             if fed:
                 parts.append((session, torch.cat(fed) if len(fed) > 1 else fed[0]))
             first += size
-        return States(parts, entries)
+        return States(parts, entries, self._vocab_size)
 
 
 def _token_by_token(mix: Tensor, on_from: Tensor, starts: Tensor, n_tokens: int) -> Tensor:

@@ -49,11 +49,11 @@ def load_models(
     loras = [read_lora(folder) for folder in adapters.values()]  # before a model is loaded, which takes longer
     for name, lora in zip(adapters, loras, strict=True):
         check_base(sources[name], lora.config, reference)
-    base = _load_model(reference, dtype, device)
-    backbones: list[Backbone] = [_backbone(reference, base, loras)]
-    for source in wholes.values():
-        _check_same_tokenizer(tokenizer, source)
-        backbones.append(_backbone(source, _load_model(source, dtype, device)))
+    sizes = [vocab_size_of(_config_of(place)) for place in (reference, *wholes.values())]
+    for source, size in zip(wholes.values(), sizes[1:], strict=True):
+        _check_same_vocabulary(tokenizer, source, size, sizes[0])
+    backbones: list[Backbone] = [_backbone(reference, base := _load_model(reference, dtype, device), loras)]
+    backbones += [_backbone(source, _load_model(source, dtype, device)) for source in wholes.values()]
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
         backbones=backbones,
@@ -62,7 +62,7 @@ def load_models(
             policy=tuple(branch[name] for name in attributes),
             reference=tuple(branch.get(_own_reference(name), 0) for name in attributes),
         ),
-        vocab_size=base.config.vocab_size,
+        vocab_size=min(sizes),  # the laws' own: what a model has beyond it is padding, cut before its log-softmax
         eos_ids=_eos_ids(base),
         max_positions=max_positions_of(base.config),
         tokenizer=tokenizer,
@@ -123,6 +123,11 @@ def skeleton_of(model: Place) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
+def vocab_size_of(config: Any) -> int:
+    """Numbers that a model's head gives, its padding included."""
+    return int(config.get_text_config(decoder=True).vocab_size)
+
+
 def _config_of(place: Place) -> Any:
     """A model's configuration. Raises BankError: it can't be had, or is of a model that is not served."""
     from transformers import AutoConfig
@@ -156,9 +161,8 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> t
         check_base(place, lora.config, model)
         check_fit(skeleton, lora)
         return lora.invocation
-    _check_same_tokenizer(tokenizer, place)
+    _check_same_vocabulary(tokenizer, place, vocab_size_of(_config_of(place)), vocab_size_of(skeleton.config))
     _must_hold_weights(place)
-    _config_of(place)
     return ()
 
 
@@ -210,8 +214,16 @@ def _load_model(place: Place, dtype: torch.dtype, device: torch.device | str) ->
     return model.to(device).eval()
 
 
-def _check_same_tokenizer(tokenizer: Any, place: Place) -> None:
-    if load_tokenizer(place).get_vocab() != tokenizer.get_vocab():
+def _check_same_vocabulary(tokenizer: Any, place: Place, size: int, reference_size: int) -> None:
+    """Check a whole model's tokenizer and, where its padding is not the reference's, that both hold every token."""
+    tokens = tokenizer.get_vocab()
+    if load_tokenizer(place).get_vocab() != tokens:
         raise BankError(
             f"model {place}: its tokenizer differs from the reference's; density ratios need one vocabulary"
+        )
+    needed = max(tokens.values(), default=-1) + 1
+    if size != reference_size and min(size, reference_size) < needed:
+        raise BankError(
+            f"model {place}: its vocabulary has {size} entries and the reference's {reference_size}, fewer than the "
+            f"{needed} of their tokenizer; resize the smaller one's embeddings, or use another model"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,10 +39,14 @@ class Entries:
 
 
 class States:
-    """Hidden states of one or more passes; the vocabulary head runs only over what is asked for."""
+    """Hidden states of one or more passes; the vocabulary head runs only over what is asked for.
 
-    def __init__(self, parts: Sequence[tuple[BackboneSession, Tensor]], entries: Entries) -> None:
-        self._parts = list(parts)
+    Args:
+        vocab_size: of the bank: what a model's head has beyond it is padding, and no part of any law.
+    """
+
+    def __init__(self, parts: Sequence[tuple[BackboneSession, Tensor]], entries: Entries, vocab_size: int) -> None:
+        self._parts, self._vocab_size = list(parts), vocab_size
         self.rows, self.branches = entries.rows, entries.branches
 
     def __len__(self) -> int:
@@ -65,6 +69,10 @@ class States:
         joined.branches = torch.cat([self.branches, others.branches])
         return joined
 
+    def lane_among(self, entries: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """The row and the branch of each of some entries, by its place among them."""
+        return lambda place: (self.rows[entries[place]], self.branches[entries[place]])
+
     def logits(self, entries: Tensor | slice, position: int | Tensor) -> Tensor:
         """Next-token logits of some entries, ``[n, vocab]``.
 
@@ -84,6 +92,8 @@ class States:
                 continue
             at = position[mine] if isinstance(position, Tensor) else position
             logits = session.logits(hidden[index, at])
+            if logits.shape[-1] != self._vocab_size:
+                logits = logits[..., : self._vocab_size]
             if len(mine) == len(entries):
                 return logits
             out = logits.new_empty(len(entries), logits.shape[-1]) if out is None else out

@@ -44,11 +44,11 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
         u, position = uniforms[len(response)], torch.tensor([len(response)])
         if kind in SUMS and (not drawn or len(response) % (settings.horizon or settings.max_new_tokens) == 0):
             component, drawn = draw(log_weights.softmax(-1), u[:, ROUTE]), True
-        if kind == "routed":
+        if kind == "routed" and not settings.greedy:  # whose largest token is of the sum that it samples
             log_weights = one_hot(component, len(strengths)).double().log()
         state = TargetState(alphas, log_weights)
         log_policies = log_policy(
-            branch_logits(bank, request, response, mix, settings.max_new_tokens), settings.temperature
+            branch_logits(bank, request, response, mix, settings.max_new_tokens), settings.law_temperature
         )
         target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
         if not settings.facts.speculative:

@@ -62,7 +62,7 @@ def law(
         scored = zip(models, prefixes, strict=True)
         logits = torch.cat([model.fn(torch.tensor([ids])).double() for model, ids in scored])  # [branches, vocab]
         state = TargetState(alphas, log_weights)
-        log_policies = log_policy(logits, settings.temperature)
+        log_policies = log_policy(logits, settings.law_temperature)
         target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
         position = torch.tensor([len(response)])
         for token, p in enumerate(target[0].tolist()):

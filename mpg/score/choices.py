@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
-from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, token_law
+from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, log_token_law
 from mpg.models.bank import ModelBank
 from mpg.models.uncached import branch_logits
 from mpg.request import Request
@@ -30,8 +29,9 @@ def choice_log_probs(
 ) -> list[list[float]]:
     """Log-probability that a response under the decoder's target begins with each of some token sequences, in nats.
 
-    The target is taken without top-k and top-p: a choice that truncation cuts off is unlikely, not impossible. For
-    the approximate decoders it is the law that they approximate.
+    The target is taken without top-k and top-p, and at temperature 1 where the decoder is greedy: a choice that these
+    cut off is unlikely, not impossible. For the approximate decoders it is the law that they approximate. Each is
+    finite wherever the models' logits are, at any temperature and strength: in log space, float64 from the logits on.
 
     Args:
         asked: requests, each with the tokens of its choices; what two choices begin with is run once.
@@ -47,7 +47,7 @@ def choice_log_probs(
             bank.check(request, settings)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
-    settings = replace(settings, top_k=0, top_p=1.0)
+    settings = replace(settings, top_k=0, top_p=1.0, temperature=settings.law_temperature)
     strengths = [settings.strength_of(name) for name in bank.attributes]
     kind, parts = settings.target, parts_of_one_row(bank.layout)
     # What is known of a beginning: its log-probability, and the target's state after it.
@@ -66,16 +66,16 @@ def choice_log_probs(
             lines = _logits(bank, [(asked[i][0], before) for i, before in some], settings, strengths)
             for (index, before), logits in zip(some, lines, strict=True):
                 total, state = known[index, before]
-                log_policies = log_policy(logits, settings.temperature)
-                law, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
+                log_policies = log_policy(logits.double(), settings.temperature)
+                log_law = log_token_law(kind, log_policies, parts, state, settings, strengths)
                 choices = asked[index][1]
                 for token in {o[depth] for o in choices if len(o) > depth and tuple(o[:depth]) == before}:
-                    likely, after = float(law[0, token]), state
+                    after = state
                     if kind in SUMS:
-                        of_token = log_q_of(torch.tensor([token]), log_policies, parts, strengths, log_q)
+                        of_token = log_q_of(torch.tensor([token]), log_policies, parts, strengths)
                         moved = follow(state, of_token, parts, torch.tensor([depth]), settings.horizon)
                         after = TargetState(state.alphas, moved)
-                    known[index, (*before, token)] = total + (math.log(likely) if likely > 0 else -math.inf), after
+                    known[index, (*before, token)] = total + float(log_law[0, token]), after
     return [[known[index, tuple(choice)][0] for choice in choices] for index, (_, choices) in enumerate(asked)]
 
 

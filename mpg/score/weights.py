@@ -153,11 +153,11 @@ def draws_from_segments(segments: Array, *, seed: int = 0) -> Array:
         segments: log-likelihood of each segment under each component, ``[segments, attributes]``.
     """
     generator = np.random.default_rng(seed)
-    likelihood = np.exp(segments - segments.max(axis=1, keepdims=True))
-    n, k = likelihood.shape
+    n, k = segments.shape
     alpha, draws = np.full(k, 1 / k), []
     for i in range(_BURN_IN + 4 * _DRAWS):
-        edges = np.cumsum(likelihood * alpha, axis=1)
+        log_joint = segments + _log(alpha)
+        edges = np.cumsum(np.exp(log_joint - log_joint.max(axis=1, keepdims=True)), axis=1)
         component = (edges < generator.random((n, 1)) * edges[:, -1:]).sum(axis=1)
         alpha = generator.dirichlet(1 + np.bincount(component, minlength=k))
         if i >= _BURN_IN:
@@ -167,8 +167,13 @@ def draws_from_segments(segments: Array, *, seed: int = 0) -> Array:
 
 def log_likelihood(segments: Array, alpha: Array) -> float:
     """``sum_s log sum_i alpha_i exp(segments_si)``."""
-    top = segments.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(segments - top) @ alpha) + top[:, 0]).sum())
+    return float(np.logaddexp.reduce(segments + _log(alpha), axis=1).sum())
+
+
+def _log(alpha: Array) -> Array:
+    """Logarithms of weights, -inf for those of 0."""
+    with np.errstate(divide="ignore"):
+        return np.log(alpha)
 
 
 def _summary(bank: ModelBank, draws: Array, n: int, fit: float) -> InferredWeights:

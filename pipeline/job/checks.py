@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, OwnJudge
 from evaluation.judges.weights_card import JudgeWeightsError
-from mpg.settings import TABLE
+from mpg.settings import LEAST_TEMPERATURE, TABLE, not_greedy
 from personas import weights as grids
 from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
@@ -56,6 +56,7 @@ def problems_in(job: Job) -> Iterator[Problem]:
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
             yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
+    yield from _temperature_problems(job)
     yield from _limit_problems(job)
     yield from _place_problems(job)
 
@@ -74,6 +75,22 @@ def size_problems(job: Job, n_prompts: int) -> Iterator[Problem]:
     how = f"{n_prompts:,} prompts x {job.n_personas:,} personas x {samples:,} samples"
     remedy = "lower it, or split the job into several"
     yield Problem(field, f"{factors[field]:,} makes {total:,} texts ({how}), more than {MAX_CELLS:,}; {remedy}")
+
+
+def _temperature_problems(job: Job) -> Iterator[Problem]:
+    """Temperatures that a decoder does not have, and texts that would be written twice, being greedy."""
+    temperature, again = job.decoder.temperature, "is the same text again at decoder.temperature 0 (greedy)"
+    if 0 < temperature < LEAST_TEMPERATURE:
+        yield Problem("decoder.temperature", f"{temperature:g} must be 0 (greedy) or at least {LEAST_TEMPERATURE:g}")
+    if temperature != 0:
+        return
+    if not TABLE[job.decoder.name].exact:
+        yield Problem("decoder.temperature", f"{temperature:g} {not_greedy(job.decoder.name)}")
+    remedy = "make it 1, or raise decoder.temperature"
+    if job.accept is None and job.samples_per_cell > 1:
+        yield Problem("samples_per_cell", f"{job.samples_per_cell}: each sample {again}; {remedy}")
+    if job.accept is not None and job.accept.max_candidates > 1:
+        yield Problem("accept.max_candidates", f"{job.accept.max_candidates}: each candidate {again}; {remedy}")
 
 
 def _limit_problems(job: Job) -> Iterator[Problem]:

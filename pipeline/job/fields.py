@@ -264,7 +264,12 @@ class Decoder(Frozen):
     )
     chunk_len: Int = Field(8, ge=1, le=64, description="Tokens drafted a round.")
     max_new_tokens: Int = Field(96, ge=1, description="Longest response, its end-of-text token included.")
-    temperature: Float = Field(0.8, gt=0, description="Divides every policy's logits.")
+    temperature: Float = Field(
+        0.8,
+        ge=0,
+        description="Divides every policy's logits. 0: greedy, the target's most probable token each time, whatever "
+        "the seed; not for scr, sequence-rejection and best-of-n.",
+    )
     top_p: Float = Field(0.95, gt=0, le=1, description="Nucleus kept of the target's token law; 1: off.")
     top_k: Int = Field(0, ge=0, description="Most probable tokens kept of the target's law; 0: off.")
     strength: Strength = Field(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from mpg.decoding.rows import ROUTE, Rows
 from mpg.laws.bound import RatioAlarm
-from mpg.laws.drawing import draw, truncate
-from mpg.laws.target import SUMS, follow, log_q_of, token_law
+from mpg.laws.drawing import draw, one_hot_of_largest
+from mpg.laws.logspace import NotNumbersError
+from mpg.laws.target import SUMS, follow, log_q_of, token_law, truncated
 from mpg.models.bank import ModelBank
 from mpg.models.lanes import BankSession
 from mpg.models.states import Block, Entries, States, block_of
@@ -74,18 +75,35 @@ class Round:
 
     def log_policies(self, states: States, block: Block, position: int) -> Tensor:
         """``[lines, vocab]``, until the next call."""
-        return self.workspace.log_policy(states.logits(block.entries, position), self.settings.temperature)
+        logits = states.logits(block.entries, position)
+        return self.normalised(logits, states.lane_among(block.entries))
+
+    def normalised(self, logits: Tensor, lane_of: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
+        """Log-policies ``[lines, vocab]``, until the next call.
+
+        Args:
+            lane_of: the row and the branch of a line, asked where it is broken.
+
+        Raises:
+            NotNumbersError: logits that are not numbers, with the row and the model that they are of.
+        """
+        try:
+            return self.workspace.log_policy(logits, self.settings.law_temperature)
+        except NotNumbersError as error:
+            error.slot, branch = map(int, lane_of(error.line))
+            error.whose = self.bank.layout.in_words(branch)
+            raise
 
     def target(self, rows: Rows, block: Block, log_policies: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See :func:`mpg.laws.target.token_law`."""
         state = rows.target_state(block.rows)
         return token_law(self.kind, log_policies, block.parts, state, self.settings, self.strengths)
 
-    def cut(self, law: Tensor) -> Tensor:
-        """top-k and top-p."""
-        if not self.settings.truncates:
-            return law
-        return truncate(law, top_k=self.settings.top_k, top_p=self.settings.top_p)
+    def proposal(self, log_policies: Tensor) -> Tensor:
+        """The law that drafts of a model follow, as the target is cut: lossless, and accepted more often."""
+        if self.settings.greedy:
+            return one_hot_of_largest(log_policies)
+        return truncated(log_policies.exp(), self.settings)
 
     def keep(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor, log_q: Sequence[Tensor] = ()) -> None:
         """Write one token for each of the block's rows, with its books and the weights after it."""
@@ -109,7 +127,8 @@ class Round:
         out = [torch.empty(0, dtype=torch.float64, device=tokens.device)]
         lines = max(1, NUMBERS_AT_ONCE // self.bank.vocab_size)
         for entry, token in zip(places.split(lines), tokens.split(lines), strict=True):
-            log_policies = self.workspace.log_policy(states.logits(entry[:, 0], entry[:, 1]), self.settings.temperature)
+            logits = states.logits(entry[:, 0], entry[:, 1])
+            log_policies = self.normalised(logits, states.lane_among(entry[:, 0]))
             out.append(log_policies.gather(1, token[:, None])[:, 0].double())
         return torch.cat(out)
 
@@ -119,8 +138,9 @@ class Round:
         begins = position == 0 if self.settings.horizon is None else position % self.settings.horizon == 0
         drawn = (begins | (component < 0)).nonzero()[:, 0]
         if len(drawn):
-            uniforms = rows.uniforms_at(0, ROUTE)[drawn]
-            rows.component[drawn] = draw(rows.log_weights[drawn].softmax(-1), uniforms)
+            weights = rows.log_weights[drawn].softmax(-1)
+            weights = one_hot_of_largest(weights) if self.settings.greedy else weights
+            rows.component[drawn] = draw(weights, rows.uniforms_at(0, ROUTE)[drawn])
         return drawn
 
     def component_lanes(self, rows: Rows) -> list[tuple[int, int]]:

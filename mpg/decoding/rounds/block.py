@@ -22,10 +22,10 @@ class BlockRound(WalkingRound):
         chunk = self.draft(session, rows, uniforms[:, :n])
         lengths = self.lengths(rows, chunk.tokens)
         width = int(lengths.max())
-        walk = self.walk(rows, chunk, width, keep_laws=True)
+        walk = self.walk(rows, chunk, width, n_laws=width)
         laws = chunk.laws[:width]
         counts, scaled = block_verdict(
-            walk.laws, laws, chunk.tokens, torch.stack(walk.log_target, dim=1), lengths, uniforms[:, n : n + width]
+            walk.laws, laws, chunk.tokens, walk.log_target.T, lengths, uniforms[:, n : n + width]
         )
         self.keep_prefix(rows, chunk, walk, counts)
         rows.n_chunks[: len(rows)] += 1

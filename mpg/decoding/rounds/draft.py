@@ -27,7 +27,7 @@ class Chunk:
 
     Attributes:
         tokens: ``[rows, chunk]``.
-        laws: per position q ``[rows, vocab]``.
+        laws: per position q ``[rows, vocab]``, where the round's verdict asks for it; else none.
         log_pi0: of the drafts, ``[rows, chunk]`` float64.
         states: of every lane, position j judging draft j.
     """
@@ -42,6 +42,7 @@ class ChunkRound(Round):
     """Drafting and scoring."""
 
     truncated_drafts = True  # q is cut as the target is: lossless either way, and accepted more often
+    keeps_draft_laws = True  # the verdict asks for q itself: a vocabulary of numbers a row and draft
 
     def __init__(self, *args: object, draft_len: int | None) -> None:
         super().__init__(*args, draft_len=draft_len)  # type: ignore[arg-type]
@@ -56,13 +57,13 @@ class ChunkRound(Round):
         ended = torch.zeros(len(rows), dtype=torch.bool, device=token.device)
         for j in range(uniforms.shape[1]):
             states = session.append(entries, token[:, None], starts + j)
-            logits = states.logits(slice(None), 0)
-            log_policies = self.workspace.log_policy(logits, self.settings.temperature)  # [rows, vocab]
-            law = log_policies.exp()
-            law = self.cut(law) if self.truncated_drafts else law
+            log_policies = self.normalised(
+                states.logits(slice(None), 0), states.lane_among(rows.every)
+            )  # [rows, vocab]
+            law = self.proposal(log_policies) if self.truncated_drafts else log_policies.exp()
             token = draw(law, uniforms[:, j])
             drafts.append(token)
-            laws.append(law)
+            laws += [law] if self.keeps_draft_laws else []
             log_pi0.append(log_policies.gather(1, token[:, None])[:, 0].double())
             steps.append(states)
             ended |= torch.isin(token, self.eos_ids) | (j + 1 >= room)

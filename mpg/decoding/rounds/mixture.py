@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mpg.decoding.rounds.draft import ChunkRound
 from mpg.decoding.rows import DRAFT, REPLACEMENT, TEST, Rows
-from mpg.laws.drawing import draw
+from mpg.laws.drawing import draw, one_hot_of_largest
 from mpg.laws.target import log_component, mixture_law
 from mpg.laws.verify import settle
 from mpg.models.lanes import BankSession
@@ -51,13 +51,18 @@ class _Drafted:
 class MixtureRound(ChunkRound):
     """A round drafts up to each row's horizon at most, since behind it another component drafts."""
 
+    @property
+    def tests(self) -> bool:
+        """Whether drafts follow another law than the target: the sum that is neither cut nor greedy is theirs."""
+        return self.settings.truncates or self.settings.greedy
+
     def step(self, session: BankSession, rows: Rows) -> None:
         self.draw_components(rows)
         ends = self._ends(rows)
         every = session.every_lane()
         together = self.draft_len is None and len(every) <= _FEW_LANES
         drafted = self._draft(session, rows, 1 if together else self._length(ends), together=together)
-        if self.bare and not self.settings.truncates:
+        if self.bare and not self.tests:
             self._keep_all(rows, drafted, torch.minimum(ends, self.lengths(rows, drafted.tokens)))
             return
         alive, states = rows.every, drafted.states
@@ -108,7 +113,8 @@ class MixtureRound(ChunkRound):
                 mine = component[block.rows[part.rows]] == part.attribute
                 if mine.any():
                     law[part.rows[mine]] = log_component(log_policies, part, self.strengths[part.attribute])[mine]
-            token[block.rows] = draw(law.exp_(), uniforms[block.rows])
+            law = one_hot_of_largest(law) if self.settings.greedy else law.exp_()
+            token[block.rows] = draw(law, uniforms[block.rows])
             drawn = token[block.rows][block.entry_rows]
             log_probs[block.entries] = log_policies.gather(1, drawn[:, None])[:, 0].double()
         return token
@@ -146,8 +152,9 @@ class MixtureRound(ChunkRound):
             token = drafts[block.rows]
             log_q: list[Tensor] = []
             accepted = torch.ones_like(token, dtype=torch.bool)
-            if self.settings.truncates:
+            if self.tests:
                 target, log_q = self.target(rows, block, log_policies)
+                # Of greedy drafts, which follow another law, none but the target's one token passes, whatever q.
                 law = mixture_law(log_q, block.parts, rows.log_weights[block.rows])
                 token, accepted = settle(target, law, token, test[block.rows], replacement[block.rows])
             self.keep(rows, block, log_policies, token, log_q)

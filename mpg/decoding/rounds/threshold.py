@@ -19,13 +19,14 @@ class ThresholdRound(WalkingRound):
     """``scr``: chunk-level rejection with an online bound; approximate, with the books of its bias."""
 
     truncated_drafts = False  # R is measured against pi_0 itself
+    keeps_draft_laws = False
 
     def step(self, session: BankSession, rows: Rows) -> None:
         n = self.settings.chunk_len
         uniforms = rows.fresh_uniforms(n + 2)  # drafts, one test, one fallback token
         chunk = self.draft(session, rows, uniforms[:, :n])
         lengths = self.lengths(rows, chunk.tokens)
-        walk = self.walk(rows, chunk, int(lengths.max()), keep_laws=False)
+        walk = self.walk(rows, chunk, int(lengths.max()), n_laws=1)  # for fallbacks
         log_r = self.log_prefix_ratios(chunk, walk, lengths)  # [rows, longest]
         bounds = torch.tensor([math.log(w.bound) for w in rows.windows], dtype=torch.float64, device=log_r.device)
         counts = accepted_prefix(log_r, bounds, uniforms[:, n].log(), salvage=self.settings.salvage)
@@ -50,7 +51,7 @@ class ThresholdRound(WalkingRound):
 
     def log_prefix_ratios(self, chunk: Chunk, walk: Walk, lengths: Tensor) -> Tensor:
         """``log R_m`` of the prefixes, ``[rows, longest]``; past a chunk's end its own."""
-        steps = torch.stack(walk.log_target, dim=1) - chunk.log_pi0[:, : len(walk.log_target)]
+        steps = walk.log_target.T - chunk.log_pi0[:, : len(walk.log_target)]
         inside = torch.arange(steps.shape[1], device=steps.device) < lengths[:, None]
         return torch.where(inside, steps, 0.0).cumsum(1)
 

@@ -9,62 +9,84 @@ from torch import Tensor
 
 from mpg.decoding.rounds.draft import Chunk, ChunkRound
 from mpg.decoding.rows import Rows
+from mpg.laws.target import log_token_law
+from mpg.models.states import Block
 
 
 @dataclass
 class Walk:
     """A chunk's drafts under the target, and the books after each prefix (0..chunk drafts).
 
+    All float64 and made before the first position: small tensors that stay, taken between a position's large ones that
+    go, would leave the allocator with holes that the next position's do not fit into.
+
     Attributes:
-        log_target: of the drafts, ``[rows, chunk]`` float64.
-        laws: per position T ``[rows, vocab]``.
-        log_weights: the mixture's, per prefix ``[rows, attributes]``.
-        log_probs: summed over the prefix, ``[rows, branches]`` each.
+        log_target: of the drafts, ``[chunk, rows]``.
+        log_weights: the mixture's after a prefix, ``[chunk + 1, rows, attributes]``.
+        log_probs: summed over the prefix, ``[chunk + 1, rows, branches]``.
+        laws: T ``[rows, vocab]`` of the first positions, as many as were asked for.
     """
 
-    log_target: list[Tensor] = field(default_factory=list)
+    log_target: Tensor
+    log_weights: Tensor
+    log_probs: Tensor
     laws: list[Tensor] = field(default_factory=list)
-    log_weights: list[Tensor] = field(default_factory=list)
-    log_probs: list[Tensor] = field(default_factory=list)
 
 
 class WalkingRound(ChunkRound):
     """Drafting, scoring, and the target along the drafts."""
 
-    def walk(self, rows: Rows, chunk: Chunk, n: int, *, keep_laws: bool) -> Walk:
-        """Follow the first ``n`` drafts of every row under the target, whatever is kept of them later."""
-        walk = Walk(log_weights=[rows.log_weights[: len(rows)].clone()])
-        walk.log_probs.append(torch.zeros_like(rows.log_probs[: len(rows)]))
-        before = rows.log_weights[: len(rows)].clone()
+    def walk(self, rows: Rows, chunk: Chunk, n: int, *, n_laws: int) -> Walk:
+        """Follow the first ``n`` drafts of every row under the target, whatever is kept of them later.
+
+        Args:
+            n_laws: positions, from the first on, whose whole law is kept: a vocabulary of numbers a row each.
+        """
+        before, log_probs = rows.log_weights[: len(rows)], rows.log_probs[: len(rows)]
+        walk = Walk(
+            log_target=log_probs.new_empty(n, len(rows)),
+            log_weights=before.repeat(n + 1, 1, 1),
+            log_probs=torch.zeros_like(log_probs).repeat(n + 1, 1, 1),
+        )
         for j in range(n):
             token = chunk.tokens[:, j]
-            log_target = torch.empty(len(rows), dtype=torch.float64, device=token.device)
-            law = torch.empty_like(chunk.laws[j])
-            log_probs, log_weights = walk.log_probs[-1].clone(), walk.log_weights[-1].clone()
+            law: Tensor | None = None
+            log_probs, log_weights = walk.log_probs[j + 1], walk.log_weights[j + 1]
+            log_probs.copy_(walk.log_probs[j])
+            log_weights.copy_(walk.log_weights[j])
             rows.log_weights[: len(rows)] = log_weights
             for block in self.blocks(chunk.states, rows.every):
                 log_policies = self.log_policies(chunk.states, block, j)
                 target, log_q = self.target(rows, block, log_policies)
                 mine = token[block.rows]
-                law[block.rows] = target
-                log_target[block.rows] = target.gather(1, mine[:, None])[:, 0].double().log()
+                if j < n_laws:
+                    law = target.new_empty(len(rows), target.shape[1]) if law is None else law
+                    law[block.rows] = target
+                walk.log_target[j, block.rows] = self._log_target(rows, block, log_policies, target, mine)
                 picked = log_policies.gather(1, mine[block.entry_rows, None])[:, 0]
                 log_probs[block.rows[block.entry_rows], block.branches] += picked.double()
                 position = rows.n_new[block.rows] + j
                 log_weights[block.rows] = self.weights_after(rows, block, log_policies, mine, position, log_q)
-            walk.log_target.append(log_target)
-            walk.log_weights.append(log_weights)
-            walk.log_probs.append(log_probs)
-            if keep_laws or j == 0:
+            if law is not None:
                 walk.laws.append(law)
-        rows.log_weights[: len(rows)] = before
+        rows.log_weights[: len(rows)] = walk.log_weights[0]
         return walk
+
+    def _log_target(self, rows: Rows, block: Block, log_policies: Tensor, law: Tensor, token: Tensor) -> Tensor:
+        """``log T(token)`` of a block's rows, ``[n]`` float64: exact where the probability has left float32's range."""
+        picked = law.gather(1, token[:, None])[:, 0]
+        log_target, lost = picked.double().log(), picked < torch.finfo(picked.dtype).tiny
+        if self.settings.greedy or not bool(lost.any()):
+            return log_target
+        state = rows.target_state(block.rows)
+        log_law = log_token_law(self.kind, log_policies, block.parts, state, self.settings, self.strengths)
+        return torch.where(lost, log_law.gather(1, token[:, None])[:, 0].double(), log_target)
 
     def keep_prefix(self, rows: Rows, chunk: Chunk, walk: Walk, counts: Tensor) -> None:
         """Write the first ``counts [rows]`` drafts of every row, with their books."""
         every = rows.every
-        rows.log_probs[: len(rows)] += torch.stack(walk.log_probs)[counts, every]
-        rows.log_weights[: len(rows)] = torch.stack(walk.log_weights)[counts, every]
+        rows.log_probs[: len(rows)] += walk.log_probs[counts, every]
+        rows.log_weights[: len(rows)] = walk.log_weights[counts, every]
         for j in range(int(counts.max())):
             mine = every[counts > j]
             rows.write(mine, chunk.tokens[mine, j], self.eos_ids)

@@ -34,9 +34,9 @@ class WholeRound(ThresholdRound):
         uniforms = rows.fresh_uniforms(n + 2)  # drafts, a test, a choice
         chunk = self.draft(session, rows, uniforms[:, :n])
         lengths = self.lengths(rows, chunk.tokens)
-        walk = self.walk(rows, chunk, int(lengths.max()), keep_laws=False)
+        walk = self.walk(rows, chunk, int(lengths.max()), n_laws=0)
         log_r = self.log_prefix_ratios(chunk, walk, lengths)[:, -1]
-        log_probs = torch.stack(walk.log_probs)[lengths, rows.every]  # [rows, branches]
+        log_probs = walk.log_probs[lengths, rows.every]  # [rows, branches]
         bounds = [window.bound for window in rows.windows]
         self.record(rows, log_r)
         for slot in range(len(rows)):  # once a response, not once a token

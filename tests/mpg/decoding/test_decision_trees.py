@@ -33,6 +33,8 @@ SCR = [
     {"horizon": 2, "draft_len": 3, "weights": {"a": 0.0, "b": 1.0}},
     {"aggregate": "product", "draft_len": 2, "strength": 2.0, "top_p": 0.8},
     {"aggregate": "product", "draft_len": 4},
+    {"horizon": 2, "draft_len": 3, "temperature": 0},
+    {"aggregate": "product", "draft_len": 2, "strength": 2.0, "temperature": 0},
 ]
 MIXED = [
     {"horizon": 2, "draft_len": 3},
@@ -42,6 +44,8 @@ MIXED = [
     {"horizon": 2, "draft_len": 4, "top_p": 0.7, "max_new_tokens": 2, "temperature": 0.5},
     {"horizon": None, "draft_len": 3, "top_k": 2, "max_new_tokens": 2, "weights": {"a": 1.0, "b": 0.0}},
     {"horizon": None, "draft_len": 2, "top_p": 0.6, "vocab": 2, "temperature": 2.0},
+    {"horizon": 2, "draft_len": 3, "temperature": 0},
+    {"horizon": None, "draft_len": 2, "temperature": 0, "top_k": 2, "strength": {"a": 0.5, "b": 3.0}},
 ]
 OTHERS = [
     {"name": "reference", "top_k": 2, "temperature": 0.7, "weights": {}},
@@ -54,6 +58,7 @@ OTHERS = [
     {"name": "drift", "weights": {"a": 1.4, "b": -0.6}, "top_k": 2},
     {"name": "pad", "top_k": 2, "strength": 2.0},
     {"name": "soup", "strength": 1.5, "top_p": 0.9},
+    *({"name": name, "temperature": 0, "top_p": 0.8} for name in ("prompting", "routing", "mod", "pad", "soup")),
 ]
 
 

@@ -11,6 +11,7 @@ from tests.laws import direct_law, total_variation
 
 WEIGHTS = {"a": 0.3, "b": 0.7}
 PROMPT = [1, 2]
+GREEDY = {"temperature": 0, "top_k": 2}
 
 
 def settings(**changes: object) -> DecoderSettings:
@@ -69,7 +70,7 @@ def test_the_enumerated_law_is_the_definition(
     """`law` shares its formulas with the engine: here they are held against the definition itself."""
     bank = tabular_bank(own_reference=own_reference)
     for horizon in (1, 2, 3, None):
-        for changes in ({}, {"temperature": 0.6}, {"temperature": 2.0, "top_k": 2}, {"top_p": 0.6}):
+        for changes in ({}, {"temperature": 0.6}, {"temperature": 2.0, "top_k": 2}, {"top_p": 0.6}, GREEDY):
             for strength in (1.0, {"a": 0.5, "b": 3.0}):
                 wanted = settings(horizon=horizon, strength=strength, **decoder, **changes)
                 assert (

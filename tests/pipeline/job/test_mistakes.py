@@ -35,7 +35,7 @@ SHAPE = [
     ("output=", "output: null is nothing; give text"),
     ("personas=[1]", "personas: [1] is a list; give a mapping"),
     # ranges and choices
-    ("decoder.temperature=0", "decoder.temperature: 0 is out of range; give a number above 0"),
+    ("decoder.temperature=-1", "decoder.temperature: -1 is out of range; give a number at least 0"),
     ("decoder.top_p=0", "decoder.top_p: 0 is out of range; give a number above 0"),
     ("decoder.top_p=1.1", "decoder.top_p: 1.1 is out of range; give a number at most 1"),
     ("decoder.top_k=-1", "decoder.top_k: -1 is out of range; give a number at least 0"),
@@ -133,6 +133,7 @@ BETWEEN = [
     (f"output={'x' * 300}", f"output: '{'x' * 37}...{'x' * 37}' is no name that a folder can have; give another"),
     ('output="a\\0b"', "output: 'a\\x00b' is no name that a folder can have; give another"),
     ("deadline=2020-01-01T00:00", "deadline: '2020-01-01T00:00' has passed; give a later one, or a duration"),
+    ("decoder.temperature=1e-9", "decoder.temperature: 1e-09 must be 0 (greedy) or at least 1e-06"),
 ]
 WEIGHTS = [
     ("{weights: {E: .5, N: .4}}", "[0]: {E: 0.5, N: 0.4} sums to 0.9, not to 1; make it 1, or set personas."),
@@ -162,6 +163,26 @@ def test_each_mistake_has_its_line(desk: Desk, override: str, start: str) -> Non
 def test_each_mistake_in_weights_has_its_line(desk: Desk, entries: str, start: str) -> None:
     line = desk.line(f"personas={{kind: explicit, control: true, weights: [{entries}]}}")
     assert line.startswith(f"personas.weights{start}")
+
+
+@pytest.mark.parametrize("name", ["scr", "sequence-rejection", "best-of-n"])
+def test_a_decoder_that_accepts_by_chance_is_not_greedy(desk: Desk, name: str) -> None:
+    line = desk.line("decoder.temperature=0", f"decoder.name={name}")
+    assert line.startswith(f"decoder.temperature: 0 is greedy, which {name!r} can't be: it accepts by chance; give one")
+
+
+def test_texts_that_a_greedy_decoder_would_write_twice(desk: Desk) -> None:
+    greedy = "decoder.temperature=0"
+    desk.load(greedy)
+    assert desk.line(greedy, "samples_per_cell=3").startswith(
+        "samples_per_cell: 3: each sample is the same text again at decoder.temperature 0 (greedy); make it 1, or raise"
+    )
+    accept = "accept={min_score: .5, rows_per_cell: 1, max_candidates: %d}"
+    assert desk.line(greedy, accept % 4).startswith(
+        "accept.max_candidates: 4: each candidate is the same text again at"
+    )
+    desk.load(greedy, accept % 1)  # one text a cell, kept or not
+    desk.load("decoder.temperature=0.1", "samples_per_cell=3")
 
 
 def test_weights_that_cannot_be_normalised(desk: Desk) -> None:
