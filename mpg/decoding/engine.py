@@ -103,7 +103,7 @@ def decode(
     pending = list(requests)
     for index, request in enumerate(pending):
         try:
-            check_request(request, bank.attributes, settings)
+            check_request(request, bank.attributes, settings, bank.n_embeddings)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
     waiting: dict[int, Completion] = {}

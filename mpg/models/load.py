@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mpg.laws.layout import Layout
 from mpg.models.adapter_files import check_adapters
 from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
+from mpg.models.ends import Ends, ends_of
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, PlaceError, adapter_folder, hub_errors, one_line
 
@@ -24,6 +26,7 @@ class Loaded:
     backbones: Sequence[Backbone]
     layout: Layout
     vocab_size: int
+    n_embeddings: int
     eos_ids: frozenset[int]
     max_positions: int | None
     tokenizer: Any
@@ -42,11 +45,14 @@ def load_models(
     reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
     tokenizer = load_tokenizer(reference)
     base = _load_model(reference, dtype, device)
+    n_embeddings = embeddings_of(base)
     adapters, wholes = _apart(_sources(attributes, references))
     backbones: list[Backbone] = [TransformersBackbone(base, list(adapters.values()))]
     for source in wholes.values():
         _check_same_tokenizer(tokenizer, source)
-        backbones.append(TransformersBackbone(_load_model(source, dtype, device)))
+        whole = _load_model(source, dtype, device)
+        n_embeddings = min(n_embeddings, embeddings_of(whole))
+        backbones.append(TransformersBackbone(whole))
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
         backbones=backbones,
@@ -56,7 +62,8 @@ def load_models(
             reference=tuple(branch.get(_own_reference(name), 0) for name in attributes),
         ),
         vocab_size=base.config.vocab_size,
-        eos_ids=_eos_ids(base),
+        n_embeddings=n_embeddings,
+        eos_ids=ends_of(base.generation_config, base.config, tokenizer, embeddings_of(base)).ids,
         max_positions=getattr(base.config, "max_position_embeddings", None),
         tokenizer=tokenizer,
     )
@@ -87,10 +94,30 @@ def _apart(sources: Mapping[str, Place]) -> tuple[dict[str, Path], dict[str, Pla
     return adapters, wholes
 
 
-def _eos_ids(model: Any) -> frozenset[int]:
-    eos = model.generation_config.eos_token_id if model.generation_config else None
-    eos = model.config.eos_token_id if eos is None else eos
-    return frozenset([eos] if isinstance(eos, int) else eos or [])
+def embeddings_of(model: Any) -> int:
+    """How many tokens a model can read: a tokenizer may have more."""
+    return int(model.get_input_embeddings().num_embeddings)
+
+
+def ends_at(model: Place, skeleton: Any, tokenizer: Any) -> Ends:
+    """The end tokens that a model will have once it is loaded, of its files alone.
+
+    Args:
+        skeleton: of :func:`skeleton_of`.
+
+    Raises:
+        PlaceError: the Hub can't be asked. BankError: a ``generation_config.json`` that can't be read.
+    """
+    from transformers import GenerationConfig
+
+    place = Place(resolve(model.source)) if model.is_embedded else model
+    file, found = place.file("generation_config.json"), None
+    if file is not None:
+        try:
+            found = GenerationConfig.from_dict(json.loads(file.read_text("utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise BankError(f"{model}: its generation_config.json can't be read ({one_line(error)})") from error
+    return ends_of(found, skeleton.config, tokenizer, embeddings_of(skeleton))
 
 
 def skeleton_of(model: Place) -> Any:

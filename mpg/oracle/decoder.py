@@ -30,7 +30,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
     """
     if not settings.facts.exact or settings.verification != "token":
         raise ValueError(f"decoder {settings.name!r}: the slow decoder is for exact ones, settled token by token")
-    check_request(request, bank.attributes, settings)
+    check_request(request, bank.attributes, settings, bank.n_embeddings)
     uniforms = torch.from_numpy(RowStream(request.seed).take(4 * settings.max_new_tokens).reshape(-1, 1, 4))
     strengths = [settings.strength_of(name) for name in bank.attributes]
     alphas = alphas_of(request.weights, bank.attributes, settings)[None]  # [1, attributes]

@@ -44,7 +44,7 @@ def choice_log_probs(
         if not all(map(len, choices)):
             raise ValueError(f"request {index}: a choice has no tokens; give it some")
         try:
-            check_request(request, bank.attributes, settings)
+            check_request(request, bank.attributes, settings, bank.n_embeddings)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
     settings = replace(settings, top_k=0, top_p=1.0)

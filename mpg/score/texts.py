@@ -11,6 +11,7 @@ from mpg.laws.layout import Part
 from mpg.laws.target import log_component
 from mpg.models.bank import ModelBank
 from mpg.models.workspace import Workspace
+from mpg.request import stranger_in
 
 # Lines of the vocabulary looked at together, see `mpg.decoding.rounds.base.NUMBERS_AT_ONCE`.
 _POSITIONS_AT_ONCE = 8
@@ -38,11 +39,15 @@ def component_log_probs(
         every branch, ``[tokens, branches]``; float64, in nats.
 
     Raises:
-        ValueError: a text without prompt or response tokens, by its index.
+        ValueError: a text without prompt or response tokens, or with one that the models have no embedding for, by
+            its index.
     """
     for index, (prompt, response) in enumerate(texts):
         if not len(prompt) or not len(response):
             raise ValueError(f"text {index}: {'prompt' if not len(prompt) else 'response'} has no tokens; give one")
+        stranger = stranger_in([*prompt, *response], bank.n_embeddings)
+        if stranger is not None:
+            raise ValueError(f"text {index}: {stranger}; leave it out, or resize the model's embeddings")
     lambdas = [1.0] * len(bank.attributes) if strengths is None else list(strengths)
     out: list[tuple[Tensor, Tensor] | None] = [None] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))
