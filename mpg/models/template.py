@@ -112,6 +112,11 @@ def told(tokenizer: Any, style: ChatStyle) -> dict[str, Any]:
     return how
 
 
+def reads_day(tokenizer: Any) -> bool:
+    """Whether the template asks for today's date in some chats. Raises ValueError: there is no template."""
+    return names_in(tokenizer.get_chat_template()).clock
+
+
 def _macro(body: str) -> str:
     # The line break ends a line of its own, so that blanks before the template's first tag are stripped as ever.
     return f"{{% macro {_CLOCK}(format) %}}{body}{{% endmacro %}}\n"

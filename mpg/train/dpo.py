@@ -27,7 +27,8 @@ from mpg.models.ends import closing_id
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, hub_errors
 from mpg.models.load import embeddings_of, skeleton_of
-from mpg.models.template import PLAIN, ChatStyle, argument_problem, template_problem
+from mpg.models.template import PLAIN, ChatStyle, argument_problem, reads_day, template_problem
+from mpg.settings import DEFAULT_DATE
 from mpg.train.modpo import with_margins
 from mpg.train.pairs import digest, length_grouped, refused_system, rows_of, with_pad_token
 from mpg.train.recipe import Recipe, own_weight
@@ -111,6 +112,8 @@ def train_adapter(
     refused = refused_system(tokenizer, [pair.as_chat() for some in pairs for pair in some], style)
     if refused is not None:
         raise TrainError(f"model {model_id}: {refused}; give --system-role fold, or pairs without system messages")
+    if style.date is None and reads_day(tokenizer):
+        logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
     rows, held_out_rows = _short_enough(name, tokenizer, *pairs, recipe, style, n_embeddings)
     model = _load(model_id, dtype)
     output = Path(output)
@@ -124,7 +127,8 @@ def train_adapter(
     trainer.train(resume_from_checkpoint=checkpoint)
     card: dict[str, Any] = {"name": name, "description": description, **({"opposite": opposite} if opposite else {})}
     card |= {"base_model": model_id, "data": data}
-    card |= {"template": style.described()} if style.described() else {}
+    described = style.described() | ({"date": style.date or DEFAULT_DATE} if reads_day(tokenizer) else {})
+    card |= {"template": described} if described else {}
     card |= _made(trainer, recipe, len(rows), objective)
     card |= {"held_out": asdict(reward_report(trainer.model, held_out_rows))}
     if trainer.is_world_process_zero():

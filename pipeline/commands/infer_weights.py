@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from mpg.models.hub import Place
     from mpg.models.template import ChatStyle
     from mpg.score.weights import InferredWeights
+
+
+logger = logging.getLogger(__name__)
 
 
 class InferError(InputError):
@@ -127,7 +131,8 @@ def _check_template(model: str, chats: Sequence[Sequence[Mapping[str, str]]], st
     from mpg.models.chat import stranger_problem
     from mpg.models.hub import Place
     from mpg.models.load import embeddings_of, load_tokenizer, skeleton_of
-    from mpg.models.template import argument_problem, fate_of, template_problem
+    from mpg.models.template import argument_problem, fate_of, reads_day, template_problem
+    from mpg.settings import DEFAULT_DATE
 
     try:
         n_embeddings, tokenizer = embeddings_of(skeleton_of(Place(model))), load_tokenizer(Place(model))
@@ -139,6 +144,8 @@ def _check_template(model: str, chats: Sequence[Sequence[Mapping[str, str]]], st
     argument = argument_problem(tokenizer, style)
     if argument is not None:
         raise InferError(f"--template-argument {argument}")
+    if style.date is None and reads_day(tokenizer):
+        logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
     for number, chat in enumerate(chats, start=1):
         fate = fate_of(tokenizer, tuple(message["role"] for message in chat), style)
         if fate is not None:

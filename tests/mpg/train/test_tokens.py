@@ -13,6 +13,7 @@ from mpg import ModelBank
 from mpg.models.chat import encode_chat, encode_text
 from mpg.models.template import ChatStyle
 from mpg.score.texts import component_log_probs
+from mpg.settings import DEFAULT_DATE
 from mpg.train import dpo, rewards
 from mpg.train.dpo import TrainError, train_adapter
 from mpg.train.pairs import refused_system, rows_of, with_pad_token
@@ -60,7 +61,7 @@ def test_the_trainer_trains_on_them(kind: str, tmp_path: Path, monkeypatch: pyte
         name="yes", description="", model_id=str(place), train_pairs=PAIRS, held_out_pairs=PAIRS, data={},
         output=tmp_path / "yes", recipe=RECIPE, dtype=torch.float32, style=style,
     )  # fmt: skip
-    assert card["template"] == {"date": "2025-03-09"}
+    assert card["template"] == {"date": "2025-03-09"}  # as given
     (trainer,) = trainers
     seen = set()
     for batch in trainer.get_train_dataloader():
@@ -192,3 +193,12 @@ def test_padding_needs_no_token_of_its_own() -> None:
     assert with_pad_token(tokenizer).pad_token == "<end_of_turn>"
     tokenizer.pad_token = "<eos>"
     assert with_pad_token(tokenizer).pad_token == "<eos>"
+
+
+def test_the_day_that_a_template_reads_is_in_the_card_and_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", logger="mpg.train.dpo"):
+        card = train(templated_llama(tmp_path / "base", "smollm3"), tmp_path / "yes", PAIRS)
+    assert card["template"] == {"date": DEFAULT_DATE}
+    assert caplog.text.count(f"asks for today's date: all texts read {DEFAULT_DATE} (--date)") == 1
