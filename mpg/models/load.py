@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
 from mpg.models.ends import Ends, ends_of
 from mpg.models.errors import BankError
-from mpg.models.hub import Place, PlaceError, adapter_folder, hub_errors, one_line
+from mpg.models.hub import HubUnreachable, Place, PlaceError, adapter_folder, hub_errors, one_line
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ def ends_at(model: Place, skeleton: Any, tokenizer: Any) -> Ends:
         skeleton: of :func:`skeleton_of`.
 
     Raises:
-        PlaceError: the Hub can't be asked. BankError: a ``generation_config.json`` that can't be read.
+        PlaceError: the Hub has no such model any more. BankError: a ``generation_config.json`` that can't be read.
     """
     from transformers import GenerationConfig
 
     place = Place(resolve(model.source)) if model.is_embedded else model
-    file, found = place.file("generation_config.json"), None
+    file, found = None, None
+    with suppress(HubUnreachable):  # what is not in the cache can't be loaded with the model either
+        file = place.file("generation_config.json")
     if file is not None:
         try:
             found = GenerationConfig.from_dict(json.loads(file.read_text("utf-8")))

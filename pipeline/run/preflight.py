@@ -17,6 +17,7 @@ from pipeline.job.model import Job
 from pipeline.plan.computed_with import cores
 from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
+from pipeline.plan.read_with import problem_with
 from pipeline.plan.sources import SourcesUnreachable, chat_style
 from pipeline.run.judges import judge_problems, rubric_problems
 from pipeline.store.look import in_use, output_problem
@@ -78,6 +79,7 @@ def preflight(
         else:
             plan = Plan.of(job, "float32", unreachable=unreachable)
             problems += rubric_problems(job) if not unreachable else []
+            problems += filter(None, [problem_with(output, plan)])
             notes += end_notes(plan.tokenizer, plan.ends)
             told = _told_problem(plan)
             if told is not None:

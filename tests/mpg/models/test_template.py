@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,3 +207,11 @@ def test_a_template_that_writes_tokens_beyond_the_embeddings(tokenizers: dict[st
     assert stranger_problem(tokenizer, len(tokenizer)) is None
     problem = stranger_problem(tokenizer, 49152)
     assert problem is not None and "'<|user|>', token 49153, and the model has embeddings for 0 to 49151" in problem
+
+
+def test_a_chat_becomes_tokens_in_one_place() -> None:
+    """What training, measuring and decoding read can't differ as long as nobody else renders a chat."""
+    root = Path(__file__).parents[3]
+    files = [path for name in ("mpg", "pipeline", "evaluation", "tools") for path in (root / name).rglob("*.py")]
+    render = {str(path.relative_to(root)) for path in files if "apply_chat_template" in path.read_text("utf-8")}
+    assert render == {"mpg/models/chat.py", "mpg/models/template.py"}

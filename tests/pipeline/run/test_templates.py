@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from mpg import ModelBank, Request, decode
 from mpg.settings import DEFAULT_DATE, DecoderSettings
@@ -305,3 +306,50 @@ def test_a_cell_says_why_it_has_no_request(tmp_path: Path) -> None:
     with pytest.raises(RejectedCell, match="leaves out a turn of the user in silence") as error:
         encode(plan, cell)
     assert error.value.reason == "template"
+
+
+# --------------------------------------------------------------------------- files that change under a data set
+
+
+@pytest.mark.parametrize("part", ["chat template", "tokenizer", "end tokens"])
+def test_a_data_set_is_not_gone_on_with_by_another_template(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the same weights in the same folder: its rows would have the ids of those that are there."""
+    job, base = job_of(tmp_path, "mistral"), tmp_path / "base"
+    run_job(load_job(job))
+    before, known = rows(tmp_path / "out"), ids(job)
+    assert run_job(load_job(job)).run["counts"]["generated"] == 0
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if part == "chat template":
+        tokenizer.chat_template = "Be good. " + tokenizer.chat_template
+        tokenizer.save_pretrained(base)
+    elif part == "tokenizer":
+        tokenizer.add_tokens(["hello you"])
+        tokenizer.save_pretrained(base)
+    else:  # both name the tokenizer's own: what generation_config names beside it, no identity knows
+        (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, tokenizer.eos_token_id]}))
+    assert ids(job) == known
+    says = f"model.id: the {part} in {base} changed since rows of {tmp_path / 'out'} were written; bring"
+    (problem,) = looked(job, "max_rejected_fraction=1").problems
+    assert problem.startswith(says)
+    assert main(["run", str(job)]) == 2 and says in capsys.readouterr().err
+    with pytest.raises(RunError, match="bring the earlier files back, or give another output"):
+        run_job(load_job(job))
+    assert rows(tmp_path / "out") == before
+    counts = run_job(load_job(job, [f"output={tmp_path / 'new'}", "max_rejected_fraction=1"])).run["counts"]
+    assert counts["rows"] + counts["rejected"] == 2
+
+
+def test_a_data_set_that_noted_nothing_is_gone_on_with(tmp_path: Path) -> None:
+    """As those of earlier versions; another model in the same output is another matter, too."""
+    job, base = job_of(tmp_path, "mistral"), tmp_path / "base"
+    run_job(load_job(job))
+    note = tmp_path / "out" / ".work" / "read-with.json"
+    (label,) = json.loads(note.read_text())
+    for content in (None, "{", "[1]", json.dumps({"another@1": {"tokenizer": "x"}})):
+        note.unlink() if content is None else note.write_text(content)
+        assert run_job(load_job(job)).run["counts"]["generated"] == 0
+        assert label in json.loads(note.read_text())
+    templated_llama(base, "phi3", seed=4)
+    assert looked(job).problems == () or "adapter" in looked(job).problems[0]
