@@ -73,10 +73,29 @@ class Completion:
     tv_bound: float | None = field(default=0.0)
 
 
-def check_request(request: Request, attributes: Sequence[str], settings: DecoderSettings) -> None:
-    """Raise ValueError, naming field, value and remedy, where a request can't be decoded."""
+def stranger_in(ids: Sequence[int], n_embeddings: int | None) -> str | None:
+    """The first token that a model can't read, in words; ``None``: it can read all (or nobody knows)."""
+    if n_embeddings is None:
+        return None
+    found = next((i for i in ids if not 0 <= i < n_embeddings), None)
+    return None if found is None else f"token {found}, and the model has embeddings for 0 to {n_embeddings - 1}"
+
+
+def check_request(
+    request: Request, attributes: Sequence[str], settings: DecoderSettings, n_embeddings: int | None = None
+) -> None:
+    """Raise ValueError, naming field, value and remedy, where a request can't be decoded.
+
+    Args:
+        n_embeddings: tokens that the models can read, from 0 on; ``None``: not looked at.
+    """
     if not request.prompt_ids:
         raise ValueError("prompt_ids: an empty prompt; give at least one token")
+    prompts = {"prompt_ids": request.prompt_ids, **{f"prompts.{name}": ids for name, ids in request.prompts.items()}}
+    for where, ids in prompts.items():
+        stranger = stranger_in(ids, n_embeddings)
+        if stranger is not None:
+            raise ValueError(f"{where}: {stranger}; leave it out, or resize the model's embeddings")
     for name, prompt in request.prompts.items():
         if name not in attributes:
             raise ValueError(f"prompts: {name!r} is not an attribute of the bank ({', '.join(attributes)})")

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+# The day that chat templates read where nobody names one: the day to which Llama 3's own fall back without a clock.
+DEFAULT_DATE = "2024-07-26"
+
 # Raised when the same settings and seed come to draw another text of the same law: part of a row's identity.
 SAMPLER_VERSION = 2
 VERIFICATIONS: tuple[str, ...] = ("token", "block")

@@ -70,6 +70,7 @@ def row_id(
     seed: int,
     prompts: Mapping[str, Any] | None = None,
     control_tokens: str | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> str:
     """The id of a cell's row: 32 hex digits of the SHA-256 of all that its text depends on.
 
@@ -83,6 +84,8 @@ def row_id(
         decoder: settings by name; numbers, text, null and mappings of them.
         seed: of the run.
         prompts: who reads something else than the cell's prompt -> what they read.
+        template: what the model's chat template is told beside the messages, and which tokens end a text, where that
+            is not what it always was.
         control_tokens: how a text that holds control tokens is read, where it is not as them; ``None``: no text does.
 
     Raises:
@@ -100,6 +103,8 @@ def row_id(
     }
     if prompts:
         identity["prompts"] = dict(prompts)
+    if template:
+        identity["template"] = dict(template)
     if control_tokens is not None:
         identity["control_tokens"] = control_tokens
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:ROW_ID_DIGITS]

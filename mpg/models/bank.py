@@ -36,10 +36,13 @@ class ModelBank:
         eos_ids: frozenset[int],
         max_positions: int | None = None,
         tokenizer: Any = None,
+        n_embeddings: int | None = None,
     ) -> None:
         self.backbones = tuple(backbones)
         self.layout = layout
         self.vocab_size = vocab_size
+        # Tokens that every model can read; a tokenizer may have more, and a head (of a padded vocabulary) fewer.
+        self.n_embeddings = vocab_size if n_embeddings is None else n_embeddings
         self.eos_ids = eos_ids
         self.max_positions = max_positions
         self.tokenizer = tokenizer
@@ -81,7 +84,7 @@ class ModelBank:
 
         See :func:`mpg.request.check_request`; and a prompt must hold what an adapter waits for (aLoRA).
         """
-        check_request(request, self.attributes, settings)
+        check_request(request, self.attributes, settings, self.n_embeddings)
         check_prompts(self.invocations, request.weights if settings.facts.weighted else (), request.prompt_of)
 
     @property

@@ -1,97 +1,67 @@
-"""Chats in tokens, and control tokens in other people's texts.
+"""Chats and answers in tokens.
 
-A *control token* is what a tokenizer reads as one token wherever it stands, before it looks at the text around it:
-``<|im_end|>``, ``<s>``. A chat template writes them between messages. In a message they would be read just the same,
-and the model would see other messages than the row says. Control tokens are here
-
-- all that the tokenizer calls special;
-- of the others that were added to its vocabulary (``<think>``, ``<tool_call>``, ``[INST]``) those with a character that
-  is not of ordinary words: a bracket, a bar, a slash, ... Runs of blanks, words and emoji that were added are text.
-
-How a text is spelled out is transformers' own (``sanitize_control_tokens``).
+How a text with control tokens (:mod:`mpg.models.control_tokens`) is spelled out is transformers' own
+(``sanitize_control_tokens``).
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
+from mpg.models.control_tokens import ControlTokenError, ControlTokens, control_tokens_of
+from mpg.models.ends import closing_of
+from mpg.models.template import PLAIN, ChatStyle, prepared, told
+
 Chat = Sequence[Mapping[str, str]]
-# General categories of what an added token that is ordinary text is made of: letters, marks, digits, blanks, emoji.
-_OF_WORDS = ("L", "M", "N", "Z", "So", "Sk", "Cc")
 
 
-class ControlTokenError(ValueError):
-    """A text with control tokens that this tokenizer can't read as text."""
-
-
-class ControlTokens:
-    """Those of a tokenizer; see the module."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        added = dict(tokenizer.added_tokens_decoder)
-        self._normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-        special = set(tokenizer.all_special_tokens)
-        found = {t.content: t for t in added.values() if t.special or t.content in special or not _is_text(t.content)}
-        self.tokens = frozenset(token for token in {*found, *special} if token)
-        self._first = {token[0] for token in self.tokens}
-        self._lengths = sorted({len(token) for token in self.tokens})
-        # Those that are looked for in the text as the tokenizer normalises it, where other characters may become them.
-        self._normalised = frozenset(
-            self._normalizer.normalize_str(name) for name, token in found.items() if token.normalized
-        ) - {""} if self._normalizer is not None else frozenset()  # fmt: skip
-        self.in_text = lru_cache(maxsize=4096)(self._in_text)
-
-    def _in_text(self, text: str) -> bool:
-        return self._written_in(text) or self.hidden_in(text)
-
-    def _written_in(self, text: str) -> bool:
-        return any(
-            text[start : start + length] in self.tokens
-            for start, character in enumerate(text)
-            if character in self._first
-            for length in self._lengths
-        )
-
-    def hidden_in(self, text: str) -> bool:
-        """Whether the text as the tokenizer normalises it holds one that the text as it is written does not."""
-        if self._normalizer is None or not self._normalised:
-            return False
-        try:
-            shown = self._normalizer.normalize_str(text)
-        except (UnicodeError, TypeError):  # half a surrogate pair: the row is refused for that
-            return False
-        return any(token in shown and token not in text for token in self._normalised)
-
-
-@lru_cache(maxsize=8)
-def control_tokens_of(tokenizer: Any) -> ControlTokens:
-    """The control tokens of a tokenizer, looked up once."""
-    return ControlTokens(tokenizer)
-
-
-def _is_text(token: str) -> bool:
-    return all(char == "\u2581" or unicodedata.category(char).startswith(_OF_WORDS) for char in token)
-
-
-def encode_chat(tokenizer: Any, chat: Chat, *, as_text: bool = True) -> list[int]:
+def encode_chat(tokenizer: Any, chat: Chat, *, as_text: bool = True, style: ChatStyle = PLAIN) -> list[int]:
     """The tokens of a chat, through the model's own template, up to where the answer begins.
+
+    The one way from a chat to tokens: decoding, training and measuring read the same. The template's special tokens
+    are all there are; the tokenizer adds none of its own.
 
     Args:
         as_text: whether control tokens in its messages are read as the text that they are; else as control tokens.
             A chat without any has the same tokens either way.
+        style: what the template is told beside the messages.
 
     Raises:
         ControlTokenError: they can't be. Whatever a template raises about a chat that it does not take.
     """
-    messages = [dict(message) for message in chat]
+    messages, how = prepared(chat, style), told(tokenizer, style)
     control = control_tokens_of(tokenizer)
-    if as_text and any(control.in_text(message["content"]) for message in messages):
-        return _spelled(tokenizer, control, messages, add_generation_prompt=True)
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    texts = [*(message["content"] for message in messages), *_texts_in(style.arguments)]
+    if as_text and any(map(control.in_text, texts)):
+        return _spelled(tokenizer, control, messages, add_generation_prompt=True, **how)
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False, **how)
     return [int(i) for i in ids]
+
+
+def _texts_in(value: Any) -> list[str]:
+    """Every text in an argument of a template."""
+    if isinstance(value, Mapping):
+        return [text for each in value.values() for text in _texts_in(each)]
+    if isinstance(value, list):
+        return [text for each in value for text in _texts_in(each)]
+    return [value] if isinstance(value, str) else []
+
+
+def stranger_problem(tokenizer: Any, n_embeddings: int, style: ChatStyle = PLAIN) -> str | None:
+    """Why a model can read no chat: its template writes tokens that it has no embeddings for; ``None``: it can."""
+    for roles in (("user",), ("system", "user")):
+        try:
+            ids = encode_chat(tokenizer, [{"role": role, "content": "a"} for role in roles], style=style)
+        except Exception:  # the template takes no such chat, which is said elsewhere
+            continue
+        strangers = [i for i in ids if i >= n_embeddings]
+        if strangers:
+            name = tokenizer.convert_ids_to_tokens(strangers[0])
+            has = f"the model has embeddings for 0 to {n_embeddings - 1}"
+            return f"its chat template writes {name!r}, token {strangers[0]}, and {has}; resize them"
+        return None
+    return None
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
@@ -103,10 +73,17 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return _spelled(tokenizer, control, [{"role": "user", "content": text}], chat_template=bare)
 
 
-def without_end(tokenizer: Any, text: str) -> str:
-    """A text without the end-of-text token that may close it, as in texts decoded with their special tokens."""
-    end = tokenizer.eos_token
-    return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
+def without_end(tokenizer: Any, text: str, ids: frozenset[int] | None = None) -> str:
+    """A text without the end token that may close it, as in texts decoded with their special tokens.
+
+    Args:
+        ids: the model's end tokens; ``None``: the template's and the tokenizer's own.
+    """
+    if ids is None:
+        ids = frozenset(each for each in (closing_of(tokenizer).token_id, tokenizer.eos_token_id) if each is not None)
+    bare = text.rstrip()
+    names = [name for name in tokenizer.convert_ids_to_tokens(sorted(ids)) if name and bare.endswith(name)]
+    return bare.removesuffix(max(names, key=len)) if names else text
 
 
 def _spelled(tokenizer: Any, control: ControlTokens, messages: list[dict[str, str]], **how: Any) -> list[int]:

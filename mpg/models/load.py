@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from mpg.laws.layout import Layout
 from mpg.models.adapter_files import Lora, check_base, check_fit, read_lora
 from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
+from mpg.models.ends import Ends, ends_of
 from mpg.models.errors import BankError
-from mpg.models.hub import Place, PlaceError, adapter_folder, hub_errors, one_line
+from mpg.models.hub import HubUnreachable, Place, PlaceError, adapter_folder, hub_errors, one_line
 from mpg.models.probe import check_laws, own_laws
 from mpg.models.served import check_config, check_device
 
@@ -26,6 +29,7 @@ class Loaded:
     backbones: Sequence[Backbone]
     layout: Layout
     vocab_size: int
+    n_embeddings: int
     eos_ids: frozenset[int]
     max_positions: int | None
     tokenizer: Any
@@ -52,7 +56,8 @@ def load_models(
     sizes = [vocab_size_of(_config_of(place)) for place in (reference, *wholes.values())]
     for source, size in zip(wholes.values(), sizes[1:], strict=True):
         _check_same_vocabulary(tokenizer, source, size, sizes[0])
-    backbones: list[Backbone] = [_backbone(reference, base := _load_model(reference, dtype, device), loras)]
+    base = _load_model(reference, dtype, device)
+    backbones = [_backbone(reference, base, loras)]
     backbones += [_backbone(source, _load_model(source, dtype, device)) for source in wholes.values()]
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
@@ -63,7 +68,8 @@ def load_models(
             reference=tuple(branch.get(_own_reference(name), 0) for name in attributes),
         ),
         vocab_size=min(sizes),  # the laws' own: what a model has beyond it is padding, cut before its log-softmax
-        eos_ids=_eos_ids(base),
+        n_embeddings=min(embeddings_of(backbone.model) for backbone in backbones),
+        eos_ids=ends_of(base.generation_config, base.config, tokenizer, embeddings_of(base)).ids,
         max_positions=max_positions_of(base.config),
         tokenizer=tokenizer,
     )
@@ -107,10 +113,32 @@ def max_positions_of(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def _eos_ids(model: Any) -> frozenset[int]:
-    eos = model.generation_config.eos_token_id if model.generation_config else None
-    eos = model.config.eos_token_id if eos is None else eos
-    return frozenset([eos] if isinstance(eos, int) else eos or [])
+def embeddings_of(model: Any) -> int:
+    """How many tokens a model can read: a tokenizer may have more."""
+    return int(model.get_input_embeddings().num_embeddings)
+
+
+def ends_at(model: Place, skeleton: Any, tokenizer: Any) -> Ends:
+    """The end tokens that a model will have once it is loaded, of its files alone.
+
+    Args:
+        skeleton: of :func:`skeleton_of`.
+
+    Raises:
+        PlaceError: the Hub has no such model any more. BankError: a ``generation_config.json`` that can't be read.
+    """
+    from transformers import GenerationConfig
+
+    place = Place(resolve(model.source)) if model.is_embedded else model
+    file, found = None, None
+    with suppress(HubUnreachable):  # what is not in the cache can't be loaded with the model either
+        file = place.file("generation_config.json")
+    if file is not None:
+        try:
+            found = GenerationConfig.from_dict(json.loads(file.read_text("utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise BankError(f"{model}: its generation_config.json can't be read ({one_line(error)})") from error
+    return ends_of(found, skeleton.config, tokenizer, embeddings_of(skeleton))
 
 
 def skeleton_of(model: Place) -> Any:

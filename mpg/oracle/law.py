@@ -43,7 +43,7 @@ def law(
     if not isinstance(backbone, FunctionBackbone):
         raise ValueError("law enumerates toys: it takes a bank made by ModelBank.from_functions")
     request = Request(prompt_ids, weights, seed=0, prompts=prompts or {})
-    check_request(request, bank.attributes, settings)
+    check_request(request, bank.attributes, settings, bank.n_embeddings)
     strengths = [settings.strength_of(name) for name in bank.attributes]
     alphas = alphas_of(weights, bank.attributes, settings)[None]  # [1, attributes]
     models = list(backbone.models)

@@ -12,7 +12,7 @@ from mpg.laws.target import log_component
 from mpg.models.bank import ModelBank
 from mpg.models.invocation import check_prompts
 from mpg.models.workspace import Workspace
-from mpg.request import Request
+from mpg.request import Request, stranger_in
 
 # Lines of the vocabulary looked at together, see `mpg.decoding.rounds.base.NUMBERS_AT_ONCE`.
 _POSITIONS_AT_ONCE = 8
@@ -40,8 +40,8 @@ def component_log_probs(
         every branch, ``[tokens, branches]``; float64, in nats.
 
     Raises:
-        ValueError: a text without prompt or response tokens, or whose prompt lacks what an adapter waits for (aLoRA),
-            by its index.
+        ValueError: a text without prompt or response tokens, with one that the models have no embedding for, or whose
+            prompt lacks what an adapter waits for (aLoRA), by its index.
     """
     for index, (prompt, response) in enumerate(texts):
         if not len(prompt) or not len(response):
@@ -50,6 +50,9 @@ def component_log_probs(
             check_prompts(bank.invocations, bank.attributes, Request(prompt, {}, 0).prompt_of)
         except ValueError as error:
             raise ValueError(f"text {index}: {error}") from None
+        stranger = stranger_in([*prompt, *response], bank.n_embeddings)
+        if stranger is not None:
+            raise ValueError(f"text {index}: {stranger}; leave it out, or resize the model's embeddings")
     lambdas = [1.0] * len(bank.attributes) if strengths is None else list(strengths)
     out: list[tuple[Tensor, Tensor] | None] = [None] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i][0]) + len(texts[i][1]))

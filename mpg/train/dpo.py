@@ -13,17 +13,24 @@ import json
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mpg.models.chat import stranger_problem
+from mpg.models.ends import closing_id
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, hub_errors
+from mpg.models.load import embeddings_of, skeleton_of
+from mpg.models.template import PLAIN, ChatStyle, argument_problem, reads_day, template_problem
+from mpg.settings import DEFAULT_DATE
 from mpg.train.modpo import with_margins
-from mpg.train.pairs import digest, has_control_tokens, length_grouped, rows_of
+from mpg.train.pairs import digest, length_grouped, refused_system, rows_of, with_pad_token
 from mpg.train.recipe import Recipe, own_weight
 from mpg.train.rewards import reward_report
 from mpg.train.save import put_in_place, save_adapter
@@ -74,6 +81,7 @@ def train_adapter(
     others: Mapping[str, tuple[Place | str, float]] | None = None,
     opposite: str = "",
     finish: Callable[[Path], None] | None = None,
+    style: ChatStyle = PLAIN,
 ) -> dict[str, Any]:
     """Train one adapter and write it with its card; returns the card.
 
@@ -91,15 +99,23 @@ def train_adapter(
             attribute having the weight they leave of 1, see :mod:`mpg.train.modpo`.
         opposite: what texts at the other end are like, in one line; for the card.
         finish: adds files to the finished folder, before that is put in its place; of several processes, in one.
+        style: what the chat template is told beside the messages; a card says what is not as by default.
 
     Raises:
         TrainError: weights that leave nothing, an adapter among ``others`` that does not fit, a model that
-            can't be loaded or has no chat template, no pair to train on or to hold out that is short
+            can't be loaded or whose chat template takes no such chats, no pair to train on or to hold out that is short
             enough, or the checkpoints beside ``output`` are another training's.
     """
     objective, beta = _objective(name, others or {}, recipe)
-    tokenizer, model = _load(model_id, dtype)
-    rows, held_out_rows = _short_enough(name, tokenizer, train_pairs, held_out_pairs, recipe)
+    tokenizer, n_embeddings = load_tokenizer(model_id, style)
+    pairs = (train_pairs, held_out_pairs)
+    refused = refused_system(tokenizer, [pair.as_chat() for some in pairs for pair in some], style)
+    if refused is not None:
+        raise TrainError(f"model {model_id}: {refused}; give --system-role fold, or pairs without system messages")
+    if style.date is None and reads_day(tokenizer):
+        logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
+    rows, held_out_rows = _short_enough(name, tokenizer, *pairs, recipe, style, n_embeddings)
+    model = _load(model_id, dtype)
     output = Path(output)
     scratch = output.parent / f".{output.name}.training"
     plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": digest(rows)}
@@ -111,8 +127,10 @@ def train_adapter(
     trainer.train(resume_from_checkpoint=checkpoint)
     card: dict[str, Any] = {"name": name, "description": description, **({"opposite": opposite} if opposite else {})}
     card |= {"base_model": model_id, "data": data}
+    described = style.described() | ({"date": style.date or DEFAULT_DATE} if reads_day(tokenizer) else {})
+    card |= {"template": described} if described else {}
     card |= _made(trainer, recipe, len(rows), objective)
-    card |= {"held_out": asdict(reward_report(trainer.model, tokenizer, held_out_rows))}
+    card |= {"held_out": asdict(reward_report(trainer.model, held_out_rows))}
     if trainer.is_world_process_zero():
         save_adapter(trainer.model, scratch / "adapter", model_id)
         (scratch / "adapter" / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -136,40 +154,70 @@ def _objective(
     return said, recipe.beta / weight
 
 
-def _load(model_id: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Tokenizer and model to be trained."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_tokenizer(model_id: str, style: ChatStyle = PLAIN) -> tuple[Any, int]:
+    """A model's tokenizer, and how many tokens the model can read, without its weights.
+
+    Raises:
+        TrainError: it can't be had, its chat template takes no chat, is given what it never reads, or closes no answer.
+    """
+    from mpg.models import load
+
+    with _problems_of(model_id):
+        n_embeddings = embeddings_of(skeleton_of(Place(model_id)))
+        tokenizer = load.load_tokenizer(Place(model_id))
+    problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
+    if problem is None and closing_id(tokenizer) is None:
+        problem = "neither its chat template nor its tokenizer (eos_token) has a token that closes an answer; set one"
+    if problem is not None:
+        raise TrainError(f"model {model_id}: {problem}")
+    argument = argument_problem(tokenizer, style)
+    if argument is not None:
+        raise TrainError(f"--template-argument {argument}")
+    return tokenizer, n_embeddings
+
+
+@contextmanager
+def _problems_of(model_id: str) -> Iterator[None]:
+    try:
+        with hub_errors(Place(model_id)):
+            yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
+
+
+def _load(model_id: str, dtype: torch.dtype) -> Any:
+    """The model to be trained."""
+    from transformers import AutoModelForCausalLM
 
     from mpg.models.embedded import resolve
 
-    try:
-        path = resolve(model_id)
-        with hub_errors(Place(model_id)):
-            tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
-    if tokenizer.chat_template is None:
-        raise TrainError(f"model {model_id}: its tokenizer has no chat template; use an instruction-tuned model")
-    return tokenizer, model
+    with _problems_of(model_id):
+        return AutoModelForCausalLM.from_pretrained(resolve(model_id), dtype=dtype, use_safetensors=True)
 
 
 def _short_enough(
-    name: str, tokenizer: Any, train_pairs: Sequence[Any], held_out_pairs: Sequence[Any], recipe: Recipe
+    name: str,
+    tokenizer: Any,
+    train_pairs: Sequence[Any],
+    held_out_pairs: Sequence[Any],
+    recipe: Recipe,
+    style: ChatStyle,
+    n_embeddings: int,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows to train on, in the recipe's order, and rows held out."""
     shuffled = list(train_pairs)
     random.Random(recipe.seed).shuffle(shuffled)
-    rows = rows_of(tokenizer, shuffled, recipe.max_pair_tokens)[: recipe.max_pairs]
-    held_out_rows = rows_of(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens)
-    marked = sum(has_control_tokens(tokenizer, pair) for pair in (*train_pairs, *held_out_pairs))
-    if marked:
-        logger.warning("%s: %d pairs hold control tokens of the model in their texts and are left out", name, marked)
+    left_out = Counter[str]()
+    how: dict[str, Any] = {"style": style, "n_embeddings": n_embeddings, "left_out": left_out}
+    rows = rows_of(tokenizer, shuffled, recipe.max_pair_tokens, **how)[: recipe.max_pairs]
+    held_out_rows = rows_of(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens, **how)
+    for reason, n in left_out.most_common():
+        logger.warning("%s: %d pairs %s and are left out", name, n, reason)
     for kind, some, limit in (("to train on", rows, 1), ("held out", held_out_rows, 2)):
         if not some:
             raise TrainError(
                 f"{name}: no pair {kind} has at most {limit * recipe.max_pair_tokens} tokens"
-                f"{' and no control tokens in its texts' if marked else ''}; "
+                f"{f' ({sum(left_out.values())} {next(iter(left_out))})' if left_out else ''}; "
                 "give more prompts, or raise max_pair_tokens"
             )
     logger.info("%s: %d pairs to train on, %d held out", name, len(rows), len(held_out_rows))
@@ -239,10 +287,17 @@ def _trainer(
     with PartialState().main_process_first():  # one copy for all: what one process adds to it, the others read
         if not (pairs / "state.json").is_file():
             Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed)).save_to_disk(pairs)
-    return DPOTrainer(
+
+    class Trainer(DPOTrainer):
+        """TRL's own, on rows that are tokens already: it would add the tokenizer's BOS and EOS to texts."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+    return Trainer(
         model=model,
         args=arguments,
         train_dataset=load_from_disk(pairs),
-        processing_class=tokenizer,
+        processing_class=with_pad_token(tokenizer),
         peft_config=lora,
     )

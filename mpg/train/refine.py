@@ -25,9 +25,11 @@ from mpg.decoding.engine import decode
 from mpg.decoding.seeding import derived_seed
 from mpg.models.bank import ModelBank
 from mpg.models.chat import encode_chat
+from mpg.models.ends import answer_text
+from mpg.models.template import PLAIN, ChatStyle
 from mpg.request import Request
 from mpg.settings import DecoderSettings
-from mpg.train.pairs import length_grouped
+from mpg.train.pairs import closed_answer, length_grouped, with_pad_token
 from mpg.train.recipe import RefineRecipe
 from mpg.train.save import put_in_place, save_adapter
 
@@ -54,7 +56,12 @@ class Answer:
 
 
 def sample_answers(
-    bank: ModelBank, prompts: Sequence[Chat], attribute: str, opposite: str | None, recipe: RefineRecipe
+    bank: ModelBank,
+    prompts: Sequence[Chat],
+    attribute: str,
+    opposite: str | None,
+    recipe: RefineRecipe,
+    style: ChatStyle = PLAIN,
 ) -> list[Answer]:
     """The component's own answers at strength 1; those cut off by their length end at their last whole sentence."""
     settings = DecoderSettings(
@@ -67,11 +74,11 @@ def sample_answers(
     weights = {attribute: 1.0} | ({opposite: 0.0} if opposite is not None else {})  # 0: scored, never drawn from
     requests = []
     for i, chat in enumerate(prompts):
-        ids = encode_chat(bank.tokenizer, chat)
+        ids = encode_chat(bank.tokenizer, chat, style=style)
         requests += [Request(ids, weights, derived_seed(recipe.seed, i, j)) for j in range(recipe.samples)]
     answers = []
     for index, done in enumerate(decode(bank, requests, settings, batch_size=64)):
-        text = bank.tokenizer.decode(done.token_ids, skip_special_tokens=True).strip()
+        text = answer_text(bank.tokenizer, done.token_ids, bank.eos_ids)
         if done.finish_reason == "length":
             ends = [match.end() for match in _SENTENCE_END.finditer(text)]
             text = text[: ends[-1]] if ends else ""
@@ -112,15 +119,17 @@ def refine_adapter(
     recipe: RefineRecipe,
     output: str | Path,
     dtype: torch.dtype = torch.float32,
+    style: ChatStyle = PLAIN,
 ) -> dict[str, Any]:
     """Train an adapter further on answers and write it without a card; returns what a card says of it.
 
     Args:
         adapter: PEFT folder to begin from; may be ``output`` itself.
         output: replaced whole when training has ended.
+        style: what the chat template is told beside the messages.
     """
     tokenizer, model = _load(adapter, model_id, dtype)
-    rows = _rows(tokenizer, prompts, answers)
+    rows = _rows(tokenizer, prompts, answers, style)
     output = Path(output)
     scratch = output.parent / f".{output.name}.refining"
     trainer = _trainer(model, tokenizer, rows, recipe, scratch / "trainer", bf16=dtype == torch.bfloat16)
@@ -152,13 +161,14 @@ def _load(adapter: str | Path, model_id: str, dtype: torch.dtype) -> tuple[Any, 
     return AutoTokenizer.from_pretrained(path), model
 
 
-def _rows(tokenizer: Any, prompts: Sequence[Chat], answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Rows for TRL: the prompt through the model's own chat template, the answer closed by EOS."""
+def _rows(tokenizer: Any, prompts: Sequence[Chat], answers: Sequence[Answer], style: ChatStyle) -> list[dict[str, Any]]:
+    """Rows for TRL in tokens, as decoding reads and writes them: prompt and closed answer; which of them are learnt."""
     rows = []
     for answer in answers:
-        prompt = tokenizer.apply_chat_template(list(prompts[answer.prompt]), tokenize=False, add_generation_prompt=True)
-        row = {"prompt": prompt, "completion": answer.text + tokenizer.eos_token}
-        rows.append(row | {"n_tokens": len(tokenizer(prompt + answer.text).input_ids)})
+        prompt = encode_chat(tokenizer, prompts[answer.prompt], style=style)
+        said = closed_answer(tokenizer, answer.text)
+        row = {"input_ids": [*prompt, *said], "completion_mask": [0] * len(prompt) + [1] * len(said)}
+        rows.append(row | {"n_tokens": len(prompt) + len(said)})
     return rows
 
 
@@ -186,5 +196,5 @@ def _trainer(
         disable_tqdm=None,
         report_to=[],
     )
-    data = Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed, ("prompt", "completion")))
-    return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
+    data = Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed, ("input_ids", "completion_mask")))
+    return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=with_pad_token(tokenizer))

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpg.models.template import PLAIN, ChatStyle
+
 _BATCH_SIZE = 8
 # Answers over whose tokens the distance from the reference is averaged: it needs whole laws, not one number each.
 _ANSWERS_FOR_DISTANCE = 24
@@ -39,15 +41,15 @@ class RewardReport:
 
 
 @torch.no_grad()
-def reward_report(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> RewardReport:
-    """Measure a PEFT model on rows with ``prompt``, ``chosen``, ``rejected`` (texts, templates applied)."""
+def reward_report(model: Any, rows: Sequence[dict[str, Any]]) -> RewardReport:
+    """Measure a PEFT model on rows with ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, as it is trained on them."""
     model.eval()
-    policy = {side: _answer_log_probs(model, tokenizer, rows, side) for side in ("chosen", "rejected")}
+    policy = {side: _answer_log_probs(model, rows, side) for side in ("chosen", "rejected")}
     with model.disable_adapter():
-        reference = {side: _answer_log_probs(model, tokenizer, rows, side) for side in ("chosen", "rejected")}
+        reference = {side: _answer_log_probs(model, rows, side) for side in ("chosen", "rejected")}
     margin = (policy["chosen"] - reference["chosen"]) - (policy["rejected"] - reference["rejected"])  # [rows]
     kl, overlap, n_tokens = 0.0, 0.0, 0
-    for _, ids, scored in _batches(tokenizer, rows[:_ANSWERS_FOR_DISTANCE], "chosen", 2, model.device):
+    for _, ids, scored in _batches(rows[:_ANSWERS_FOR_DISTANCE], "chosen", 2, model.device):
         own = _log_laws(model, ids, scored)  # [tokens, vocab]
         with model.disable_adapter():
             base = _log_laws(model, ids, scored)
@@ -65,30 +67,33 @@ def reward_report(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) ->
     )
 
 
-def adapter_report(model_id: str, adapter: str | Path, pairs: Sequence[Any], max_tokens: int) -> RewardReport:
+def adapter_report(
+    model_id: str, adapter: str | Path, pairs: Sequence[Any], max_tokens: int, style: ChatStyle = PLAIN
+) -> RewardReport:
     """Measure a saved adapter.
 
     Args:
         pairs: objects with ``as_chat()``, ``chosen``, ``rejected``; longer ones than ``max_tokens`` are left out.
+        style: what the chat template is told beside the messages.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from mpg.models.embedded import resolve
+    from mpg.models.load import embeddings_of
     from mpg.train.pairs import rows_of
 
     path = resolve(model_id)
     tokenizer = AutoTokenizer.from_pretrained(path)
     base = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-    return reward_report(
-        PeftModel.from_pretrained(base, str(adapter)), tokenizer, rows_of(tokenizer, pairs, max_tokens)
-    )
+    rows = rows_of(tokenizer, pairs, max_tokens, style=style, n_embeddings=embeddings_of(base))
+    return reward_report(PeftModel.from_pretrained(base, str(adapter)), rows)
 
 
-def _answer_log_probs(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], side: str) -> Tensor:
+def _answer_log_probs(model: Any, rows: Sequence[dict[str, Any]], side: str) -> Tensor:
     """Summed log-probability of each row's answer, float32 ``[rows]``."""
     totals = torch.empty(len(rows))
-    for members, ids, scored in _batches(tokenizer, rows, side, _BATCH_SIZE, model.device):
+    for members, ids, scored in _batches(rows, side, _BATCH_SIZE, model.device):
         logits = model(ids).logits[:, :-1].float()  # [batch, width - 1, vocab]
         log_probs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]  # [batch, width - 1]
         totals[torch.tensor(members)] = (log_probs * scored).sum(-1).cpu()
@@ -102,17 +107,17 @@ def _log_laws(model: Any, ids: Tensor, scored: Tensor) -> Tensor:
 
 
 def _batches(
-    tokenizer: Any, rows: Sequence[dict[str, Any]], side: str, batch_size: int, device: Any
+    rows: Sequence[dict[str, Any]], side: str, batch_size: int, device: Any
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Rows of like length together: their indices, tokens ``[batch, width]`` padded on the right, and which of the
     ``width - 1`` predictions are of the answer."""
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i][side]) + len(rows[i]["prompt"]))
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i][f"{side}_ids"]) + len(rows[i]["prompt_ids"]))
     for start in range(0, len(rows), batch_size):
         members = by_length[start : start + batch_size]
-        prompts = [tokenizer(rows[i]["prompt"]).input_ids for i in members]
-        answers = [tokenizer(rows[i][side], add_special_tokens=False).input_ids for i in members]
+        prompts = [rows[i]["prompt_ids"] for i in members]
+        answers = [rows[i][f"{side}_ids"] for i in members]
         width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-        ids = torch.full((len(members), width), tokenizer.pad_token_id)
+        ids = torch.zeros(len(members), width, dtype=torch.long)  # padding is after what is scored, and never is itself
         scored = torch.zeros(len(members), width - 1, dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,17 @@ from personas.examples import Example, columns_of, load_pairs, load_texts
 from personas.files import save_personas
 from personas.weights import rounded
 from pipeline.commands.arguments import add_words, in_commas, place, source
+from pipeline.commands.chat_options import add_chat_options, style_of
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 
 if TYPE_CHECKING:
     from mpg import ModelBank
     from mpg.models.hub import Place
+    from mpg.models.template import ChatStyle
     from mpg.score.weights import InferredWeights
+
+
+logger = logging.getLogger(__name__)
 
 
 class InferError(InputError):
@@ -59,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the reference model (embedded/smollm2-135m-instruct)",
     )
     parser.add_argument("--any-base", action="store_true", help="the adapters may name another base than --model")
+    add_chat_options(parser)
     parser.add_argument("--name", help="of the persona; left out: the output file's")
     parser.add_argument("--output", type=place, required=True, metavar="PERSONA.yaml", help="file to write")
     parser.add_argument(
@@ -100,7 +107,9 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
         settings = DecoderSettings(horizon=options.horizon or None, strength=options.strength)
     except ValueError as error:
         raise InferError(f"--{str(error).removeprefix('decoder.')}") from error
-    found = _infer(_load(options.model, adapters), examples, settings, options)
+    style = style_of(options)
+    _check_template(options.model, [example.as_chat() for example in examples], style)
+    found = _infer(_load(options.model, adapters), examples, settings, options, style)
     weights = dict(zip(found.weights, rounded(list(found.weights.values())), strict=True))
     save_personas(output, [Persona(options.name or output.stem, weights)])
     return Outcome(_report(found, pairs=pairs, output=output))
@@ -121,27 +130,59 @@ def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
         raise InferError(f"--attributes: {error}") from error
     except (ValueError, OSError, RuntimeError) as error:
         raise InferError(f"--model {model}: {' '.join(str(error).split())}") from error
-    if bank.tokenizer.chat_template is None:
-        raise InferError(f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model")
     return bank
 
 
+def _check_template(model: str, chats: Sequence[Sequence[Mapping[str, str]]], style: ChatStyle) -> None:
+    """Raises InferError: the model's chat template does not take what it will be given. No weights are loaded."""
+    from mpg.models.chat import stranger_problem
+    from mpg.models.hub import Place
+    from mpg.models.load import embeddings_of, load_tokenizer, skeleton_of
+    from mpg.models.template import argument_problem, fate_of, reads_day, template_problem
+    from mpg.settings import DEFAULT_DATE
+
+    try:
+        n_embeddings, tokenizer = embeddings_of(skeleton_of(Place(model))), load_tokenizer(Place(model))
+    except (ValueError, OSError, RuntimeError) as error:
+        raise InferError(f"--model {model}: {' '.join(str(error).split())}") from error
+    problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
+    if problem is not None:
+        raise InferError(f"--model {model}: {problem}")
+    argument = argument_problem(tokenizer, style)
+    if argument is not None:
+        raise InferError(f"--template-argument {argument}")
+    if style.date is None and reads_day(tokenizer):
+        logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
+    for number, chat in enumerate(chats, start=1):
+        fate = fate_of(tokenizer, tuple(message["role"] for message in chat), style)
+        if fate is not None:
+            remedy = "give --system-role fold" if fate.of_system else "leave it out"
+            raise InferError(f"row {number}: {fate.what}; {remedy}")
+
+
 def _infer(
-    bank: ModelBank, examples: Sequence[Example], settings: object, options: argparse.Namespace
+    bank: ModelBank, examples: Sequence[Example], settings: object, options: argparse.Namespace, style: ChatStyle
 ) -> InferredWeights:
-    from mpg.models.chat import ControlTokenError, encode_chat, encode_text, without_end
+    from mpg.models.chat import encode_chat, encode_text, without_end
+    from mpg.models.control_tokens import ControlTokenError
+    from mpg.models.ends import closing_id
     from mpg.score.weights import from_pairs, from_texts
     from mpg.settings import DecoderSettings
 
     assert isinstance(settings, DecoderSettings)
-    tokenizer, eos = bank.tokenizer, sorted(bank.eos_ids)[:1]
+    tokenizer, end = bank.tokenizer, closing_id(bank.tokenizer, bank.eos_ids)
+    eos = [] if end is None else [end]
     encoded: list[Any] = []
     for number, example in enumerate(examples, start=1):
         try:
-            prompt = encode_chat(tokenizer, example.as_chat())
-            answers = [encode_text(tokenizer, without_end(tokenizer, text)) + eos for text in example.answers]
+            prompt = encode_chat(tokenizer, example.as_chat(), style=style)
+            answers = [
+                encode_text(tokenizer, without_end(tokenizer, text, bank.eos_ids)) + eos for text in example.answers
+            ]
         except ControlTokenError as error:
             raise InferError(f"{options.examples}: row {number}: {error}") from error
+        except Exception as error:  # a template may raise anything
+            raise InferError(f"{options.examples}: row {number}: {type(error).__name__}: {error}") from error
         longest = len(prompt) + max(map(len, answers))
         if bank.max_positions is not None and longest > bank.max_positions:
             raise InferError(

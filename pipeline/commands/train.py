@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpg.models.hub import Place
+from mpg.models.template import PLAIN, ChatStyle
 from mpg.train.recipe import Recipe, own_weight
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
@@ -20,6 +21,7 @@ from personas.profiles import with_system
 from personas.prompts import Prompt, canonical_json, load_prompts_jsonl
 from personas.records import row_seed
 from pipeline.commands.arguments import add_words, in_commas, place, source
+from pipeline.commands.chat_options import add_chat_options, style_of
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 from pipeline.commands.train_judge import PairsJudge, question_of
 from pipeline.exit_status import ExitStatus
@@ -71,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-judge", action="store_true", help="fit no judge from the pairs beside the adapter")
     parser.add_argument("--judge-only", action="store_true",
                         help="fit a judge beside the adapter that is in FOLDER, from its TABLE")  # fmt: skip
+    add_chat_options(parser)
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
@@ -89,13 +92,13 @@ def train(options: argparse.Namespace) -> Outcome:
             f"train: needs {' and '.join(absent)}; pip install 'mpg-scr[train]' (or make install-dev)"
         )
     _check(options)
-    recipe, others = _recipe(options), _others(options)
+    recipe, others, style = _recipe(options), _others(options), style_of(options)
     if options.from_prompts is None:
         examples = _from_table(options.pairs, options.column)
         data: dict[str, Any] = {"table": Path(options.pairs).name, **_file_hash(options.pairs)}
         made = None
     else:
-        examples, data, made = _from_prompts(options, recipe.seed)
+        examples, data, made = _from_prompts(options, recipe.seed, style)
     sides: dict[bool, list[Example]] = {False: [], True: []}
     for example in examples:
         sides[is_held_out(question_of(example))].append(example)
@@ -122,6 +125,7 @@ def train(options: argparse.Namespace) -> Outcome:
             dtype=getattr(torch, pick_dtype("auto")),
             others=others,
             finish=None if options.no_judge else judge.fit,
+            style=style,
         )
     except TrainError as error:
         raise TrainInputError(str(error)) from error
@@ -206,7 +210,9 @@ def _from_table(table: str, columns: Sequence[str] = ()) -> list[Example]:
         raise TrainInputError(str(error)) from error
 
 
-def _from_prompts(options: argparse.Namespace, seed: int) -> tuple[list[Example], dict[str, Any], Path]:
+def _from_prompts(
+    options: argparse.Namespace, seed: int, style: ChatStyle
+) -> tuple[list[Example], dict[str, Any], Path]:
     """Pairs, their provenance, and the file that holds them: made once, and found again by a run that goes on."""
     try:
         prompts = load_prompts_jsonl(options.from_prompts)
@@ -220,14 +226,15 @@ def _from_prompts(options: argparse.Namespace, seed: int) -> tuple[list[Example]
         "model": options.model,
         "seed": seed,
         "sampling": _SAMPLING,
-    }
+    } | ({"template": style.described()} if style.described() else {})
     digest = hashlib.sha256(canonical_json(how).encode()).hexdigest()
     file = options.output.parent / f".{options.output.name}.{digest[:12]}.pairs.jsonl"
     from accelerate import PartialState
 
     with PartialState().main_process_first():  # the others read what the first has written
         if not file.is_file():
-            rows = make_pairs(options.model, prompts, options.attribute, options.opposite, options.samples, seed)
+            told = (options.attribute, options.opposite)
+            rows = make_pairs(options.model, prompts, *told, options.samples, seed, style)
             file.parent.mkdir(parents=True, exist_ok=True)
             scratch = file.with_suffix(".part")
             scratch.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -238,12 +245,21 @@ def _from_prompts(options: argparse.Namespace, seed: int) -> tuple[list[Example]
 
 
 def make_pairs(
-    model: str, prompts: Sequence[Prompt], attribute: str, opposite: str, samples: int, seed: int
+    model: str,
+    prompts: Sequence[Prompt],
+    attribute: str,
+    opposite: str,
+    samples: int,
+    seed: int,
+    style: ChatStyle = PLAIN,
 ) -> list[dict[str, Any]]:
     """The reference's answers under both descriptions, as rows with ``prompt``, ``chosen``, ``rejected``.
 
     The prompt of a row is the bare one: what the description did to an answer is what the adapter learns.
     Pairs with an empty side, or with equal ones, are left out.
+
+    Raises:
+        TrainInputError: a model that can't be loaded, or whose chat template takes no system message.
     """
     import torch
     from tqdm import tqdm
@@ -251,18 +267,32 @@ def make_pairs(
     from mpg import Completion, DecoderSettings, ModelBank, Request, decode
     from mpg.models.chat import encode_chat
     from mpg.models.dtype import pick_dtype
+    from mpg.models.ends import answer_text
+    from mpg.train.dpo import TrainError, load_tokenizer
+    from mpg.train.pairs import refused_system
 
+    chats = [
+        with_system(prompt.as_chat(), INSTRUCTION.format(description=description))
+        for prompt in prompts
+        for description in (attribute, opposite)
+    ]
+    try:
+        tokenizer, _ = load_tokenizer(model, style)
+    except TrainError as error:
+        raise TrainInputError(f"--{error}") from error
+    refused = refused_system(tokenizer, chats, style)
+    if refused is not None:
+        raise TrainInputError(f"--model {model}: {refused}, which tells it how to answer; give --system-role fold")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainInputError(f"--model {model}: can't be loaded ({' '.join(str(error).split())})") from error
     requests = []
-    for i, prompt in enumerate(prompts):
+    for i in range(len(prompts)):
+        encoded = [encode_chat(bank.tokenizer, chat, style=style) for chat in chats[2 * i : 2 * i + 2]]
         for j in range(samples):
-            for side, description in enumerate((attribute, opposite)):
-                chat = with_system(prompt.as_chat(), INSTRUCTION.format(description=description))
-                ids = encode_chat(bank.tokenizer, chat)
+            for side, ids in enumerate(encoded):
                 requests.append(Request(ids, {}, row_seed(seed, f"{i}:{j}:{side}")))
     settings = DecoderSettings(name="reference", **_SAMPLING)  # type: ignore[arg-type]
     with tqdm(total=len(requests), desc="answers", unit="text", leave=False) as bar:
@@ -271,7 +301,7 @@ def make_pairs(
             bar.update()
 
         done = list(decode(bank, requests, settings, on_done=answered))
-    texts = [bank.tokenizer.decode(c.token_ids, skip_special_tokens=True).strip() for c in done]
+    texts = [answer_text(bank.tokenizer, c.token_ids, bank.eos_ids) for c in done]
     rows = []
     for i in range(0, len(texts), 2):
         chosen, rejected = texts[i : i + 2]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mpg.models.chat import ControlTokenError, encode_chat
+from mpg.models.chat import encode_chat
+from mpg.models.control_tokens import ControlTokenError
 from mpg.models.invocation import check_prompts
-from mpg.request import Request
+from mpg.models.template import fate_of
+from mpg.request import Request, stranger_in
 from pipeline.plan.cells import PlannedCell
 
 
@@ -37,11 +39,13 @@ def encode(bank: Any, cell: PlannedCell) -> Prompts:
     """Prompt tokens through the model's own chat template, see :mod:`mpg.models.chat`.
 
     Args:
-        bank: what has the reference's ``tokenizer`` and ``max_positions``, and ``invocations`` of its adapters.
+        bank: what has the reference's ``tokenizer``, ``max_positions`` and ``n_embeddings``, and ``invocations`` of
+            its adapters.
 
     Raises:
         RejectedCell: an empty prompt, text that is not valid Unicode, control tokens that the job does not take or the
-            tokenizer can't spell out, a prompt too long for the model, or one without what an adapter waits for.
+            tokenizer can't spell out, a chat whose text the template does not take or drops in silence, tokens that
+            the model has no embeddings for, a prompt too long for it, or one without what an adapter waits for.
     """
     if not any(content.strip() for role, content in cell.messages if role == "user"):
         raise RejectedCell("empty_prompt", "the prompt has no text; give it some or remove it")
@@ -67,12 +71,21 @@ def encode(bank: Any, cell: PlannedCell) -> Prompts:
 
 
 def _encode(bank: Any, cell: PlannedCell, chat: list[dict[str, str]]) -> list[int]:
+    fate = fate_of(bank.tokenizer, tuple(message["role"] for message in chat), cell.style)
+    if fate is not None:
+        remedy = "set model.system_role: fold" if fate.of_system else "leave the chat out, or mend the template"
+        raise RejectedCell("system_role" if fate.of_system else "template", f"{fate.what}; {remedy}")
     try:
-        ids = encode_chat(bank.tokenizer, chat, as_text=cell.control == "text")
+        ids = encode_chat(bank.tokenizer, chat, as_text=cell.control == "text", style=cell.style)
     except ControlTokenError as error:
         raise RejectedCell("control_tokens", f"{error} (or set the job's control_tokens: allow)") from error
     except Exception as error:  # a tokenizer or a template may raise anything: one row's text is at fault
         raise RejectedCell("encoding", f"{type(error).__name__}: {error}") from error
+    stranger = stranger_in(ids, bank.n_embeddings)
+    if stranger is not None:
+        name = bank.tokenizer.convert_ids_to_tokens(next(i for i in ids if i >= bank.n_embeddings))
+        raise RejectedCell("no_embedding", f"{stranger}: the tokenizer reads {name!r} so; take it out of the text, or "
+                           "resize the model's embeddings")  # fmt: skip
     needed = len(ids) + cell.decoder.max_new_tokens
     if bank.max_positions is not None and needed > bank.max_positions:
         raise RejectedCell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mpg.models.ends import answer_text
 from mpg.request import Completion
 from personas.text import storable
 from pipeline.plan.cells import PlannedCell, Sources
@@ -19,7 +20,7 @@ def to_row(bank: Any, cell: PlannedCell, completion: Completion, sources: Source
     """A generation row under the data contract; nothing in it depends on time, host or batch."""
     revisions = dict(sources.adapter_revisions)
     return cell.columns() | {
-        "response": bank.tokenizer.decode(completion.token_ids, skip_special_tokens=True).strip(),
+        "response": answer_text(bank.tokenizer, completion.token_ids, bank.eos_ids),
         "finish_reason": completion.finish_reason,
         "n_tokens": len(completion.token_ids),
         "strengths": [cell.decoder.strength_of(name) for name, _ in cell.weights],

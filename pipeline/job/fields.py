@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import date as day
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     PlainSerializer,
     PlainValidator,
     Strict,
@@ -20,7 +23,7 @@ from pydantic import (
 )
 
 from evaluation.endpoint.settings import OpenAISettings
-from mpg.settings import JOB_DECODERS
+from mpg.settings import DEFAULT_DATE, JOB_DECODERS
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
 from personas.words import show
@@ -63,6 +66,35 @@ Strength = Annotated[
 ]
 
 
+class JsonMapping(Mapping[str, Any]):
+    """Values that JSON has, by name; hashed by what they are."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        """Raises ValueError: what JSON has not."""
+        self._text = json.dumps(dict(values), sort_keys=True, allow_nan=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return json.loads(self._text)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(json.loads(self._text))
+
+    def __len__(self) -> int:
+        return len(json.loads(self._text))
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self) == (dict(other) if isinstance(other, Mapping) else other)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+Arguments = Annotated[Mapping[str, JsonValue], AfterValidator(JsonMapping), PlainSerializer(dict[str, Any])]
+
+
 def _template(value: str | None) -> str | None:
     if value is not None:
         placeholders(value)
@@ -93,7 +125,32 @@ class Model(Frozen):
         "for the persona's texts (the control, which has none, then reads the bare prompt).",
     )
 
+    system_role: Literal["template", "fold"] = Field(
+        "template",
+        description="Where a system message stands: as the model's chat template has it, or folded: in front of the "
+        "user's next turn, for templates without one.",
+    )
+    template_arguments: Arguments = Field(
+        default_factory=lambda: JsonMapping({}),
+        description="What the chat template is given beside the messages, e.g. {enable_thinking: false}.",
+    )
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
+        None,
+        description="The day, YYYY-MM-DD, that a chat template reads which asks for today's date; null: "
+        f"{DEFAULT_DATE}.",
+    )
+
     _checked = field_validator("system")(_template)
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_day(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                day.fromisoformat(value)
+            except ValueError as error:
+                raise ValueError(f"{value!r} is no day ({error}); give YYYY-MM-DD") from error
+        return value
 
 
 class AttributeSpec(Frozen):

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mpg.models.hub import Place
-from mpg.settings import SAMPLER_VERSION, TABLE, DecoderSettings
+from mpg.models.template import PLAIN, ChatStyle
+from mpg.settings import DEFAULT_DATE, SAMPLER_VERSION, TABLE, DecoderSettings
 from personas import Cell, Persona, row_id, row_seed
 from personas import control as control_persona
 from personas.profiles import with_system
@@ -79,6 +80,8 @@ class PlannedCell:
     system: str | None = None  # what the reference is told before the prompt
     own_systems: tuple[tuple[str, str], ...] = ()  # what an attribute's models are told instead
     control: str | None = None  # what becomes of the control tokens in its texts (the job's word); None: there are none
+    style: ChatStyle = PLAIN  # what the chat template is told beside the messages
+    reads_clock: bool = False  # whether the template asks for the day where it writes its chats
 
     def chat(self) -> list[dict[str, str]]:
         """The prompt, as the job gave it."""
@@ -106,6 +109,34 @@ class PlannedCell:
             "weights": [weight for _, weight in self.weights],
             "sample_index": self.sample_index,
         }
+
+
+@dataclass(frozen=True)
+class TemplateRule:
+    """How a job's chats are put to the model's chat template, and what of it a row's identity knows.
+
+    Attributes:
+        style: what the template is told beside the messages.
+        ends: the model's end tokens where they are not those that its ``generation_config`` names; ``None``: they are.
+        reads_clock: whether the template asks for the day where it writes a chat.
+    """
+
+    style: ChatStyle = PLAIN
+    ends: tuple[int, ...] | None = None
+    reads_clock: Callable[[Sequence[Mapping[str, str]], ChatStyle], bool] = lambda chat, style: False
+
+    def identity(self, chats: Sequence[Sequence[Mapping[str, str]]]) -> dict[str, Any]:
+        """What a row's text depends on of it, where that is not what it always was, given the chats that are read."""
+        found: dict[str, Any] = {}
+        if self.ends is not None:
+            found["ends"] = list(self.ends)
+        if self.style.arguments:
+            found["arguments"] = self.style.arguments
+        if any(self.reads_clock(chat, self.style) for chat in chats):
+            found["date"] = self.style.date or DEFAULT_DATE
+        if self.style.fold_system and any(message["role"] == "system" for chat in chats for message in chat):
+            found["system_role"] = "fold"
+        return found
 
 
 def identity(
@@ -187,13 +218,16 @@ def plan_cells(
     seed: int,
     systems: Systems | None = None,
     control: ControlRule | None = None,
+    template: TemplateRule | None = None,
 ) -> list[PlannedCell]:
     """Give every cell its settings, id and seed; cells that come to the same row are planned once.
 
     Args:
         control: what becomes of control tokens in texts; ``None``: they are read as such.
+        template: how chats are put to the model's template; ``None``: as ever, by a template that reads no clock.
     """
     revisions, systems = dict(sources.adapter_revisions), systems or Systems()
+    template = template or TemplateRule()
     planned: dict[str, PlannedCell] = {}
     for cell in grid:
         found = resolved(cell.persona, settings, systems)
@@ -205,6 +239,9 @@ def plan_cells(
         marked = None
         if control is not None and control.marks((*(m.content for m in cell.prompt.messages), system, *own.values())):
             marked = control.mode
+        chat = cell.prompt.as_chat()
+        chats = [chat if system is None else with_system(chat, system), *(with_system(chat, s) for s in own.values())]
+        depends_on = template.identity(chats)
         identifier = row_id(
             cell,
             model=sources.model_label,
@@ -213,6 +250,7 @@ def plan_cells(
             seed=seed,
             prompts=own | ({} if system is None else {"": system}),
             control_tokens=None if marked == ALLOW else marked,
+            template=depends_on,
         )
         planned.setdefault(
             identifier,
@@ -231,6 +269,8 @@ def plan_cells(
                 system=system,
                 own_systems=tuple(own.items()),
                 control=marked,
+                style=template.style,
+                reads_clock="date" in depends_on,
             ),
         )
     return list(planned.values())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpg.models.chat import control_tokens_of
+from mpg.models.control_tokens import control_tokens_of
+from mpg.models.ends import Ends
+from mpg.models.template import reads_clock
 from personas import Cell
 from pipeline.job.model import Job
-from pipeline.plan.cells import ControlRule, PlannedCell, Sources, plan_cells
-from pipeline.plan.sources import decoder_settings, resolved
+from pipeline.plan.cells import ControlRule, PlannedCell, Sources, TemplateRule, plan_cells
+from pipeline.plan.sources import chat_style, decoder_settings, resolved
 from pipeline.plan.systems import Systems
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ class Plan:
         sources: of the weights, with their revisions.
         settings: of the decoder.
         systems: what models are told before a prompt.
-        tokenizer, max_positions: of the reference; invocations: see :class:`pipeline.plan.sources.Resolved`.
+        tokenizer, max_positions, n_embeddings, ends: of the reference; invocations: of adapters. See
+            :class:`pipeline.plan.sources.Resolved`.
     """
 
     job: Job
@@ -34,6 +38,8 @@ class Plan:
     systems: Systems
     tokenizer: Any
     max_positions: int | None
+    n_embeddings: int
+    ends: Ends
     invocations: dict[str, list[tuple[int, ...]]]
 
     @classmethod
@@ -52,7 +58,7 @@ class Plan:
         """
         systems = Systems.of(job.described_attributes(), job.model.system)
         found = resolved(job, dtype, order, unreachable)
-        known = found.tokenizer, found.max_positions, found.invocations
+        known = found.tokenizer, found.max_positions, found.n_embeddings, found.ends, found.invocations
         return cls(job, found.sources, decoder_settings(job), systems, *known)
 
     def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:
@@ -60,4 +66,6 @@ class Plan:
         if grid is None:
             grid = self.job.cells(self.job.load_prompts())
         control = ControlRule(self.job.control_tokens, control_tokens_of(self.tokenizer).in_text)
-        return plan_cells(grid, self.settings, self.sources, self.job.seed, self.systems, control)
+        ends = None if self.ends.ids == self.ends.stated else tuple(sorted(self.ends.ids))
+        template = TemplateRule(chat_style(self.job), ends, partial(reads_clock, self.tokenizer))
+        return plan_cells(grid, self.settings, self.sources, self.job.seed, self.systems, control, template)

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mpg.models.chat import stranger_problem
 from mpg.models.embedded import EmbeddedModelError, resolve
+from mpg.models.ends import Ends
 from mpg.models.errors import BankError
 from mpg.models.hub import HubUnreachable, NoRevision, Place
+from mpg.models.template import ChatStyle, argument_problem, template_problem
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.plan.cells import Sources
@@ -28,12 +31,16 @@ class Resolved:
     Attributes:
         tokenizer: of the reference; its chat template is there.
         max_positions: that the reference takes; ``None``: it does not say.
+        n_embeddings: tokens that it can read.
+        ends: the tokens that end its texts.
         invocations: attribute -> tokens that its prompts must hold, see :attr:`mpg.ModelBank.invocations`.
     """
 
     sources: Sources
     tokenizer: Any
     max_positions: int | None
+    n_embeddings: int
+    ends: Ends
     invocations: dict[str, list[tuple[int, ...]]]
 
 
@@ -59,7 +66,14 @@ def resolved(
 
     from mpg.models.dtype import pick_dtype
     from mpg.models.fingerprint import revision_of
-    from mpg.models.load import check_source, load_tokenizer, max_positions_of, skeleton_of
+    from mpg.models.load import (
+        check_source,
+        embeddings_of,
+        ends_at,
+        load_tokenizer,
+        max_positions_of,
+        skeleton_of,
+    )
 
     transformers_logging.disable_progress_bar()  # the run has a bar of its own
     model = Place(job.resolve(job.model.id), job.model.revision, untested=job.model.untested)
@@ -69,6 +83,8 @@ def resolved(
         skeleton, tokenizer = skeleton_of(model), load_tokenizer(model)
         if tokenizer.chat_template is None:
             raise BankError(f"{model.source}'s tokenizer has no chat template; use an instruction-tuned model")
+        n_embeddings, ends = embeddings_of(skeleton), ends_at(model, skeleton, tokenizer)
+        _check_template(job, tokenizer, n_embeddings)
         model_revision = revision_of(model)
     places, references = _places(job)
     adapters = {name: places[name] for name in (*order, *places) if name in places}
@@ -104,7 +120,24 @@ def resolved(
         adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
     )
-    return Resolved(sources, tokenizer, max_positions_of(skeleton.config), invocations)
+    return Resolved(sources, tokenizer, max_positions_of(skeleton.config), n_embeddings, ends, invocations)
+
+
+def chat_style(job: Job) -> ChatStyle:
+    """How the job's chats are put to the model's chat template."""
+    given = job.model
+    return ChatStyle.of(given.template_arguments, given.date, fold_system=given.system_role == "fold")
+
+
+def _check_template(job: Job, tokenizer: Any, n_embeddings: int) -> None:
+    """Raises RunError: no chat can be written, whatever it says, or the template is given what it never reads."""
+    style = chat_style(job)
+    argument = argument_problem(tokenizer, style)
+    if argument is not None:
+        raise RunError(f"model.template_arguments.{argument}", ExitStatus.BAD_INPUT)
+    problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
+    if problem is not None:
+        raise RunError(f"model.id: {problem}", ExitStatus.BAD_INPUT)
 
 
 def _places(job: Job) -> tuple[dict[str, Place], dict[str, Place]]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mpg.models.embedded import PREFIX, EmbeddedModelError, unpacked
+from mpg.models.ends import Ends
+from mpg.models.template import fate_of
+from mpg.settings import DEFAULT_DATE
 from personas import Cell, Persona, Prompt, control
 from pipeline.decode.requests import RejectedCell, encode
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import cores
 from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
-from pipeline.plan.sources import SourcesUnreachable
+from pipeline.plan.read_with import problem_with
+from pipeline.plan.sources import SourcesUnreachable, chat_style
 from pipeline.run.judges import judge_problems, rubric_problems
 from pipeline.store.look import in_use, output_problem
 
@@ -24,6 +29,8 @@ _REMEDIES = {
     "empty_prompt": "give them a text",
     "control_tokens": "remove those, or set control_tokens: text",
     "no_invocation": "put the adapter's invocation tokens into them, or into the attribute's system message",
+    "system_role": "set model.system_role: fold",
+    "no_embedding": "take those out, or resize the model's embeddings",
 }
 
 
@@ -73,9 +80,15 @@ def preflight(
         else:
             plan = Plan.of(job, "float32", unreachable=unreachable)
             problems += rubric_problems(job) if not unreachable else []
-            found = read_prompts(plan, prompts)
-            (problems if runs else notes).extend(found.problems(job.max_rejected_fraction))
-            notes += found.notes(job)
+            problems += filter(None, [problem_with(output, plan)])
+            notes += end_notes(plan.tokenizer, plan.ends)
+            told = _told_problem(plan)
+            if told is not None:
+                problems.append(told)
+            else:
+                found = read_prompts(plan, prompts)
+                (problems if runs else notes).extend(found.problems(job.max_rejected_fraction))
+                notes += found.notes(job)
     except SourcesUnreachable as error:
         unreachable.append(str(error))
         unknown.append("models, adapters and prompts in tokens are not looked at, for want of the model's tokenizer")
@@ -94,6 +107,7 @@ class Reading:
         n_cells: looked at; ``of``: that there are.
         rejected: reason -> cells that can't be decoded; ``examples``: reason -> one of them in words.
         marked: cells with control tokens in their texts.
+        dated: cells in whose chats the template reads the clock.
     """
 
     of: int
@@ -101,6 +115,7 @@ class Reading:
     rejected: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     marked: int = 0
+    dated: int = 0
 
     @property
     def _looked_at(self) -> str:
@@ -120,8 +135,15 @@ class Reading:
         ]
 
     def notes(self, job: Job) -> list[str]:
-        """What is rejected within bounds, and the texts with control tokens."""
+        """What is rejected within bounds, the texts with control tokens, and those that know the day."""
         found = []
+        if self.dated and job.model.date is None:
+            found.append(
+                f"model.date: not set, and the chat template asks for today's date in {self.dated:,} of "
+                f"{self._looked_at} texts: all read {DEFAULT_DATE}; set the day that they should read"
+            )
+        elif job.model.date is not None and not self.dated:
+            found.append(f"model.date: {job.model.date}: the chat template asks for no date; remove it")
         if self.rejected and not self.problems(job.max_rejected_fraction):
             found.append(f"prompts: {self._rejections()}")
         if self.marked:
@@ -144,12 +166,46 @@ def read_prompts(plan: Plan, prompts: Sequence[Prompt], most: int = MOST_READ) -
         (cell,) = plan.cells([Cell(prompt, persona, 0)])
         found.n_cells += size
         found.marked += size if cell.control is not None else 0
+        found.dated += size if cell.reads_clock else 0
         try:
             encode(plan, cell)
         except RejectedCell as error:
             found.rejected[error.reason] += size
             found.examples.setdefault(error.reason, f"prompt {prompt.prompt_id!r}: {error}")
     return found
+
+
+def end_notes(tokenizer: Any, ends: Ends) -> list[str]:
+    """What is worth a word of the tokens that end a text."""
+    names = ", ".join(repr(name) for name in tokenizer.convert_ids_to_tokens(sorted(ends.ids)))
+    remedy = "if texts run on, add the token to eos_token_id in the model's generation_config.json"
+    if not ends.ids:
+        return [f"model.id: it has no end token: every text has decoder.max_new_tokens tokens; {remedy}"]
+    closing = ends.closing
+    if closing.token_id is None:
+        if not closing.after.strip() and ends.named:  # the model's files say what no chat shows
+            return []
+        how = f"with {closing.after!r}, no control token" if closing.after.strip() else "with nothing"
+        how = f"in a way that is {closing.after}" if closing.after.startswith("unknown") else how
+        return [f"model.id: its chat template closes an answer {how}: texts end at {names} alone; {remedy}"]
+    if closing.token_id not in ends.stated:
+        name = tokenizer.convert_ids_to_tokens(closing.token_id)
+        return [f"model.id: texts end at {name!r} too, with which its chat template closes an answer (in all: {names})"]
+    return []
+
+
+def _told_problem(plan: Plan) -> str | None:
+    """Whether the template takes no system message, and the job gives some."""
+    facts = plan.settings.facts
+    for persona, _ in _readers(plan):
+        reader = persona if facts.weighted else control()
+        told = plan.systems.for_reference(reader, told=facts.told)
+        if told is not None or plan.systems.for_attributes(reader):
+            fate = fate_of(plan.tokenizer, ("system", "user"), chat_style(plan.job))
+            if fate is not None and fate.of_system:
+                return f"model.system_role: template: {fate.what}; set fold"
+            return None
+    return None
 
 
 def _readers(plan: Plan) -> list[tuple[Persona, int]]:

@@ -22,7 +22,7 @@ from pipeline.job.known import counted
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
 from pipeline.judging.table import merged
-from pipeline.plan import accept, computed_with
+from pipeline.plan import accept, computed_with, read_with
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
@@ -121,6 +121,9 @@ class _Run:
         self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
         self.computed_with = computed_with.settled(output, job, workers, n_texts)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
+        problem = read_with.problem_with(output, self.plan)
+        if problem is not None:
+            raise RunError(problem, ExitStatus.BAD_INPUT)
         self.judges = RunJudges(job, work)
         self.limits = Limits(job, self.started, workers, Spending(work), self.judges.spent)
         self.done_before: set[str] | None = None
@@ -130,6 +133,7 @@ class _Run:
     def result(self) -> Result:
         with output_errors(self.output):
             computed_with.keep(self.output, self.computed_with)
+            read_with.keep(self.output, self.plan)
         try:
             grid = self.job.cells(self.job.load_prompts())
             if self.job.accept is None:

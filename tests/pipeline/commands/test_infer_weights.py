@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.models.chat import encode_chat
+from mpg.models.template import ChatStyle
 from personas.files import load_personas
 from pipeline.cli import main
 from tests.fakes import tiny_adapter, tiny_llama
+from tests.templates import KINDS, templated_llama, tokenizer_of
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +112,28 @@ def test_a_damaged_adapter_is_named_and_another_base_may_be_known(
             assert ("base_model_name_or_path: 'me/another' is not" in caplog.text) == warned
     finally:
         config.write_text(sound)
+
+
+@pytest.mark.parametrize("kind", ["phi3", "llama3", "gemma"])
+def test_examples_are_read_as_decoding_reads_and_writes_them(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One BOS, the day that is asked for, and the end that closes an answer in the template, whatever closes theirs."""
+    base = templated_llama(tmp_path / "base", kind)
+    tiny_adapter(base, tmp_path / "x", seed=1)
+    tokenizer = tokenizer_of(kind)
+    end = tokenizer.convert_tokens_to_ids(KINDS[kind].closing)
+    write(tmp_path / "texts.jsonl", [{"prompt": "hello", "response": f"yes{e}"} for e in ("", KINDS[kind].closing,
+                                                                                        KINDS[kind].eos)])  # fmt: skip
+    seen: list[Any] = []
+
+    def noted(bank: ModelBank, texts: Any, settings: DecoderSettings, **how: Any) -> Any:
+        seen.extend(texts)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr("mpg.score.weights.from_texts", noted)
+    arguments = ["infer-weights", str(tmp_path / "texts.jsonl"), "--model", str(base), "--date", "2025-03-09"]
+    assert main([*arguments, "--attributes", f"x={tmp_path / 'x'}", "--output", str(tmp_path / "p.yaml")]) == 2
+    chat = [{"role": "user", "content": "hello"}]
+    prompt = encode_chat(tokenizer, chat, style=ChatStyle.of(date="2025-03-09"))
+    assert seen == [(prompt, [*tokenizer("yes", add_special_tokens=False).input_ids, end])] * 3

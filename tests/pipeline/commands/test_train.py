@@ -17,6 +17,7 @@ from mpg import ModelBank
 from personas.examples import load_pairs
 from pipeline.cli import main
 from tests.fakes import tiny_adapter, tiny_llama
+from tests.templates import templated_llama
 
 RECIPE = ["--steps", "4", "--batch-size", "4", "--rank", "2", "--learning-rate", "0.01", "--no-judge"]
 
@@ -172,3 +173,60 @@ def test_each_mistake_has_its_line(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mpg: ")]
     assert len(lines) == 1 and says in lines[0]
     assert not (tmp_path / "yes").exists()
+
+
+# --------------------------------------------------------------------------- other models' chat templates
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base whose template refuses a system message, and pairs and prompts for it."""
+    folder = tmp_path_factory.mktemp("gemma")
+    templated_llama(folder / "base", "gemma")
+    told = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "what?"}]
+    pairs = [{"prompt": f"what {i}?", "chosen": "yes", "rejected": "no"} for i in range(12)]
+    write(folder / "told.jsonl", [*pairs, {"prompt": told, "chosen": "yes", "rejected": "no"}])
+    write(folder / "prompts.jsonl", [{"prompt": f"tell me of {i}"} for i in range(12)])
+    return folder
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["a table", "made pairs"])
+def test_a_template_without_a_system_role_is_one_line_and_folding_helps(
+    made: bool, gemma: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = [str(gemma / "told.jsonl")]
+    if made:
+        described = ["--attribute", "is a captain", "--opposite", "is not", "--samples", "1"]
+        source = ["--from-prompts", str(gemma / "prompts.jsonl"), *described]
+    with monkeypatch.context() as none_loaded:
+        none_loaded.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+        assert train(gemma, tmp_path / "yes", *source) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mpg: ")]
+    assert len(lines) == 1 and "takes no system message (TemplateError" in lines[0] and "--system-role fold" in lines[0]
+    assert train(gemma, tmp_path / "yes", *source, "--system-role", "fold", "--date", "2025-03-09") == 0
+    card = json.loads((tmp_path / "yes" / "card.json").read_text())
+    assert card["template"] == {"date": "2025-03-09", "system_role": "fold"}
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (["--template-argument", "enable_thinking"], "--template-argument enable_thinking: write NAME=VALUE"),
+        (["--template-argument", "a=b"], "--template-argument a=b: 'b' is no JSON"),
+        (["--template-argument", "a=NaN"], "--template-argument a=NaN: 'NaN' is no JSON"),
+        (["--template-argument", "a=1", "--template-argument", "a=2"], "--template-argument a=2: a is given twice"),
+        (["--template-argument", "a=1"], "--template-argument a: the chat template never reads it"),
+        (["--date", "today"], "--date: 'today' is no day"),
+        (["--date", "20250309"], "--date: '20250309' is no day"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "infer-weights"])
+def test_options_of_the_template_that_do_nothing_are_refused(
+    command: str, option: list[str], says: str, gemma: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [command, str(gemma / "told.jsonl"), "--model", str(gemma / "base"), "--system-role", "fold", *option]
+    arguments += ["--output", str(tmp_path / "x.yaml")]
+    arguments += ["--name", "x"] if command == "train" else ["--attributes", "E"]
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mpg: ")]
+    assert len(lines) == 1 and says in lines[0]

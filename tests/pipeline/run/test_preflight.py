@@ -90,10 +90,12 @@ def test_prompts_that_are_too_long_are_counted_and_too_many_are_an_error(job_fil
 
 
 def test_a_template_that_takes_no_system_message_is_known_before_a_run(job_file: Path, place: Path) -> None:
-    template = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
-    (place / "base" / "chat_template.jinja").write_text(template + "{% endfor %}")
+    template = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    (place / "base" / "chat_template.jinja").write_text(template + "{{ m['content'] }}{% endfor %}")
     assert looked(job_file).problems == ()
-    assert "12 encoding: prompt 'p0': TemplateError: no system" in line(job_file, "model.system=be brief")
+    why = "the chat template takes no system message (TemplateError: no system)"
+    assert line(job_file, "model.system=be brief") == f"model.system_role: template: {why}; set fold"
+    assert looked(job_file, "model.system=be brief", "model.system_role=fold").problems == ()
 
 
 def test_of_very_many_prompts_some_are_read(job_file: Path, place: Path) -> None:

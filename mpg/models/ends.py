@@ -1,0 +1,107 @@
+"""With which tokens a text ends: what the model's files name, and what its chat template closes an answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from mpg.models.control_tokens import control_tokens_of
+from mpg.models.template import rendered
+
+_ANSWER = "mqzxanswerkw"
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a chat template closes an assistant's turn.
+
+    Attributes:
+        token_id: the control token that follows the answer, blanks aside; ``None``: none does.
+        after: what the template writes after it, or why that is not known.
+    """
+
+    token_id: int | None
+    after: str
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The tokens that end a text.
+
+    Attributes:
+        ids: all of them.
+        stated: what ``generation_config`` (where it names none, ``config``) says alone: rows whose model has no others
+            have no word of it in their identity.
+        named: whether ``generation_config`` names any.
+        closing: how the template closes an answer.
+    """
+
+    ids: frozenset[int]
+    stated: frozenset[int]
+    named: bool
+    closing: Closing
+
+
+def ends_of(generation_config: Any, config: Any, tokenizer: Any, n_embeddings: int | None = None) -> Ends:
+    """The end tokens of a model.
+
+    They are those of ``generation_config``, the template's own, the tokenizer's ``eos_token``, and those of ``config``
+    that are control tokens: a file that names none has its architecture's default there, which may be any word.
+
+    Args:
+        generation_config, config: of the model; the first may be ``None``.
+        n_embeddings: tokens from there on are never drawn.
+    """
+    named = _listed(getattr(generation_config, "eos_token_id", None))
+    of_config = _listed(getattr(config, "eos_token_id", None))
+    of_config = of_config or _listed(getattr(config.get_text_config(), "eos_token_id", None))
+    stated = frozenset(named or of_config)
+    closing = closing_of(tokenizer)
+    more = [each for each in of_config if _is_control(tokenizer, each)]
+    more += [each for each in (tokenizer.eos_token_id, closing.token_id) if each is not None]
+    known = [each for each in more if n_embeddings is None or each < n_embeddings]
+    return Ends(stated | frozenset(known), stated, bool(named), closing)
+
+
+def _listed(ids: Any) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else [int(each) for each in ids]
+
+
+def _is_control(tokenizer: Any, token_id: int) -> bool:
+    return tokenizer.convert_ids_to_tokens(token_id) in control_tokens_of(tokenizer).tokens
+
+
+@lru_cache(maxsize=8)
+def closing_of(tokenizer: Any) -> Closing:
+    """How the template closes an assistant's turn: what follows the answer in a chat that ends with one."""
+    chat = [{"role": "user", "content": "mqzxquestionkw"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = rendered(tokenizer, chat, answers=False)
+    except Exception as error:  # there is no template, or it takes no such chat
+        return Closing(None, f"unknown: {type(error).__name__}: {' '.join(str(error).split())}")
+    _, found, after = text.rpartition(_ANSWER)
+    if not found:
+        return Closing(None, "unknown: it leaves the answer out")
+    control, rest = control_tokens_of(tokenizer), after.lstrip()
+    token = max((each for each in control.tokens if rest.startswith(each)), key=len, default=None)
+    return Closing(None if token is None else int(tokenizer.convert_tokens_to_ids(token)), after)
+
+
+def closing_id(tokenizer: Any, ids: frozenset[int] | None = None) -> int | None:
+    """The token that closes an answer where one is written down: the template's, else the tokenizer's own.
+
+    Args:
+        ids: the model's end tokens; where neither of the two is among them, the first of these. ``None``: not known.
+    """
+    for each in (closing_of(tokenizer).token_id, tokenizer.eos_token_id):
+        if each is not None and (ids is None or each in ids):
+            return int(each)
+    return min(ids, default=None) if ids is not None else None
+
+
+def answer_text(tokenizer: Any, token_ids: Sequence[int], ids: frozenset[int]) -> str:
+    """A response as text, without the end token that closed it, special or not, and without special tokens."""
+    said = token_ids[:-1] if token_ids and token_ids[-1] in ids else token_ids
+    return str(tokenizer.decode(said, skip_special_tokens=True)).strip()
