@@ -150,7 +150,7 @@ def test_a_template_without_a_system_role_is_one_line(
 @pytest.mark.parametrize(
     ("kind", "changes", "style", "says"),
     [
-        ("phi3", {"n_embeddings": 49152}, {}, "its chat template writes '<|user|>', token 49153"),
+        ("phi3", {"n_embeddings": 600}, {}, "its chat template writes '<|user|>', token 601"),
         ("phi3", {"template": "{{ raise_exception('no') }}"}, {}, "refuses every chat (TemplateError: no)"),
         ("phi3", {}, {"enable_thinking": False}, "--template-argument enable_thinking: the chat template never reads"),
         ("qwen3", {"template": "{% for m in messages %}{{ m.content }} {% endfor %}", "eos": None}, {},
