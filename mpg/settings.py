@@ -10,8 +10,10 @@ from typing import Literal
 # The day that chat templates read where nobody names one: the day to which Llama 3's own fall back without a clock.
 DEFAULT_DATE = "2024-07-26"
 
-# Raised when the same settings and seed come to draw another text of the same law: part of a row's identity.
+# Raised when the same settings and seed come to draw another text: part of a row's identity.
 SAMPLER_VERSION = 2
+# In 16 bits: since logits are kept in float32, see mpg.models.head.
+SAMPLER_VERSION_IN_16_BITS = 3
 VERIFICATIONS: tuple[str, ...] = ("token", "block")
 DRAFTERS: tuple[str, ...] = ("mixture", "reference")
 AGGREGATES: tuple[str, ...] = ("sum", "product")

@@ -131,14 +131,16 @@ def spelling_llama(folder: Path, *, template: str = CHATML, seed: int = 0) -> Pa
     return folder
 
 
-def tiny_adapter(base: Path, folder: Path, *, seed: int, rank: int = 2, scale: float = 0.3) -> Path:
+def tiny_adapter(
+    base: Path, folder: Path, *, seed: int, rank: int = 2, scale: float = 0.3, targets: Any = "all-linear"
+) -> Path:
     """A random LoRA adapter over a tiny Llama, saved in PEFT's own format."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"),
+        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM"),
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

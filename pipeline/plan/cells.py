@@ -9,7 +9,7 @@ from typing import Any
 
 from mpg.models.hub import Place
 from mpg.models.template import PLAIN, ChatStyle
-from mpg.settings import DEFAULT_DATE, SAMPLER_VERSION, TABLE, DecoderSettings
+from mpg.settings import DEFAULT_DATE, SAMPLER_VERSION, SAMPLER_VERSION_IN_16_BITS, TABLE, DecoderSettings
 from personas import Cell, Persona, row_id, row_seed
 from personas import control as control_persona
 from personas.profiles import with_system
@@ -164,7 +164,8 @@ def identity(
     }
     if "strength" in values:
         values["strength"] = {name: settings.strength_of(name) for name in attributes}
-    return values | {"dtype": dtype, "sampler": SAMPLER_VERSION}
+    version = SAMPLER_VERSION if dtype == "float32" else SAMPLER_VERSION_IN_16_BITS
+    return values | {"dtype": dtype, "sampler": version}
 
 
 @dataclass(frozen=True)

@@ -291,9 +291,7 @@ def test_a_token_that_the_model_was_never_resized_for_costs_its_own_rows(tmp_pat
 def test_a_template_that_writes_such_a_token_takes_every_row(tmp_path: Path) -> None:
     job = job_of(tmp_path, "phi3", n_embeddings=600)
     (problem,) = looked(job).problems
-    assert problem.startswith(
-        "model.id: its chat template writes '<|user|>', token 601, and the model has embeddings"
-    )
+    assert problem.startswith("model.id: its chat template writes '<|user|>', token 601, and the model has embeddings")
 
 
 def test_a_cell_says_why_it_has_no_request(tmp_path: Path) -> None:
