@@ -42,7 +42,7 @@ class ModelBank:
         self.layout = layout
         self.vocab_size = vocab_size
         # Tokens that every model can read; a tokenizer may have more, and a head (of a padded vocabulary) fewer.
-        self.n_embeddings = vocab_size if n_embeddings is None else n_embeddings
+        self.n_embeddings = n_embeddings  # tokens that the models can read; None: functions, whatever they take
         self.eos_ids = eos_ids
         self.max_positions = max_positions
         self.tokenizer = tokenizer

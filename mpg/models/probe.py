@@ -45,6 +45,11 @@ def check_laws(backbone: TransformersBackbone, own: Tensor, model: str) -> None:
     found = session.logits(torch.cat(hidden)).softmax(-1)  # [3, half, vocab]
     session.close()
     wanted = torch.cat([own[0].view(2, half, -1), own[1:, :half]]).to(found)
+    if not bool(wanted.isfinite().all()):
+        raise BankError(
+            f"model {model}: its logits are not numbers (NaN or infinite): a file is damaged, or "
+            f"{backbone.model.dtype} is too narrow for it; fetch it again, or set model.dtype: float32"
+        )
     apart = float((found - wanted).abs().sum(-1).mean()) / 2
     most = _MOST.get(backbone.model.dtype, _MOST_IN_16_BITS)
     if not apart <= most:

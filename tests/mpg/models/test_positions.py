@@ -35,7 +35,9 @@ def bank_and_base(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Model
     model_of(config).save_pretrained(tmp_path / "base")
     tiny_tokenizer(config.vocab_size).save_pretrained(tmp_path / "base")
     adapter = tiny_adapter(tmp_path / "base", tmp_path / "x", seed=1, rank=2)
-    return ModelBank.load(str(tmp_path / "base"), {"x": adapter}), config
+    bank = ModelBank.load(str(tmp_path / "base"), {"x": adapter})
+    bank.eos_ids = frozenset()  # every text is as long as it may become
+    return bank, config
 
 
 def fresh_log_prob(config: Any, prompt: list[int], response: tuple[int, ...]) -> float:

@@ -122,3 +122,13 @@ def test_the_head_keeps_float32(dtype: torch.dtype) -> None:
 def test_windows_take_the_general_pass() -> None:
     for options, way in (({"sliding_window": None}, "lean"), ({"sliding_window": 5}, "general")):
         assert served.way_of(AutoConfig.for_model("mistral", **options)) == way
+
+
+def test_weights_that_are_no_numbers_are_found_at_loading(tmp_path: Path) -> None:
+    model = model_of(config_of("llama"))
+    with torch.no_grad():
+        model.model.norm.weight[3] = torch.nan
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(BankError, match=r"its logits are not numbers .* model\.dtype: float32"):
+        ModelBank.load(tmp_path, {})
