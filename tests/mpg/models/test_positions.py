@@ -13,7 +13,7 @@ from mpg.decoding.engine import decode
 from mpg.oracle.decoder import decode_slowly
 from mpg.score.texts import component_log_probs
 from tests.fakes import tiny_adapter, tiny_tokenizer
-from tools.model_types import ROPES, config_of, model_of
+from tools.tiny_models import ROPES, config_of, model_of
 
 BORDER = 24  # where the positions change
 NEW = 8

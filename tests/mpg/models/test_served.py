@@ -17,7 +17,8 @@ from mpg.models.head import Float32Linear
 from mpg.models.hub import Place
 from mpg.models.load import skeleton_of
 from tests.fakes import tiny_tokenizer
-from tools.model_types import DOCS, config_of, looked_at, model_of, type_names
+from tools.model_types import DOCS, looked_at, type_names
+from tools.tiny_models import config_of, model_of
 
 TABLE = served.table()
 

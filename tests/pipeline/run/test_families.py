@@ -18,7 +18,7 @@ from pipeline.plan.plan import Plan
 from tests.fakes import tiny_adapter
 from tests.templates import KINDS, save_tokenizer, tokenizer_of
 from tests.tiny_job import rows, write_job, write_prompts
-from tools.model_types import config_of, model_of
+from tools.tiny_models import config_of, model_of
 
 DATE = "2025-03-09"
 # Family -> (template, types whose models have it, what a job says besides).
