@@ -25,6 +25,7 @@ TABLE = served.table()
 
 def test_every_type_of_the_installed_transformers_is_in_the_table() -> None:
     assert sorted([*TABLE["served"], *TABLE["refused"]]) == type_names(), "python -m tools.model_types --write"
+    assert f"which models: {len(TABLE['served'])} types" in (DOCS.parents[1] / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", type_names())
