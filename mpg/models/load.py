@@ -110,7 +110,8 @@ def _apart(sources: Mapping[str, Place]) -> tuple[dict[str, Path], dict[str, Pla
 
 def max_positions_of(config: Any) -> int | None:
     """Positions that a model takes; ``None``: it does not say."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    return getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)  # MPT's word for it
 
 
 def embeddings_of(model: Any) -> int:

@@ -15,7 +15,7 @@ from mpg.models import served
 from mpg.models.errors import BankError
 from mpg.models.head import Float32Linear
 from mpg.models.hub import Place
-from mpg.models.load import skeleton_of
+from mpg.models.load import max_positions_of, skeleton_of
 from tests.fakes import tiny_tokenizer
 from tools.model_types import DOCS, looked_at, type_names
 from tools.tiny_models import config_of, model_of
@@ -119,6 +119,12 @@ def test_the_head_keeps_float32(dtype: torch.dtype) -> None:
     got = Float32Linear(weight, bias)(hidden)
     assert got.dtype == torch.float32
     assert torch.allclose(got, hidden.float() @ weight.float().T + bias.float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TABLE["served"])
+def test_how_long_a_text_a_model_takes_is_known(name: str) -> None:
+    """Past it there are no positions: rows that need more are rejected, not the batch."""
+    assert max_positions_of(config_of(name)), name
 
 
 def test_windows_take_the_general_pass() -> None:
