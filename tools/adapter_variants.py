@@ -26,7 +26,8 @@ from mpg.models.backbone import TransformersBackbone
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, adapter_folder
 from mpg.models.lanes import BankSession
-from mpg.models.load import check_source, skeleton_of
+from mpg.models.load import check_source
+from mpg.models.pretrained import skeleton_of
 from tools.adapter_makers import INVOCATION, VOCABULARY, Variant, base_model, make, variants
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "adapters.md"
@@ -72,7 +73,7 @@ def row_of(variant: Variant, folder: Path) -> Row:
 def _load(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def _peft(base: Path, adapter: Path) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpg.models.errors import BankError
+from mpg.models.hub import Place
+from mpg.models.pretrained import load_weights
 from tools.tiny_models import config_of, model_of, variants_of
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
@@ -144,6 +148,9 @@ def looked_at(model_type: str) -> Found:
         found.why = f"another law than transformers' own, by {found.furthest:.2f}"
     if found.way is None:
         return found
+    problem = loading_problem(config)
+    if problem is not None:
+        return Found(why=f"can't be loaded from a folder that it saved itself: {problem}")
     found.layers |= _kinds(config)
     for name, options in variants_of(model_type):
         try:
@@ -162,6 +169,17 @@ def looked_at(model_type: str) -> Found:
     return found
 
 
+def loading_problem(config: Any) -> str | None:
+    """Why a model that is saved to a folder can't be loaded again, as a bank does; ``None``: it can."""
+    with tempfile.TemporaryDirectory() as folder:
+        model_of(config).save_pretrained(folder)
+        try:
+            load_weights(Place(folder, untested=True), torch.float32)
+        except BankError as error:
+            return one_line(error).replace(folder, "")
+    return None
+
+
 def _way(way: str, config: Any) -> str:
     from mpg.models.served import has_windows
 
@@ -170,8 +188,6 @@ def _way(way: str, config: Any) -> str:
 
 def _is_of_transformers(error: Exception) -> bool:
     """Whether a configuration or model could not even be made."""
-    from mpg.models.errors import BankError
-
     return isinstance(error, NotAModel) or (
         not isinstance(error, BankError) and error.__traceback__ is not None and "lane_laws" not in _frames(error)
     )
@@ -190,8 +206,6 @@ def _kinds(config: Any) -> set[str]:
 
 
 def _why(error: Exception, config: Any) -> str:
-    from mpg.models.errors import BankError
-
     text = one_line(error)
     states = sorted(_kinds(config) - {"full_attention", "sliding_attention", "chunked_attention"})
     if "state" in text or "recurrent" in text or states:

@@ -71,6 +71,11 @@ def read_lora(folder: Path) -> Lora:
     config = read_config(folder)
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in _tensors(folder).items():
+        if not key.startswith(_PREFIX):
+            raise AdapterError(
+                f"adapter {folder}: weight {key!r} does not begin with {_PREFIX!r}, and PEFT passes over it; save the "
+                "adapter again"
+            )
         name = key.removeprefix(_PREFIX)
         if any(part in name for part in _OF_TRAINING):
             continue

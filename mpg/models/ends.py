@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from mpg.models.control_tokens import control_tokens_of
+from mpg.models.errors import BankError
 from mpg.models.template import rendered
 
 _ANSWER = "mqzxanswerkw"
@@ -52,11 +53,14 @@ def ends_of(generation_config: Any, config: Any, tokenizer: Any, n_embeddings: i
 
     Args:
         generation_config, config: of the model; the first may be ``None``.
-        n_embeddings: tokens from there on are never drawn.
+        n_embeddings: tokens that the model has.
+
+    Raises:
+        BankError: an ``eos_token_id`` in one of the files that is none of them.
     """
-    named = _listed(getattr(generation_config, "eos_token_id", None))
-    of_config = _listed(getattr(config, "eos_token_id", None))
-    of_config = of_config or _listed(getattr(config.get_text_config(), "eos_token_id", None))
+    named = _listed(generation_config, "generation_config.json", n_embeddings)
+    of_config = _listed(config, "config.json", n_embeddings)
+    of_config = of_config or _listed(config.get_text_config(), "config.json", n_embeddings)
     stated = frozenset(named or of_config)
     closing = closing_of(tokenizer)
     more = [each for each in of_config if _is_control(tokenizer, each)]
@@ -65,8 +69,15 @@ def ends_of(generation_config: Any, config: Any, tokenizer: Any, n_embeddings: i
     return Ends(stated | frozenset(known), stated, bool(named), closing)
 
 
-def _listed(ids: Any) -> list[int]:
-    return [] if ids is None else [ids] if isinstance(ids, int) else [int(each) for each in ids]
+def _listed(config: Any, file: str, n_embeddings: int | None) -> list[int]:
+    ids = getattr(config, "eos_token_id", None)
+    given = [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
+    for each in given:
+        known = isinstance(each, int) and not isinstance(each, bool) and each >= 0
+        if not known or (n_embeddings is not None and each >= n_embeddings):
+            there = "" if n_embeddings is None else f" (0 to {n_embeddings - 1})"
+            raise BankError(f"{file}: eos_token_id: {each!r} is no token of this model{there}; mend that file")
+    return given
 
 
 def _is_control(tokenizer: Any, token_id: int) -> bool:

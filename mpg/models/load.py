@@ -17,9 +17,10 @@ from mpg.models.backbone import Backbone, TransformersBackbone
 from mpg.models.embedded import resolve
 from mpg.models.ends import Ends, ends_of
 from mpg.models.errors import BankError
-from mpg.models.hub import HubUnreachable, Place, PlaceError, adapter_folder, hub_errors, one_line
+from mpg.models.hub import HubUnreachable, Place, adapter_folder, one_line
+from mpg.models.pretrained import check_files, config_of, load_tokenizer, load_weights
 from mpg.models.probe import check_laws, own_laws
-from mpg.models.served import check_config, check_device
+from mpg.models.served import check_device
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ def load_models(
     loras = [read_lora(folder) for folder in adapters.values()]  # before a model is loaded, which takes longer
     for name, lora in zip(adapters, loras, strict=True):
         check_base(sources[name], lora.config, reference)
-    sizes = [vocab_size_of(_config_of(place)) for place in (reference, *wholes.values())]
+    sizes = [vocab_size_of(config_of(place)) for place in (reference, *wholes.values())]
     for source, size in zip(wholes.values(), sizes[1:], strict=True):
         _check_same_vocabulary(tokenizer, source, size, sizes[0])
-    base = _load_model(reference, dtype, device)
+    base = load_weights(reference, dtype, device)
     backbones = [_backbone(reference, base, loras)]
-    backbones += [_backbone(source, _load_model(source, dtype, device)) for source in wholes.values()]
+    backbones += [_backbone(source, load_weights(source, dtype, device)) for source in wholes.values()]
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
         backbones=backbones,
@@ -136,39 +137,18 @@ def ends_at(model: Place, skeleton: Any, tokenizer: Any) -> Ends:
         file = place.file("generation_config.json")
     if file is not None:
         try:
-            found = GenerationConfig.from_dict(json.loads(file.read_text("utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            found = GenerationConfig(eos_token_id=json.loads(file.read_text("utf-8")).get("eos_token_id"))
+        except Exception as error:  # transformers raises anything about a file that is damaged
             raise BankError(f"{model}: its generation_config.json can't be read ({one_line(error)})") from error
-    return ends_of(found, skeleton.config, tokenizer, embeddings_of(skeleton))
-
-
-def skeleton_of(model: Place) -> Any:
-    """The reference without weights, from its configuration alone, on ``meta``. Raises BankError: it can't be had."""
-    from transformers import AutoModelForCausalLM
-
-    _must_hold_weights(model)
-    config = _config_of(model)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    try:
+        return ends_of(found, skeleton.config, tokenizer, embeddings_of(skeleton))
+    except BankError as error:
+        raise BankError(f"{model}: {error}") from error
 
 
 def vocab_size_of(config: Any) -> int:
     """Numbers that a model's head gives, its padding included."""
     return int(config.get_text_config(decoder=True).vocab_size)
-
-
-def _config_of(place: Place) -> Any:
-    """A model's configuration. Raises BankError: it can't be had, or is of a model that is not served."""
-    from transformers import AutoConfig
-
-    path, where = _arguments(place)
-    with hub_errors(place):
-        try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False, **where)
-        except ValueError as error:
-            raise BankError(f"{place}: its config.json is of no model known here ({one_line(error)})") from error
-    check_config(config, str(place), untested=place.untested)
-    return config
 
 
 def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> tuple[int, ...]:
@@ -190,57 +170,9 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> t
         check_base(place, lora.config, model)
         check_fit(skeleton, lora)
         return lora.invocation
-    _check_same_vocabulary(tokenizer, place, vocab_size_of(_config_of(place)), vocab_size_of(skeleton.config))
-    _must_hold_weights(place)
+    _check_same_vocabulary(tokenizer, place, vocab_size_of(config_of(place)), vocab_size_of(skeleton.config))
+    check_files(place)
     return ()
-
-
-def _must_hold_weights(place: Place) -> None:
-    if place.folder is not None and not any(place.folder.glob("*.safetensors")):
-        raise BankError(f"model {place}: no *.safetensors there; give a model saved as safetensors")
-
-
-def load_tokenizer(model: Place) -> Any:
-    """The tokenizer of a model. Raises BankError: it can't be had."""
-    from transformers import AutoTokenizer
-
-    path, where = _arguments(model)
-    with hub_errors(model):
-        try:
-            return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BankError(f"{model}: its tokenizer can't be loaded ({one_line(error)})") from error
-
-
-def _arguments(place: Place) -> tuple[str, dict[str, Any]]:
-    """What ``from_pretrained`` takes: a path or id, and where in it."""
-    if place.is_embedded:
-        return resolve(place.source), {}
-    if place.folder is not None:
-        return str(place.folder), {}
-    found: dict[str, Any] = {"revision": place.revision, "subfolder": place.subfolder}
-    found |= {"local_files_only": True} if place.cached_only else {}
-    return place.source, {name: value for name, value in found.items() if value is not None}
-
-
-def _load_model(place: Place, dtype: torch.dtype, device: torch.device | str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    path, where = _arguments(place)
-    _config_of(place)
-    try:
-        with hub_errors(place):
-            model = AutoModelForCausalLM.from_pretrained(
-                path,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation="sdpa",
-                **where,
-            )
-    except PlaceError as error:
-        raise type(error)(f"model {error} (safetensors only)") from error
-    return model.to(device).eval()
 
 
 def _check_same_vocabulary(tokenizer: Any, place: Place, size: int, reference_size: int) -> None:

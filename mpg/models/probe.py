@@ -45,11 +45,7 @@ def check_laws(backbone: TransformersBackbone, own: Tensor, model: str) -> None:
     found = session.logits(torch.cat(hidden)).softmax(-1)  # [3, half, vocab]
     session.close()
     wanted = torch.cat([own[0].view(2, half, -1), own[1:, :half]]).to(found)
-    if not bool(wanted.isfinite().all()):
-        raise BankError(
-            f"model {model}: its logits are not numbers (NaN or infinite): a file is damaged, or "
-            f"{backbone.model.dtype} is too narrow for it; fetch it again, or set model.dtype: float32"
-        )
+    check_numbers(wanted, model, backbone.model.dtype)
     apart = float((found - wanted).abs().sum(-1).mean()) / 2
     most = _MOST.get(backbone.model.dtype, _MOST_IN_16_BITS)
     if not apart <= most:
@@ -57,6 +53,15 @@ def check_laws(backbone: TransformersBackbone, own: Tensor, model: str) -> None:
             f"model {model}: the engine's pass draws from another law than the model's own forward, by {apart:.2g} of "
             f"total variation a token (at most {most:g}): its type {backbone.model.config.model_type!r} is not served "
             f"as it is here"
+        )
+
+
+def check_numbers(laws: Tensor, model: str, dtype: torch.dtype) -> None:
+    """Raise BankError where a model's laws are none."""
+    if not bool(laws.isfinite().all()):
+        raise BankError(
+            f"model {model}: its logits are not numbers (NaN or infinite): a file is damaged, or {dtype} is too narrow "
+            f"for it; fetch it again, or set model.dtype: float32"
         )
 
 

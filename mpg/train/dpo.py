@@ -26,7 +26,9 @@ from mpg.models.chat import stranger_problem
 from mpg.models.ends import closing_id
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, hub_errors
-from mpg.models.load import embeddings_of, skeleton_of
+from mpg.models.load import embeddings_of
+from mpg.models.pretrained import load_weights, skeleton_of
+from mpg.models.probe import check_numbers, own_laws
 from mpg.models.template import PLAIN, ChatStyle, argument_problem, reads_day, template_problem
 from mpg.settings import DEFAULT_DATE
 from mpg.train.modpo import with_margins
@@ -160,11 +162,11 @@ def load_tokenizer(model_id: str, style: ChatStyle = PLAIN) -> tuple[Any, int]:
     Raises:
         TrainError: it can't be had, its chat template takes no chat, is given what it never reads, or closes no answer.
     """
-    from mpg.models import load
+    from mpg.models import pretrained
 
     with _problems_of(model_id):
         n_embeddings = embeddings_of(skeleton_of(Place(model_id)))
-        tokenizer = load.load_tokenizer(Place(model_id))
+        tokenizer = pretrained.load_tokenizer(Place(model_id))
     problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
     if problem is None and closing_id(tokenizer) is None:
         problem = "neither its chat template nor its tokenizer (eos_token) has a token that closes an answer; set one"
@@ -181,18 +183,19 @@ def _problems_of(model_id: str) -> Iterator[None]:
     try:
         with hub_errors(Place(model_id)):
             yield
+    except BankError as error:
+        said = str(error)
+        raise TrainError(said if said.startswith("model ") else f"model {said}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
 
 
 def _load(model_id: str, dtype: torch.dtype) -> Any:
     """The model to be trained."""
-    from transformers import AutoModelForCausalLM
-
-    from mpg.models.embedded import resolve
-
     with _problems_of(model_id):
-        return AutoModelForCausalLM.from_pretrained(resolve(model_id), dtype=dtype, use_safetensors=True)
+        model = load_weights(Place(model_id), dtype)
+        check_numbers(own_laws(model), model_id, dtype)
+    return model
 
 
 def _short_enough(

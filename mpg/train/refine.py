@@ -26,6 +26,7 @@ from mpg.decoding.seeding import derived_seed
 from mpg.models.bank import ModelBank
 from mpg.models.chat import encode_chat
 from mpg.models.ends import answer_text
+from mpg.models.hub import Place
 from mpg.models.template import PLAIN, ChatStyle
 from mpg.request import Request
 from mpg.settings import DecoderSettings
@@ -148,17 +149,15 @@ def refine_adapter(
 def _load(adapter: str | Path, model_id: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """Tokenizer, and the adapter over its base: the adapter in float32, whatever the base is in."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mpg.models.embedded import resolve
+    from mpg.models.pretrained import load_tokenizer, load_weights
 
-    path = resolve(model_id)
-    base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    base = load_weights(Place(model_id), dtype)
     model = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
-    return AutoTokenizer.from_pretrained(path), model
+    return load_tokenizer(Place(model_id)), model
 
 
 def _rows(tokenizer: Any, prompts: Sequence[Chat], answers: Sequence[Answer], style: ChatStyle) -> list[dict[str, Any]]:

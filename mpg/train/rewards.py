@@ -77,15 +77,14 @@ def adapter_report(
         style: what the chat template is told beside the messages.
     """
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mpg.models.embedded import resolve
+    from mpg.models.hub import Place
     from mpg.models.load import embeddings_of
+    from mpg.models.pretrained import load_tokenizer, load_weights
     from mpg.train.pairs import rows_of
 
-    path = resolve(model_id)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    base = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+    place = Place(model_id)
+    tokenizer, base = load_tokenizer(place), load_weights(place, torch.float32)
     rows = rows_of(tokenizer, pairs, max_tokens, style=style, n_embeddings=embeddings_of(base))
     return reward_report(PeftModel.from_pretrained(base, str(adapter)), rows)
 

@@ -137,7 +137,8 @@ def _check_template(model: str, chats: Sequence[Sequence[Mapping[str, str]]], st
     """Raises InferError: the model's chat template does not take what it will be given. No weights are loaded."""
     from mpg.models.chat import stranger_problem
     from mpg.models.hub import Place
-    from mpg.models.load import embeddings_of, load_tokenizer, skeleton_of
+    from mpg.models.load import embeddings_of
+    from mpg.models.pretrained import load_tokenizer, skeleton_of
     from mpg.models.template import argument_problem, fate_of, reads_day, template_problem
     from mpg.settings import DEFAULT_DATE
 

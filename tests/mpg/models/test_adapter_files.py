@@ -19,7 +19,8 @@ from mpg import BankError, ModelBank
 from mpg.models.adapter_files import _warn
 from mpg.models.fingerprint import fingerprint
 from mpg.models.hub import Place, adapter_folder
-from mpg.models.load import check_source, skeleton_of
+from mpg.models.load import check_source
+from mpg.models.pretrained import skeleton_of
 
 LAYER = "base_model.model.model.layers.1.self_attn.q_proj"
 PATTERN = {"rank_pattern": {"q_proj": 2, "v_proj": 5}}

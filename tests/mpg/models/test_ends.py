@@ -13,7 +13,8 @@ from mpg.models.chat import without_end
 from mpg.models.embedded import SMOLLM2, resolve
 from mpg.models.ends import answer_text, closing_id, closing_of, ends_of
 from mpg.models.hub import Place
-from mpg.models.load import ends_at, load_tokenizer, skeleton_of
+from mpg.models.load import ends_at
+from mpg.models.pretrained import load_tokenizer, skeleton_of
 from tests.fakes import CHATML, spelling_tokenizer
 from tests.templates import KINDS, templated_llama, tokenizer_of
 

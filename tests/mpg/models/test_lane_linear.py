@@ -79,7 +79,7 @@ def test_some_of_the_tokens_are_refused() -> None:
 def test_one_of_several_within_a_layer_is_refused(llama: Path, adapters: dict[str, Path]) -> None:
     from mpg.models.adapter_files import check_fit, read_lora
     from mpg.models.hub import Place
-    from mpg.models.load import skeleton_of
+    from mpg.models.pretrained import skeleton_of
 
     skeleton, lora = skeleton_of(Place(str(llama))), read_lora(adapters["x"])
     up = "model.layers.0.mlp.up_proj"

@@ -12,7 +12,8 @@ import torch
 import mpg.models.load
 from mpg import BankError, DecoderSettings, ModelBank, Request, decode
 from mpg.models.hub import Place
-from mpg.models.load import check_source, load_tokenizer, skeleton_of
+from mpg.models.load import check_source
+from mpg.models.pretrained import load_tokenizer, skeleton_of
 from mpg.oracle.decoder import decode_slowly
 from mpg.score.choices import choice_log_probs
 from mpg.score.texts import component_log_probs
@@ -126,7 +127,7 @@ def test_a_vocabulary_below_the_tokenizers_is_refused_before_weights_are_loaded(
     def nothing(*args: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(mpg.models.load, "_load_model", nothing)
+    monkeypatch.setattr(mpg.models.load, "load_weights", nothing)
     sizes = {"long": WIDE, "short": 64}
     says = (
         rf"{whole}: its vocabulary has {sizes[whole]} entries and the reference's {sizes[reference]}, fewer than the 70"
