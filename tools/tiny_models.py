@@ -33,6 +33,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 6, "num_kv_shared_layers": 2, "activation_sparsity_pattern": [0.0] * 6, "laurel_rank": 4,
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2, "intermediate_size": [48] * 6,
     },
+    # Layers without rotary positions scale their queries by how far they stand, from `floor_scale` (8192) on.
+    "llama4_text": {"no_rope_layers": [1, 0], "floor_scale": 4, "attn_temperature_tuning": False},
+    "llama4": {"no_rope_layers": [1, 0], "floor_scale": 4, "attn_temperature_tuning": False},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 5},
@@ -63,11 +66,12 @@ def config_of(model_type: str, options: Mapping[str, Any] | None = None) -> Any:
     """A tiny configuration of a type. Raises whatever the type's own checks raise."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind, given = CONFIG_MAPPING[model_type], OPTIONS.get(model_type, {})
+    kind, given = CONFIG_MAPPING[model_type], dict(OPTIONS.get(model_type, {}))
     text = text_kind(kind)
     if text is None:
         return _small(kind, given | dict(options or {}))
-    return _small(kind, given | {"text_config": _small(text, options or {})})
+    of_text = {name: given.pop(name) for name in list(given) if name not in {f.name for f in dataclasses.fields(kind)}}
+    return _small(kind, given | {"text_config": _small(text, of_text | dict(options or {}))})
 
 
 def text_kind(kind: Any) -> Any:
@@ -114,7 +118,7 @@ def variants_of(model_type: str) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         if "bool" in text:
             default = next(each.default for each in dataclasses.fields(kind) if each.name == name)
-            value = not default
+            value = not OPTIONS.get(model_type, {}).get(name, default)
             kinds = name == "use_sliding_window" and "layer_types" in fields
             extra = {"layer_types": ["sliding_attention", "full_attention"]} if kinds else {}
             yield f"{name}={value}", {name: value} | extra

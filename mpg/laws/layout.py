@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +31,13 @@ class Layout:
     def owner(self, branch: int) -> str | None:
         """The attribute whose prompt a branch reads; ``None``: the reference's, which the soup reads too."""
         return self._owners.get(branch)
+
+    def branches_of(self, attributes: Collection[str]) -> list[int]:
+        """What a row of some attributes needs: the reference, and the attributes' ``pi_i`` and ``rho_i``."""
+        needed = [0]
+        for name, *models in zip(self.attributes, self.policy, self.reference, strict=True):
+            needed += [branch for branch in models if name in attributes and branch not in needed]
+        return needed
 
     def in_words(self, branch: int) -> str:
         """Whose model a branch is, for a message."""
@@ -64,8 +72,10 @@ class Part:
     plain: bool
 
 
-def parts_of_one_row(layout: Layout) -> list[Part]:
-    """The parts of a single row whose lines are the bank's branches, in their order."""
+def parts_of_one_row(layout: Layout, branches: Sequence[int] | None = None) -> list[Part]:
+    """The parts of a single row whose lines are some of the bank's branches, in their order; ``None``: all."""
     row = torch.zeros(1, dtype=torch.long)
-    models = zip(layout.policy, layout.reference, strict=True)
-    return [Part(i, row, row + policy, row + rho, plain=rho == 0) for i, (policy, rho) in enumerate(models)]
+    held = range(layout.n_branches) if branches is None else branches
+    line = {branch: row + i for i, branch in enumerate(held)}
+    models = enumerate(zip(layout.policy, layout.reference, strict=True))
+    return [Part(i, row, line[pi], line[rho], plain=rho == 0) for i, (pi, rho) in models if pi in line and rho in line]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mpg.models.adapter_config import AdapterConfig, read_config
 from mpg.models.errors import AdapterError
 from mpg.models.hub import ADAPTER_WEIGHTS, Place
+from mpg.models.own_pass import body_name
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +163,21 @@ def linear_shape(module: object) -> tuple[int, int] | None:
     return (module.in_features, module.out_features) if type(module) is nn.Linear else None
 
 
+def adaptable(model: nn.Module) -> list[str]:
+    """The layers of a model that an adapter may change, by name."""
+    body, head = f"{body_name(model)}.", model.get_output_embeddings()  # type: ignore[operator]
+    return [
+        name
+        for name, module in model.named_modules()
+        if linear_shape(module) and module is not head and name.startswith(body) and not _in_parts(name)
+    ]
+
+
+def _in_parts(name: str) -> bool:
+    """Whether a layer is one of several within a layer: one number is the layer's, a second mostly an expert's."""
+    return sum(part.isdecimal() for part in name.split(".")) > 1
+
+
 def check_fit(model: nn.Module, lora: Lora) -> None:
     """Hold an adapter against a model, whose weights may be on ``meta``.
 
@@ -169,21 +185,25 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
         AdapterError: a factor that fits no linear layer of the model, layers that are not
             those that ``target_modules`` names there, invocation tokens that the model does not have.
     """
-    modules, label = dict(model.named_modules()), lora.label
+    modules, label, body = dict(model.named_modules()), lora.label, f"{body_name(model)}."
     head = model.get_output_embeddings()  # type: ignore[operator]
     for name, (a, b) in lora.factors.items():
         # Of torch's fused attention PEFT keeps two pairs of factors, one of them inside.
         base, whole = modules.get(name), name.partition(".base_layer.")[0]
         if base is not None and base is head:
             raise AdapterError(f"adapter {label}: it changes the vocabulary head {name!r}, which all branches share")
+        if base is not None and not name.startswith(body):
+            raise AdapterError(
+                f"adapter {label}: target_modules: {name!r} lies behind the model's layers, which all branches share; "
+                "train it without, or merge it into its base and give the whole model"
+            )
         if whole in modules and linear_shape(modules[whole]) is None:
             kind = type(modules[whole]).__name__
             raise AdapterError(
                 f"adapter {label}: target_modules: {whole!r} is a {kind} here, no linear layer; "
                 "train it on linear layers only, or merge it into its base and give the whole model"
             )
-        if base is not None and sum(part.isdecimal() for part in name.split(".")) > 1:
-            # One number is the layer's; a second, mostly an expert's, which sees some tokens only.
+        if base is not None and _in_parts(name):  # which sees some tokens only
             raise AdapterError(
                 f"adapter {label}: target_modules: {name!r} is one of several within a layer (an expert), which can't "
                 "be adapted; train it without, or merge it into its base and give the whole model"

@@ -20,7 +20,7 @@ from mpg.models.head import Head
 from mpg.models.lane_linear import Mix, wrap
 from mpg.models.lean import LlamaPass
 from mpg.models.own_pass import OwnPass
-from mpg.models.positions import RowPositions
+from mpg.models.positions import RowPositions, learned_positions
 from mpg.models.served import way_of
 
 
@@ -93,7 +93,7 @@ class TransformersBackbone:
         self._mix = Mix(loras, model.device, model.dtype)
         wrap(model, loras, self._mix)
         self.way = way_of(model.config) if way is None else way
-        self.positions = RowPositions.of(model)
+        self.positions, self.n_positions = RowPositions.of(model), learned_positions(model.config)
         self._pass = LlamaPass(model) if self.way == "lean" else OwnPass(model)
         self.head = Head(model, bare=self.way == "lean")
 
@@ -128,6 +128,8 @@ class TransformersBackbone:
         if self.positions is not None:
             self.positions.set(starts + tokens.shape[1] if extents is None else extents)
         positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
+        if self.n_positions is not None:  # drafts past a row's longest response, which nobody keeps
+            positions = positions.clamp_max(self.n_positions - 1)
         return self._pass(tokens, positions, mask, cache)
 
 

@@ -53,6 +53,8 @@ class ModelBank:
             for each in self.backbones
             for tokens in ((), *(invocations_of(each) or [()] * (each.n_branches - 1)))
         )
+        learned = [getattr(each, "n_positions", None) for each in self.backbones]
+        self._learned_positions = min((each for each in learned if each is not None), default=None)
         # What makes a text's length matter to its positions (:mod:`mpg.models.positions`), per branch; mostly nothing.
         self.branch_positions = tuple(
             getattr(each, "positions", None) for each in self.backbones for _ in range(each.n_branches)
@@ -85,6 +87,13 @@ class ModelBank:
         See :func:`mpg.request.check_request`; and a prompt must hold what an adapter waits for (aLoRA).
         """
         check_request(request, self.attributes, settings, self.n_embeddings)
+        if self._learned_positions is not None:
+            longest = max(len(request.prompt_of(name)) for name in (None, *self.attributes)) + settings.max_new_tokens
+            if longest > self._learned_positions:
+                raise ValueError(
+                    f"prompt_ids: a prompt and max_new_tokens {settings.max_new_tokens} make {longest} tokens, and the "
+                    f"models have {self._learned_positions} positions; shorten one of them"
+                )
         check_prompts(self.invocations, request.weights if settings.facts.weighted else (), request.prompt_of)
 
     @property

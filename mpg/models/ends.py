@@ -87,7 +87,14 @@ def _is_control(tokenizer: Any, token_id: int) -> bool:
 @lru_cache(maxsize=8)
 def closing_of(tokenizer: Any) -> Closing:
     """How the template closes an assistant's turn: what follows the answer in a chat that ends with one."""
-    chat = [{"role": "user", "content": "mqzxquestionkw"}, {"role": "assistant", "content": _ANSWER}]
+    asked = {"role": "user", "content": "mqzxquestionkw"}
+    chat = [asked, {"role": "assistant", "content": _ANSWER}]
+    last, between = _closed(tokenizer, chat), _closed(tokenizer, [*chat, asked])
+    # Some templates close an answer only where a turn follows it.
+    return last if last.token_id is not None or between.token_id is None else between
+
+
+def _closed(tokenizer: Any, chat: list[dict[str, str]]) -> Closing:
     try:
         text = rendered(tokenizer, chat, answers=False)
     except Exception as error:  # there is no template, or it takes no such chat

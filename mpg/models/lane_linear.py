@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpg.models.adapter_files import Lora, check_fit, linear_shape
-from mpg.models.errors import BankError
+from mpg.models.errors import AdapterError, BankError
 
 # Batch size that packed weights are laid out for: a hint, any other gives the same numbers.
 _PACK_HINT = 32
@@ -80,8 +80,13 @@ class Mix:
             BankError: some of the pass's tokens only, as an expert sees them: nobody says here which.
         """
         lanes, _, width = wide.shape
-        if x.shape[:2] == (lanes, self._time) and x.ndim > 2:
-            return wide if x.ndim == 3 else wide.view(lanes, -1, *[1] * (x.ndim - 3), width)
+        if x.ndim > 2 and x.shape[0] == lanes:
+            if wide.shape[1] == 1:
+                return wide.view(lanes, *[1] * (x.ndim - 2), width)
+            if self._time in x.shape[1:3]:  # [lanes, time, ...], or with an axis of one before it
+                before = 0 if x.shape[1] == self._time else 1
+                if before == 0 or x.shape[1] == 1:
+                    return wide.view(lanes, *[1] * before, self._time, *[1] * (x.ndim - 3 - before), width)
         if x.shape[0] != lanes * self._time:
             raise BankError(
                 f"an adapted layer is given {list(x.shape)} in a pass of {lanes} lanes of {self._time} tokens: "
@@ -151,6 +156,11 @@ class LaneLinears(nn.Module):
                         # Column norms in the paper's layout, those of outputs here; in float32, as the factors are.
                         norm = torch.linalg.vector_norm(like[out].float() + b @ a, dim=1)
                         scale = lora.magnitudes[name].to(like.device) / norm
+                        if not bool(scale.isfinite().all()):
+                            raise AdapterError(
+                                f"adapter {lora.label}: DoRA's norm of layer {name!r} is 0 in places: an output of "
+                                "this base is all zeros; train the adapter without that layer, or as plain LoRA"
+                            )
                         gain[k, out], b = (scale - 1).to(gain), b * scale[:, None]
                     if name in lora.biases:
                         shift[k, out] = lora.biases[name].to(shift)

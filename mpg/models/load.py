@@ -18,6 +18,7 @@ from mpg.models.embedded import resolve
 from mpg.models.ends import Ends, ends_of
 from mpg.models.errors import BankError
 from mpg.models.hub import HubUnreachable, Place, adapter_folder, one_line
+from mpg.models.positions import max_positions_of
 from mpg.models.pretrained import check_files, config_of, load_tokenizer, load_weights
 from mpg.models.probe import check_laws, own_laws
 from mpg.models.served import check_device
@@ -71,7 +72,7 @@ def load_models(
         vocab_size=min(sizes),  # the laws' own: what a model has beyond it is padding, cut before its log-softmax
         n_embeddings=min(embeddings_of(backbone.model) for backbone in backbones),
         eos_ids=ends_of(base.generation_config, base.config, tokenizer, embeddings_of(base)).ids,
-        max_positions=max_positions_of(base.config),
+        max_positions=min((n for b in backbones if (n := max_positions_of(b.model.config))), default=None),
         tokenizer=tokenizer,
     )
 
@@ -107,12 +108,6 @@ def _apart(sources: Mapping[str, Place]) -> tuple[dict[str, Path], dict[str, Pla
         else:
             wholes[name] = place
     return adapters, wholes
-
-
-def max_positions_of(config: Any) -> int | None:
-    """Positions that a model takes; ``None``: it does not say."""
-    text = config.get_text_config()
-    return getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)  # MPT's word for it
 
 
 def embeddings_of(model: Any) -> int:

@@ -37,9 +37,15 @@ class OwnPass:
 
 def body_of(model: Any) -> nn.Module:
     """A causal LM without its vocabulary head. Raises BankError: it has none that could be told from the rest."""
+    body: nn.Module = model.get_submodule(body_name(model))
+    return body
+
+
+def body_name(model: Any) -> str:
+    """The name of a causal LM's part that is all but its vocabulary head. Raises BankError, see :func:`body_of`."""
     from transformers import PreTrainedModel
 
-    bodies = [module for module in model.children() if isinstance(module, PreTrainedModel)]
+    bodies = [name for name, module in model.named_children() if isinstance(module, PreTrainedModel)]
     if len(bodies) != 1:
         raise BankError(f"model type {model.config.model_type!r}: its layers lie where none are looked for")
     return bodies[0]

@@ -12,6 +12,8 @@ prompt and settings. A row that may cross the border is read with the frequencie
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -69,6 +71,31 @@ class RowPositions:
                 every[lanes] = each[:, :-1]
         assert out is not None
         return out[0] if isinstance(turned, Tensor) else tuple(out)
+
+
+@contextmanager
+def each_by_its_length(model: nn.Module, lengths: Tensor) -> Iterator[None]:
+    """Inside, a pass over padded rows reads each as a text of its own length ``[rows]``."""
+    modules, positions = _rotary(model), RowPositions.of(model)
+    if positions is not None:
+        positions.set(lengths)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward  # the class's own again
+
+
+def max_positions_of(config: Any) -> int | None:
+    """Positions that a model takes; ``None``: it does not say."""
+    text = config.get_text_config()
+    return getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)  # MPT's word for it
+
+
+def learned_positions(config: Any) -> int | None:
+    """Positions that a model has a table of; ``None``: they are computed, however far."""
+    text = config.get_text_config()
+    return max_positions_of(config) if getattr(text, "rope_parameters", None) is None else None
 
 
 def _rotary(model: nn.Module) -> list[Any]:

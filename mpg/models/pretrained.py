@@ -51,8 +51,8 @@ def skeleton_of(place: Place) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    check_files(place)
     config = config_of(place)
+    check_files(place)
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
@@ -99,11 +99,13 @@ def load_weights(place: Place, dtype: torch.dtype, device: torch.device | str = 
             )
     except PlaceError as error:
         raise type(error)(f"model {error} (safetensors only)") from error
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, ImportError, AssertionError) as error:
         raise BankError(f"model {place}: its weights can't be loaded ({one_line(error)}); fetch it again") from error
     _check_weights(place, info)
     if place.folder is None and not place.is_embedded and (config := place.file("config.json")) is not None:
         _check_folder(place, config.parent)  # what has just been fetched
+    # Of its files' own: what the engine reads of a pass is always the same.
+    model.config.return_dict, model.config.output_attentions, model.config.output_hidden_states = True, False, False
     return model.to(device).eval()
 
 

@@ -58,8 +58,8 @@ def check_config(config: Any, model: str, *, untested: bool = False) -> None:
     """
     kind, known, text = config.model_type, table(), config.get_text_config()
     where = f"model {model}: type {kind!r}"
-    quantized = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
-    if quantized:
+    quantized = getattr(config, "quantization_config", getattr(text, "quantization_config", None))
+    if quantized is not None:
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized.quant_method
         raise BankError(
             f"model {model}: its weights are quantized (quantization_config: {getattr(method, 'value', method)}), "

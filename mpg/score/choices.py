@@ -49,7 +49,8 @@ def choice_log_probs(
             raise ValueError(f"request {index}: {error}") from None
     settings = replace(settings, top_k=0, top_p=1.0, temperature=settings.law_temperature)
     strengths = [settings.strength_of(name) for name in bank.attributes]
-    kind, parts = settings.target, parts_of_one_row(bank.layout)
+    kind = settings.target
+    needs = [bank.layout.branches_of(request.weights if settings.facts.weighted else ()) for request, _ in asked]
     # What is known of a beginning: its log-probability, and the target's state after it.
     known: dict[tuple[int, Tokens], tuple[float, TargetState]] = {}
     for index, (request, _) in enumerate(asked):
@@ -63,9 +64,10 @@ def choice_log_probs(
             if len(choice) > depth
         }
         for some in _split(list(longer), batch_size):
-            lines = _logits(bank, [(asked[i][0], before) for i, before in some], settings, strengths)
-            for (index, before), logits in zip(some, lines, strict=True):
+            texts = [(asked[i][0], needs[i], before) for i, before in some]
+            for (index, before), logits in zip(some, _logits(bank, texts, settings, strengths), strict=True):
                 total, state = known[index, before]
+                parts = parts_of_one_row(bank.layout, needs[index])
                 log_policies = log_policy(logits.double(), settings.temperature)
                 log_law = log_token_law(kind, log_policies, parts, state, settings, strengths)
                 choices = asked[index][1]
@@ -84,21 +86,24 @@ def _split(items: list[tuple[int, Tokens]], size: int) -> list[list[tuple[int, T
 
 
 def _logits(
-    bank: ModelBank, texts: Sequence[tuple[Request, Tokens]], settings: DecoderSettings, strengths: Sequence[float]
+    bank: ModelBank,
+    texts: Sequence[tuple[Request, Sequence[int], Tokens]],
+    settings: DecoderSettings,
+    strengths: Sequence[float],
 ) -> list[Tensor]:
-    """Next-token logits of each text under every branch, ``[branches, vocab]``; of the soup alone where it decodes."""
+    """Next-token logits of each text under its branches, ``[branches, vocab]``; of the soup alone where it decodes."""
     if settings.facts.soup:
         return [
             branch_logits(bank, request, before, bank.soup_mix(request.weights, strengths), settings.max_new_tokens)
-            for request, before in texts
+            for request, _, before in texts
         ]
     layout = bank.layout
-    fed = [[[*r.prompt_of(layout.owner(b)), *before] for b in range(layout.n_branches)] for r, before in texts]
-    width = max(len(ids) for lanes in fed for ids in lanes)
-    session = bank.session(len(texts), width)
-    for request, _ in texts:
+    fed = [{b: [*r.prompt_of(layout.owner(b)), *before] for b in needed} for r, needed, before in texts]
+    width = max(len(ids) for lanes in fed for ids in lanes.values())
+    session = bank.session(len(texts), width, needs=[needed for _, needed, _ in texts])
+    for request, needed, _ in texts:
         session.add_row(
-            range(layout.n_branches),
+            needed,
             prompt_of=request.prompt_of,
             max_new_tokens=settings.max_new_tokens,
             used=request.weights,
@@ -113,8 +118,8 @@ def _logits(
     lane_of = {place: lane for lane, place in enumerate(places)}
     out = []
     for row, lanes in enumerate(fed):
-        mine = torch.tensor([lane_of[row, branch] for branch in range(layout.n_branches)], device=bank.device)
-        last = torch.tensor([len(tokens) - 1 for tokens in lanes], device=bank.device)
+        mine = torch.tensor([lane_of[row, branch] for branch in lanes], device=bank.device)
+        last = torch.tensor([len(tokens) - 1 for tokens in lanes.values()], device=bank.device)
         out.append(states.logits(mine, last).cpu())
     session.close()
     return out

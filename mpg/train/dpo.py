@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from mpg.models.adapter_files import adaptable
 from mpg.models.chat import stranger_problem
 from mpg.models.ends import closing_id
 from mpg.models.errors import BankError
@@ -198,6 +200,15 @@ def _load(model_id: str, dtype: torch.dtype) -> Any:
     return model
 
 
+def _targets(model: Any) -> str | list[str]:
+    """What is trained: all linear layers; where some of those can't be decoded with (experts), the others by name."""
+    taken = adaptable(model)
+    head = model.get_output_embeddings()
+    every = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
+    experts = any(parameter.ndim == 3 for parameter in model.parameters())
+    return "all-linear" if set(taken) == set(every) and not experts else taken
+
+
 def _short_enough(
     name: str,
     tokenizer: Any,
@@ -283,7 +294,7 @@ def _trainer(
         r=recipe.rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
-        target_modules="all-linear",
+        target_modules=_targets(model),
         task_type="CAUSAL_LM",
     )
     pairs = folder / "pairs"

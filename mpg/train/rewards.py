@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpg.models.positions import each_by_its_length
 from mpg.models.template import PLAIN, ChatStyle
 
 _BATCH_SIZE = 8
@@ -93,7 +94,7 @@ def _answer_log_probs(model: Any, rows: Sequence[dict[str, Any]], side: str) -> 
     """Summed log-probability of each row's answer, float32 ``[rows]``."""
     totals = torch.empty(len(rows))
     for members, ids, scored in _batches(rows, side, _BATCH_SIZE, model.device):
-        logits = model(ids).logits[:, :-1].float()  # [batch, width - 1, vocab]
+        logits = _logits(model, ids, scored).float()  # [batch, width - 1, vocab]
         log_probs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]  # [batch, width - 1]
         totals[torch.tensor(members)] = (log_probs * scored).sum(-1).cpu()
     return totals
@@ -101,8 +102,15 @@ def _answer_log_probs(model: Any, rows: Sequence[dict[str, Any]], side: str) -> 
 
 def _log_laws(model: Any, ids: Tensor, scored: Tensor) -> Tensor:
     """Log-laws at the scored positions, ``[tokens, vocab]``."""
-    logits: Tensor = model(ids).logits[:, :-1][scored]
-    return logits.float().log_softmax(-1)
+    return _logits(model, ids, scored)[scored].float().log_softmax(-1)
+
+
+def _logits(model: Any, ids: Tensor, scored: Tensor) -> Tensor:
+    """Of all but the last tokens, ``[batch, width - 1, vocab]``; each row as if it were alone."""
+    lengths = (scored * torch.arange(2, scored.shape[1] + 2, device=ids.device)).amax(1)
+    with each_by_its_length(model, lengths):
+        logits: Tensor = model(ids).logits[:, :-1]
+    return logits
 
 
 def _batches(

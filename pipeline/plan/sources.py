@@ -66,7 +66,8 @@ def resolved(
 
     from mpg.models.dtype import pick_dtype
     from mpg.models.fingerprint import revision_of
-    from mpg.models.load import check_source, embeddings_of, ends_at, max_positions_of
+    from mpg.models.load import check_source, embeddings_of, ends_at
+    from mpg.models.positions import max_positions_of
     from mpg.models.pretrained import load_tokenizer, skeleton_of
 
     transformers_logging.disable_progress_bar()  # the run has a bar of its own

@@ -40,13 +40,7 @@ class Round:
 
     def branches(self, request: Request) -> list[int]:
         """Branches that a row needs: the reference and, per attribute of its request, ``pi_i`` and ``rho_i``."""
-        layout, needed = self.bank.layout, [0]
-        if not self.settings.facts.weighted:
-            return needed
-        for name, policy, rho in zip(layout.attributes, layout.policy, layout.reference, strict=True):
-            if name in request.weights:
-                needed += [branch for branch in (policy, rho) if branch not in needed]
-        return needed
+        return self.bank.layout.branches_of(request.weights if self.settings.facts.weighted else ())
 
     def soup(self, request: Request) -> Tensor | None:
         """Adapter coefficients of the row's soup, if it has one."""

@@ -188,7 +188,11 @@ def _nan(weights: dict[str, torch.Tensor], value: float = float("nan")) -> None:
         ),
         (lambda w: w.clear(), "no layer is adapted"),
         (lambda w: w.update({f"{LAYER}.lora_C.weight": torch.ones(2)}), "q_proj.lora_C.weight' is not a LoRA factor"),
-        (lambda w: w.update({"model.embed_tokens.weight": torch.ones(64, 32)}), "is not a LoRA factor"),
+        (
+            lambda w: w.update({"base_model.model.model.embed_tokens.weight": torch.ones(64, 32)}),
+            "is not a LoRA factor",
+        ),
+        (lambda w: w.update({"model.embed_tokens.weight": torch.ones(64, 32)}), "PEFT passes over it"),
         (
             lambda w: w.update({f"{LAYER}.lora_magnitude_vector": torch.ones(32)}),
             "use_dora: false, and layer 'model.layers.1.self_attn.q_proj' has a lora_magnitude_vector",

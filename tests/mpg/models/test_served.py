@@ -15,7 +15,7 @@ from mpg.models import served
 from mpg.models.errors import BankError
 from mpg.models.head import Float32Linear
 from mpg.models.hub import Place
-from mpg.models.load import max_positions_of
+from mpg.models.positions import max_positions_of
 from mpg.models.pretrained import skeleton_of
 from tests.fakes import tiny_tokenizer
 from tools.model_types import DOCS, looked_at, type_names
