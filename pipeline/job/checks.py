@@ -164,13 +164,17 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
             yield Problem(field, f"{each.name!r} is not a shipped attribute; {known} give {{name, adapter}}")
         yield from _pin_problems(job, field, each)
         if each.adapter is not None:
-            needed = "/".join(filter(None, (each.subfolder, "adapter_config.json")))
-            yield from _folder_problems(job, f"{field}.adapter", each.adapter, needed)
+            kinds = ["/".join(filter(None, (each.subfolder, name))) for name in ("adapter_config.json", "config.json")]
+            yield from _folder_problems(job, f"{field}.adapter", each.adapter, *kinds)
+            place = Path(job.resolve(each.adapter))
+            if TABLE[job.decoder.name].soup and (place / kinds[1]).exists() and not (place / kinds[0]).exists():
+                remedy = "is a whole model, and decoder 'soup' adds up adapters over one; use mod or scr-exact"
+                yield Problem(f"{field}.adapter", f"{each.adapter!r} {remedy}")
         if each.reference is not None and TABLE[job.decoder.name].soup:
             remedy = "has no place in decoder 'soup', which adds up adapters over one model; use mod or scr-exact"
             yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
         if each.reference is not None:
-            yield from _folder_problems(job, f"{field}.reference", each.reference, "")
+            yield from _folder_problems(job, f"{field}.reference", each.reference)
     for index, described in enumerate(job.described_attributes()):
         if TABLE[job.decoder.name].told and not described.description:
             remedy = "needs a description, which decoder 'prompting' puts into the prompt; give one"
@@ -203,14 +207,14 @@ def _pin_problems(job: Job, field: str, each: AttributeSpec) -> Iterator[Problem
             yield Problem(f"{field}.{name}", f"{value!r} is a revision on the Hub, and {place!r} a folder; remove it")
 
 
-def _folder_problems(job: Job, field: str, place: str, needed_file: str) -> Iterator[Problem]:
-    """What is wrong with a folder or Hub id."""
+def _folder_problems(job: Job, field: str, place: str, *needed: str) -> Iterator[Problem]:
+    """What is wrong with a folder or Hub id; ``needed``: files of which one must be there."""
     resolved = Path(job.resolve(place))
     if not resolved.exists():
         if not HUB_ID.fullmatch(place):
             yield Problem(field, f"{place!r} is no folder in {str(job.folder)!r}; give a folder or a Hub id")
-    elif not resolved.is_dir() or not (resolved / needed_file).exists():
-        what = f"no folder with {needed_file}" if needed_file else "no folder"
+    elif not resolved.is_dir() or not any((resolved / name).exists() for name in needed or ("",)):
+        what = f"no folder with {' or '.join(needed)}" if needed else "no folder"
         yield Problem(field, f"{place!r} is {what}; give one, or a Hub id")
 
 
@@ -349,7 +353,7 @@ def _prompt_problems(job: Job) -> Iterator[Problem]:
         if Path(job.resolve(source.dataset)).is_file():
             yield Problem("prompts.dataset", f"{source.dataset!r} is a file; give it as prompts.file")
         else:
-            yield from _folder_problems(job, "prompts.dataset", source.dataset, "")
+            yield from _folder_problems(job, "prompts.dataset", source.dataset)
         if source.revision is not None and Path(job.resolve(source.dataset)).exists():
             yield Problem(
                 "prompts.revision", f"{source.revision!r} is for a data set of the Hub, not a folder; remove it"

@@ -162,7 +162,8 @@ class AttributeSpec(Frozen):
     )
     adapter: Text | None = Field(
         None,
-        description="Adapter folder (relative to the job file's) or Hub id; null: the shipped adapter.",
+        description="Adapter, or whole model with the reference's tokenizer: a folder (relative to the job file's) or "
+        "Hub id; null: the shipped adapter.",
     )
     reference: Text | None = Field(
         None,
