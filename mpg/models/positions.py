@@ -55,6 +55,7 @@ class RowPositions:
     ) -> tuple[Tensor, ...] | Tensor:
         """See a rotary embedding's own: cosines and sines, or complex numbers, ``[lanes, time, dim]``."""
         out: list[Tensor] | None = None
+        position_ids = position_ids.expand(len(self._extents), -1)  # transformers' own pass has one line for all
         for extent in self._extents.unique().tolist():
             lanes = (self._extents == extent).nonzero()[:, 0]
             positions = position_ids[lanes]

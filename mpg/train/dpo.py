@@ -200,13 +200,16 @@ def _load(model_id: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def _targets(model: Any) -> str | list[str]:
-    """What is trained: all linear layers; where some of those can't be decoded with (experts), the others by name."""
-    taken = adaptable(model)
-    head = model.get_output_embeddings()
+def targets(model: Any) -> str | list[str]:
+    """What is trained: all linear layers; where some of those can't be decoded with, the others by name.
+
+    Beside experts attention alone: of the names of their layers PEFT makes targets that are no layers.
+    """
+    taken, head = adaptable(model), model.get_output_embeddings()
     every = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
-    experts = any(parameter.ndim == 3 for parameter in model.parameters())
-    return "all-linear" if set(taken) == set(every) and not experts else taken
+    if any(parameter.ndim == 3 for parameter in model.parameters()):
+        return [name for name in taken if "attn" in name or "attention" in name]
+    return "all-linear" if set(taken) == set(every) else taken
 
 
 def _short_enough(
@@ -294,7 +297,7 @@ def _trainer(
         r=recipe.rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
-        target_modules=_targets(model),
+        target_modules=targets(model),
         task_type="CAUSAL_LM",
     )
     pairs = folder / "pairs"

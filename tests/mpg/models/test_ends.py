@@ -93,3 +93,12 @@ def test_an_answer_has_no_end_in_it_special_or_not() -> None:
     assert without_end(tokenizer, "yes[TOOL]\n") == without_end(tokenizer, "yes<|im_end|>") == "yes"
     assert without_end(tokenizer, "yes<|pad|>") == "yes<|pad|>"
     assert without_end(tokenizer, "yes<|pad|>", frozenset({tokenizer.pad_token_id})) == "yes"
+
+
+def test_an_answer_that_is_closed_only_where_a_turn_follows() -> None:
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if not loop.last %}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|end|><|assistant|>{% endif %}"
+    )
+    tokenizer = tokenizer_of("phi3", template=template)
+    assert closing_of(tokenizer).token_id == tokenizer.convert_tokens_to_ids("<|end|>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,40 @@ def test_given_texts_are_read_as_transformers_reads_them(bank_and_base: tuple[Mo
     for (prompt, response), (_, log_probs) in zip(texts, component_log_probs(bank, texts), strict=True):
         own = fresh_log_prob(config, prompt, tuple(response))
         assert float(log_probs[:, 0].sum()) == pytest.approx(own, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "biogpt"])
+def test_drafts_past_the_last_learned_position_are_nobodys(name: str, tmp_path: Path) -> None:
+    """A text may end at the last of a table's positions; what is drafted behind it is thrown away."""
+    config = config_of(
+        name, {"eos_token_id": None, "n_positions" if name in ("gpt2", "ctrl") else "max_position_embeddings": 32}
+    )
+    model_of(config).save_pretrained(tmp_path / "base")
+    tiny_tokenizer(config.vocab_size).save_pretrained(tmp_path / "base")
+    bank = ModelBank.load(tmp_path / "base", {"x": tiny_adapter(tmp_path / "base", tmp_path / "x", seed=1)})
+    bank.eos_ids = frozenset()
+    requests = [Request(list(range(3, 27)), {"x": 1.0}, seed) for seed in range(3)]
+    for options in ({"name": "scr"}, {"verification": "block"}, {"name": "best-of-n"}, {"name": "mod"}):
+        settings = DecoderSettings(max_new_tokens=8, chunk_len=6, **options)
+        assert [len(done.token_ids) for done in decode(bank, requests, settings)] == [8, 8, 8]
+        with pytest.raises(ValueError, match="make 33 tokens, and the models have 32 positions"):
+            list(decode(bank, requests, replace(settings, max_new_tokens=9)))
+
+
+def test_rewards_of_rows_in_a_batch_are_those_of_each_alone(
+    bank_and_base: tuple[ModelBank, Any], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    from mpg.train.rewards import reward_report
+
+    _, config = bank_and_base
+    peft = PeftModel.from_pretrained(model_of(config), str(tmp_path / "x"))
+    rows = [
+        {"prompt_ids": prompt, "chosen_ids": SHORT[:5], "rejected_ids": SHORT[:3]} for prompt in (SHORT, LONG, CROSSING)
+    ]
+    together = reward_report(peft, rows)
+    alone = [reward_report(peft, [row]) for row in rows]
+    assert together.chosen_log_likelihood == pytest.approx(sum(a.chosen_log_likelihood for a in alone) / 3, abs=1e-3)
+    own = sum(fresh_log_prob(config, row["prompt_ids"], tuple(row["chosen_ids"])) for row in rows) / 3
+    assert together.chosen_log_likelihood_reference == pytest.approx(own, abs=1e-3)
