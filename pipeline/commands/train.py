@@ -24,7 +24,9 @@ from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.chat_options import add_chat_options, style_of
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 from pipeline.commands.train_judge import PairsJudge, question_of
+from pipeline.decode.loading import loading
 from pipeline.exit_status import ExitStatus
+from pipeline.plan.errors import RunError
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -113,20 +115,21 @@ def train(options: argparse.Namespace) -> Outcome:
     from mpg.train.dpo import TrainError, train_adapter
 
     try:
-        card = train_adapter(
-            name=options.name,
-            **described,
-            model_id=options.model,
-            train_pairs=sides[False],
-            held_out_pairs=sides[True],
-            data=data,
-            output=output,
-            recipe=recipe,
-            dtype=getattr(torch, pick_dtype("auto")),
-            others=others,
-            finish=None if options.no_judge else judge.fit,
-            style=style,
-        )
+        with loading(f"--model {options.model}", "--other"):
+            card = train_adapter(
+                name=options.name,
+                **described,
+                model_id=options.model,
+                train_pairs=sides[False],
+                held_out_pairs=sides[True],
+                data=data,
+                output=output,
+                recipe=recipe,
+                dtype=getattr(torch, pick_dtype("auto")),
+                others=others,
+                finish=None if options.no_judge else judge.fit,
+                style=style,
+            )
     except TrainError as error:
         raise TrainInputError(str(error)) from error
     from accelerate import PartialState
@@ -285,7 +288,10 @@ def make_pairs(
         raise TrainInputError(f"--model {model}: {refused}, which tells it how to answer; give --system-role fold")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
+        with loading(f"--model {model}"):
+            bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
+    except RunError:  # the line is made
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainInputError(f"--model {model}: can't be loaded ({' '.join(str(error).split())})") from error
     requests = []
