@@ -285,6 +285,7 @@ class _Run:
             self.judges,
             course,
             ending,
+            read_with=read_with.parts_of(self.plan),
             work=self.work,
             cells=cells,
             tables=tables,
