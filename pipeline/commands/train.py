@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -114,6 +115,11 @@ def train(options: argparse.Namespace) -> Outcome:
     from mpg.models.dtype import pick_dtype
     from mpg.train.dpo import TrainError, train_adapter
 
+    def finish(folder: Path) -> None:
+        _check_numbers(folder, options.model)
+        if not options.no_judge:
+            judge.fit(folder)
+
     try:
         with loading(f"--model {options.model}", "--other"):
             card = train_adapter(
@@ -127,7 +133,7 @@ def train(options: argparse.Namespace) -> Outcome:
                 recipe=recipe,
                 dtype=getattr(torch, pick_dtype("auto")),
                 others=others,
-                finish=None if options.no_judge else judge.fit,
+                finish=finish,
                 style=style,
             )
     except TrainError as error:
@@ -154,6 +160,19 @@ def _check(options: argparse.Namespace) -> None:
         _check_judge_only(options)
     elif options.output.exists():
         raise TrainInputError(f"--output {options.output}: is there already; name another folder, or remove it")
+
+
+def _check_numbers(folder: Path, model: str) -> None:
+    """Raises TrainInputError: what was measured of an adapter are no numbers, so that it is worth nothing."""
+    held_out = json.loads((folder / "card.json").read_text("utf-8"))["held_out"]
+    numbers = {name: value for name, value in held_out.items() if isinstance(value, float)}
+    strange = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if any("reference" in name for name in strange):
+        why = "its log-likelihoods are no numbers (NaN or infinite): a file is damaged; fetch it again"
+        raise TrainInputError(f"--model {model}: {why}, no adapter is written")
+    if strange:
+        why = f"after training {strange[0]} is {numbers[strange[0]]}: it diverged; give a lower one"
+        raise TrainInputError(f"--learning-rate: {why}, no adapter is written")
 
 
 def _check_judge_only(options: argparse.Namespace) -> None:

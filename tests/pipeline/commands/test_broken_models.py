@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from mpg import ModelBank
 from mpg.models.errors import AdapterError
 from pipeline.cli import main
+from pipeline.commands.train import TrainInputError, _check_numbers
 from pipeline.decode.bank import ProcessBank
 from pipeline.job.load import load_job
 from pipeline.plan.errors import RunError
@@ -64,15 +65,18 @@ def test_commands_with_a_job_name_its_field(
     assert ("not numbers" in line) == (how is no_numbers) and "goes on" not in line
 
 
+@pytest.mark.parametrize("how", [no_numbers, cut_off])
 @pytest.mark.parametrize("table", ["pairs", "prompts"])
-def test_commands_without_one_name_their_option(tmp_path: Path, table: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_without_one_name_their_option(
+    tmp_path: Path, table: str, how: Callable[[Path], None], capfd: pytest.CaptureFixture[str]
+) -> None:
     base = tiny_llama(tmp_path / "base")
     tiny_adapter(base, tmp_path / "x", seed=1)
     words = ["alpha", "beta", "gamma", "delta", "eps", "zeta", "eta", "theta", "iota", "kappa", "mu", "nu", "xi", "pi"]
     rows = [{"prompt": f"what {word}?", "chosen": "yes", "rejected": "no"} for word in words]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows))
-    cut_off(base)
+    how(base)
     given = ["--model", str(base), "--output"]
     if table == "pairs":
         infer = ["infer-weights", str(tmp_path / "pairs.jsonl"), "--attributes", f"x={tmp_path / 'x'}"]
@@ -81,7 +85,9 @@ def test_commands_without_one_name_their_option(tmp_path: Path, table: str, capf
         source = [str(tmp_path / "pairs.jsonl")]
     else:
         source = ["--from-prompts", str(tmp_path / "prompts.jsonl"), "--attribute", "a", "--opposite", "b"]
-    assert main(["train", *source, "--name", "yes", *given, str(tmp_path / "yes")]) == 2
+    small = ["--steps", "2", "--batch-size", "2", "--rank", "2", "--no-judge"]
+    assert main(["train", *source, "--name", "yes", *given, str(tmp_path / "yes"), *small]) == 2
+    assert not (tmp_path / "yes").exists()
     assert line_of(capfd.readouterr()).startswith(f"mpg: --model {base}: ")
 
 
@@ -103,3 +109,22 @@ def test_it_says_which_of_several_it_is(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match=r"^attributes\[0\]\.adapter: adapter E: damaged$"):
         ProcessBank(Plan.of(job, "float32", ("J", "E")).sources, threads=1, load=of_e)
+
+
+@pytest.mark.parametrize(
+    ("measured", "says"),
+    [
+        ({"chosen_log_likelihood_reference": float("nan"), "kl_per_token": float("nan")}, "--model m: its log-likelih"),
+        ({"chosen_log_likelihood_reference": -3.0, "kl_per_token": float("inf")}, "--learning-rate: after training kl"),
+        ({"chosen_log_likelihood_reference": -3.0, "kl_per_token": 0.1, "n_pairs": 3}, None),
+    ],
+)
+def test_no_adapter_is_written_whose_measurements_are_no_numbers(
+    tmp_path: Path, measured: dict[str, float], says: str | None
+) -> None:
+    (tmp_path / "card.json").write_text(json.dumps({"held_out": measured}))
+    if says is None:
+        _check_numbers(tmp_path, "m")
+        return
+    with pytest.raises(TrainInputError, match=rf"^{says}.*no adapter is written$"):
+        _check_numbers(tmp_path, "m")
