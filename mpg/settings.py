@@ -20,6 +20,8 @@ AGGREGATES: tuple[str, ...] = ("sum", "product")
 
 # Logits up to 1e31 divided by it are numbers in float32.
 LEAST_TEMPERATURE = 1e-6
+# Log-ratios of up to 1e31 times it are numbers in float32; no text needs more than a few.
+MOST_STRENGTH = 1e6
 
 # What the law of every text depends on, and what an aggregate of components depends on besides.
 _COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
@@ -112,7 +114,7 @@ class DecoderSettings:
         chunk_len: drafted tokens a round, of ``scr`` and of block verification; for ``scr-exact``
             with token verification the most the engine may draft: there it never changes a text.
         max_new_tokens: longest response, its EOS included.
-        strength: exponent of the density ratios, one for all or one per attribute.
+        strength: exponent of the density ratios, one for all or one per attribute; at most ``MOST_STRENGTH``.
         temperature: divides every policy's logits before its log-softmax. 0 is greedy: the argmax of the target's token
             law at temperature 1, the lowest id of several, whatever the seed; the books are kept at temperature 1.
             Exact decoders alone have it.
@@ -158,7 +160,7 @@ class DecoderSettings:
         check(self.chunk_len >= 1, "chunk_len", "must be at least 1")
         check(self.max_new_tokens >= 1, "max_new_tokens", "must be at least 1")
         strengths = self.strength.values() if isinstance(self.strength, Mapping) else [self.strength]
-        check(all(s > 0 and math.isfinite(s) for s in strengths), "strength", "must be above 0")
+        check(all(0 < s <= MOST_STRENGTH for s in strengths), "strength", f"must be above 0, at most {MOST_STRENGTH:g}")
         check(
             self.temperature == 0 or (self.temperature >= LEAST_TEMPERATURE and math.isfinite(self.temperature)),
             "temperature",

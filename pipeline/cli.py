@@ -20,6 +20,7 @@ from pipeline.commands import check, infer_weights, init, judge, plan, questionn
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
+from pipeline.plan.errors import RunError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcome = command.function(options)
         except InputError as error:
             return _fail(str(error), error.status)
+        except RunError as error:
+            job = getattr(options, "job", None)
+            return _fail(str(error) if job is None else f"{job}: {error}", error.status)
         except KeyboardInterrupt:
             return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
     if outcome.report:

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 
 from mpg.models.embedded import PREFIX
 from mpg.models.errors import BankError
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _TIMEOUT_S = 10.0
+_LONGEST = 400  # characters of what somebody else's error says
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 # What else may lie beside an adapter: what it is like, and its own judge.
@@ -262,6 +264,8 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0].rstrip(".")
+    """The first line of an error's text, or its kind; where it ends with a colon, what follows it, too."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].endswith(":"):
+        lines = [shorten(" ".join(lines), _LONGEST, placeholder=" ...")]
+    return lines[0].rstrip(".:")

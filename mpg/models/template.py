@@ -198,8 +198,9 @@ def template_problem(tokenizer: Any, style: ChatStyle = PLAIN) -> str | None:
     if random:
         return f"its chat template draws at random ({random[0]}), so that no row could be made again; give it another"
     refusals = [_refusal(tokenizer, roles, style) for roles in (("user",), ("system", "user"))]
-    if None not in refusals:
-        return f"its chat template refuses every chat ({refusals[0]}); give it what it asks for, or another model"
+    if refusals[0] is not None and refusals[1] is not None:
+        what = f"{type(refusals[0]).__name__}: {' '.join(str(refusals[0]).split())}"
+        return f"its chat template refuses every chat ({what}); give it what it asks for, or another model"
     return None
 
 
@@ -225,12 +226,12 @@ def _taken(tokenizer: Any) -> frozenset[str]:
     return frozenset(signature) | own | _ENVIRONMENT
 
 
-def _refusal(tokenizer: Any, roles: Sequence[str], style: ChatStyle) -> str | None:
+def _refusal(tokenizer: Any, roles: Sequence[str], style: ChatStyle) -> Exception | None:
     """Why the template does not write a chat of such roles; ``None``: it does."""
     try:
         rendered(tokenizer, _sample(roles), style)
     except Exception as error:  # a template may raise anything
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return error.with_traceback(None)
     return None
 
 
@@ -253,7 +254,8 @@ def fate_of(tokenizer: Any, roles: tuple[str, ...], style: ChatStyle = PLAIN) ->
     if refused is not None:
         folding = ChatStyle(style.arguments_json, style.date, fold_system=True)
         if "system" in roles and _refusal(tokenizer, roles, folding) is None:
-            return Fate(f"the chat template takes no system message ({refused})", of_system=True)
+            says = " ".join(str(refused).split()) or type(refused).__name__
+            return Fate(f"the chat template refuses a chat with a system message ({says!r})", of_system=True)
         return None
     sample = _sample(roles)
     text = rendered(tokenizer, sample, style).casefold()

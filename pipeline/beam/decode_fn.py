@@ -12,13 +12,15 @@ from apache_beam.utils.shared import Shared
 
 from pipeline.beam.progress import Ticker
 from pipeline.beam.work import DecodedShard, Shard, WrittenShard
-from pipeline.decode.bank import BATCH_SIZES, LoadBank, ProcessBank
+from pipeline.decode.bank import BATCH_SIZES, ProcessBank
 from pipeline.decode.cells import decode_cells
+from pipeline.decode.loading import LoadBank
 from pipeline.decode.machine import note_machine
 from pipeline.decode.rows import to_dead_letter
 from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
-from pipeline.store.errors import output_errors
+from pipeline.plan.errors import RunError
+from pipeline.store.errors import output_errors, refused
 from pipeline.store.shards import shard_name, write_rows
 from pipeline.store.stop import StopFile
 
@@ -38,9 +40,12 @@ class DecodeFn(beam.DoFn):
 
         def make() -> ProcessBank:
             threads, batch_size = self._with.threads, self._with.batch_size
-            return ProcessBank(
-                self._sources, threads=threads, batch_size=batch_size, memory=work / BATCH_SIZES, load=self._load
-            )
+            try:
+                return ProcessBank(
+                    self._sources, threads=threads, batch_size=batch_size, memory=work / BATCH_SIZES, load=self._load
+                )
+            except RunError as error:
+                raise refused(str(error)) from error
 
         self._handle: ProcessBank = self._shared.acquire(make, tag=self._sources)
         note_machine(work, self._handle.device)

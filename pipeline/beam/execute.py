@@ -13,7 +13,9 @@ from pipeline.beam.options import beam_options, in_processes
 from pipeline.beam.progress import ProgressBar
 from pipeline.beam.supervise import GraphFailed, supervised
 from pipeline.beam.work import BOOKS_FILE, Books, Work
-from pipeline.store.errors import OutputError, line_in, readable
+from pipeline.exit_status import ExitStatus
+from pipeline.plan.errors import RunError
+from pipeline.store.errors import OutputError, line_in, readable, refusal_in
 
 
 def execute(work: Work, options: PipelineOptions) -> None:
@@ -32,6 +34,7 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
 
     Raises:
         OutputError: the output can't be written. WorkerDied: a worker process is gone. GraphFailed: any other error.
+        RunError: a model can't be loaded, which no later run cures.
     """
     options = beam_options(arguments)
     n_earlier = sum(len(task.row_ids) for judge in work.judges for task in judge.earlier)
@@ -44,7 +47,9 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
             try:
                 execute(work, options)
             except Exception as error:
-                line = line_in(error)
+                line, refusal = line_in(error), refusal_in(error)
+                if refusal is not None:
+                    raise RunError(refusal, ExitStatus.BAD_INPUT) from None
                 if line is None:
                     raise GraphFailed(f"{readable(error)}\n{error}") from error
                 raise OutputError(line) from None

@@ -21,7 +21,9 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from pipeline.store.errors import OutputError, line_in, readable
+from pipeline.exit_status import ExitStatus
+from pipeline.plan.errors import RunError
+from pipeline.store.errors import OutputError, line_in, readable, refusal_in
 
 if TYPE_CHECKING:
     from pipeline.beam.work import Work
@@ -50,7 +52,7 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
 
     Raises:
         WorkerDied: it, or one of its workers, was killed; noticed within seconds.
-        OutputError: the output can't be written. GraphFailed: any other error.
+        OutputError: the output can't be written. RunError: a model can't be loaded. GraphFailed: any other error.
     """
     from pipeline.beam.work import BOOKS_FILE
 
@@ -80,6 +82,9 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
     line = line_in(text)
     if line is not None:
         raise OutputError(line)
+    refusal = refusal_in(text)
+    if refusal is not None:
+        raise RunError(refusal, ExitStatus.BAD_INPUT)
     last = said[-1] if said else ""
     if process.returncode and dead is None and (_WORKER_GONE in text or _CHANNEL_CLOSED in last):
         dead = "a worker process"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.decode.bank import LoadBank
+from pipeline.decode.loading import LoadBank
 from pipeline.job.known import Assignment
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned
-from mpg.models.errors import AdapterError
 from personas.attributes import Persona
 from personas.examples import Example, columns_of, load_pairs, load_texts
 from personas.files import save_personas
@@ -18,6 +17,8 @@ from personas.weights import rounded
 from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.chat_options import add_chat_options, style_of
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
+from pipeline.decode.loading import loading
+from pipeline.plan.errors import RunError
 
 if TYPE_CHECKING:
     from mpg import ModelBank
@@ -125,12 +126,12 @@ def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
     transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        bank = ModelBank.load(model, adapters, dtype=getattr(torch, pick_dtype("auto")), device=device)
-    except AdapterError as error:
-        raise InferError(f"--attributes: {error}") from error
+        with loading(f"--model {model}", "--attributes"):
+            return ModelBank.load(model, adapters, dtype=getattr(torch, pick_dtype("auto")), device=device)
+    except RunError:  # the line is made
+        raise
     except (ValueError, OSError, RuntimeError) as error:
         raise InferError(f"--model {model}: {' '.join(str(error).split())}") from error
-    return bank
 
 
 def _check_template(model: str, chats: Sequence[Sequence[Mapping[str, str]]], style: ChatStyle) -> None:

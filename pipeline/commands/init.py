@@ -107,6 +107,7 @@ def _lines(options: argparse.Namespace, adapters: Mapping[str, Place]) -> list[L
             f"  id: {_scalar(_model(options, cards))}",
             "embedded id, Hub id or folder: what the adapters were trained on",
         ),
+        *_template(cards),
         ("attributes:", "what texts are steered towards, each by its adapter"),
     ]
     for each, where in adapters.items():
@@ -160,11 +161,11 @@ def _source(folder: Path, adapter: Place) -> str:
 
 
 def _card(adapter: Place) -> dict[str, Any]:
-    """What is known of an adapter: ``description``, ``base_model``."""
+    """What is known of an adapter: ``description``, ``base_model``, ``template``."""
     found: dict[str, Any] = {}
     for name, fields in (
         ("adapter_config.json", ("base_model_name_or_path",)),
-        ("card.json", ("description", "base_model")),
+        ("card.json", ("description", "base_model", "template")),
     ):
         try:
             file = adapter.file(name)
@@ -183,6 +184,19 @@ def _model(options: argparse.Namespace, cards: Mapping[str, Mapping[str, Any]]) 
         )
     model = options.model or next(iter(bases), _MODEL)
     return _from(options.folder, Path(model)) if Path(model).is_dir() else str(model)
+
+
+def _template(cards: Mapping[str, Mapping[str, Any]]) -> list[Line]:
+    """What the chat template is told, as in the adapters' training; what they don't agree about is left out."""
+    told = [each["template"] if isinstance(each.get("template"), dict) else {} for each in cards.values()]
+    said = "as in the adapters' training"
+    lines = []
+    for name, field in (("arguments", "template_arguments"), ("date", "date"), ("system_role", "system_role")):
+        values = [each.get(name) for each in told]
+        if values and values[0] is not None and all(value == values[0] for value in values):
+            # JSON is YAML, and keeps a date text.
+            lines.append((f"  {field}: {json.dumps(values[0], ensure_ascii=False)}", f"of the chat template, {said}"))
+    return lines
 
 
 def _from(folder: Path, path: Path) -> str:

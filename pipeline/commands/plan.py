@@ -35,7 +35,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     """Decode a pilot, extrapolate, and keep what is expected for the run's ``run.json``.
 
     Raises:
-        InputError: before a model is loaded where that can be known.
+        InputError, RunError: before a model is loaded where that can be known.
     """
     if not 2 <= options.cells <= MOST_CELLS:
         raise InputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
@@ -43,7 +43,6 @@ def plan(options: argparse.Namespace) -> Outcome:
     for note in looked_at(options, job, prompts, runs=False).notes:
         logger.warning("%s", note)
     from pipeline.beam.options import beam_options, n_workers
-    from pipeline.plan.errors import RunError
     from pipeline.plan.plan import Plan
     from pipeline.run.estimate import EstimateError, forecast
     from pipeline.run.judges import rubric_problems
@@ -56,7 +55,7 @@ def plan(options: argparse.Namespace) -> Outcome:
         computed_with = settled(output, job, workers, texts.n)
         planned = Plan.of(job, computed_with.dtype, computed_with.attributes)
         left = left_of(work, planned.cells(job.cells(prompts)), job)
-    except (OutputError, RunError) as error:
+    except OutputError as error:
         raise InputError(f"{options.job}: {error}") from error
     if texts.note is not None:
         logger.info("%s", texts.note)

@@ -67,13 +67,9 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
         raise InputError(f"--output {options.output}: is a folder; name a file")
     if options.output is not None and not options.output.absolute().parent.is_dir():
         raise InputError(f"--output {options.output}: its folder does not exist; make it first")
-    from pipeline.plan.errors import RunError
     from pipeline.plan.plan import Plan
 
-    try:
-        plan = Plan.of(job)
-    except RunError as error:
-        raise InputError(f"{options.job}: {error}") from error
+    plan = Plan.of(job)
     methods = METHODS if options.by == "both" else (options.by,)
     answers = _put(replace(plan, settings=replace(plan.settings, max_new_tokens=MAX_NEW_TOKENS)), items, methods)
     problem = None

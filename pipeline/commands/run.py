@@ -29,23 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    """Run the job, or go on with it. Raises InputError."""
+    """Run the job, or go on with it. Raises InputError, RunError."""
     limits = {name: getattr(options, name) for name in ("deadline", "budget")}
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
     job, prompts = job_of(options)
     for note in looked_at(options, job, prompts).notes:
         logger.warning("%s", note)
-    from pipeline.plan.errors import RunError
     from pipeline.run.run import run_job
 
     logger.info("output: %s", job.output_folder)
 
-    try:
-        result = run_job(job, options.beam_arguments, interruptible=True)
-        problem = None if result.ending.why is None else f"{options.job}: {result.ending.why}"
-        return Outcome(run_report(result), problem, result.ending.status)
-    except RunError as error:
-        return Outcome("", f"{options.job}: {error}", error.status)
+    result = run_job(job, options.beam_arguments, interruptible=True)
+    problem = None if result.ending.why is None else f"{options.job}: {result.ending.why}"
+    return Outcome(run_report(result), problem, result.ending.status)
 
 
 def run_report(result: Result) -> str:

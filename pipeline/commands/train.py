@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -24,7 +25,9 @@ from pipeline.commands.arguments import add_words, in_commas, place, source
 from pipeline.commands.chat_options import add_chat_options, style_of
 from pipeline.commands.shared import InputError, Outcome, adapters_by_name, columns_by_name
 from pipeline.commands.train_judge import PairsJudge, question_of
+from pipeline.decode.loading import loading
 from pipeline.exit_status import ExitStatus
+from pipeline.plan.errors import RunError
 
 # How the reference is told what to be like, and how it answers then.
 INSTRUCTION = "You are someone who {description}. Answer as such a person would, in your own words."
@@ -112,21 +115,27 @@ def train(options: argparse.Namespace) -> Outcome:
     from mpg.models.dtype import pick_dtype
     from mpg.train.dpo import TrainError, train_adapter
 
+    def finish(folder: Path) -> None:
+        _check_numbers(folder, options.model)
+        if not options.no_judge:
+            judge.fit(folder)
+
     try:
-        card = train_adapter(
-            name=options.name,
-            **described,
-            model_id=options.model,
-            train_pairs=sides[False],
-            held_out_pairs=sides[True],
-            data=data,
-            output=output,
-            recipe=recipe,
-            dtype=getattr(torch, pick_dtype("auto")),
-            others=others,
-            finish=None if options.no_judge else judge.fit,
-            style=style,
-        )
+        with loading(f"--model {options.model}", "--other"):
+            card = train_adapter(
+                name=options.name,
+                **described,
+                model_id=options.model,
+                train_pairs=sides[False],
+                held_out_pairs=sides[True],
+                data=data,
+                output=output,
+                recipe=recipe,
+                dtype=getattr(torch, pick_dtype("auto")),
+                others=others,
+                finish=finish,
+                style=style,
+            )
     except TrainError as error:
         raise TrainInputError(str(error)) from error
     from accelerate import PartialState
@@ -151,6 +160,19 @@ def _check(options: argparse.Namespace) -> None:
         _check_judge_only(options)
     elif options.output.exists():
         raise TrainInputError(f"--output {options.output}: is there already; name another folder, or remove it")
+
+
+def _check_numbers(folder: Path, model: str) -> None:
+    """Raises TrainInputError: what was measured of an adapter are no numbers, so that it is worth nothing."""
+    held_out = json.loads((folder / "card.json").read_text("utf-8"))["held_out"]
+    numbers = {name: value for name, value in held_out.items() if isinstance(value, float)}
+    strange = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if any("reference" in name for name in strange):
+        why = "its log-likelihoods are no numbers (NaN or infinite): a file is damaged; fetch it again"
+        raise TrainInputError(f"--model {model}: {why}, no adapter is written")
+    if strange:
+        why = f"after training {strange[0]} is {numbers[strange[0]]}: it diverged; give a lower one"
+        raise TrainInputError(f"--learning-rate: {why}, no adapter is written")
 
 
 def _check_judge_only(options: argparse.Namespace) -> None:
@@ -285,7 +307,10 @@ def make_pairs(
         raise TrainInputError(f"--model {model}: {refused}, which tells it how to answer; give --system-role fold")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
+        with loading(f"--model {model}"):
+            bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
+    except RunError:  # the line is made
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainInputError(f"--model {model}: can't be loaded ({' '.join(str(error).split())})") from error
     requests = []

@@ -21,6 +21,7 @@ from pipeline.job.load import load_job
 from pipeline.job.model import Job
 from pipeline.plan.cells import ALLOW, PlannedCell, Sources
 from pipeline.plan.computed_with import decided, kept
+from pipeline.plan.read_with import change_since
 from pipeline.store.dataset import JOB_FILE, RUN_FILE
 from pipeline.store.exchange import finish_any_exchange
 from pipeline.store.lock import FolderInUse
@@ -36,6 +37,10 @@ Row = Mapping[str, Any]
 # what rounding does to one, taken to be at most this rms (0.12 was measured in bfloat16); five times that of the sum.
 ROUNDING = {"float32": 1e-4, "bfloat16": 0.15}
 _MOST_SHOWN = 5
+_LEFT_OUT = (
+    "in bfloat16 rows are written again with the others of their shard, and the job plans none with these ids: its "
+    "prompts, personas, settings or seed are others now; bring those back, or name the job of these rows with --job"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,13 +79,15 @@ def verify(options: argparse.Namespace) -> Outcome:
     if rows and options.sample:
         found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed))
         lines += [*found.lines(), *_other_processor(folder)]
-    problem = None
+    problems = []
     if changed or found.wrong:
-        problem = (
-            f"{folder}: {len(changed)} files, {len(found.texts)} texts and measured columns of {len(found.measured)} "
+        problems.append(
+            f"{len(changed)} files, {len(found.texts)} texts and measured columns of {len(found.measured)} "
             f"rows, of {found.n} looked at, are not as they should be"
         )
-    return Outcome("\n".join(lines), problem)
+    if found.left_out:
+        problems.append(f"{found.left_out} of {len(rows)} rows could not be compared ({_LEFT_OUT})")
+    return Outcome("\n".join(lines), f"{folder}: {'; '.join(problems)}" if problems else None)
 
 
 @dataclass
@@ -88,13 +95,16 @@ class _Found:
     """What came of writing rows again: row id -> what differs.
 
     Attributes:
-        n: rows written again; ``rounding``: what it may do to a token's log-probability, in nats.
+        n: rows looked at, ``of`` so many; ``rounding``: what it may do to a token's log-probability, in nats.
         texts: whose text, or id, is another.
         measured: whose text is the same, and a measured column is not.
         rounded: whose text is another, as rounding may have it in bfloat16.
+        left_out: how many could not be looked at, see ``_LEFT_OUT``.
     """
 
     n: int = 0
+    of: int = 0
+    left_out: int = 0
     rounding: float = ROUNDING["float32"]
     texts: dict[str, str] = field(default_factory=dict)
     measured: dict[str, str] = field(default_factory=dict)
@@ -107,7 +117,8 @@ class _Found:
     def lines(self) -> list[str]:
         other = self.texts | self.rounded
         same = self.n - len(other)
-        lines = [f"texts: {same} of {self.n} came out the same"]
+        looked_at = f" ({self.n} of {self.of} rows were looked at)" if self.n < self.of else ""
+        lines = [f"texts: {same} of {self.n} came out the same{looked_at}"]
         lines += _some(self.texts)
         lines += _some({i: f"{what} (in bfloat16 rounding depends on the batch and the processor: a text may)"
                         for i, what in self.rounded.items()})  # fmt: skip
@@ -172,27 +183,33 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
     computed_with = kept(folder) or replace(decided(job, 1, len(rows)), dtype=dtype)
     try:
         plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype, computed_with.attributes)
+        _check_models(rows, plan, folder)
         # In bfloat16 a text depends on what it is decoded with: whole shards.
-        cells = plan.cells() if dtype != "float32" and job.accept is None else []
+        whole = dtype != "float32" and job.accept is None
+        cells = plan.cells() if whole else []
     except RunError as error:
         raise InputError(str(error)) from error
     except PromptError as error:
         raise InputError(f"prompts: {error}") from error
     shards = _shards(cells, computed_with.rows_per_shard, {row["row_id"] for row in rows}, size, rng)
-    batched = {cell.row_id for shard in shards for cell in shard}
-    able = [row for row in rows if not shards or row["row_id"] in batched]
+    batched, planned = {cell.row_id for shard in shards for cell in shard}, {cell.row_id for cell in cells}
+    able = [row for row in rows if not whole or row["row_id"] in batched]
     sample = rng.sample(able, min(size, len(able)))
-    mine = _planned(sample, plan)
+    outside = [row for row in rows if whole and row["row_id"] not in planned]
+    some = rng.sample(outside, min(size, len(outside)))  # of these, ids alone can be followed
+    mine = _planned([*sample, *some], plan)
+    sample += [row for row in some if row["row_id"] not in mine]
     bank = ProcessBank(plan.sources, threads=computed_with.threads, batch_size=computed_with.batch_size)
     again = {
         cell.row_id: row if isinstance(row, dict) else {"reason": row.reason}
-        for batch in shards or [list(mine.values())]
+        for batch in (shards if whole else [list(mine.values())])
         for cell, row in decode_cells(bank, batch, plan.sources)
     }
     # Where all that decides the last digits is the same, bfloat16 has no excuse either.
     may_round = dtype != "float32" and not (shards and _same_company(_record(folder)))
     rounding = ROUNDING[dtype if may_round else "float32"]
-    found = _Found(len(sample), rounding)
+    n_strange = sum(row["row_id"] not in mine for row in some)
+    found = _Found(len(sample), len(rows), len(outside) - n_strange, rounding)
     for row in sample:
         row_id = row["row_id"]
         if row_id not in mine:
@@ -206,13 +223,21 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
     return found
 
 
+def _check_models(rows: Sequence[Row], plan: Plan, folder: Path) -> None:
+    """Raises InputError: some rows were written by other weights than those here, or read by other files of theirs."""
+    others = [(row["row_id"], other) for row in rows if (other := _other_models(row, plan.sources)) is not None]
+    if others:
+        more = f" (so were {len(others) - 1} more of {len(rows)} rows)" if len(others) > 1 else ""
+        raise InputError(f"row {others[0][0]}: {others[0][1]}{more}")
+    changed = change_since(folder, plan)
+    if changed is not None:
+        raise InputError(f"{changed}; bring the earlier files back, or name a job over them (--job)")
+
+
 def _planned(sample: Sequence[Row], plan: Plan) -> dict[str, PlannedCell]:
-    """The cells of those rows whose id follows from their own provenance. Raises InputError: of other models."""
+    """The cells of those rows whose id follows from their own provenance."""
     found = {}
     for row in sample:
-        other = _other_models(row, plan.sources)
-        if other is not None:
-            raise InputError(f"row {row['row_id']}: {other}")
         cell = cell_of(row, plan)
         if cell.row_id != row["row_id"] and cell.control is not None:  # written before control tokens were told apart
             cell = cell_of(row, replace(plan, job=plan.job.model_copy(update={"control_tokens": ALLOW})))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.decode.loading import LoadBank, loaded
 from pipeline.plan.cells import Sources
 from pipeline.store.shards import write_bytes
 
 logger = logging.getLogger(__name__)
 
-LoadBank = Callable[..., Any]
 # File of a work folder: batch sizes that fitted, by device.
 BATCH_SIZES = "batch-sizes.json"
 
@@ -29,6 +28,9 @@ class ProcessBank:
         batch_size: rows to decode together.
         memory: file in which smaller sizes are kept, by device; ``None``: none is.
         load: makes the bank, as :meth:`mpg.ModelBank.load`, which is the default.
+
+    Raises:
+        RunError: a model can't be loaded, see :func:`pipeline.decode.loading.loaded`.
     """
 
     def __init__(
@@ -48,14 +50,8 @@ class ProcessBank:
 
         transformers_logging.disable_progress_bar()  # the run has a bar of its own
         self.lock, self.threads = threading.Lock(), threads
-        self.bank = (load or ModelBank.load)(
-            sources.model,
-            dict(sources.adapters),
-            dict(sources.references),
-            revision=sources.hub_revision,
-            dtype=getattr(torch, sources.dtype),
-            device=device_here(),
-        )
+        dtype, device = getattr(torch, sources.dtype), device_here()
+        self.bank = loaded(sources, load or ModelBank.load, dtype=dtype, device=device)
         self.device = torch.cuda.get_device_name() if self.bank.device.type == "cuda" else str(self.bank.device)
         self.batch_size = BatchSize(
             batch_size,

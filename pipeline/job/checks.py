@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, OwnJudge
 from evaluation.judges.weights_card import JudgeWeightsError
-from mpg.settings import LEAST_TEMPERATURE, TABLE, not_greedy
+from mpg.settings import LEAST_TEMPERATURE, MOST_STRENGTH, TABLE, not_greedy
 from personas import weights as grids
 from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
@@ -241,6 +241,7 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
         except PersonaError as error:
             found.append(Problem("personas.file", f"{where}: {error.problem}"))
         else:
+            found += _strong_problems(where, job)
             if count > MAX_PERSONAS:
                 remedy = "split it into several jobs"
                 found.append(Problem("personas.file", f"{where}: {count:,}, more than {MAX_PERSONAS:,}; {remedy}"))
@@ -256,6 +257,16 @@ def _persona_problems(job: Job) -> Iterator[Problem]:
         except ValueError as error:
             found.append(Problem("personas.n", str(error).removeprefix("n: ")))
     yield from found
+
+
+def _strong_problems(where: str, job: Job) -> Iterator[Problem]:
+    """The first strength in a file of personas that no text could need; those of the job file are fields of it."""
+    for persona in job.build_personas():
+        for name, strength in persona.strengths.items():
+            if strength > MOST_STRENGTH:
+                text = f"{persona.name!r}: the strength of {name}, {strength:g}, is out of range"
+                yield Problem("personas.file", f"{where}: {text}; give one above 0, at most {MOST_STRENGTH:g}")
+                return
 
 
 def _text_problems(job: Job) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from evaluation.endpoint.settings import OpenAISettings
-from mpg.settings import DEFAULT_DATE, JOB_DECODERS
+from mpg.settings import DEFAULT_DATE, JOB_DECODERS, MOST_STRENGTH
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
 from personas.words import show
@@ -41,9 +41,8 @@ WeightMap = Annotated[
     Mapping[str, Annotated[Float, Field(ge=0)]], AfterValidator(Weights), PlainSerializer(dict[str, float])
 ]
 
-StrengthMap = Annotated[
-    Mapping[str, Annotated[Float, Field(gt=0)]], AfterValidator(Weights), PlainSerializer(dict[str, float])
-]
+OneStrength = Annotated[Float, Field(gt=0, le=MOST_STRENGTH)]
+StrengthMap = Annotated[Mapping[str, OneStrength], AfterValidator(Weights), PlainSerializer(dict[str, float])]
 
 
 def _strength(value: object) -> float | Weights:
@@ -52,13 +51,13 @@ def _strength(value: object) -> float | Weights:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ValueError(f"{show(value)} is no number; give one, or a mapping {{attribute: number}}")
-        if not (number > 0 and math.isfinite(number)):
+        if not 0 < number <= MOST_STRENGTH:
             where = f"{name}: " if name else ""
-            raise ValueError(f"{where}{show(number)} is out of range; give a number above 0")
+            raise ValueError(f"{where}{show(number)} is out of range; give a number above 0, at most {MOST_STRENGTH:g}")
     return Weights(value) if isinstance(value, Mapping) else float(numbers[""])
 
 
-_Above0 = Annotated[float, Field(gt=0)]
+_Above0 = Annotated[float, Field(gt=0, le=MOST_STRENGTH)]
 Strength = Annotated[
     float | Mapping[str, float],
     PlainValidator(_strength, json_schema_input_type=_Above0 | dict[str, _Above0]),
@@ -92,7 +91,30 @@ class JsonMapping(Mapping[str, Any]):
         return self._text
 
 
-Arguments = Annotated[Mapping[str, JsonValue], AfterValidator(JsonMapping), PlainSerializer(dict[str, Any])]
+def _arguments(values: Mapping[str, Any]) -> JsonMapping:
+    """Raises ValueError: a name that no template could read, or a number that JSON has not; the key, value, remedy."""
+    for name, value in values.items():
+        if not name.isidentifier():
+            raise ValueError(f"the key {show(name)} is no name that a template could read; give one, or remove it")
+        for place, number in _numbers_in(value, name):
+            if not math.isfinite(number):
+                raise ValueError(f"{place}: {show(number)} is no number that JSON has; give a finite one, or remove it")
+    return JsonMapping(values)
+
+
+def _numbers_in(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Numbers with decimals, each with where it stands: ``a.b[0]``."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _numbers_in(each, f"{place}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _numbers_in(each, f"{place}[{index}]")
+
+
+Arguments = Annotated[Mapping[str, JsonValue], AfterValidator(_arguments), PlainSerializer(dict[str, Any])]
 
 
 def _template(value: str | None) -> str | None:
@@ -117,7 +139,8 @@ class Model(Frozen):
     )
     untested: Bool = Field(
         False,
-        description="Whether to take models of a type that docs/models.md does not list: their laws may be wrong.",
+        description="Whether to take models of a type that docs/models.md does not name: their laws may be wrong. "
+        "Types that it names as refused stay refused.",
     )
     system: Text | None = Field(
         None,
@@ -134,10 +157,11 @@ class Model(Frozen):
         default_factory=lambda: JsonMapping({}),
         description="What the chat template is given beside the messages, e.g. {enable_thinking: false}.",
     )
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
+    date: str | None = Field(
         None,
         description="The day, YYYY-MM-DD, that a chat template reads which asks for today's date; null: "
         f"{DEFAULT_DATE}.",
+        json_schema_extra={"pattern": r"^\d{4}-\d{2}-\d{2}$"},
     )
 
     _checked = field_validator("system")(_template)
@@ -147,9 +171,11 @@ class Model(Frozen):
     def _is_a_day(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                day.fromisoformat(value)
-            except ValueError as error:
-                raise ValueError(f"{value!r} is no day ({error}); give YYYY-MM-DD") from error
+                as_written = day.fromisoformat(value).isoformat() == value
+            except ValueError:
+                as_written = False
+            if not as_written:
+                raise ValueError(f"{value!r} is no day of the calendar as YYYY-MM-DD; give one, e.g. {DEFAULT_DATE}")
         return value
 
 
@@ -209,7 +235,7 @@ class _Personas(Frozen):
     """What all kinds share; a persona without texts of its own has the ones given here."""
 
     control: Bool = Field(False, description="Whether to add the persona 'reference': the reference model alone.")
-    strengths: tuple[Annotated[Float, Field(gt=0)], ...] = Field(
+    strengths: tuple[OneStrength, ...] = Field(
         (), description="Every persona at every one of these strengths; an empty list: at decoder.strength."
     )
     profile: Profile | None = _PROFILE

@@ -30,6 +30,7 @@ class Sources:
         adapters, references: attribute -> folder, or place on the Hub with its commit.
         adapter_revisions: attribute -> hash or revision (own reference included).
         dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
+        as_listed: attributes in the order of the job file, by which messages number them.
     """
 
     model: Place
@@ -39,6 +40,7 @@ class Sources:
     references: tuple[tuple[str, Place], ...]
     adapter_revisions: tuple[tuple[str, str], ...]
     dtype: str
+    as_listed: tuple[str, ...] = ()
 
 
 # Control tokens in a text are read as control tokens: rows written so have no word of it in their identity.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from personas.prompts import canonical_json
 from pipeline.plan.plan import Plan
-from pipeline.store.dataset import WORK_FOLDER
+from pipeline.store.dataset import RUN_FILE, WORK_FOLDER
 from pipeline.store.shards import write_bytes
 
-FILE = "read-with.json"  # in the work folder: model's label -> part -> hash
+FILE = "read-with.json"  # in the work folder: model's label -> part -> hash; in run.json for good
 
 
 def parts_of(plan: Plan) -> dict[str, str]:
@@ -35,16 +35,17 @@ def parts_of(plan: Plan) -> dict[str, str]:
 def problem_with(output: Path, plan: Plan) -> str | None:
     """Why a data set can't be gone on with, in one line; ``None``: it can, or nobody noted what it was read with."""
     there = any(any((output / WORK_FOLDER / name).glob("*.parquet")) for name in ("generations", "rejected"))
-    noted = _kept(output).get(plan.sources.model_label)
-    if not there or noted is None:
-        return None
+    changed = change_since(output, plan) if there else None
+    return None if changed is None else f"{changed}; bring the earlier files back, or give another output"
+
+
+def change_since(output: Path, plan: Plan) -> str | None:
+    """What is another than noted beside a data set's rows; ``None``: nothing, or nobody noted it."""
+    noted = _kept(output).get(plan.sources.model_label, {})
     other = [name for name, value in parts_of(plan).items() if noted.get(name, value) != value]
     if not other:
         return None
-    return (
-        f"model.id: the {' and '.join(other)} in {plan.sources.model} changed since rows of {output} were written; "
-        "bring the earlier files back, or give another output"
-    )
+    return f"model.id: the {' and '.join(other)} in {plan.sources.model} changed since rows of {output} were written"
 
 
 def keep(output: Path, plan: Plan) -> None:
@@ -56,4 +57,7 @@ def keep(output: Path, plan: Plan) -> None:
 def _kept(output: Path) -> dict[str, dict[str, str]]:
     with suppress(OSError, ValueError, TypeError):
         return dict(json.loads((output / WORK_FOLDER / FILE).read_text("utf-8")))
+    with suppress(OSError, ValueError, TypeError, KeyError):  # a copy without its work folder
+        run = json.loads((output / RUN_FILE).read_text("utf-8"))
+        return {run["model"]: dict(run["read_with"])}
     return {}

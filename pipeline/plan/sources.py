@@ -114,6 +114,7 @@ def resolved(
         references=tuple(references.items()),
         adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
+        as_listed=job.attribute_names,
     )
     return Resolved(sources, tokenizer, max_positions_of(skeleton.config), n_embeddings, ends, invocations)
 

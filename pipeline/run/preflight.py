@@ -20,6 +20,7 @@ from pipeline.plan.plan import Plan
 from pipeline.plan.read_with import problem_with
 from pipeline.plan.sources import SourcesUnreachable, chat_style
 from pipeline.run.judges import judge_problems, rubric_problems
+from pipeline.run.trained import trained_otherwise
 from pipeline.store.look import in_use, output_problem
 
 # Prompts (each under each system message that it is read with) that are put into tokens at most: seconds.
@@ -82,6 +83,9 @@ def preflight(
             problems += rubric_problems(job) if not unreachable else []
             problems += filter(None, [problem_with(output, plan)])
             notes += end_notes(plan.tokenizer, plan.ends)
+            if not unreachable:
+                with_system = any(message.role == "system" for prompt in prompts for message in prompt.messages)
+                notes += trained_otherwise(plan, told=with_system or _tells(plan))
             told = _told_problem(plan)
             if told is not None:
                 problems.append(told)
@@ -196,16 +200,21 @@ def end_notes(tokenizer: Any, ends: Ends) -> list[str]:
 
 def _told_problem(plan: Plan) -> str | None:
     """Whether the template takes no system message, and the job gives some."""
-    facts = plan.settings.facts
-    for persona, _ in _readers(plan):
-        reader = persona if facts.weighted else control()
-        told = plan.systems.for_reference(reader, told=facts.told)
-        if told is not None or plan.systems.for_attributes(reader):
-            fate = fate_of(plan.tokenizer, ("system", "user"), chat_style(plan.job))
-            if fate is not None and fate.of_system:
-                return f"model.system_role: template: {fate.what}; set fold"
-            return None
+    if _tells(plan):
+        fate = fate_of(plan.tokenizer, ("system", "user"), chat_style(plan.job))
+        if fate is not None and fate.of_system:
+            return f"model.system_role: template: {fate.what}; set fold"
     return None
+
+
+def _tells(plan: Plan) -> bool:
+    """Whether the job puts a system message before some prompt."""
+    facts = plan.settings.facts
+    readers = [persona if facts.weighted else control() for persona, _ in _readers(plan)]
+    return any(
+        plan.systems.for_reference(reader, told=facts.told) is not None or plan.systems.for_attributes(reader)
+        for reader in readers
+    )
 
 
 def _readers(plan: Plan) -> list[tuple[Persona, int]]:

@@ -59,6 +59,7 @@ def record(
     course: Course,
     ending: Ending,
     *,
+    read_with: Mapping[str, str],
     work: Path,
     cells: Sequence[PlannedCell],
     tables: Mapping[str, pa.Table],
@@ -110,6 +111,7 @@ def record(
         "model": sources.model_label,
         "adapters": dict(sources.adapter_revisions),
         "dtype": sources.dtype,
+        "read_with": dict(read_with),
         "computed_with": {
             **asdict(computed_with),
             "attributes": list(computed_with.attributes),

@@ -15,7 +15,7 @@ from pipeline.beam import execute
 from pipeline.beam.options import beam_options, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import Work
-from pipeline.decode.bank import LoadBank
+from pipeline.decode.loading import LoadBank
 from pipeline.exit_status import ExitStatus
 from pipeline.job.adapters import own_judges
 from pipeline.job.known import counted
@@ -285,6 +285,7 @@ class _Run:
             self.judges,
             course,
             ending,
+            read_with=read_with.parts_of(self.plan),
             work=self.work,
             cells=cells,
             tables=tables,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_BEGIN, _END = "<<mpg: ", " :mpg>>"
+_BEGIN, _REFUSED, _END = "<<mpg: ", "<<mpg, refused: ", " :mpg>>"
 
 
 class OutputError(RuntimeError):
@@ -47,7 +47,21 @@ def what_happened(error: OSError, folder: Path) -> str:
 
 def line_in(error: BaseException | str) -> str | None:
     """The marked line in an error or in the text of one, if there is any."""
-    found = re.search(re.escape(_BEGIN) + r"(.*?)" + re.escape(_END), str(error), re.DOTALL)
+    return _between(_BEGIN, error)
+
+
+def refused(line: str) -> RuntimeError:
+    """An error for a worker to raise; its line, on what was refused and why, is found by :func:`refusal_in`."""
+    return RuntimeError(f"{_REFUSED}{line}{_END}")
+
+
+def refusal_in(error: BaseException | str) -> str | None:
+    """The line of :func:`refused` in an error or in the text of one, if there is any."""
+    return _between(_REFUSED, error)
+
+
+def _between(begin: str, error: BaseException | str) -> str | None:
+    found = re.search(re.escape(begin) + r"(.*?)" + re.escape(_END), str(error), re.DOTALL)
     return found.group(1) if found else None
 
 

@@ -11,6 +11,7 @@ import pytest
 from mpg.models.chat import encode_chat, stranger_problem
 from mpg.models.template import (
     ChatStyle,
+    Fate,
     argument_problem,
     fate_of,
     folded,
@@ -215,3 +216,15 @@ def test_a_chat_becomes_tokens_in_one_place() -> None:
     files = [path for name in ("mpg", "pipeline", "evaluation", "tools") for path in (root / name).rglob("*.py")]
     render = {str(path.relative_to(root)) for path in files if "apply_chat_template" in path.read_text("utf-8")}
     assert render == {"mpg/models/chat.py", "mpg/models/template.py"}
+
+
+def test_what_a_template_refuses_a_system_message_with_is_in_its_own_words() -> None:
+    """Some say that they take none, some only see that turns do not alternate."""
+    alternating = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    fate = fate_of(tokenizer_of("gemma", template=alternating), ("system", "user"))
+    assert fate == Fate(
+        "the chat template refuses a chat with a system message ('roles must alternate')", of_system=True
+    )

@@ -67,6 +67,7 @@ def test_examples_become_a_persona(desk: Path, tmp_path: Path, table: str, capsy
         (["{desk}/base"], "has no column 'prompt' (columns: "),
         (["{desk}/pairs.jsonl", "--column", "chosen=no"], "has no column 'no' (columns: prompt, chosen, rejected)"),
         (["{desk}/pairs.jsonl", "--strength", "0"], "--strength: 0.0 must be above 0"),
+        (["{desk}/pairs.jsonl", "--strength", "1e308"], "--strength: 1e+308 must be above 0, at most 1e+06"),
         (["{desk}/pairs.jsonl", "--horizon", "-1"], "--horizon: -1 must be at least 1"),
         (["{desk}/pairs.jsonl", "--batch-size", "0"], "--batch-size: 0 must be at least 1"),
         (["{desk}/pairs.jsonl", "--attributes", "Q"], "--attributes Q: not shipped (shipped: "),

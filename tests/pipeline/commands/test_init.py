@@ -56,6 +56,24 @@ def test_with_prompts_adapters_and_a_model_of_ones_own_it_runs(here: Path, capsy
     assert len(rows(here / "new" / "out")) == 9
 
 
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        (None, {"template_arguments": {"enable_thinking": False}, "date": "2025-03-09", "system_role": "fold"}),
+        ({"date": "2025-03-09"}, {"date": "2025-03-09"}),  # what they do not agree about is left out
+        ({}, {}),
+    ],
+)
+def test_chats_are_put_as_in_the_adapters_training(here: Path, others: dict[str, str] | None, told: object) -> None:
+    make_job(here / "mine")
+    style = {"arguments": {"enable_thinking": False}, "date": "2025-03-09", "system_role": "fold"}
+    for name, template in {"E": style, "J": style if others is None else others}.items():
+        (here / "mine" / name / "card.json").write_text(json.dumps({"base_model": "mine/base", "template": template}))
+    assert main(["init", "new", "--adapter", "E=mine/E", "--adapter", "J=mine/J"]) == 0
+    assert yaml.safe_load((here / "new" / "job.yaml").read_text())["model"] == {"id": "../mine/base"} | told  # type: ignore[operator]
+    load_job(here / "new" / "job.yaml")
+
+
 def test_what_a_trained_adapter_says_of_itself_is_taken_over(here: Path) -> None:
     make_job(here / "mine")
     card = {"description": "Asks: why? #1", "base_model": "mine/base"}

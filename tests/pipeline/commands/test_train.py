@@ -202,7 +202,7 @@ def test_a_template_without_a_system_role_is_one_line_and_folding_helps(
         none_loaded.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
         assert train(gemma, tmp_path / "yes", *source) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mpg: ")]
-    assert len(lines) == 1 and "takes no system message (TemplateError" in lines[0] and "--system-role fold" in lines[0]
+    assert len(lines) == 1 and "a chat with a system message ('" in lines[0] and "--system-role fold" in lines[0]
     assert train(gemma, tmp_path / "yes", *source, "--system-role", "fold", "--date", "2025-03-09") == 0
     card = json.loads((tmp_path / "yes" / "card.json").read_text())
     assert card["template"] == {"date": "2025-03-09", "system_role": "fold"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
 from pipeline.store.lock import FolderLock
@@ -17,6 +18,8 @@ from pipeline.store.manifest import write_manifest
 from pipeline.store.schema import GENERATIONS
 from pipeline.store.shards import write_dataset
 from tests.tiny_job import make_job, rows, write_job
+
+TEMPLATE = "x{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +169,82 @@ def test_in_bfloat16_whole_shards_are_written_again(tmp_path: Path, capsys: pyte
         printed = capsys.readouterr().out
         assert "texts: 0 of 12 came out the same" in printed and "rounding depends on the batch" in printed
         assert ("written on of another kind; this is" in printed) == (name == "machines")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_of_other_weights_are_refused_wherever_they_stand(
+    tmp_path: Path, dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some rows are of the adapter that is here, some of one that was: none is passed over."""
+    personas = {"kind": "one-hot"}
+    job = make_job(tmp_path, model={"id": "base", "dtype": dtype}, judges=[], personas=personas)
+    shutil.copytree(tmp_path / "E", tmp_path / "kept")
+    halved(tmp_path / "E")
+    assert main(["run", str(job)]) == 0
+    shutil.rmtree(tmp_path / "E")
+    (tmp_path / "kept").rename(tmp_path / "E")
+    capsys.readouterr()
+    for sample in ("1", "20"):
+        assert main(["verify", str(tmp_path / "out"), "--sample", sample]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "was written with adapter E" in line and "(so were 2 more of 6 rows)" in line
+
+
+def halved(adapter: Path) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: each / 2 for name, each in weights.items()}, adapter / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(("keep", "status"), [(("p0", "p1", "p2"), 0), (("p0",), 1), ((), 1)])
+def test_in_bfloat16_rows_that_the_job_plans_no_more_are_counted(
+    tmp_path: Path, keep: tuple[str, ...], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job(tmp_path, model={"id": "base", "dtype": "bfloat16"}, judges=[], personas={"kind": "one-hot"})
+    assert main(["run", str(job)]) == 0
+    prompts = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    new = [{**row, "prompt": row["prompt"] if row["id"] in keep else row["prompt"] + " now"} for row in prompts]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in new))
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "out"), "--job", str(job)]) == status
+    captured = capsys.readouterr()
+    n = 2 * len(keep)
+    assert f"texts: {n} of {n} came out the same" in captured.out
+    if status:
+        assert f"{6 - n} of 6 rows could not be compared (in bfloat16" in captured.err and "--job" in captured.err
+        # An id that follows from nothing is wrong, not left out.
+        rewrite(tmp_path / "out", lambda row: row.update(seed=1, sample_index=7))
+        assert main(["verify", str(tmp_path / "out"), "--job", str(job)]) == 1
+        captured = capsys.readouterr()
+        assert "its id does not follow" in captured.out and "6 texts" in captured.err
+        assert "could not be compared" not in captured.err
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("chat template", lambda base: (base / "chat_template.jinja").write_text(TEMPLATE)),
+        ("end tokens", lambda base: edit(base / "generation_config.json", eos_token_id=[0, 5])),
+        ("tokenizer", lambda base: edit(base / "tokenizer_config.json", pad_token="z")),
+    ],
+)  # fmt: skip
+def test_what_chats_are_read_with_is_named_and_not_taken_for_a_difference(
+    written: Path, tmp_path: Path, part: str, change: Callable[[Path], Any], copied: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Where a data set's work folder is gone, too."""
+    shutil.copytree(written, tmp_path / "moved")
+    folder = tmp_path / "moved"
+    if copied:
+        shutil.rmtree(folder / "out" / ".work")
+    command = ["verify", str(folder / "out"), "--job", str(folder / "job.yaml"), "--sample", "2"]
+    assert main(command) == 0
+    change(folder / "base")
+    capsys.readouterr()
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"model.id: the {part} in " in line and "bring the earlier files back" in line
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))

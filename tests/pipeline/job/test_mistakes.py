@@ -48,6 +48,18 @@ SHAPE = [
     ("decoder.strength=0", "decoder.strength: 0 is out of range; give a number above 0"),
     ("decoder.strength={E: -1}", "decoder.strength: E: -1 is out of range; give a number above 0"),
     ("decoder.strength={E: x}", "decoder.strength: {E: 'x'} is no number"),
+    ("decoder.strength=1e308", "decoder.strength: 1e+308 is out of range; give a number above 0, at most 1e+06"),
+    ("decoder.strength={E: 1000001}", "decoder.strength: E: 1000001 is out of range; give a number above 0, at"),
+    ("personas={kind: one-hot, strengths: [1e30]}", "personas.strengths[0]: 1e+30 is out of range; give a number at"),
+    ("model.date='2025-3-9'", "model.date: '2025-3-9' is no day of the calendar as YYYY-MM-DD; give one, e.g. 2024"),
+    ("model.date=today", "model.date: 'today' is no day of the calendar as YYYY-MM-DD; give one"),
+    ("model.date=''", "model.date: '' is no day of the calendar as YYYY-MM-DD; give one"),
+    ("model.date=2025-02-30", "model.date: '2025-02-30' is no day of the calendar as YYYY-MM-DD; give one"),
+    ("model.date=2025-W10-7", "model.date: '2025-W10-7' is no day of the calendar as YYYY-MM-DD; give one"),
+    ("model.template_arguments={a: .nan}", "model.template_arguments: a: nan is no number that JSON has; give a fini"),
+    ("model.template_arguments={a: [{b: -.inf}]}", "model.template_arguments: a[0].b: -inf is no number that JSON"),
+    ("model.template_arguments={'': 1}", "model.template_arguments: the key '' is no name that a template could read"),
+    ("model.template_arguments={a b: 1}", "model.template_arguments: the key 'a b' is no name that a template could"),
     ("samples_per_cell=0", "samples_per_cell: 0 is out of range"),
     ("rows_per_shard=0", "rows_per_shard: 0 is out of range"),
     ("max_rejected_fraction=1.5", "max_rejected_fraction: 1.5 is out of range; give a number at most 1"),
@@ -144,6 +156,7 @@ WEIGHTS = [
     ("{weights: {E: .5, F: .5}}", "[0].weights.F: 0.5 is for 'F', not an attribute of this job (E, N, T, J)"),
     ("{weights: {E: 1}, strengths: {F: 2}}", "[0].strengths.F: 2.0 is for 'F', not an attribute of this job"),
     ("{weights: {E: 1}, strengths: {E: 0}}", "[0].strengths.E: 0 is out of range; give a number above 0"),
+    ("{weights: {E: 1}, strengths: {E: 1e7}}", "[0].strengths.E: 10000000.0 is out of range; give a number at most"),
     ("{E: 1, weights: {E: 1}}", "[0].E: unknown field (value 1); choose from name, weights"),
     ("{weights: {E: 1}}, {weights: {E: 1, N: 0}}", "[1]: {E: 1.0, N: 0.0} is personas.weights[0] again; rem"),
     ("{weights: {E: 1}}, {name: E1.00, weights: {N: 1}}", "[1]: the name 'E1.00' is taken; give another nam"),
@@ -188,6 +201,13 @@ def test_texts_that_a_greedy_decoder_would_write_twice(desk: Desk) -> None:
 def test_weights_that_cannot_be_normalised(desk: Desk) -> None:
     line = desk.line("personas={kind: explicit, normalize: true, weights: [{weights: {E: 0}}]}")
     assert line.startswith("personas.weights[0]: {E: 0.0} sums to 0; give at least one weight above 0")
+
+
+def test_strengths_of_a_file_have_the_same_bounds(desk: Desk) -> None:
+    (desk.folder / "p.yaml").write_text("personas: [{name: loud, weights: {E: 1}, strengths: {E: 1.0e+7}}]")
+    line = desk.line("personas={kind: file, file: p.yaml}")
+    assert line.startswith("personas.file: 'p.yaml' (in ")
+    assert "'loud': the strength of E, 1e+07, is out of range; give one above 0, at most 1e+06" in line
 
 
 def test_no_adapter_is_shipped(desk: Desk) -> None:

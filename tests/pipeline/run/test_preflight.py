@@ -93,7 +93,7 @@ def test_a_template_that_takes_no_system_message_is_known_before_a_run(job_file:
     template = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     (place / "base" / "chat_template.jinja").write_text(template + "{{ m['content'] }}{% endfor %}")
     assert looked(job_file).problems == ()
-    why = "the chat template takes no system message (TemplateError: no system)"
+    why = "the chat template refuses a chat with a system message ('no system')"
     assert line(job_file, "model.system=be brief") == f"model.system_role: template: {why}; set fold"
     assert looked(job_file, "model.system=be brief", "model.system_role=fold").problems == ()
 
@@ -222,3 +222,11 @@ def test_check_says_what_it_found(job_file: Path, place: Path, capsys: pytest.Ca
     assert said[1].startswith("16 texts of at most 12 tokens")
     assert "note: control_tokens: allow: 4 of 16 texts hold control tokens" in "\n".join(said)
     assert "note: threads: 999" in "\n".join(said)
+
+
+def test_a_message_that_begins_with_a_colon_is_told_to_its_end(job_file: Path, place: Path) -> None:
+    """What lists its reasons after the first line ended there."""
+    (place / "base" / "tokenizer.json").unlink()
+    said = line(job_file)
+    assert said.startswith("model.id: ") and "instantiate the backend tokenizer" in said
+    assert "serialization file" in said and "slow tokenizer" in said and ":)" not in said

@@ -218,6 +218,39 @@ def test_a_template_that_takes_no_chat_is_one_line(
 
 
 @pytest.mark.parametrize(
+    ("kind", "template", "overrides", "says"),
+    [
+        ("qwen3", {"arguments": {"enable_thinking": False}}, [], 'model.template_arguments {"enable_thinking": false}'),
+        ("qwen3", {"arguments": {"enable_thinking": False}}, [OFF], None),
+        ("qwen3", {}, [OFF], "model.template_arguments {}, here"),
+        ("smollm3", {"date": "2025-03-09"}, [], f"model.date 2025-03-09, here {DEFAULT_DATE}"),
+        ("smollm3", {"date": DEFAULT_DATE}, [], None),
+        ("smollm3", {"date": DEFAULT_DATE}, [f"model.date={DEFAULT_DATE}"], None),
+        ("qwen3", {"date": "2025-03-09"}, [], None),  # the template asks for no date
+        ("qwen3", {"system_role": "fold"}, ["model.system=be brief"], "model.system_role fold, here template"),
+        ("qwen3", {"system_role": "fold"}, ["model.system=be brief", "model.system_role=fold"], None),
+        ("qwen3", {"system_role": "fold"}, [], None),  # there is no system message
+    ],
+)
+def test_an_adapter_that_was_trained_on_other_chats_is_worth_a_word(
+    tmp_path: Path, kind: str, template: dict[str, Any], overrides: list[str], says: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    job = job_of(tmp_path, kind)
+    assert not any("was trained" in note for note in looked(job, *overrides).notes)  # nobody says how it was
+    card = {"name": "E", "recipe": {}} | ({"template": template} if template else {})
+    (tmp_path / "E" / "card.json").write_text(json.dumps(card))
+    found = looked(job, *overrides)
+    notes = [note for note in found.notes if "was trained" in note]
+    assert found.problems == () and len(notes) == (says is not None)
+    if says is None:
+        return
+    assert notes[0].startswith(f"attributes[0].adapter: E was trained with {says}") and "; set model." in notes[0]
+    assert main(["check", str(job), *(f"--set={each}" for each in overrides)]) == 0
+    assert f"note: {notes[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("override", "says"),
     [
         (
