@@ -186,8 +186,8 @@ def _problems_of(model_id: str) -> Iterator[None]:
         with hub_errors(Place(model_id)):
             yield
     except BankError as error:
-        said = str(error)
-        raise TrainError(said if said.startswith("model ") else f"model {said}") from error
+        said = str(error).removeprefix("model ").removeprefix(f"{model_id}: ")
+        raise TrainError(f"model {model_id}: can't be loaded ({said})") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
 

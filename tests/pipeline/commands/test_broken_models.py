@@ -88,7 +88,7 @@ def test_commands_without_one_name_their_option(
     small = ["--steps", "2", "--batch-size", "2", "--rank", "2", "--no-judge"]
     assert main(["train", *source, "--name", "yes", *given, str(tmp_path / "yes"), *small]) == 2
     assert not (tmp_path / "yes").exists()
-    assert line_of(capfd.readouterr()).startswith(f"mpg: --model {base}: ")
+    assert line_of(capfd.readouterr()).removeprefix("mpg: ").removeprefix("--").startswith(f"model {base}: ")
 
 
 def test_it_says_which_of_several_it_is(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_it_says_which_of_several_it_is(tmp_path: Path) -> None:
     whole = tiny_llama(tmp_path / "whole", seed=3)
     attributes = [{"name": "E", "adapter": "E"}, {"name": "J", "adapter": "J", "reference": "whole"}]
     job = load_job(make_job(tmp_path, attributes=attributes, judges=[]))
-    for how, what in ((no_numbers, "its logits are not numbers"), (cut_off, "its weights can't be read")):
+    for how, what in ((no_numbers, "its logits are not numbers"), (cut_off, "model.safetensors can't be read")):
         how(whole)
         with pytest.raises(RunError, match=rf"^attributes\[1\]\.reference: model .*whole: {what}"):
             ProcessBank(Plan.of(job, "float32", ("J", "E")).sources, threads=1)
