@@ -34,7 +34,7 @@ demo: install ## write a small judged corpus with the embedded model
 test: install-dev ## run the tests, two at a time; test-long has the long series
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-test-long: install-dev ## run the long series of kills and statistics
+test-long: install-dev ## run the long series of kills, types of models and statistics
 	$(BIN)/python -m pytest -m long
 
 lint: install-dev ## check style and format

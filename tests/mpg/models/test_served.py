@@ -29,7 +29,41 @@ def test_every_type_of_the_installed_transformers_is_in_the_table() -> None:
     assert f"which models: {len(TABLE['served'])} types" in (DOCS.parents[1] / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", type_names())
+# Of each kind of pass, of attention and of refusal; all others in `make test-long`, which CI runs, too.
+OFTEN = (
+    *(
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "qwen2_moe",
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "phi3",
+        "smollm3",
+        "granite",
+    ),
+    *(
+        "cohere2",
+        "gpt2",
+        "gpt_oss",
+        "llama4_text",
+        "deepseek_v3",
+        "falcon",
+        "mpt",
+        "olmo2",
+        "stablelm",
+        "bloom",
+        "bert",
+    ),
+    *("mamba", "lfm2", "bart", "recurrent_gemma", "emu3", "gpt_neo"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [each if each in OFTEN else pytest.param(each, marks=pytest.mark.long) for each in type_names()]
+)
 def test_a_type_comes_out_as_the_table_says(name: str) -> None:
     """Its own laws and the engine's, for each switch of its configuration: see ``tools/model_types.py``."""
     found = looked_at(name)
