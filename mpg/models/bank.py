@@ -17,6 +17,7 @@ from mpg.models.hub import Place
 from mpg.models.invocation import check_prompts, invocations_of
 from mpg.models.lanes import BankSession
 from mpg.models.load import load_models
+from mpg.models.template import PLAIN, ChatStyle
 from mpg.request import Request, check_request
 from mpg.settings import DecoderSettings
 
@@ -154,6 +155,7 @@ class ModelBank:
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        style: ChatStyle = PLAIN,
     ) -> ModelBank:
         """Load a transformers model with LoRA adapters over it and, where given, whole models.
 
@@ -166,13 +168,16 @@ class ModelBank:
                 the reference: likewise an adapter or a whole model.
             revision: of the reference, on the Hub.
             dtype: of the weights and the cache.
+            style: what the chat template is told beside the messages: it may close turns, which ends texts, by that.
 
         Raises:
             BankError: an adapter for another base, a model with another tokenizer, weights that are
                 not safetensors.
         """
         _check_references(attributes, references or {})
-        loaded = load_models(model, attributes, references or {}, revision=revision, dtype=dtype, device=device)
+        loaded = load_models(
+            model, attributes, references or {}, revision=revision, dtype=dtype, device=device, style=style
+        )
         return cls(**vars(loaded))
 
 

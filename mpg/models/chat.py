@@ -73,14 +73,16 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return _spelled(tokenizer, control, [{"role": "user", "content": text}], chat_template=bare)
 
 
-def without_end(tokenizer: Any, text: str, ids: frozenset[int] | None = None) -> str:
+def without_end(tokenizer: Any, text: str, ids: frozenset[int] | None = None, style: ChatStyle = PLAIN) -> str:
     """A text without the end token that may close it, as in texts decoded with their special tokens.
 
     Args:
         ids: the model's end tokens; ``None``: the template's and the tokenizer's own.
+        style: what the template is told beside the messages.
     """
     if ids is None:
-        ids = frozenset(each for each in (closing_of(tokenizer).token_id, tokenizer.eos_token_id) if each is not None)
+        own = closing_of(tokenizer, style).token_id, tokenizer.eos_token_id
+        ids = frozenset(each for each in own if each is not None)
     bare = text.rstrip()
     names = [name for name in tokenizer.convert_ids_to_tokens(sorted(ids)) if name and bare.endswith(name)]
     return bare.removesuffix(max(names, key=len)) if names else text

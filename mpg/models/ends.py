@@ -9,7 +9,7 @@ from typing import Any
 
 from mpg.models.control_tokens import control_tokens_of
 from mpg.models.errors import BankError
-from mpg.models.template import rendered
+from mpg.models.template import PLAIN, ChatStyle, rendered
 
 _ANSWER = "mqzxanswerkw"
 
@@ -45,7 +45,13 @@ class Ends:
     closing: Closing
 
 
-def ends_of(generation_config: Any, config: Any, tokenizer: Any, n_embeddings: int | None = None) -> Ends:
+def ends_of(
+    generation_config: Any,
+    config: Any,
+    tokenizer: Any,
+    n_embeddings: int | None = None,
+    style: ChatStyle = PLAIN,
+) -> Ends:
     """The end tokens of a model.
 
     They are those of ``generation_config``, the template's own, the tokenizer's ``eos_token``, and those of ``config``
@@ -54,6 +60,7 @@ def ends_of(generation_config: Any, config: Any, tokenizer: Any, n_embeddings: i
     Args:
         generation_config, config: of the model; the first may be ``None``.
         n_embeddings: tokens that the model has.
+        style: what the template is told beside the messages.
 
     Raises:
         BankError: an ``eos_token_id`` in one of the files that is none of them.
@@ -62,7 +69,7 @@ def ends_of(generation_config: Any, config: Any, tokenizer: Any, n_embeddings: i
     of_config = _listed(config, "config.json", n_embeddings)
     of_config = of_config or _listed(config.get_text_config(), "config.json", n_embeddings)
     stated = frozenset(named or of_config)
-    closing = closing_of(tokenizer)
+    closing = closing_of(tokenizer, style)
     more = [each for each in of_config if _is_control(tokenizer, each)]
     more += [each for each in (tokenizer.eos_token_id, closing.token_id) if each is not None]
     known = [each for each in more if n_embeddings is None or each < n_embeddings]
@@ -85,18 +92,22 @@ def _is_control(tokenizer: Any, token_id: int) -> bool:
 
 
 @lru_cache(maxsize=8)
-def closing_of(tokenizer: Any) -> Closing:
-    """How the template closes an assistant's turn: what follows the answer in a chat that ends with one."""
+def closing_of(tokenizer: Any, style: ChatStyle = PLAIN) -> Closing:
+    """How the template closes an assistant's turn: what follows the answer in a chat that ends with one.
+
+    Args:
+        style: what it is told beside the messages; it may close turns accordingly.
+    """
     asked = {"role": "user", "content": "mqzxquestionkw"}
     chat = [asked, {"role": "assistant", "content": _ANSWER}]
-    last, between = _closed(tokenizer, chat), _closed(tokenizer, [*chat, asked])
+    last, between = _closed(tokenizer, chat, style), _closed(tokenizer, [*chat, asked], style)
     # Some templates close an answer only where a turn follows it.
     return last if last.token_id is not None or between.token_id is None else between
 
 
-def _closed(tokenizer: Any, chat: list[dict[str, str]]) -> Closing:
+def _closed(tokenizer: Any, chat: list[dict[str, str]], style: ChatStyle) -> Closing:
     try:
-        text = rendered(tokenizer, chat, answers=False)
+        text = rendered(tokenizer, chat, style, answers=False)
     except Exception as error:  # there is no template, or it takes no such chat
         return Closing(None, f"unknown: {type(error).__name__}: {' '.join(str(error).split())}")
     _, found, after = text.rpartition(_ANSWER)
@@ -107,13 +118,14 @@ def _closed(tokenizer: Any, chat: list[dict[str, str]]) -> Closing:
     return Closing(None if token is None else int(tokenizer.convert_tokens_to_ids(token)), after)
 
 
-def closing_id(tokenizer: Any, ids: frozenset[int] | None = None) -> int | None:
+def closing_id(tokenizer: Any, ids: frozenset[int] | None = None, style: ChatStyle = PLAIN) -> int | None:
     """The token that closes an answer where one is written down: the template's, else the tokenizer's own.
 
     Args:
         ids: the model's end tokens; where neither of the two is among them, the first of these. ``None``: not known.
+        style: what the template is told beside the messages.
     """
-    for each in (closing_of(tokenizer).token_id, tokenizer.eos_token_id):
+    for each in (closing_of(tokenizer, style).token_id, tokenizer.eos_token_id):
         if each is not None and (ids is None or each in ids):
             return int(each)
     return min(ids, default=None) if ids is not None else None

@@ -22,6 +22,7 @@ from mpg.models.positions import max_positions_of
 from mpg.models.pretrained import check_files, config_of, load_tokenizer, load_weights
 from mpg.models.probe import check_laws, own_laws
 from mpg.models.served import check_device
+from mpg.models.template import PLAIN, ChatStyle
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def load_models(
     revision: str | None,
     dtype: torch.dtype,
     device: torch.device | str,
+    style: ChatStyle,
 ) -> Loaded:
     """See :meth:`mpg.ModelBank.load`; ``references`` are of some of the attributes."""
     reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
@@ -71,7 +73,7 @@ def load_models(
         ),
         vocab_size=min(sizes),  # the laws' own: what a model has beyond it is padding, cut before its log-softmax
         n_embeddings=min(embeddings_of(backbone.model) for backbone in backbones),
-        eos_ids=ends_of(base.generation_config, base.config, tokenizer, embeddings_of(base)).ids,
+        eos_ids=ends_of(base.generation_config, base.config, tokenizer, embeddings_of(base), style).ids,
         max_positions=min((n for b in backbones if (n := max_positions_of(b.model.config))), default=None),
         tokenizer=tokenizer,
     )
@@ -115,11 +117,12 @@ def embeddings_of(model: Any) -> int:
     return int(model.get_input_embeddings().num_embeddings)
 
 
-def ends_at(model: Place, skeleton: Any, tokenizer: Any) -> Ends:
+def ends_at(model: Place, skeleton: Any, tokenizer: Any, style: ChatStyle = PLAIN) -> Ends:
     """The end tokens that a model will have once it is loaded, of its files alone.
 
     Args:
-        skeleton: of :func:`skeleton_of`.
+        skeleton: of :func:`mpg.models.pretrained.skeleton_of`.
+        style: what the chat template is told beside the messages.
 
     Raises:
         PlaceError: the Hub has no such model any more. BankError: a ``generation_config.json`` that can't be read.
@@ -136,7 +139,7 @@ def ends_at(model: Place, skeleton: Any, tokenizer: Any) -> Ends:
         except Exception as error:  # transformers raises anything about a file that is damaged
             raise BankError(f"{model}: its generation_config.json can't be read ({one_line(error)})") from error
     try:
-        return ends_of(found, skeleton.config, tokenizer, embeddings_of(skeleton))
+        return ends_of(found, skeleton.config, tokenizer, embeddings_of(skeleton), style)
     except BankError as error:
         raise BankError(f"{model}: {error}") from error
 
@@ -146,14 +149,26 @@ def vocab_size_of(config: Any) -> int:
     return int(config.get_text_config(decoder=True).vocab_size)
 
 
-def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Needs:
+    """What a model or adapter asks of the rows that use it, known without its weights.
+
+    Attributes:
+        invocation: tokens that its prompts must hold (aLoRA); mostly none.
+        n_embeddings: tokens that it can read, and ``max_positions`` that it has: of a whole model; ``None``: the
+            reference's.
+    """
+
+    invocation: tuple[int, ...] = ()
+    n_embeddings: int | None = None
+    max_positions: int | None = None
+
+
+def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> Needs:
     """Check that an adapter fits a model without weights, or that a whole model shares its vocabulary.
 
     An adapter that names another base than ``model`` is refused, or a line of the log, see
     :func:`mpg.models.adapter_files.check_base`.
-
-    Returns:
-        the tokens that its prompts must hold (aLoRA); mostly none.
 
     Raises:
         BankError: an adapter that was trained for another base, is refused by a field of its config, is damaged or
@@ -164,10 +179,11 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> t
         lora = read_lora(folder)
         check_base(place, lora.config, model)
         check_fit(skeleton, lora)
-        return lora.invocation
-    _check_same_vocabulary(tokenizer, place, vocab_size_of(config_of(place)), vocab_size_of(skeleton.config))
+        return Needs(lora.invocation)
+    config = config_of(place)
+    _check_same_vocabulary(tokenizer, place, vocab_size_of(config), vocab_size_of(skeleton.config))
     check_files(place)
-    return ()
+    return Needs((), vocab_size_of(config), max_positions_of(config))
 
 
 def _check_same_vocabulary(tokenizer: Any, place: Place, size: int, reference_size: int) -> None:

@@ -170,7 +170,7 @@ def load_tokenizer(model_id: str, style: ChatStyle = PLAIN) -> tuple[Any, int]:
         n_embeddings = embeddings_of(skeleton_of(Place(model_id)))
         tokenizer = pretrained.load_tokenizer(Place(model_id))
     problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
-    if problem is None and closing_id(tokenizer) is None:
+    if problem is None and closing_id(tokenizer, style=style) is None:
         problem = "neither its chat template nor its tokenizer (eos_token) has a token that closes an answer; set one"
     if problem is not None:
         raise TrainError(f"model {model_id}: {problem}")

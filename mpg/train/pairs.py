@@ -42,7 +42,7 @@ def rows_of(
     Raises:
         ValueError: neither template nor tokenizer has a token that closes an answer.
     """
-    if closing_id(tokenizer) is None:
+    if closing_id(tokenizer, style=style) is None:
         raise ValueError("neither its chat template nor its tokenizer (eos_token) has a token that closes an answer")
     rows = []
     for pair in pairs:
@@ -57,7 +57,7 @@ def rows_of(
 
 def _row_of(tokenizer: Any, pair: Any, style: ChatStyle, n_embeddings: int | None) -> dict[str, Any] | str:
     """A pair's row, or why it has none."""
-    if has_control_tokens(tokenizer, pair):
+    if has_control_tokens(tokenizer, pair, style):
         return "hold control tokens of the model in their texts"
     chat = pair.as_chat()
     fate = fate_of(tokenizer, tuple(message["role"] for message in chat), style)
@@ -65,7 +65,8 @@ def _row_of(tokenizer: Any, pair: Any, style: ChatStyle, n_embeddings: int | Non
         return f"can't be put to the model ({fate.what})"
     try:
         prompt = encode_chat(tokenizer, chat, style=style)
-        sides = [closed_answer(tokenizer, without_end(tokenizer, text)) for text in (pair.chosen, pair.rejected)]
+        answers = [without_end(tokenizer, text, style=style) for text in (pair.chosen, pair.rejected)]
+        sides = [closed_answer(tokenizer, text, style) for text in answers]
     except ControlTokenError as error:
         return str(error)
     except Exception as error:  # a template may raise anything
@@ -76,9 +77,9 @@ def _row_of(tokenizer: Any, pair: Any, style: ChatStyle, n_embeddings: int | Non
     return dict(zip(COLUMNS, (prompt, *sides), strict=True)) | {"n_tokens": longest}
 
 
-def closed_answer(tokenizer: Any, text: str) -> list[int]:
+def closed_answer(tokenizer: Any, text: str, style: ChatStyle = PLAIN) -> list[int]:
     """An answer in tokens, with the one that closes it where there is one."""
-    end = closing_id(tokenizer)
+    end = closing_id(tokenizer, style=style)
     return [*encode_text(tokenizer, text), *([] if end is None else [end])]
 
 
@@ -98,10 +99,10 @@ def with_pad_token(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def has_control_tokens(tokenizer: Any, pair: Any) -> bool:
+def has_control_tokens(tokenizer: Any, pair: Any, style: ChatStyle = PLAIN) -> bool:
     """Whether a pair's prompt or answers hold any, but for the end token that closes an answer."""
     control = control_tokens_of(tokenizer)
-    answers = [without_end(tokenizer, text) for text in (pair.chosen, pair.rejected)]
+    answers = [without_end(tokenizer, text, style=style) for text in (pair.chosen, pair.rejected)]
     texts = [*answers, *(message["content"] for message in pair.as_chat())]
     return any(control.in_text(text) for text in texts)
 

@@ -165,7 +165,7 @@ def _rows(tokenizer: Any, prompts: Sequence[Chat], answers: Sequence[Answer], st
     rows = []
     for answer in answers:
         prompt = encode_chat(tokenizer, prompts[answer.prompt], style=style)
-        said = closed_answer(tokenizer, answer.text)
+        said = closed_answer(tokenizer, answer.text, style)
         row = {"input_ids": [*prompt, *said], "completion_mask": [0] * len(prompt) + [1] * len(said)}
         rows.append(row | {"n_tokens": len(prompt) + len(said)})
     return rows

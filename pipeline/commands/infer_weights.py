@@ -110,13 +110,13 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
         raise InferError(f"--{str(error).removeprefix('decoder.')}") from error
     style = style_of(options)
     _check_template(options.model, [example.as_chat() for example in examples], style)
-    found = _infer(_load(options.model, adapters), examples, settings, options, style)
+    found = _infer(_load(options.model, adapters, style), examples, settings, options, style)
     weights = dict(zip(found.weights, rounded(list(found.weights.values())), strict=True))
     save_personas(output, [Persona(options.name or output.stem, weights)])
     return Outcome(_report(found, pairs=pairs, output=output))
 
 
-def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
+def _load(model: str, adapters: Mapping[str, Place], style: ChatStyle) -> ModelBank:
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -127,7 +127,8 @@ def _load(model: str, adapters: Mapping[str, Place]) -> ModelBank:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         with loading(f"--model {model}", "--attributes"):
-            return ModelBank.load(model, adapters, dtype=getattr(torch, pick_dtype("auto")), device=device)
+            dtype = getattr(torch, pick_dtype("auto"))
+            return ModelBank.load(model, adapters, dtype=dtype, device=device, style=style)
     except RunError:  # the line is made
         raise
     except (ValueError, OSError, RuntimeError) as error:
@@ -172,7 +173,7 @@ def _infer(
     from mpg.settings import DecoderSettings
 
     assert isinstance(settings, DecoderSettings)
-    tokenizer, end = bank.tokenizer, closing_id(bank.tokenizer, bank.eos_ids)
+    tokenizer, end = bank.tokenizer, closing_id(bank.tokenizer, bank.eos_ids, style)
     eos = [] if end is None else [end]
     encoded: list[Any] = []
     for number, example in enumerate(examples, start=1):

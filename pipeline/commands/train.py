@@ -308,7 +308,8 @@ def make_pairs(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         with loading(f"--model {model}"):
-            bank = ModelBank.load(model, {}, dtype=getattr(torch, pick_dtype("auto")), device=device)
+            dtype = getattr(torch, pick_dtype("auto"))
+            bank = ModelBank.load(model, {}, dtype=dtype, device=device, style=style)
     except RunError:  # the line is made
         raise
     except (OSError, ValueError, RuntimeError) as error:

@@ -53,7 +53,9 @@ def loaded(sources: Sources, load: LoadBank, **how: Any) -> Any:
     """
 
     def some(adapters: Mapping[str, Any], references: Mapping[str, Any]) -> Any:
-        return load(sources.model, dict(adapters), dict(references), revision=sources.hub_revision, **how)
+        return load(
+            sources.model, dict(adapters), dict(references), revision=sources.hub_revision, style=sources.style, **how
+        )
 
     try:
         with loading("model.id"):

@@ -31,6 +31,7 @@ class Sources:
         adapter_revisions: attribute -> hash or revision (own reference included).
         dtype: ``float32`` or ``bfloat16``: already decided, never ``auto``.
         as_listed: attributes in the order of the job file, by which messages number them.
+        style: what the chat template is told beside the messages.
     """
 
     model: Place
@@ -41,6 +42,7 @@ class Sources:
     adapter_revisions: tuple[tuple[str, str], ...]
     dtype: str
     as_listed: tuple[str, ...] = ()
+    style: ChatStyle = PLAIN
 
 
 # Control tokens in a text are read as control tokens: rows written so have no word of it in their identity.

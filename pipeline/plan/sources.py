@@ -30,9 +30,9 @@ class Resolved:
 
     Attributes:
         tokenizer: of the reference; its chat template is there.
-        max_positions: that the reference takes; ``None``: it does not say.
-        n_embeddings: tokens that it can read.
-        ends: the tokens that end its texts.
+        max_positions: that all models take; ``None``: they do not say.
+        n_embeddings: tokens that all can read.
+        ends: the tokens that end texts.
         invocations: attribute -> tokens that its prompts must hold, see :attr:`mpg.ModelBank.invocations`.
     """
 
@@ -78,7 +78,8 @@ def resolved(
         skeleton, tokenizer = skeleton_of(model), load_tokenizer(model)
         if tokenizer.chat_template is None:
             raise BankError(f"{model.source}'s tokenizer has no chat template; use an instruction-tuned model")
-        n_embeddings, ends = embeddings_of(skeleton), ends_at(model, skeleton, tokenizer)
+        n_embeddings, ends = embeddings_of(skeleton), ends_at(model, skeleton, tokenizer, chat_style(job))
+        max_positions = max_positions_of(skeleton.config)
         _check_template(job, tokenizer, n_embeddings)
         model_revision = revision_of(model)
     places, references = _places(job)
@@ -93,9 +94,12 @@ def resolved(
             with _problems_of(f"{field}.{name.rstrip('_') or 'adapter'}", f"{field}.{name}revision"):
                 try:
                     place = named[each.name] = named[each.name].pinned()
-                    invocation = check_source(skeleton, tokenizer, place, model)
-                    if invocation:
-                        invocations.setdefault(each.name, []).append(invocation)
+                    needs = check_source(skeleton, tokenizer, place, model)
+                    if needs.invocation:
+                        invocations.setdefault(each.name, []).append(needs.invocation)
+                    n_embeddings = min(n_embeddings, needs.n_embeddings or n_embeddings)
+                    positions = [n for n in (max_positions, needs.max_positions) if n is not None]
+                    max_positions = min(positions, default=None)
                     named[each.name] = replace(place, any_base=True)  # said once: not again by whoever loads it
                     revision = revision_of(place)
                 except HubUnreachable as error:
@@ -115,8 +119,9 @@ def resolved(
         adapter_revisions=tuple((name, revisions[name]) for name in adapters),
         dtype=dtype or pick_dtype(job.model.dtype),
         as_listed=job.attribute_names,
+        style=chat_style(job),
     )
-    return Resolved(sources, tokenizer, max_positions_of(skeleton.config), n_embeddings, ends, invocations)
+    return Resolved(sources, tokenizer, max_positions, n_embeddings, ends, invocations)
 
 
 def chat_style(job: Job) -> ChatStyle:

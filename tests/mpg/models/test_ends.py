@@ -15,6 +15,10 @@ from mpg.models.ends import answer_text, closing_id, closing_of, ends_of
 from mpg.models.hub import Place
 from mpg.models.load import ends_at
 from mpg.models.pretrained import load_tokenizer, skeleton_of
+from mpg.models.template import ChatStyle
+from mpg.train.pairs import rows_of
+from personas.examples import Example
+from personas.prompts import Message
 from tests.fakes import CHATML, spelling_tokenizer
 from tests.templates import KINDS, templated_llama, tokenizer_of
 
@@ -102,3 +106,22 @@ def test_an_answer_that_is_closed_only_where_a_turn_follows() -> None:
     )
     tokenizer = tokenizer_of("phi3", template=template)
     assert closing_of(tokenizer).token_id == tokenizer.convert_tokens_to_ids("<|end|>")
+
+
+# Which token closes a turn is for an argument to say; without one the template takes no chat at all.
+BY_ARGUMENT = (
+    "{% if mode is not defined %}{{ raise_exception('mode is missing') }}{% endif %}{% for m in messages %}"
+    "<|{{ m.role }}|>{{ m.content }}{{ '<|end|>' if mode == 'long' else '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(("mode", "closing"), [("long", "<|end|>"), ("short", "</s>")])
+def test_a_template_may_close_turns_by_what_it_is_told(mode: str, closing: str, tmp_path: Path) -> None:
+    base, style = templated_llama(tmp_path, "phi3", template=BY_ARGUMENT), ChatStyle.of({"mode": mode})
+    bank, place = ModelBank.load(base, {}, style=style), Place(str(base))
+    found = ends_at(place, skeleton_of(place), bank.tokenizer, style)
+    end = bank.tokenizer.convert_tokens_to_ids(closing)
+    assert found.closing.token_id == end and bank.eos_ids == found.ids == {end, bank.tokenizer.eos_token_id}
+    assert rows_of(bank.tokenizer, [Example((Message("user", "hi"),), (f"yes{closing}", "no"))], 99, style=style)[0]["chosen_ids"][-1] == end
+

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,13 @@ def test_a_soup_of_it_is_refused_in_one_line(job: Path, capsys: pytest.CaptureFi
     assert main(["check", str(job), "--set", "decoder={name: soup}"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "attributes[1].adapter: 'W' is a whole model, and decoder 'soup'" in said[0]
+
+
+def test_rows_that_are_too_long_for_it_are_known_before_it_is_loaded(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may have fewer positions, or fewer tokens, than the reference."""
+    config = job.parent / "W" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 12}))
+    assert main(["check", str(job)]) == 2
+    assert "too_long" in capsys.readouterr().err
