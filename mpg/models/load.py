@@ -177,8 +177,8 @@ def check_source(skeleton: Any, tokenizer: Any, place: Place, model: Place) -> N
     folder = adapter_folder(place)
     if folder is not None:
         lora = read_lora(folder)
-        check_base(place, lora.config, model)
         check_fit(skeleton, lora)
+        check_base(place, lora.config, model)  # after what decides it: a difference of names alone is but a word
         return Needs(lora.invocation)
     config = config_of(place)
     _check_same_vocabulary(tokenizer, place, vocab_size_of(config), vocab_size_of(skeleton.config))
