@@ -72,8 +72,8 @@ def check_config(config: Any, model: str, *, untested: bool = False) -> None:
 
         raise BankError(
             f"{where} has not been held against transformers' own forward (made with {known['transformers']}, here is "
-            f"{transformers.__version__}): its law may be wrong; try it in a clone (`python -m tools.model_types {kind}`), or set "
-            f"model.untested: true if you know better"
+            f"{transformers.__version__}): its law may be wrong; try it in a clone (`python -m "
+            f"tools.model_types {kind}`), or set model.untested: true if you know better"
         )
     strange = sorted(set(getattr(text, "layer_types", None) or ()) - set(known["layers"]))
     if strange and not untested:

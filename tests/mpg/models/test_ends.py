@@ -123,5 +123,5 @@ def test_a_template_may_close_turns_by_what_it_is_told(mode: str, closing: str, 
     found = ends_at(place, skeleton_of(place), bank.tokenizer, style)
     end = bank.tokenizer.convert_tokens_to_ids(closing)
     assert found.closing.token_id == end and bank.eos_ids == found.ids == {end, bank.tokenizer.eos_token_id}
-    assert rows_of(bank.tokenizer, [Example((Message("user", "hi"),), (f"yes{closing}", "no"))], 99, style=style)[0]["chosen_ids"][-1] == end
-
+    pair = Example((Message("user", "hi"),), (f"yes{closing}", "no"))
+    assert rows_of(bank.tokenizer, [pair], 99, style=style)[0]["chosen_ids"][-1] == end
