@@ -7,6 +7,7 @@ kind for weights.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from mpg.models.served import check_config
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 # Numbers that are weights as they stand; integers and 8-bit floats are quantized ones, or none (masks, positions).
 _KINDS = frozenset({"F64", "F32", "F16", "BF16"})
+# What files of older versions hold beside the weights, computed anew since: masks, positions, frequencies; and the
+# value head of a reinforcement learner, which no law of a text depends on.
+_NO_WEIGHTS = re.compile(
+    r"(^|\.)(attn|attention|self_attn)\.(bias|masked_bias|causal_mask)$|(^|\.)(position_ids|inv_freq)$|^v_head\."
+)
 
 
 def config_of(place: Place) -> Any:
@@ -119,9 +125,10 @@ def _check_weights(place: Place, info: Any) -> None:
             f"model {place}: its files lack {_named(info['missing_keys'])}: they would be drawn at random; fetch it "
             f"again, or give a causal language model"
         )
-    if info["unexpected_keys"] and not place.untested:
+    unexpected = [name for name in info["unexpected_keys"] if not _NO_WEIGHTS.search(name)]
+    if unexpected and not place.untested:
         raise BankError(
-            f"model {place}: its files hold {_named(info['unexpected_keys'])} that its type has no use for: they "
+            f"model {place}: its files hold {_named(unexpected)} that its type has no use for: they "
             f"are of another model; give the right one, or set model.untested: true if you know better"
         )
 

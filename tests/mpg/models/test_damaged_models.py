@@ -19,6 +19,8 @@ from mpg.models.errors import BankError
 from mpg.models.hub import Place
 from mpg.models.load import ends_at
 from mpg.models.pretrained import load_tokenizer, skeleton_of
+from tests.fakes import feed_every_branch, tiny_tokenizer
+from tools.tiny_models import config_of, model_of
 
 WEIGHTS = "model.safetensors"
 
@@ -154,3 +156,32 @@ def test_ends_of_a_config_without_any_are_none(llama: Path) -> None:
     config = skeleton_of(Place(str(llama))).config
     config.eos_token_id = None
     assert ends_of(None, config, tokenizer, 64).ids == {tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("kind", ["gptj", "gpt2", "gpt_neox", "codegen", "llama"])
+def test_what_older_files_hold_beside_the_weights_is_passed_over(kind: str, tmp_path: Path) -> None:
+    """Masks, positions and frequencies that are computed now, and a value head of TRL's."""
+    model_of(config_of(kind)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    layer = {"gpt_neox": "gpt_neox.layers.0.attention", "llama": "model.layers.0.self_attn"}.get(
+        kind, "transformer.h.0.attn"
+    )
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
+    more = {f"{layer}.bias": mask, f"{layer}.masked_bias": torch.tensor(-1e9), f"{layer}.causal_mask": mask.clone()}
+    more |= {f"{layer}.rotary_emb.inv_freq": torch.ones(4), "v_head.summary.weight": torch.ones(1, 32)}
+    with_weights(lambda weights: weights.update(more))(tmp_path)
+    ModelBank.load(tmp_path, {})
+
+
+def test_a_file_without_the_head_is_whole_where_the_head_is_the_embedding(tmp_path: Path) -> None:
+    """As GPT-2's own: saved without it, and without the first part of every name."""
+    model = model_of(config_of("gpt2"))
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    save_file(dict(model.transformer.state_dict()), tmp_path / WEIGHTS, metadata={"format": "pt"})
+    bank = ModelBank.load(tmp_path, {})
+    ids = torch.tensor([[5, 9, 7]])
+    with torch.no_grad():
+        own = model(ids).logits[0, -1].log_softmax(-1)
+    got = feed_every_branch(bank, ids).logits(slice(None), 2)[0].log_softmax(-1)
+    assert torch.allclose(got, own, atol=1e-4)
