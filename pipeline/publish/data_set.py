@@ -21,6 +21,7 @@ from evaluation.items import same_judge
 from pipeline.job.model import Job
 from pipeline.job.recorded import recorded_text
 from pipeline.publish.card import write_card
+from pipeline.publish.configs import data_front
 from pipeline.publish.summary import Summary, summarise
 from pipeline.store.dataset import (
     FOLDERS,
@@ -123,7 +124,8 @@ def _write_words(
         if found is not None:
             run.setdefault("calls", {})[label] = dict(found)
     summary = summarise(tables["generations"], judgments, job.attribute_names, panel_rule=job.panel, judges=set(labels))
-    write_card(coming, job, tables, summary, run)
+    data = data_front(output, elsewhere={FOLDERS["judgments"]: coming / FOLDERS["judgments"]})
+    write_card(coming, job, tables, summary, run, data)
     _write_record(coming, run)
 
 
