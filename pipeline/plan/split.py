@@ -1,0 +1,95 @@
+"""The test split of a data set: texts to prompts, or of mixtures, that the train split does not have.
+
+What a text belongs to is a function of its prompt, or of its persona's weights, and of the job's field ``split``; other
+texts do not matter. So it is the same for every range of rows by itself, and stays as it was in a data set that grows.
+It is no part of a row's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from mpg.settings import TABLE
+from personas import Prompt
+from personas.attributes import WEIGHT_TOLERANCE
+from personas.words import show
+from pipeline.job.errors import Problem
+from pipeline.job.fields import Split
+from pipeline.job.model import Job
+
+
+def is_test_prompt(split: Split, messages: Iterable[tuple[str, str]]) -> bool:
+    """Whether a prompt lies in the test split, by its content: upper and lower case and white space do not matter.
+
+    Args:
+        messages: (role, content) of each.
+    """
+    said = [(role, " ".join(_folded(content).split())) for role, content in messages]
+    content = json.dumps([split.seed or 0, said])  # ASCII, whatever the text
+    drawn = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
+    return drawn < split.fraction * 2**64
+
+
+def is_test_persona(split: Split, weights: Mapping[str, float]) -> bool:
+    """Whether a persona's texts lie in the test split; the control's, which has no weights, never do.
+
+    Args:
+        weights: those above 0, or all.
+    """
+    named = (split.region or {}).items()
+    # room for decimals typed by hand, as elsewhere
+    inside = (
+        low - WEIGHT_TOLERANCE <= weights.get(name, 0.0) <= high + WEIGHT_TOLERANCE for name, (low, high) in named
+    )
+    return any(weights.values()) and all(inside)
+
+
+def test_ids(split: Split | None, rows: pa.Table) -> frozenset[str]:
+    """Ids of those rows of the table `generations` that are the test split."""
+    if split is None or not rows.num_rows:
+        return frozenset()
+    ids = rows.column("row_id").to_pylist()
+    if split.by == "weights":
+        names, values = (rows.column(name).to_pylist() for name in ("attributes", "weights"))
+        sides = (is_test_persona(split, dict(zip(*each, strict=True))) for each in zip(names, values, strict=True))
+    else:
+        known: dict[tuple[tuple[str, str], ...], bool] = {}
+        prompts = (tuple((m["role"], m["content"]) for m in each) for each in rows.column("prompt").to_pylist())
+        # most rows share their prompt with the row before
+        sides = (known[p] if p in known else known.setdefault(p, is_test_prompt(split, p)) for p in prompts)
+    return frozenset(row_id for row_id, is_test in zip(ids, sides, strict=True) if is_test)
+
+
+def split_problems(job: Job, prompts: Sequence[Prompt]) -> list[Problem]:
+    """Whether the job's split leaves train or test without a text, known before a model is loaded."""
+    split = job.split
+    if split is None:
+        return []
+    if split.by == "prompt":
+        sides = [is_test_prompt(split, ((m.role, m.content) for m in prompt.messages)) for prompt in prompts]
+        of = f"of {len(prompts)} prompts"
+        field, value, more, less = "split.test_fraction", f"{split.fraction:g}", "raise", "lower"
+        what, others = "prompt", "it, or give another split.seed"
+    else:
+        if not TABLE[job.decoder.name].weighted:
+            why = f"decoder {job.decoder.name!r} reads no persona, so that all texts are the control's, which is train"
+            return [Problem("split.by", f"'weights': {why}; set split.by: prompt, or leave split out")]
+        personas = job.build_personas()
+        sides = [is_test_persona(split, persona.active) for persona in personas]
+        of = f"of {len(personas)} personas" + (", the control among them" if job.personas.control else "")
+        field, value, more, less = "split.region", show(dict(split.region or {})), "widen", "narrow"
+        what, others = "persona", "it"
+    if any(sides) and not all(sides):
+        return []
+    empty, verb = ("test", more) if not any(sides) else ("train", less)
+    return [Problem(field, f"{value} leaves {empty} without a {what} ({of}); {verb} {others}")]
+
+
+def _folded(text: str) -> str:
+    """Two texts that differ in case alone, or in how Unicode spells a character, are folded to one."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
