@@ -70,24 +70,35 @@ def split_problems(job: Job, prompts: Sequence[Prompt]) -> list[Problem]:
     split = job.split
     if split is None:
         return []
-    if split.by == "prompt":
-        sides = [is_test_prompt(split, ((m.role, m.content) for m in prompt.messages)) for prompt in prompts]
-        of = f"of {len(prompts)} prompts"
-        field, value, more, less = "split.test_fraction", f"{split.fraction:g}", "raise", "lower"
-        what, others = "prompt", "it, or give another split.seed"
-    else:
-        if not TABLE[job.decoder.name].weighted:
-            why = f"decoder {job.decoder.name!r} reads no persona, so that all texts are the control's, which is train"
-            return [Problem("split.by", f"'weights': {why}; set split.by: prompt, or leave split out")]
-        personas = job.build_personas()
-        sides = [is_test_persona(split, persona.active) for persona in personas]
-        of = f"of {len(personas)} personas" + (", the control among them" if job.personas.control else "")
-        field, value, more, less = "split.region", show(dict(split.region or {})), "widen", "narrow"
-        what, others = "persona", "it"
+    if split.by == "weights" and not TABLE[job.decoder.name].weighted:
+        why = f"decoder {job.decoder.name!r} reads no persona, so that all texts are the control's, which is train"
+        return [Problem("split.by", f"'weights': {why}; set split.by: prompt, or leave split out")]
+    sides = _sides(job, split, prompts)
     if any(sides) and not all(sides):
         return []
-    empty, verb = ("test", more) if not any(sides) else ("train", less)
-    return [Problem(field, f"{value} leaves {empty} without a {what} ({of}); {verb} {others}")]
+    empty = "train" if any(sides) else "test"
+    if split.by == "prompt":
+        remedy = f"{'lower' if any(sides) else 'raise'} it, or give another split.seed"
+        text = f"{split.fraction:g} leaves {empty} without a prompt (of {len(sides)}); {remedy}"
+        return [Problem("split.test_fraction", text)]
+    control = ", the control among them" if job.personas.control else ""
+    text = f"leaves {empty} without a persona (of {len(sides)}{control}); {'narrow' if any(sides) else 'widen'} it"
+    return [Problem("split.region", f"{show(dict(split.region or {}))} {text}")]
+
+
+def split_note(job: Job, prompts: Sequence[Prompt]) -> str | None:
+    """How much of a job is the test split; ``None``: it has none."""
+    if job.split is None:
+        return None
+    sides, of = _sides(job, job.split, prompts), "prompts" if job.split.by == "prompt" else "personas"
+    return f"split: {sum(sides)} of {len(sides)} {of} are the test split"
+
+
+def _sides(job: Job, split: Split, prompts: Sequence[Prompt]) -> list[bool]:
+    """Of each prompt, or persona, whether it is in the test split."""
+    if split.by == "prompt":
+        return [is_test_prompt(split, ((m.role, m.content) for m in prompt.messages)) for prompt in prompts]
+    return [is_test_persona(split, persona.active) for persona in job.build_personas()]
 
 
 def _folded(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,8 @@ def fitting(output: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, M
 
 
 def say_what_goes(output: Path, kept: Mapping[str, Any]) -> list[str]:
-    """The forms that are there and are not kept, after a line for each on how to make it again."""
-    gone = [form for form in FORMS if files_in(output / form) and not any(name.startswith(f"{form}/") for name in kept)]
+    """The forms that the data set has and that are not kept, after a line for each on how to make it again."""
+    gone = [form for form in FORMS if form in _folders(files_of(output)) - _folders(kept)]
     for form in gone:
         options = (_note(output / form) or {"options": f"--format {form}"})["options"]
         logger.warning(
@@ -65,6 +65,10 @@ def say_what_goes(output: Path, kept: Mapping[str, Any]) -> list[str]:
             options,
         )
     return gone
+
+
+def _folders(files: Iterable[str]) -> set[str]:
+    return {name.partition("/")[0] for name in files}
 
 
 def _note(folder: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import pytest
 
 from personas import Message, Prompt
 from pipeline.job.fields import Split
-from pipeline.plan.split import is_test_persona, is_test_prompt, split_problems, test_ids
+from pipeline.plan.split import is_test_persona, is_test_prompt, split_note, split_problems, test_ids
 from pipeline.store.schema import GENERATIONS
 from tests.job_desk import Desk
 from tests.pipeline.publish.test_card import ROW
@@ -116,14 +116,14 @@ def prompts(n: int) -> list[Prompt]:
         (
             ["split={by: prompt}"],
             1,
-            "split.test_fraction: 0.1 leaves test without a prompt (of 1 prompts); raise it",
+            "split.test_fraction: 0.1 leaves test without a prompt (of 1); raise it",
         ),
         (["split={by: prompt, test_fraction: .999}"], 1, "split.test_fraction: 0.999 leaves train without a prompt"),
         (["split={by: weights, region: {E: [.2, .3]}}"], 9, "split.region: {E: [0.2, 0.3]} leaves test without a pers"),
         (
             ["split={by: weights, region: {E: [0, 1]}}", "personas={kind: one-hot}"],
             9,
-            "split.region: {E: [0.0, 1.0]} leaves train without a persona (of 4 personas); narrow it",
+            "split.region: {E: [0.0, 1.0]} leaves train without a persona (of 4); narrow it",
         ),
         (["split={by: weights, region: {E: [0, 1]}}"], 9, None),  # the control is left to train on
         (
@@ -149,3 +149,12 @@ def test_a_split_is_recorded_and_no_part_of_the_work(desk: Desk) -> None:
     recorded = json.loads(split.model_dump_json())["split"]
     assert Split.model_validate(recorded) == split.split
     assert recorded == {"by": "weights", "test_fraction": None, "seed": None, "region": {"E": [0.4, 0.6]}}
+
+
+def test_how_much_is_the_test_split(desk: Desk) -> None:
+    assert split_note(desk.load(), prompts(9)) is None
+    by_weights = desk.load("split={by: weights, region: {E: [0.4, 0.6]}}")
+    assert split_note(by_weights, prompts(9)) == "split: 3 of 11 personas are the test split"
+    by_prompt = desk.load("split={by: prompt, test_fraction: 0.5}")
+    n = sum(side(of_prompt(test_fraction=0.5), f"question {i}") for i in range(40))
+    assert split_note(by_prompt, prompts(40)) == f"split: {n} of 40 prompts are the test split"

@@ -112,5 +112,5 @@ def test_a_split_that_leaves_nothing_is_one_line_before_a_model_is_loaded(
     (job_file.parent / "base" / "config.json").write_text("{}")  # nothing that could be loaded
     assert main([command, str(job_file), "--set", "split={by: weights, region: {E: [0.1, 0.2]}}"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    what = "{E: [0.1, 0.2]} leaves test without a persona (of 4 personas, the control among them); widen it"
+    what = "{E: [0.1, 0.2]} leaves test without a persona (of 4, the control among them); widen it"
     assert line == f"mpg: {job_file}: split.region: {what}"
