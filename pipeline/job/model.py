@@ -39,11 +39,11 @@ from pipeline.job.fields import (
     PersonaMatchJudge,
     Personas,
     SimplexPersonas,
-    Split,
     Text,
 )
 from pipeline.job.prompt_source import PromptSource
 from pipeline.job.recorded import recorded
+from pipeline.job.split import Split
 from pipeline.store.places import expanded
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"

@@ -19,8 +19,8 @@ from personas import Prompt
 from personas.attributes import WEIGHT_TOLERANCE
 from personas.words import show
 from pipeline.job.errors import Problem
-from pipeline.job.fields import Split
 from pipeline.job.model import Job
+from pipeline.job.split import Split
 
 
 def is_test_prompt(split: Split, messages: Iterable[tuple[str, str]]) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from personas import Message, Prompt
-from pipeline.job.fields import Split
+from pipeline.job.split import Split
 from pipeline.plan.split import is_test_persona, is_test_prompt, split_note, split_problems, test_ids
 from pipeline.store.schema import GENERATIONS
 from tests.job_desk import Desk
