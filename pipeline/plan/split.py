@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -53,16 +54,17 @@ def test_ids(split: Split | None, rows: pa.Table) -> frozenset[str]:
     """Ids of those rows of the table `generations` that are the test split."""
     if split is None or not rows.num_rows:
         return frozenset()
-    ids = rows.column("row_id").to_pylist()
-    if split.by == "weights":
-        names, values = (rows.column(name).to_pylist() for name in ("attributes", "weights"))
-        sides = (is_test_persona(split, dict(zip(*each, strict=True))) for each in zip(names, values, strict=True))
+    ids, sides = rows.column("row_id").to_pylist(), dict[Hashable, bool]()  # most rows have the key of many others
+    keys: list[tuple[Any, ...]]
+    if split.by == "prompt":
+        keys = [tuple((m["role"], m["content"]) for m in prompt) for prompt in rows.column("prompt").to_pylist()]
     else:
-        known: dict[tuple[tuple[str, str], ...], bool] = {}
-        prompts = (tuple((m["role"], m["content"]) for m in each) for each in rows.column("prompt").to_pylist())
-        # most rows share their prompt with the row before
-        sides = (known[p] if p in known else known.setdefault(p, is_test_prompt(split, p)) for p in prompts)
-    return frozenset(row_id for row_id, is_test in zip(ids, sides, strict=True) if is_test)
+        weighed = zip(*(rows.column(name).to_pylist() for name in ("attributes", "weights")), strict=True)
+        keys = [tuple(zip(*each, strict=True)) for each in weighed]
+    for key in keys:
+        if key not in sides:
+            sides[key] = is_test_prompt(split, key) if split.by == "prompt" else is_test_persona(split, dict(key))
+    return frozenset(row_id for row_id, key in zip(ids, keys, strict=True) if sides[key])
 
 
 def split_problems(job: Job, prompts: Sequence[Prompt]) -> list[Problem]:
