@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 
 from pipeline.commands.arguments import add_words, place
 from pipeline.commands.shared import InputError, NotNow, Outcome
-from pipeline.publish.forms import BETWEEN, ID_COLUMN, SCHEMAS, SYSTEMS, NothingToExport, Source, Wanted, make_form
-from pipeline.store.dataset import FOLDERS, RUN_FILE, WORK_FOLDER, is_complete
+from pipeline.publish.wanted import BETWEEN, SYSTEMS, Wanted
+from pipeline.store.dataset import FOLDERS, FORMS, RUN_FILE, WORK_FOLDER, is_complete
 from pipeline.store.exchange import GATHERING, finish_any_exchange, finish_exchange
 from pipeline.store.layout import among, ids_in_test
 from pipeline.store.lock import FolderInUse, FolderLock
@@ -20,7 +19,7 @@ from pipeline.store.manifest import changed_files, files_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("folder", metavar="DIR", nargs="?", type=place, help="folder of a data set")
-    parser.add_argument("--format", choices=tuple(SCHEMAS), required=True,
+    parser.add_argument("--format", choices=FORMS, required=True,
                         help="messages: whole chats; prompt-completion: chat and answer apart; preference: the better "
                         "and the worse of two judged texts to one prompt")  # fmt: skip
     parser.add_argument("--system", choices=SYSTEMS, default="persona",
@@ -108,6 +107,7 @@ def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:
     """Make the form and put it into its place; what is to be said of it."""
     from pipeline.publish.data_set import held_in, table_of, write_form
     from pipeline.publish.exports import noted
+    from pipeline.publish.forms import ID_COLUMN, NothingToExport, Source, make_form
 
     held = held_in(folder)
     if held is None:
@@ -128,17 +128,6 @@ def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:
         made = make_form(source, wanted)
     except NothingToExport as error:
         raise InputError(f"{folder}: {error}") from error
-    table = noted(made.table, _again(wanted), files_of(folder), reads_scores=wanted.reads_scores)
+    table = noted(made.table, wanted.options, files_of(folder), reads_scores=wanted.reads_scores)
     write_form(folder, wanted.form, table, among(test, ID_COLUMN[wanted.form]))
     return made.lines
-
-
-def _again(wanted: Wanted) -> str:
-    """The options that make the form again."""
-    words = ["--format", wanted.form, "--system", wanted.system]
-    if wanted.form == "preference":
-        words += ["--between", wanted.between, "--min-margin", f"{wanted.min_margin:g}"]
-    words += [] if wanted.min_score is None else ["--min-score", f"{wanted.min_score:g}"]
-    words += ["--finished-only"] * wanted.finished_only + ["--drop-near-duplicates"] * wanted.drop_near_duplicates
-    words += ["--persona", *wanted.personas] if wanted.personas else []
-    return shlex.join(words)

@@ -59,8 +59,8 @@ def write_data_set(
     gone = say_what_goes(output, forms)
     write_files(coming, files_of(coming) | forms)
     elsewhere = {name.partition("/")[0]: output / name.partition("/")[0] for name in forms}
-    _write_about(coming, job, tables, ids, summary, run, elsewhere)
     write_bytes(recorded_text(job).encode(), coming / JOB_FILE)
+    _write_about(coming, job, tables, ids, summary, run, elsewhere)
     keep_job_folder(coming / WORK_FOLDER, job.folder)
     exchange(output, [*FOLDERS.values(), *gone])
     shutil.rmtree(output / PARTIAL, ignore_errors=True)
@@ -100,8 +100,8 @@ def _write_about(
     if ids:  # the card is the same when it is made of the files again
         tables = {name: in_order_of_files(t, None if name == "rejected" else among(ids)) for name, t in tables.items()}
         summary = _summary(job, tables, run)
-    write_card(folder, job, tables, summary, run, data_front(folder, elsewhere=elsewhere))
     _write_record(folder, run)
+    write_card(folder, job, tables, summary, run, data_front(folder, elsewhere=elsewhere))
 
 
 def _write_record(folder: Path, run: Mapping[str, Any]) -> None:
@@ -152,8 +152,8 @@ def write_judgments(
             if found is not None:
                 run.setdefault("calls", {})[label] = dict(found)
         ordered = in_order_of_files(judgments, is_test)
-        _write_card_of(output, coming, job, run, [place, *gone], {"judgments": ordered})
         _write_record(coming, run)
+        _write_card_of(output, coming, job, run, [place, *gone], {"judgments": ordered})
     exchange(output, [place, *gone])
 
 

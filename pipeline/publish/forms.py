@@ -21,11 +21,10 @@ from personas import Attribute, Persona
 from personas.profiles import with_system
 from pipeline.plan.accept import own_score, panel_scores
 from pipeline.plan.systems import Systems, traits_in_words
+from pipeline.publish.wanted import Wanted
 from pipeline.store.schema import MESSAGES, list_of
 
 Row = dict[str, Any]
-SYSTEMS = ("persona", "told", "none")
-BETWEEN = ("cells", "personas")
 # What forms are made of.
 _READ = [
     *("row_id", "prompt_id", "prompt", "persona", "profile", "personality", "system", "attributes", "weights"),
@@ -55,35 +54,6 @@ ID_COLUMN = {"messages": "row_id", "prompt-completion": "row_id", "preference": 
 
 class NothingToExport(ValueError):
     """No row is left of a form; the message is one line with what would help."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is asked for.
-
-    Attributes:
-        form: of ``SCHEMAS``.
-        system: what the system message says: what the persona is like, what the reference was told, or nothing.
-        between: whose texts are compared: those of a cell (prompt and persona), or of the personas on a prompt.
-        min_margin: least difference of a pair's scores; 0: any.
-        min_score: least score of a text that is taught; ``None``: unscored ones are, too (not in pairs).
-        finished_only: whether texts that were cut off at the length limit are left out.
-        drop_near_duplicates: whether texts that repeat an earlier one of their persona are.
-        personas: whose texts are taught; none: everybody's.
-    """
-
-    form: str
-    system: str = "persona"
-    between: str = "cells"
-    min_margin: float = 0.0
-    min_score: float | None = None
-    finished_only: bool = False
-    drop_near_duplicates: bool = False
-    personas: tuple[str, ...] = ()
-
-    @property
-    def reads_scores(self) -> bool:
-        return self.form == "preference" or self.min_score is not None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from personas import KNOWN, Attribute
-from pipeline.publish.forms import Made, NothingToExport, Source, Wanted, make_form
+from pipeline.publish.forms import Made, NothingToExport, Source, make_form
+from pipeline.publish.wanted import Wanted
 from pipeline.store.schema import GENERATIONS, JUDGMENTS
 from tests.pipeline.publish.test_card import ROW
 
