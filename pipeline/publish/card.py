@@ -13,27 +13,35 @@ from evaluation.items import is_independent
 from evaluation.tables import code, escaped, markdown
 from mpg.settings import EXACT_DECODERS
 from pipeline.job.model import Job
+from pipeline.publish.configs import data_front
 from pipeline.publish.summary import Summary, header, table_rows
-from pipeline.store.dataset import FOLDERS
 from pipeline.store.shards import write_bytes
 
 CARD_FILE = "README.md"
 
 
-def write_card(output: Path, job: Job, tables: Mapping[str, pa.Table], summary: Summary, run: dict[str, Any]) -> None:
-    """Write README.md: what the corpus is, how it was made, how well it carries its attributes. Raises OSError."""
-    configs = [
-        {"config_name": name, "data_files": [{"split": "train", "path": f"{folder}/train-*.parquet"}]}
-        | ({"default": True} if name == "generations" else {})
-        for name, folder in FOLDERS.items()
-        if tables[name].num_rows
-    ]
+def write_card(
+    output: Path,
+    job: Job,
+    tables: Mapping[str, pa.Table],
+    summary: Summary,
+    run: dict[str, Any],
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write README.md: what the corpus is, how it was made, how well it carries its attributes.
+
+    Args:
+        data: what of its front matter :func:`data_front` says; ``None``: as it says of ``output``.
+
+    Raises:
+        OSError: as of any file. pa.ArrowException: a Parquet file of the folder is damaged.
+    """
     front = {
         "pretty_name": job.name,
         "language": ["en"],
         "task_categories": ["text-generation"],
         "tags": ["synthetic", "personalization", "mpg-scr"],
-        "configs": configs,
+        **(data_front(output) if data is None else data),
     }
     decoder, judgments = job.decoder, tables["judgments"]
     table = markdown(header(summary), table_rows(summary))

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.publish.card import write_card
 from pipeline.publish.summary import summarise
+from pipeline.store.dataset import write_tables
 from pipeline.store.schema import GENERATIONS, JUDGMENTS, REJECTED
 from tests.job_desk import Desk
 
@@ -37,6 +38,7 @@ def card(desk: Desk, *personas: str) -> str:
         "rejected": REJECTED.empty_table(),
     }
     summary = summarise(tables["generations"], tables["judgments"], ["E"])
+    write_tables(desk.folder, tables)
     write_card(desk.folder, desk.load(), tables, summary, RUN)
     return (desk.folder / "README.md").read_text("utf-8")
 
@@ -76,5 +78,5 @@ def test_a_model_of_any_name_is_code(desk: Desk, monkeypatch: pytest.MonkeyPatch
 
 def test_the_front_matter_names_what_has_rows(desk: Desk) -> None:
     front = yaml.safe_load(card(desk, "E1.00").split("---")[1])
-    assert [each["config_name"] for each in front["configs"]] == ["generations"]
+    assert [each["config_name"] for each in front["configs"]] == ["default"]
     assert front["configs"][0]["default"] is True and front["pretty_name"] == "entj-demo"
