@@ -84,7 +84,7 @@ def missing_places(job: Job, record: Record) -> Problem | None:
     found = []
     for field, holder, name in _places(job.model_dump(mode="json")):
         place = holder[name]
-        may_be_an_id = name != "file" and _is_bare(place or "")
+        may_be_an_id = name not in ("file", "template") and _is_bare(place or "")
         if place and not may_be_an_id and not (job.folder / expanded(place)).exists():
             found.append(f"{field}.{name} {show(place)}")
     if not found:
@@ -96,7 +96,7 @@ def missing_places(job: Job, record: Record) -> Problem | None:
 
 
 def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every field that names a place: of which section, the section, and its name there; a ``file`` is no id."""
+    """Every field that names a place: of which section, the section, and its name there; files are no ids."""
     yield "model", data["model"], "id"
     for index, each in enumerate(data["attributes"]):
         yield f"attributes[{index}]", each, "adapter"
@@ -105,6 +105,7 @@ def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
         yield "prompts", data["prompts"], name
     if "file" in data["personas"]:
         yield "personas", data["personas"], "file"
+    yield "card", data["card"], "template"
 
 
 def _is_bare(place: str) -> bool:

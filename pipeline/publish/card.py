@@ -14,6 +14,8 @@ from evaluation.tables import code, escaped, markdown
 from mpg.settings import EXACT_DECODERS
 from pipeline.job.model import Job
 from pipeline.publish.configs import data_front
+from pipeline.publish.licence_rules import STATED, LicenceError, recorded, resolved
+from pipeline.publish.licence_sources import of_judges
 from pipeline.publish.summary import Summary, header, table_rows
 from pipeline.store.shards import write_bytes
 
@@ -42,6 +44,7 @@ def write_card(
         "task_categories": ["text-generation"],
         "tags": ["synthetic", "personalization", "mpg-scr"],
         **(data_front(output) if data is None else data),
+        **_licence(job, tables["judgments"], run),
     }
     decoder, judgments = job.decoder, tables["judgments"]
     table = markdown(header(summary), table_rows(summary))
@@ -81,6 +84,18 @@ run in parallel; all are empty for the control persona `reference`. `log_ratios`
 Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 """
     write_bytes(text.encode("utf-8", "backslashreplace"), output / CARD_FILE)
+
+
+def _licence(job: Job, judgments: pa.Table, run: Mapping[str, Any]) -> dict[str, str]:
+    """The licence as front matter has it; empty: it can't be told."""
+    parts = recorded(run)
+    labels = set(judgments.column("judge").to_pylist())
+    try:
+        if parts is None and not (STATED in run or job.card.license):
+            return {}
+        return resolved([*(parts or ()), *of_judges(labels, job, run.get("calls", {}))], run, job).front
+    except LicenceError:
+        return {}
 
 
 def _judges(run: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from pipeline.job.model import Job
 from pipeline.judging.registry import calls_of
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
+from pipeline.publish.licence_rules import PARTS, Part
 from pipeline.publish.of_source import n_rejected_cells
 from pipeline.run.ending import Ending, on_record
 from pipeline.run.judges import RunJudges
@@ -63,8 +64,9 @@ def record(
     work: Path,
     cells: Sequence[PlannedCell],
     tables: Mapping[str, pa.Table],
+    licences: Sequence[Part],
 ) -> dict[str, Any]:
-    """Counts, times and costs, planned and actual; what it was computed with; versions."""
+    """Counts, times and costs, planned and actual; what it was computed with, with licences; versions."""
     total_s, before = time.time() - course.started, course.done_before
     rows = read_shards(work / "generations", "generations", ["row_id", "n_tokens"]).to_pylist()
     planned = {cell.row_id for cell in cells}
@@ -110,6 +112,7 @@ def record(
         "calls": {label_of(judge): calls_of(judge) for judge in judges.remote},
         "model": sources.model_label,
         "adapters": dict(sources.adapter_revisions),
+        PARTS: [asdict(part) for part in licences],
         "dtype": sources.dtype,
         "read_with": dict(read_with),
         "computed_with": {
