@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_words(parser, "--other", positional="pairs", unless="from_prompts", default=[], metavar="NAME[=FOLDER]:WEIGHT",
               help="modpo: the other attributes, shipped or by adapter folder, with their weights; "
               "the pairs' own attribute has what they leave of 1")  # fmt: skip
-    parser.add_argument("--license", metavar="ID", type=_licence, default="",
+    parser.add_argument("--license", metavar="ID", type=_licence,
                         help="of the adapter, for its card: by an identifier of the Hub")  # fmt: skip
     parser.add_argument("--no-judge", action="store_true", help="fit no judge from the pairs beside the adapter")
     parser.add_argument("--judge-only", action="store_true",
@@ -135,7 +135,7 @@ def train(options: argparse.Namespace) -> Outcome:
             card = train_adapter(
                 name=options.name,
                 **described,
-                license=options.license,
+                license=options.license or "",
                 model_id=options.model,
                 train_pairs=sides[False],
                 held_out_pairs=sides[True],
