@@ -35,7 +35,7 @@ class Effect:
         """``+0.41±.06``; ``±?`` where there is no interval, ``-`` where there is no value."""
         if self.value is None:
             return "-"
-        value = f"{self.value + 0.0:+.2f}"
+        value = f"{round(self.value, 2) + 0.0:+.2f}"  # no -0.00
         return f"{value}±?" if self.half_width is None else f"{value}±{self.half_width:.2f}".replace("±0.", "±.")
 
 

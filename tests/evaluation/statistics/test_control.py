@@ -121,4 +121,4 @@ def test_effects_without_texts_or_with_few_clusters() -> None:
     assert effects(np.zeros((0, 2)), np.zeros(0), question, []) == (Effect(None, None, 0, 0),)
     (two,) = effects(np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([0.1, 0.4]), question, ["p", "q"])
     assert two.value == pytest.approx(0.3) and two.half_width is None and two.shown == "+0.30±?"
-    assert Effect(-0.001, 0.0412, 9, 3).shown == "-0.00±.04" and Effect(None).shown == "-"
+    assert Effect(-0.001, 0.0412, 9, 3).shown == "+0.00±.04" and Effect(None).shown == "-"
