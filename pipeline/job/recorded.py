@@ -95,6 +95,16 @@ def missing_places(job: Job, record: Record) -> Problem | None:
     return Problem("files", f"missing {where}: {', '.join(found)}; bring them there, or give the job file instead")
 
 
+def files_needed(job: Job) -> list[str]:
+    """What a record names that is no id of the Hub and no model that is embedded: whoever runs it needs these, too."""
+    found = []
+    for _, holder, name in _places(recorded(job)):
+        place = holder[name] or ""
+        if place and (name in ("file", "template") or not _is_bare(place)):
+            found.append(place.removeprefix("./"))
+    return list(dict.fromkeys(found))
+
+
 def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Every field that names a place: of which section, the section, and its name there; files are no ids."""
     yield "model", data["model"], "id"

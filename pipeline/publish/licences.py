@@ -43,18 +43,27 @@ def licence_of(
     return resolved(parts, run, job)
 
 
-def restate(folder: Path, license: str, *, name: str | None = None, link: str | None = None) -> Resolved:
-    """State a data set's licence: its record keeps it, and its card is written again with it, at once or not at all.
+def restate(folder: Path, license: str | None = None, *, name: str | None = None, link: str | None = None) -> Resolved:
+    """Write a data set's card again with its licence, at once or not at all.
 
-    A later ``mpg judge`` keeps it; a later ``mpg run``, which may have made it of other parts, does not.
+    Args:
+        license: what is stated for it, which its record keeps. A later ``mpg judge`` keeps it, too; a later
+            ``mpg run``, which may have made it of other parts, does not. ``None``: as :func:`licence_of` finds it; the
+            record keeps the parts' licences then, where it did not have them.
+        name, link: of ``other``.
 
     Raises:
-        LicenceError: it is stated in a way that can't be. FolderInUse: a run or a judge works there. OSError: a folder
-            that can't be written; what is there stays.
+        LicenceError: it can't be told, or is stated in a way that can't be. FolderInUse: a run or a judge works there.
+        OSError: a folder that can't be written. What is there stays then.
     """
     job, run = _read(folder)
-    found = state(license, name, link, _parts(folder, job, run), field="--license")
-    changes: dict[str, Any] = {STATED: found.front}
+    parts = _parts(folder, job, run)
+    changes: dict[str, Any] = {}
+    if license is None:
+        found = resolved(parts, run, job)
+    else:
+        found = state(license, name, link, parts, field="--license")
+        changes[STATED] = found.front
     if recorded(run) is None:
         changes[PARTS] = [asdict(each) for each in collect(job, None, run)]
     rewrite_card(folder, changes)

@@ -49,9 +49,9 @@ def rewrite_card(folder: Path, changes: Mapping[str, Any] = MappingProxyType({})
             panel_rule=job.panel,
             judges=set(run["judges"]),
         )
-        write_card(coming, job, tables, summary, run, data_front(folder))
         if changes:
             write_bytes((json.dumps(run, indent=2) + "\n").encode(), coming / RUN_FILE)
+        write_card(coming, job, tables, summary, run, data_front(folder), beside=folder)
         exchange(folder, [])
     return folder / CARD_FILE
 
