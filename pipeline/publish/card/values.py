@@ -89,7 +89,6 @@ def values_of(facts: Facts) -> dict[str, Any]:
         "files": Md(", ".join(map(code, files_needed(job)))),
         "versions": listed(f"{name} {version}" for name, version in (run.get("versions") or {}).items()),
         "version": str((run.get("versions") or {}).get("mpg-scr", "")),
-        "machines": listed(_machines(run)),
     }
 
 
@@ -247,9 +246,3 @@ def _type(feature: Mapping[str, Any]) -> str:
     if isinstance(kind, str):
         return {"string": "text", "bool": "true or false"}.get(kind, kind)
     return "list" if any(name in feature for name in ("list", "sequence")) else "structure"
-
-
-def _machines(run: Mapping[str, Any]) -> Iterator[str]:
-    for each in (run.get("computed_with") or {}).get("machines") or ():
-        if isinstance(each, Mapping):
-            yield f"{each.get('processor', '?')} ({each.get('device', '?')})"

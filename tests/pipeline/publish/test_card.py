@@ -371,7 +371,7 @@ def test_one_row_and_the_control_alone(desk: Desk) -> None:
 
 def test_what_is_not_complete_says_so(desk: Desk) -> None:
     run = {"ended": {"complete": False, "why": "stopped by <you>"}}
-    assert "**Not complete**: stopped by \\<you\\>." in card(desk, generations({}), run=run)
+    assert "**not complete**: stopped by \\<you\\>." in card(desk, generations({}), run=run)
 
 
 def test_what_was_chosen_by_a_judge_says_so(desk: Desk) -> None:
