@@ -160,7 +160,7 @@ def _of_model(hub: CardsOfTheHub, what: str, place: Place) -> Iterator[Part]:
         yield Part(what, place.source, "apache-2.0", said_by=said)
     elif place.folder is not None:
         yield from _of_folder(place.folder).parts(what, place.folder.name, _IN_README)
-    elif "/" in place.source and not place.source.startswith((".", "/", "~")):
+    elif not place.source.startswith((".", "/", "~")):  # an id, with or without an owner
         yield from _of_hub_model(hub, place).parts(what, str(place), "ask its author to say so on its card")
     else:
         gone = _Said(said_by="its folder is not here")
