@@ -176,15 +176,22 @@ def write_form(output: Path, form: str, table: pa.Table, is_test: IsTest | None,
     exchange(output, [form])
 
 
-def refresh_card(output: Path) -> None:
+def refresh_card(output: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write a data set's README.md anew, from the tables, forms, job and record in its folder.
+
+    Args:
+        changes: to its record.
 
     Raises:
         OSError: what is there stays then.
     """
     coming, held = next_files(output), held_in(output)
     if held is not None:
-        _write_card_of(output, coming, *held)
+        job, run = held
+        if changes:
+            run |= changes
+            _write_record(coming, run)
+        _write_card_of(output, coming, job, run)
         exchange(output, [])
 
 
@@ -218,7 +225,7 @@ def _write_card_of(
     """
     tables = {name: table_of(output, name) for name in FOLDERS if name not in tables} | dict(tables)
     front = data_front(output, elsewhere={place: coming / place for place in exchanged})
-    write_card(coming, job, tables, _summary(job, tables, run), run, front)
+    write_card(coming, job, tables, _summary(job, tables, run), run, front, beside=output)
 
 
 def table_of(output: Path, name: str) -> pa.Table:
