@@ -68,7 +68,7 @@ def recorded(job: Job) -> dict[str, Any]:
             said = getattr(described, name)
             if entry["adapter"] and entry[name] is None and said != getattr(KNOWN.get(described.name), name, None):
                 entry[name] = said or None
-    for _, holder, name in _places(data):
+    for _, holder, name in named_places(data):
         if holder[name]:
             holder[name] = _portable(job.folder, holder[name])
     return data
@@ -82,7 +82,7 @@ def recorded_text(job: Job) -> str:
 def missing_places(job: Job, record: Record) -> Problem | None:
     """All that a recorded job names and that is not there, in one line; ``None``: all is."""
     found = []
-    for field, holder, name in _places(job.model_dump(mode="json")):
+    for field, holder, name in named_places(job.model_dump(mode="json")):
         place = holder[name]
         may_be_an_id = name != "file" and _is_bare(place or "")
         if place and not may_be_an_id and not (job.folder / expanded(place)).exists():
@@ -95,7 +95,7 @@ def missing_places(job: Job, record: Record) -> Problem | None:
     return Problem("files", f"missing {where}: {', '.join(found)}; bring them there, or give the job file instead")
 
 
-def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+def named_places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Every field that names a place: of which section, the section, and its name there; a ``file`` is no id."""
     yield "model", data["model"], "id"
     for index, each in enumerate(data["attributes"]):

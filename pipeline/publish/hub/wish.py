@@ -1,0 +1,73 @@
+"""What is asked for when a data set is published, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.publish.hub.compare import Changes
+from pipeline.publish.hub.files import DataSetFiles
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        repo_id: ``OWNER/NAME``; ``None``: only in a dry run, which compares nothing then.
+        revision: branch, made if need be; ``None``: the main one.
+        private: of a repository that is made; one that is there has to be so. gated: the same.
+        licence: for the card, as the Hub names it; ``None``: the card's own.
+        overwrite: patterns of paths that may be taken though somebody else wrote them.
+    """
+
+    repo_id: str | None
+    revision: str | None = None
+    private: bool = False
+    gated: bool = False
+    create_pr: bool = False
+    tag: str | None = None
+    licence: str | None = None
+    message: str | None = None
+    overwrite: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of it.
+
+    Attributes:
+        files: what was, or would be, published.
+        changes: what the commit did, or would do; ``None``: nothing was compared.
+        url: of the repository, or of the pull request; ``None``: no repository was named.
+        commit: that the files are in; ``None``: there is none, as in a dry run.
+        made: whether this command made it.
+        notes: what somebody should know, a line each.
+        problems: what is there that is not what is here, a line each.
+    """
+
+    files: DataSetFiles
+    changes: Changes | None
+    url: str | None = None
+    commit: str | None = None
+    made: bool = False
+    tag: str | None = None
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of the files that the commit added or changed; what an earlier try had uploaded was not sent again."""
+        return sum(self._size(path) for path in self._sent)
+
+    @property
+    def there_bytes(self) -> int:
+        """Of the files that were there already."""
+        return 0 if self.changes is None else sum(self._size(path) for path in self.changes.same)
+
+    @property
+    def _sent(self) -> tuple[str, ...]:
+        return () if self.changes is None else (*self.changes.new, *self.changes.changed)
+
+    def _size(self, path: str) -> int:
+        return self.files.files[path].contents.size
