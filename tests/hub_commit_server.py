@@ -34,7 +34,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault_for(f"{self.command} {self.path}")
         try:
             if fault is not None and fault.how == "break":
-                self.rfile.read(max(1, int(self.headers.get("content-length", 0)) // 2))
+                self.rfile.read(int(self.headers.get("content-length", 0)) // 2)
+                fault.call()
                 raise _Lost
             body = self._body()
             if fault is not None and fault.how == "refuse":
@@ -43,6 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
                 fault.call()
             answer = self._answer(body)
             if fault is not None and fault.how == "lose":
+                fault.call()
                 raise _Lost
             self._send(*answer)
         except Refused as refused:

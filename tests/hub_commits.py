@@ -114,7 +114,8 @@ class Fault:
 
     Attributes:
         how: ``refuse`` with ``status``; ``break``: the connection, in the middle of the request's body;
-            ``lose``: it is done, and its answer never comes; ``call`` something, and go on.
+            ``lose``: it is done, and its answer never comes; ``call``: go on after the call.
+        call: what happens there besides, before the connection is gone.
     """
 
     fits: str
