@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -53,7 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refused.status, content, {name: value for name, value in headers.items() if value})
         except (_Lost, BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
 
     def _body(self) -> bytes:
         if self.headers.get("transfer-encoding") != "chunked":
@@ -186,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             if self.command == "PUT":
                 self.hub.received += len(body)
+                self.hub.received_large += len(body)
                 if "part" in query:
                     repository.parts.setdefault(oid, {})[int(query["part"])] = body
                 else:
@@ -265,10 +268,17 @@ def _tree_of(files: Mapping[str, Blob], inside: str, *, deep: bool) -> list[dict
     return list(found.values())
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @contextmanager
 def serving_commits(hub: CommitHub) -> Iterator[str]:
     """Serve on a free port of this machine; gives what ``HF_ENDPOINT`` is to be."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

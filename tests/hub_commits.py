@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import itertools
 import json
 import re
 import threading
@@ -138,7 +137,7 @@ class CommitHub:
         faults: what goes wrong.
         asked: ``METHOD path?query`` of each request, in their order; tokens and the like that came in any URL would be
             seen here.
-        received: bytes of content that were sent, as large files or in commits.
+        received: bytes of content that were sent, as large files or in commits; received_large: the former.
         part_size: of a multipart upload, in bytes; ``None``: files come in one piece.
         page: entries of a tree in one answer.
     """
@@ -149,10 +148,10 @@ class CommitHub:
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     received: int = 0
+    received_large: int = 0
     part_size: int | None = None
     page: int = 1000
     lock: threading.RLock = field(default_factory=threading.RLock)
-    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def make(self, name: str, kind: str = "dataset", *, private: bool = False) -> Repository:
         repository = Repository(kind, private)

@@ -32,7 +32,8 @@ def hub(served: tuple[CommitHub, str]) -> CommitHub:
     hub.faults.clear()
     hub.asked.clear()
     hub.repositories.clear()
-    hub.received, hub.part_size, hub.page = 0, None, 1000
+    hub.received = hub.received_large = 0
+    hub.part_size, hub.page = None, 1000
     return hub
 
 
