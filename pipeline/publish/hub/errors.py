@@ -64,7 +64,7 @@ def problem_of(error: Exception, what: str, token: str | None) -> PublishError:
     causes = list(_causes(error))
     answered = next((each for each in causes if isinstance(each, hub.HfHubHTTPError)), None)
     if any(isinstance(each, hub.OfflineModeIsEnabled) for each in causes):
-        return Passing(f"{what}: HF_HUB_OFFLINE keeps the Hub from being asked; unset it")
+        return PublishError(f"{what}: HF_HUB_OFFLINE keeps the Hub from being asked; unset it", ExitStatus.TRY_AGAIN)
     if answered is None:
         network = next((each for each in reversed(causes) if _is_network(each)), None)
         if network is None:
