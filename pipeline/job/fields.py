@@ -27,6 +27,7 @@ from mpg.settings import DEFAULT_DATE, JOB_DECODERS, MOST_STRENGTH
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
 from personas.words import show
+from pipeline.job.licence_terms import NO_TRAINING, UNRESTRICTED, checked
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
@@ -420,6 +421,18 @@ class _BehindAnEndpoint(Frozen):
 
 class OpenAIJudge(OpenAISettings, _BehindAnEndpoint):  # this order puts `kind` first in the schema
     """A model behind any OpenAI-compatible endpoint; its key comes from the environment alone."""
+
+    license: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Terms of its answers, which are published as judgments: an identifier of the Hub (of the model's "
+        "licence, where you serve it), unrestricted, or no-training where the operator forbids to train models with "
+        "them; null: unknown.",
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _is_a_licence(cls, value: str | None) -> str | None:
+        return value if value is None else checked(value, UNRESTRICTED, NO_TRAINING)
 
 
 Judges = Annotated[ClassifierJudge | PersonaMatchJudge | LogRatioJudge | OpenAIJudge, Field(discriminator="kind")]

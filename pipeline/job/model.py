@@ -19,6 +19,7 @@ from personas.files import load_personas
 from personas.prompts import NO_PROMPT, Prompt, PromptError, PromptTable, read_prompts, read_prompts_of
 from personas.records import Grid
 from pipeline.job.adapters import attribute_of, resolved
+from pipeline.job.card_section import Card
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import (
     Accept,
@@ -110,6 +111,10 @@ class Job(Frozen):
         description="What the data set may cost, all its runs together, in the currency of its prices; then it stops.",
     )
     device_price: Float = Field(0.0, ge=0, description="Of one device (a worker's) for an hour.")
+    card: Card = Field(
+        default_factory=lambda: Card.model_validate({}),
+        description="{template, pretty_name, language, tags, license}: what stands on the data set's card.",
+    )
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
     output: Text = Field(description="Folder of the data set, relative to the job file's folder.")
 
@@ -291,8 +296,11 @@ class Job(Frozen):
 
     def work_hash(self) -> str:
         """Names what there is to do, whatever its limits and prices are and wherever it goes."""
-        limits = ("budget", "device_price", "max_unscored_fraction")  # a deadline is not recorded
-        work = {name: value for name, value in recorded(self).items() if name not in limits}
+        # A deadline is not recorded.
+        left_out = ("budget", "device_price", "max_unscored_fraction", "card")
+        work = {name: value for name, value in recorded(self).items() if name not in left_out}
+        for section in (work["prompts"], *work["judges"]):
+            section.pop("license", None)
         return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]
 
     def n_cells(self, n_prompts: int) -> int:

@@ -21,6 +21,7 @@ from evaluation.items import same_judge
 from pipeline.job.model import Job
 from pipeline.job.recorded import recorded_text
 from pipeline.publish.card import write_card
+from pipeline.publish.configs import data_front
 from pipeline.publish.summary import Summary, summarise
 from pipeline.store.dataset import (
     FOLDERS,
@@ -45,8 +46,8 @@ Tables = Mapping[str, pa.Table]
 def write_data_set(output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any]) -> None:
     """Make these the data set of a folder, in place of what is there. Raises OSError; what is there stays then."""
     coming = next_files(output)
-    _write(coming, job, tables, summary, run)
     write_bytes(recorded_text(job).encode(), coming / JOB_FILE)
+    _write(coming, job, tables, summary, run)
     keep_job_folder(coming / WORK_FOLDER, job.folder)
     exchange(output, FOLDERS.values())
     shutil.rmtree(output / PARTIAL, ignore_errors=True)
@@ -67,8 +68,8 @@ def write_partial(output: Path, job: Job, tables: Tables, summary: Summary, run:
 
 def _write(folder: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any]) -> None:
     write_tables(folder, tables)
-    write_card(folder, job, tables, summary, run)
     _write_record(folder, run)
+    write_card(folder, job, tables, summary, run)
 
 
 def _write_record(folder: Path, run: Mapping[str, Any]) -> None:
@@ -123,8 +124,9 @@ def _write_words(
         if found is not None:
             run.setdefault("calls", {})[label] = dict(found)
     summary = summarise(tables["generations"], judgments, job.attribute_names, panel_rule=job.panel, judges=set(labels))
-    write_card(coming, job, tables, summary, run)
+    data = data_front(output, elsewhere={FOLDERS["judgments"]: coming / FOLDERS["judgments"]})
     _write_record(coming, run)
+    write_card(coming, job, tables, summary, run, data, beside=output)
 
 
 def _table(output: Path, name: str) -> pa.Table:

@@ -30,6 +30,7 @@ from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
 from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.gather import gather_rows
+from pipeline.publish.licence_sources import collect
 from pipeline.publish.summary import Summary, summarise
 from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, ids_of, so_far
 from pipeline.run.judges import RunJudges
@@ -125,6 +126,7 @@ class _Run:
         if problem is not None:
             raise RunError(problem, ExitStatus.BAD_INPUT)
         self.judges = RunJudges(job, work)
+        self.licences = collect(job, self.plan.sources)  # cards are small: before models are loaded
         self.limits = Limits(job, self.started, workers, Spending(work), self.judges.spent)
         self.done_before: set[str] | None = None
         self.labelled: set[str] = set()  # rows whose labels are the job's
@@ -289,6 +291,7 @@ class _Run:
             work=self.work,
             cells=cells,
             tables=tables,
+            licences=self.licences,
         )
         with output_errors(self.output):
             if ending.complete:

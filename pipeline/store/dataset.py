@@ -30,6 +30,10 @@ PARTIAL = "partial"  # what a run that did not end well has so far, as a data se
 _JOB_FOLDER = "job-folder"
 # Table -> its folder in the data set.
 FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
+# What a table's folder is split into: a part's files are ``train-0000i-of-0000n.parquet``.
+SPLITS = ("train", "test")
+# Forms to train on (`mpg export`), each a folder of the data set.
+FORMS = ("messages", "prompt-completion", "preference")
 # Dead letters whose next try may go well, on another machine: the row itself is not at fault.
 TRANSIENT = ("out_of_memory",)
 

@@ -1,0 +1,98 @@
+"""What each column means, for people: the data set's card shows it. A column of the schema without words here is a
+mistake that a test finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from pipeline.store.schema import TABLES
+
+_CELL = {
+    "row_id": "Names the row by all that its text depends on; the same job gives the same ids.",
+    "prompt_id": "Names the prompt, as its source does, or by a hash of its messages.",
+    "prompt": "The chat that the text answers.",
+    "persona": "Readable name of the persona; `reference` is the control, the reference model alone.",
+    "profile": "Who the (invented) persona is, in words; null where it has none.",
+    "personality": "What the persona is like, in words; null where it has none.",
+    "system": "The system message that the reference model read before the prompt; null for none.",
+    "attributes": "The attributes with a weight above 0, in the job's order; empty for the control.",
+    "weights": "Their weights, in the order of `attributes`; they sum to 1.",
+    "sample_index": "Counts the texts of one prompt and persona, from 0.",
+}
+
+# Table -> column -> what it means, in Markdown.
+MEANINGS: Mapping[str, Mapping[str, str]] = {
+    "generations": {
+        **_CELL,
+        "response": "The text that the model wrote.",
+        "finish_reason": "`stop`: it ended by itself; `length`: it was cut off at `max_new_tokens`.",
+        "n_tokens": "Tokens of the text, the one that ended it included.",
+        "strengths": "Exponents of the attributes' density ratios, in the order of `attributes`; 1: as trained.",
+        "log_prob_reference": "Log-probability of the text under the reference model, in nats, at the decoder's "
+        "temperature.",
+        "log_ratios": "Of each of `attributes`: log-probability of the text under its preference model less that under "
+        "the model it was trained from, in nats.",
+        "decoder": "How the text was drawn.",
+        "exact": "Whether the decoder samples its target exactly.",
+        "acceptance_rate": "Share of the drafts that was accepted (tokens; for `scr`: chunks); null where nothing is "
+        "drafted.",
+        "n_chunks": "Chunks that were drafted; 0 for decoders that go token by token.",
+        "n_clipped": "Of `scr` and `sequence-rejection`: chunks whose density ratio was above the bound, which biases "
+        "the text towards the reference.",
+        "n_salvaged": "Of `scr`: rejected chunks of which the longest accepted prefix was kept.",
+        "n_fallbacks": "Of `scr`: tokens drawn from the target after too many rejections; of `sequence-rejection`: 1 "
+        "if no response was accepted.",
+        "tv_bound": "Estimated bound on the total variation distance between a chunk's law and its target; 0 for exact "
+        "decoders, null where none is known.",
+        "model": "The reference model, id@revision.",
+        "adapters": "Revisions of the adapters, in the order of `attributes`.",
+        "dtype": "Number format of the weights.",
+        "seed": "The row's own seed, made from the run's seed and the row's id.",
+        "config_hash": "Of the decoder's settings that texts depend on.",
+    },
+    "judgments": {
+        "row_id": "The text that was judged: joins with `row_id` of `default`.",
+        "attribute": "What it was judged on.",
+        "judge": "Who judged, name@version.",
+        "score": "How far the text carries the attribute, 0 to 1; null unless `status` is `ok`: unscored is not zero.",
+        "status": "`ok`, `parse_error`, `refused`, `throttled` or `failed`.",
+        "rationale": "The judge's reason, or why there is no score; null where it gives none.",
+        "prompt_tokens": "Tokens that the judge read; null for judges that count none.",
+        "completion_tokens": "Tokens that the judge wrote; null for judges that count none.",
+        "judged_hash": "Of what was judged (text, prompt, persona); null before schema 4.",
+    },
+    "rejected": {
+        **{name: f"{said.removesuffix('.')}; null for a row of the source." for name, said in _CELL.items()},
+        "reason": "Why there is no text, in a word.",
+        "message": "The same in a sentence.",
+        "source": "Of a row of the prompts' source that is no prompt: where it stands.",
+        "raw": "That row as it stands there, cut where it is very long.",
+    },
+}
+METADATA = "metadata_"
+_OF_METADATA = "From the prompt's source; null where that prompt has none."
+
+
+def meaning_of(table: str, column: str) -> str:
+    """What a column means, in Markdown; empty for one that nobody described."""
+    found = MEANINGS.get(table, {}).get(column)
+    return found if found is not None else _OF_METADATA if column.startswith(METADATA) else ""
+
+
+def type_of(kind: pa.DataType) -> str:
+    """A type in words: ``list of text``, ``number (float64)``."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list of {type_of(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return "{" + ", ".join(f"{field.name}: {type_of(field.type)}" for field in kind) + "}"
+    return {"string": "text", "large_string": "text", "double": "float64", "bool": "true or false"}.get(
+        str(kind), str(kind)
+    )
+
+
+def undescribed() -> list[str]:
+    """Columns of the schema that :data:`MEANINGS` lacks, and those there that the schema lacks: ``table.column``."""
+    found = {f"{table}.{name}" for table, schema in TABLES.items() for name in schema.names}
+    return sorted(found ^ {f"{table}.{name}" for table, known in MEANINGS.items() for name in known})
