@@ -36,6 +36,7 @@ RUN: dict[str, Any] = {
     "counts": {"rows": 0, "rejected": 0},
     "accept": None,
     "judges": ["classifier@2"],
+    "licences": [{"what": "model", "name": "m", "license": None, "said_by": "nobody"}],
 }
 
 
@@ -47,7 +48,7 @@ def make_data_set(
     Args:
         folder: of the job file; the data set is in ``out`` below it. Made again there, it is exchanged.
         run: what its record says beside ``RUN``.
-        licence: above its card; ``None``: none.
+        licence: that its job states; ``None``: none, and its model's is not known.
         job: fields of the job.
     """
     (folder / "shipped").mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,9 @@ def make_data_set(
         (folder / "shipped" / name).mkdir(exist_ok=True)
         (folder / "shipped" / name / "adapter_config.json").write_text("{}")
     (folder / "prompts.jsonl").write_text('{"prompt": "Hi"}\n')
-    (folder / "job.yaml").write_text(yaml.safe_dump(yaml.safe_load(JOB) | {"output": "out"} | job))
+    (folder / "job.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load(JOB) | {"output": "out", "card": {"license": licence}} | job)
+    )
     read = load_job(folder / "job.yaml", shipped=shipped_adapters(folder / "shipped"))
     rows = [ROW | {"row_id": f"r{i}", "prompt_id": f"p{i}", "response": f"text {i} ü \0"} for i in range(n_rows)]
     judged = [
@@ -71,15 +74,13 @@ def make_data_set(
     summary = summarise(tables["generations"], tables["judgments"], read.attribute_names)
     record = RUN | {"counts": {"rows": n_rows, "rejected": 0}} | (run or {})
     write_data_set(folder / "out", read, tables, summary, record)
-    if licence is not None:
-        state(folder / "out", licence)
     return folder / "out"
 
 
-def state(folder: Path, licence: str) -> None:
-    """Write a licence above a data set's card."""
+def edit(folder: Path, words: str = "more of it") -> None:
+    """Write something into a data set's card."""
     card = folder / "README.md"
-    card.write_text(card.read_text("utf-8").replace("---\n", f"---\nlicense: {licence}\n", 1), "utf-8")
+    card.write_text(f"{card.read_text('utf-8')}\n{words}\n", "utf-8")
 
 
 @dataclass(frozen=True)

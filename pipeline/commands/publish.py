@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="BRANCH", help="branch (main); made if it is not there")
     parser.add_argument("--create-pr", action="store_true", help="propose it, as a pull request")
     parser.add_argument("--tag", metavar="NAME", help="tag of what is published then, e.g. v1")
-    parser.add_argument("--license", metavar="NAME", help="of the data set, as the Hub names it; left out: its card's")
+    parser.add_argument("--license", metavar="NAME", help="of the data set, as the Hub names it; left out: its parts'")
+    parser.add_argument("--license-name", metavar="NAME", help="of --license other")
+    parser.add_argument("--license-link", metavar="LINK", help="of --license other: LICENSE beside the card, or a URL")
     parser.add_argument("--message", metavar="TEXT", help="of the commit")
     parser.add_argument("--overwrite", metavar="PATH", action="append", default=[],
                         help="take this path (or pattern) though somebody else wrote it (may be repeated)")  # fmt: skip
@@ -42,6 +44,8 @@ def publish(options: argparse.Namespace) -> Outcome:
         create_pr=options.create_pr,
         tag=options.tag,
         licence=options.license,
+        licence_name=options.license_name,
+        licence_link=options.license_link,
         message=options.message,
         overwrite=tuple(options.overwrite),
         dry_run=options.dry_run,

@@ -11,9 +11,7 @@ from pathlib import Path
 from personas.secrets import masked, without_forms
 from personas.words import show
 from pipeline.exit_status import ExitStatus
-from pipeline.publish.card import CARD_FILE
 from pipeline.publish.hub.errors import PublishError
-from pipeline.publish.hub.files import front_of
 from pipeline.store.dataset import PARTIAL, RUN_FILE, WORK_FOLDER, is_complete
 from pipeline.store.exchange import finish_any_exchange
 from pipeline.store.lock import LOCK_FILE, FolderInUse, FolderLock
@@ -110,21 +108,3 @@ def _check_unchanged(folder: Path) -> None:
         raise PublishError(
             f"{folder}: not as it was written ({shown}{more}); bring the files back, or run the job again"
         )
-
-
-def card_of(folder: Path, stated: str | None) -> bytes:
-    """The data set's card with its licence, the one that is stated if so. Raises PublishError: none."""
-    try:
-        card = (folder / CARD_FILE).read_bytes()
-    except OSError as error:
-        raise PublishError(f"{folder / CARD_FILE}: can't be read ({error.strerror}); run the job again") from error
-    front = front_of(card)
-    if not front:
-        raise PublishError(f"{folder / CARD_FILE}: nothing stands above it that YAML can read; run the job again")
-    if stated is not None:
-        first, rest = card.split(b"\n", 1)
-        rest = re.sub(rb"\Alicense:[^\n]*\n|(?<=\n)license:[^\n]*\n", b"", rest, count=1)
-        return first + b"\nlicense: " + stated.encode() + b"\n" + rest
-    if not front.get("license"):
-        raise PublishError(f"{folder / CARD_FILE}: names no licence; state one with --license, as the Hub names it")
-    return card

@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.card import CARD_FILE
+from pipeline.publish.card.write import FIGURES
 from pipeline.publish.hub.compare import RECORD_FILE, Contents, record_bytes
 from pipeline.publish.hub.errors import PublishError
 from pipeline.publish.hub.portable import Machine, card_as_published, job_as_published, record_as_published
@@ -23,7 +24,6 @@ from pipeline.store.manifest import DATASET_MANIFEST, files_of
 
 logger = logging.getLogger(__name__)
 
-FIGURES = "figures"
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".webp")
 _ROOT = (CARD_FILE, JOB_FILE, RUN_FILE, DATASET_MANIFEST, *_LICENCES)

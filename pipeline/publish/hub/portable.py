@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from evaluation.tables import escaped
 from personas.secrets import HIDDEN, looks_secret, names_a_secret, without_forms
 from pipeline.job.recorded import named_places
 from pipeline.store.dataset import WORK_FOLDER, job_folder
@@ -33,10 +34,14 @@ _PUBLIC_HOSTS = (
 )  # fmt: skip
 NO_HOST = "endpoint.invalid"  # RFC 2606: a name that no host ever has
 _END = r"[^\s/\\'\"`<>|*?,;()\[\]{}]"  # characters of a path's part
+_MARK = r"\\[!-/:-@\[-`{-~]"  # a character as Markdown escapes it
+_PART = rf"(?:{_MARK}|{_END})+"
 _PATH = re.compile(
-    rf"file://[^\s'\"`<>]+|(?<![\w.:/~\\-])(?:~[\w.-]*(?:/{_END}+)+|(?:/{_END}+){{2,}})/?"
+    rf"file://[^\s'\"`<>]+|(?<![\w.:/~\\-])(?:\\?~[\w.-]*(?:/{_PART})+|(?:/{_PART}){{2,}})/?"
     rf"|(?<![\w:/\\])[A-Za-z]:\\{_END}+(?:\\{_END}+)*"
 )
+_REST = re.compile(rf"(?:/{_PART})*")
+_MOST_OF_A_PATH = 400
 _OF_THE_SYSTEM = ("/usr/", "/bin/", "/sbin/", "/etc/", "/dev/", "/proc/", "/sys/", "/lib/", "/lib64/", "/boot/")
 _OF_PEOPLE = ("/home/", "/Users/", "/root/", "file://", "~")
 _USER_IN_URL = re.compile(r"(\b[A-Za-z][\w+.-]*://)[^\s/@'\"]*@")
@@ -58,6 +63,7 @@ class Machine:
     n_places: int = 0
     n_secrets: int = 0
     _names: dict[str, str] = field(default_factory=dict)
+    _of_the_job: list[str] = field(default_factory=list)
 
     @classmethod
     def here(cls, folder: Path) -> Machine:
@@ -94,6 +100,22 @@ class Machine:
             self._names[place] = name
         return self._names[place]
 
+    def place_of_the_job(self, place: str) -> str:
+        """The name of a place that the job names; texts that name it, too, have that name from here on."""
+        self.n_places += 1
+        self._of_the_job.append(place)
+        return self.name_of(place)
+
+    def _whole(self, path: str, text: str) -> str:
+        """The path that a text begins with, as far as it leads to what is there: its parts may hold blanks."""
+        line = re.sub(r"\s", " ", text[:_MOST_OF_A_PATH])  # a card's lines are wrapped
+        for end in sorted({found.start() for found in re.finditer(r"[^\w.-]|$", line)}, reverse=True):
+            if end <= len(path):
+                break
+            if os.path.exists(_unmarked(line[:end])):
+                return line[:end] + _REST.match(line[end:])[0]  # type: ignore[index]
+        return path
+
     def words(self, text: str, *, all_paths: bool) -> str:
         """A text without places of this machine, hosts and keys.
 
@@ -102,17 +124,19 @@ class Machine:
                 ``/usr/bin``.
         """
 
-        def named(found: re.Match[str]) -> str:
-            path = found[0].rstrip("/.:")
-            if not (all_paths or self.holds(path)):
-                return found[0]
-            self.n_places += 1
-            return self.name_of(path).removeprefix("./") + found[0][len(path) :]
-
-        for root in self.roots:  # parts of a path may hold what ends one in a text: blanks, brackets
-            if root in text and not re.fullmatch(rf"(?:/{_END}+)+", root):
-                text = text.replace(root, f"/home/{PurePosixPath(root).name.replace(' ', '_')}")
-        text = _PATH.sub(named, text)
+        for place in sorted(self._of_the_job, key=len, reverse=True):  # as the card names what the job needs
+            for form in (place, escaped(place)):
+                text = re.sub(rf"(?<![\w/.-]){re.escape(form)}(?![\w/-])", lambda _: self.name_of(place), text)  # noqa: B023
+        parts, end = [], 0
+        for found in _PATH.finditer(text):
+            if found.start() < end:  # in the one before
+                continue
+            path = self._whole(found[0], text[found.start() :]).rstrip("/.:")
+            if all_paths or self.holds(_unmarked(path)):
+                self.n_places += 1
+                parts += [text[end : found.start()], self.name_of(_unmarked(path)).removeprefix("./")]
+                end = found.start() + len(path)
+        text = "".join(parts) + text[end:]
         for host in self.hosts:
             text, n = re.subn(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", NO_HOST, text)
             self.n_places += n
@@ -126,6 +150,11 @@ class Machine:
             clean = without_forms(clean)
         self.n_secrets += clean != text
         return clean
+
+
+def _unmarked(text: str) -> str:
+    """A place without Markdown's escapes; one of Windows has none."""
+    return text if re.match(r"[A-Za-z]:", text) else re.sub(rf"{_MARK}", lambda found: found[0][1], text)
 
 
 def job_as_published(content: bytes, machine: Machine) -> bytes:
@@ -166,8 +195,7 @@ def _place(place: str, machine: Machine) -> str:
     outside = place.startswith(("/", "~", "file:")) or ".." in parts or PureWindowsPath(place).is_absolute()
     if not outside:
         return place
-    machine.n_places += 1
-    return machine.name_of(place)
+    return machine.place_of_the_job(place)
 
 
 def _address(url: str, machine: Machine) -> str:

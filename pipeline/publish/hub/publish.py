@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.exit_status import ExitStatus
-from pipeline.publish.hub.checks import card_of, check_refs, check_repo_id, whole_data_set
+from pipeline.publish.hub.checks import check_refs, check_repo_id, whole_data_set
 from pipeline.publish.hub.client import HubClient, Made, quiet_about, token_here
 from pipeline.publish.hub.compare import RECORD_FILE, Changes, Contents, compare, read_record
 from pipeline.publish.hub.errors import Moved, Passing, PublishError
 from pipeline.publish.hub.files import DataSetFiles, collect
+from pipeline.publish.hub.licensed import licensed_card, write_again
 from pipeline.publish.hub.patience import Patience
 from pipeline.publish.hub.read_back import other_files, other_rows, shown
 from pipeline.publish.hub.repository import check_absent, check_settings, check_tag, head_of
@@ -49,16 +50,24 @@ def publish_data_set(folder: Path, wish: Wish, *, patience: Patience | None = No
         raise PublishError("--repo-id: where to publish is missing; give OWNER/NAME")
     check_refs(wish.revision, wish.tag, create_pr=wish.create_pr)
     with whole_data_set(folder):
-        card = card_of(folder, wish.licence)
-        token = _token(wish)
-        with quiet_about(token):
-            files = collect(folder, card)
-            if wish.repo_id is None:
-                return Published(files, None, notes=(*_notes(folder, files), "not compared: no --repo-id is given"))
-            client = HubClient(wish.repo_id, token, patience or Patience(tries=1 if wish.dry_run else Patience.tries))
-            if wish.dry_run:
-                return _dry_run(client, folder, files, wish)
-            return _Publishing(client, folder, files, wish).result()
+        card = licensed_card(folder, wish)
+        if card is not None:
+            return _published(folder, wish, card, patience)
+    card = write_again(folder, wish)
+    with whole_data_set(folder):
+        return _published(folder, wish, card, patience)
+
+
+def _published(folder: Path, wish: Wish, card: bytes, patience: Patience | None) -> Published:
+    token = _token(wish)
+    with quiet_about(token):
+        files = collect(folder, card)
+        if wish.repo_id is None:
+            return Published(files, None, notes=(*_notes(folder, files), "not compared: no --repo-id is given"))
+        client = HubClient(wish.repo_id, token, patience or Patience(tries=1 if wish.dry_run else Patience.tries))
+        if wish.dry_run:
+            return _dry_run(client, folder, files, wish)
+        return _Publishing(client, folder, files, wish).result()
 
 
 def _token(wish: Wish) -> str | None:

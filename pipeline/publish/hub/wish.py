@@ -16,7 +16,8 @@ class Wish:
         repo_id: ``OWNER/NAME``; ``None``: only in a dry run, which compares nothing then.
         revision: branch, made if need be; ``None``: the main one.
         private: of a repository that is made; one that is there has to be so. gated: the same.
-        licence: for the card, as the Hub names it; ``None``: the card's own.
+        licence: for the card, as the Hub names it; ``None``: the data set's own. licence_name, licence_link: of
+            ``other``.
         overwrite: patterns of paths that may be taken though somebody else wrote them.
     """
 
@@ -27,6 +28,8 @@ class Wish:
     create_pr: bool = False
     tag: str | None = None
     licence: str | None = None
+    licence_name: str | None = None
+    licence_link: str | None = None
     message: str | None = None
     overwrite: tuple[str, ...] = ()
     dry_run: bool = False

@@ -10,7 +10,7 @@ from pipeline.exit_status import ExitStatus
 from pipeline.publish.hub.errors import Passing, PublishError
 from pipeline.publish.hub.patience import Patience
 from tests.hub_commits import CommitHub, Fault
-from tests.hub_desk import Publisher, state
+from tests.hub_desk import Publisher, edit
 
 ASKED_TO_WAIT = {"retry_after": "0"}
 PASSING = {
@@ -71,7 +71,7 @@ def test_a_parent_that_moved_under_our_own_file_is_refused(
 ) -> None:
     assert publisher("publish", data_set, "--repo-id", "me/x").status == 0
     repository = hub.data_set("me/x")
-    state(data_set, "mit")
+    edit(data_set)
     push = lambda: repository.push({"README.md": b"a person's, a second ago"})  # noqa: E731
     hub.faults.append(Fault(r"POST .*/commit/", how="call", call=push))
     said = publisher("publish", data_set, "--repo-id", "me/x")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.tables import escaped
 from pipeline.publish.hub.portable import Machine, card_as_published, job_as_published, record_as_published
 from tests.hub_commits import CommitHub
 from tests.hub_desk import Publisher, make_data_set
@@ -29,6 +30,7 @@ def machine(*hosts: str) -> Machine:
         ("file:///home/alice/a.jsonl", "a.jsonl"),
         (r"C:\Users\dave\base", "base"),
         ("/srv/team/work", "work"),
+        (r"/home/al\_ice/my\_models/x and more", "x and more"),
         ("on gpu-01.corp.lan:8000 there", "on endpoint.invalid:8000 there"),
         # What tells nothing of a machine.
         ("owner/name@main/sub, and/or, 1/2, a // b", None),
@@ -83,7 +85,7 @@ def test_a_job_that_names_places_of_the_machine_everywhere(
     publisher: Publisher, hub: CommitHub, tmp_path: Path
 ) -> None:
     """Through the job file, the run's record and the card, to the Hub."""
-    place = tmp_path / "home of alice" / "secret-project"
+    place = tmp_path / "home of_alice" / "secret_project"
     for name in ("E/final", "J/final", "base", "rho"):
         (place / name).mkdir(parents=True)
         (place / name / "adapter_config.json").write_text("{}")
@@ -95,7 +97,7 @@ def test_a_job_that_names_places_of_the_machine_everywhere(
         run={
             "ended": {"complete": True, "why": None, "status": 0},
             "calls": {"openai@judge": {"url": f"{url}/chat", "log": str(place / "judge.log")}},
-            "machines": [f"{socket.gethostname()}: {place}"],
+            "machines": [f"{socket.gethostname()}: {place}/a log"],
         },
         model={"id": str(place / "base")},
         attributes=[
@@ -106,14 +108,16 @@ def test_a_job_that_names_places_of_the_machine_everywhere(
         judges=[{"kind": "openai", "model": "m", "base_url": url, "api_key_env": "SOME_KEY"}],
     )
     card = folder / "README.md"
-    card.write_text(card.read_text() + f"\nMade in {place} on {socket.gethostname()} by {url}.\n")
-    assert "secret-project" in (folder / "job.json").read_text() and "secret-project" in card.read_text()
+    card.write_text(
+        card.read_text() + f"\nMade in {place}/base, {escaped(str(place))}/x.log on {socket.gethostname()} by {url}.\n"
+    )
+    assert "secret_project" in (folder / "job.json").read_text() and "secret_project" in card.read_text()
     said = publisher("publish", folder, "--repo-id", "me/x")
     assert said.status == 0 and "places of this machine are published by their names alone" in said.out, said
     files = hub.data_set("me/x").find("main").files
     for name in ("README.md", "job.json", "run.json", "manifest.json", "published.json"):
         text = files[name].content.decode()
-        for telling in ("secret-project", "home of alice", "gpu-01", str(tmp_path), str(tmp_path.parent), "alice"):
+        for telling in ("secret", "home of", "gpu-01", tmp_path.name, "alice"):
             assert telling not in text, (name, telling)
         if any(char.isdigit() or char in "-." for char in socket.gethostname()):
             assert socket.gethostname() not in text, name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_commits import CommitHub
-from tests.hub_desk import Publisher, make_data_set, state
+from tests.hub_desk import Publisher, edit, make_data_set
 
 PUBLISHED = {
     "README.md",
@@ -122,7 +122,7 @@ def test_what_a_person_changed_there_is_noticed(
     repository = hub.data_set("me/edited")
     head = repository.push({path: b"---\nlicense: mit\n---\nby a person\n"})
     (data_set / "figures" / "old.png").unlink()
-    state(data_set, "cc-by-4.0")
+    edit(data_set)
     hub.received = 0
     said = publisher("publish", data_set, "--repo-id", "me/edited")
     assert said.status == 2 and words in said.line and f"--overwrite {path}" in said.line
@@ -190,7 +190,7 @@ def test_a_tag_stays_where_it_is(publisher: Publisher, hub: CommitHub, data_set:
     assert publisher("publish", data_set, "--repo-id", "me/tag", "--tag", "v1").status == 0
     repository = hub.data_set("me/tag")
     tagged = repository.tags["v1"]
-    state(data_set, "mit")
+    edit(data_set)
     said = publisher("publish", data_set, "--repo-id", "me/tag", "--tag", "v1")
     assert said.status == 2 and f"--tag v1: is on {tagged[:12]}" in said.line
     assert repository.tags == {"v1": tagged} and len(repository.history()) == 1
@@ -201,7 +201,7 @@ def test_a_dry_run_makes_nothing(publisher: Publisher, hub: CommitHub, data_set:
     assert said.status == 0 and "me/dry would be made" in said.out and not hub.repositories, said
     assert publisher("publish", data_set, "--repo-id", "me/dry").status == 0
     hub.asked.clear()
-    state(data_set, "mit")
+    edit(data_set)
     said = publisher("publish", data_set, "--dry-run", "--repo-id", "me/dry", "--revision", "other")
     lines = {line.split()[0]: line.split()[-1] for line in said.out.splitlines() if line.strip()}
     assert lines["README.md"] == "changed" and lines["job.json"] == "same", said

@@ -12,7 +12,7 @@ import pytest
 from pipeline.exit_status import ExitStatus
 from pipeline.store.lock import FolderLock
 from tests.hub_commits import CommitHub
-from tests.hub_desk import Publisher, make_data_set, state
+from tests.hub_desk import Publisher, make_data_set
 
 
 def ended(folder: Path, **how: object) -> None:
@@ -47,13 +47,9 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a manifest that is none": (lambda d: (d / "manifest.json").write_text("[]"), "its manifest.json can't be read"),
     "a manifest that leads outside": (outside, "'../x' is no file of a data set"),
-    "a job that is none": (lambda d: (d / "job.json").write_text('{"name": 1}'), "job.json can't be read"),
-    "no card": (lambda d: (d / "README.md").unlink(), "README.md: can't be read"),
+    "a job that is none": (lambda d: (d / "job.json").write_text('{"name": 1}'), "job.json: can't be read"),
+    "no card": (lambda d: (d / "README.md").unlink(), "README.md: no such file"),
     "a card with nothing above it": (lambda d: (d / "README.md").write_text("# x\n"), "nothing stands above it"),
-    "no licence": (
-        lambda d: (d / "README.md").write_text((d / "README.md").read_text().replace("license: apache-2.0\n", "")),
-        "names no licence; state one with --license",
-    ),
 }
 
 
@@ -65,6 +61,14 @@ def test_a_folder_that_is_not_ready(publisher: Publisher, hub: CommitHub, data_s
         said = publisher("publish", data_set, "--repo-id", "me/x", *more)
         assert said.status == ExitStatus.BAD_INPUT and words in said.line, said
     assert not hub.repositories and hub.asked == []
+
+
+def test_no_licence(publisher: Publisher, hub: CommitHub, tmp_path: Path) -> None:
+    folder = make_data_set(tmp_path / "job", licence=None)
+    for more in ((), ("--dry-run",)):
+        said = publisher("publish", folder, "--repo-id", "me/x", *more)
+        assert said.status == ExitStatus.BAD_INPUT and "mpg publish --license" in said.line, said
+    assert hub.asked == []
 
 
 def test_no_data_set(publisher: Publisher, hub: CommitHub, tmp_path: Path) -> None:
@@ -147,12 +151,33 @@ def test_what_is_no_part_of_the_data_set_is_left_out_and_said(
 def test_the_stated_licence_is_published(publisher: Publisher, hub: CommitHub, tmp_path: Path) -> None:
     folder = make_data_set(tmp_path / "job", licence=None)
     before = (folder / "README.md").read_bytes()
+    said = publisher("publish", folder, "--dry-run", "--license", "cc-by-4.0")
+    assert said.status == 0 and (folder / "README.md").read_bytes() == before
     assert publisher("publish", folder, "--repo-id", "me/x", "--license", "cc-by-4.0").status == 0
     there = hub.data_set("me/x").find("main").files["README.md"].content
-    assert there.startswith(b"---\nlicense: cc-by-4.0\n") and there.replace(b"license: cc-by-4.0\n", b"") == before
-    state(folder, "mit")
-    assert publisher("publish", folder, "--repo-id", "me/x", "--license", "cc-by-4.0").status == 0
-    assert hub.data_set("me/x").find("main").files["README.md"].content == there
+    assert there == (folder / "README.md").read_bytes() and there.startswith(b"---\nlicense: cc-by-4.0\n")
+    again = publisher("publish", folder, "--repo-id", "me/x")  # it stays stated
+    assert again.status == 0 and "nothing to do" in again.out
+
+
+def test_licences_that_do_not_do(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
+    text = (data_set / "README.md").read_text()
+    cases: dict[tuple[str, ...], str] = {
+        ("--license", "no-such"): "--license: ",
+        ("--license", "other"): "license_name: ",
+        ("--license", "other", "--license-name", "ours", "--license-link", "LICENSE"): "LICENSE: is not there",
+    }
+    for options, words in cases.items():
+        said = publisher("publish", data_set, "--repo-id", "me/x", *options)
+        assert said.status == ExitStatus.BAD_INPUT and words in said.line, said
+    (data_set / "README.md").write_text(text.replace("license: apache-2.0", "license: mit"))
+    said = publisher("publish", data_set, "--repo-id", "me/x")
+    assert said.status == ExitStatus.BAD_INPUT and "says license mit, and the data set's is apache-2.0" in said.line
+    assert hub.asked == []
+    (data_set / "LICENSE").write_text("as you like")
+    options = ("--license", "other", "--license-name", "ours", "--license-link", "LICENSE")
+    assert publisher("publish", data_set, "--repo-id", "me/x", *options).status == 0
+    assert hub.data_set("me/x").find("main").files["LICENSE"].content == b"as you like"
 
 
 @pytest.mark.parametrize(
