@@ -24,6 +24,8 @@ class _Lost(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits for the acknowledgement of its headers
+    wbufsize = -1
     hub: CommitHub
 
     def do_GET(self) -> None:

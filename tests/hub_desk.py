@@ -41,7 +41,13 @@ RUN: dict[str, Any] = {
 
 
 def make_data_set(
-    folder: Path, n_rows: int = 6, *, run: dict[str, Any] | None = None, licence: str | None = "apache-2.0", **job: Any
+    folder: Path,
+    n_rows: int = 6,
+    *,
+    run: dict[str, Any] | None = None,
+    licence: str | None = "apache-2.0",
+    message: str | None = None,
+    **job: Any,
 ) -> Path:
     """A data set of so many rows and two judgments each, by the project's own functions; returns its folder.
 
@@ -49,6 +55,7 @@ def make_data_set(
         folder: of the job file; the data set is in ``out`` below it. Made again there, it is exchanged.
         run: what its record says beside ``RUN``.
         licence: that its job states; ``None``: none, and its model's is not known.
+        message: of a rejected row; ``None``: there is none.
         job: fields of the job.
     """
     (folder / "shipped").mkdir(parents=True, exist_ok=True)
@@ -69,7 +76,9 @@ def make_data_set(
     tables = {
         "generations": pa.Table.from_pylist(rows, schema=GENERATIONS),
         "judgments": pa.Table.from_pylist(judged, schema=JUDGMENTS),
-        "rejected": REJECTED.empty_table(),
+        "rejected": pa.Table.from_pylist(
+            [] if message is None else [{"row_id": "dead", "reason": "failed", "message": message}], schema=REJECTED
+        ),
     }
     summary = summarise(tables["generations"], tables["judgments"], read.attribute_names)
     record = RUN | {"counts": {"rows": n_rows, "rejected": 0}} | (run or {})

@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--message", metavar="TEXT", help="of the commit")
     parser.add_argument("--overwrite", metavar="PATH", action="append", default=[],
                         help="take this path (or pattern) though somebody else wrote it (may be repeated)")  # fmt: skip
+    parser.add_argument("--local-names", action="store_true",
+                        help="publish tables though their messages name folders or hosts of this machine")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
@@ -48,6 +50,7 @@ def publish(options: argparse.Namespace) -> Outcome:
         licence_link=options.license_link,
         message=options.message,
         overwrite=tuple(options.overwrite),
+        local_names=options.local_names,
         dry_run=options.dry_run,
     )
     done = publish_data_set(options.folder, wish)

@@ -19,6 +19,7 @@ from pipeline.publish.card.write import FIGURES
 from pipeline.publish.hub.compare import RECORD_FILE, Contents, record_bytes
 from pipeline.publish.hub.errors import PublishError
 from pipeline.publish.hub.portable import Machine, card_as_published, job_as_published, record_as_published
+from pipeline.publish.hub.tables import telling_columns
 from pipeline.store.dataset import JOB_FILE, PARTIAL, RUN_FILE, WORK_FOLDER
 from pipeline.store.manifest import DATASET_MANIFEST, files_of
 
@@ -53,6 +54,7 @@ class DataSetFiles:
         left_out: names in the folder that are not published, and that are no work files of this project.
         front: what stands above the card, as YAML has it.
         n_places, n_secrets: what of the machine was replaced by its name, and what looked like keys was hidden.
+        telling: columns of tables in which that can't be done.
     """
 
     files: Mapping[str, LocalFile]
@@ -60,6 +62,7 @@ class DataSetFiles:
     front: Mapping[str, Any]
     n_places: int
     n_secrets: int
+    telling: tuple[str, ...] = ()
 
     @property
     def contents(self) -> dict[str, Contents]:
@@ -85,6 +88,7 @@ def collect(folder: Path, card: bytes) -> DataSetFiles:
         names, left_out = _names(folder, front)
         machine = Machine.here(folder)
         words = _words(folder, card, machine)
+        telling = tuple(telling_columns(folder, machine))
         files = {
             name: _local(words[name]) if name in words else LocalFile(folder / name, contents_of(folder / name))
             for name in names
@@ -93,7 +97,7 @@ def collect(folder: Path, card: bytes) -> DataSetFiles:
         where = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
         raise PublishError(f"{where}; see to it that it can be read", ExitStatus.FAILED) from error
     files[RECORD_FILE] = _local(record_bytes({name: each.contents for name, each in files.items()}))
-    return DataSetFiles(dict(sorted(files.items())), left_out, front, machine.n_places, machine.n_secrets)
+    return DataSetFiles(dict(sorted(files.items())), left_out, front, machine.n_places, machine.n_secrets, telling)
 
 
 def front_of(card: bytes) -> dict[str, Any]:

@@ -142,6 +142,13 @@ class Machine:
             self.n_places += n
         return self.without_keys(text)
 
+    def is_told_in(self, text: str) -> bool:
+        """Whether a text has what :meth:`words` would replace; nothing is counted."""
+        counts = self.n_places, self.n_secrets
+        tells = self.words(text, all_paths=False) != text
+        self.n_places, self.n_secrets = counts
+        return tells
+
     def without_keys(self, text: str) -> str:
         """A text without what has the form of a key, a user in a URL, or a parameter that names a secret."""
         clean = _USER_IN_URL.sub(rf"\1{HIDDEN}@", text)

@@ -62,6 +62,11 @@ def _published(folder: Path, wish: Wish, card: bytes, patience: Patience | None)
     token = _token(wish)
     with quiet_about(token):
         files = collect(folder, card)
+        if files.telling and not wish.local_names:
+            raise PublishError(
+                f"{folder}: tables name places or hosts of this machine ({shown(list(files.telling))}); look at them, "
+                "then publish them all the same with --local-names"
+            )
         if wish.repo_id is None:
             return Published(files, None, notes=(*_notes(folder, files), "not compared: no --repo-id is given"))
         client = HubClient(wish.repo_id, token, patience or Patience(tries=1 if wish.dry_run else Patience.tries))

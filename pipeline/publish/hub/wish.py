@@ -19,6 +19,7 @@ class Wish:
         licence: for the card, as the Hub names it; ``None``: the data set's own. licence_name, licence_link: of
             ``other``.
         overwrite: patterns of paths that may be taken though somebody else wrote them.
+        local_names: whether tables may be published whose messages name places of this machine.
     """
 
     repo_id: str | None
@@ -32,6 +33,7 @@ class Wish:
     licence_link: str | None = None
     message: str | None = None
     overwrite: tuple[str, ...] = ()
+    local_names: bool = False
     dry_run: bool = False
 
 

@@ -126,3 +126,14 @@ def test_a_job_that_names_places_of_the_machine_everywhere(
     assert [each["adapter"] for each in job["attributes"]] == ["./final", "./final-2"]
     assert job["judges"][0]["base_url"] == "http://endpoint.invalid/v1"
     assert publisher("publish", folder, "--repo-id", "me/x").out.count("nothing to do") == 1
+
+
+def test_tables_that_name_a_place_of_the_machine(publisher: Publisher, hub: CommitHub, tmp_path: Path) -> None:
+    folder = make_data_set(tmp_path / "job", message=f"no such file: {tmp_path}/weights.bin")
+    said = publisher("publish", folder, "--repo-id", "me/x")
+    assert said.status == 2 and "rejected/train-00000-of-00001.parquet: message (1 texts)" in said.line, said
+    assert str(tmp_path / "weights") not in said.line and hub.asked == []
+    said = publisher("publish", folder, "--repo-id", "me/x", "--local-names")
+    assert said.status == 0 and "rejected/train-00000-of-00001.parquet" in hub.data_set("me/x").find("main").files
+    make_data_set(tmp_path / "other", message="out of memory")
+    assert publisher("publish", tmp_path / "other" / "out", "--dry-run").status == 0
