@@ -16,7 +16,19 @@ from typing import Any, NamedTuple, NoReturn
 import mpg
 from evaluation.tables import plain
 from personas.secrets import masked_words, without_forms
-from pipeline.commands import check, infer_weights, init, judge, plan, publish, questionnaire, run, train, verify
+from pipeline.commands import (
+    check,
+    export,
+    infer_weights,
+    init,
+    judge,
+    plan,
+    publish,
+    questionnaire,
+    run,
+    train,
+    verify,
+)
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
@@ -121,6 +133,7 @@ _COMMANDS = {
     "plan": _Command(plan.plan),
     "verify": _Command(verify.verify),
     "publish": _Command(publish.publish, again="; the same command goes on, and what is uploaded is not sent again"),
+    "export": _Command(export.export, loads_models=False),
     "schema": _Command(check.schema, loads_models=False),
 }
 
@@ -187,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_arguments(
         commands.add_parser("judge", help="score any corpus, without generating again, and say how far to believe it")
+    )
+    export.add_arguments(
+        commands.add_parser("export", help="put a data set's rows into a form to train on: messages, pairs, ...")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     for command in commands.choices.values():

@@ -17,6 +17,7 @@ from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.plan.merged import texts_of
+from pipeline.plan.split import split_problems
 
 if TYPE_CHECKING:
     from pipeline.run.preflight import Findings
@@ -59,7 +60,7 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     try:
         job = load_job(options.job, options.set, output=getattr(options, "output_folder", None))
         prompts = job.load_prompts()
-        problems = list(size_problems(job, len(prompts))) or texts_of(job).problems
+        problems = [*size_problems(job, len(prompts))] or [*texts_of(job).problems, *split_problems(job, prompts)]
         if problems:
             raise JobError(str(options.job), problems)
         for note in job.read_prompts().notes:

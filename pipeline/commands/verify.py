@@ -24,6 +24,7 @@ from pipeline.plan.computed_with import decided, kept
 from pipeline.plan.read_with import change_since
 from pipeline.store.dataset import JOB_FILE, RUN_FILE
 from pipeline.store.exchange import finish_any_exchange
+from pipeline.store.layout import files_in
 from pipeline.store.lock import FolderInUse
 from pipeline.store.manifest import changed_files
 from pipeline.store.shards import read_shard
@@ -70,7 +71,7 @@ def verify(options: argparse.Namespace) -> Outcome:
         raise InputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
     lines = ["files: CHANGED" if changed else "files: all as they were written"]
     lines += [f"  {file}: {how}" for file, how in changed.items()]
-    sound = [path for path in sorted((folder / "data").glob("*.parquet")) if f"data/{path.name}" not in changed]
+    sound = [path for path in files_in(folder / "data") if f"data/{path.name}" not in changed]
     try:
         rows = [row for path in sound for row in read_shard(path, "generations").to_pylist()]
     except ValueError as error:

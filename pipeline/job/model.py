@@ -44,6 +44,7 @@ from pipeline.job.fields import (
 )
 from pipeline.job.prompt_source import PromptSource
 from pipeline.job.recorded import recorded
+from pipeline.job.split import Split
 from pipeline.store.places import expanded
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"
@@ -102,6 +103,11 @@ class Job(Frozen):
     )
     accept: Accept | None = Field(
         None, description="{min_score, rows_per_cell, max_candidates}: draw texts until enough pass the judges."
+    )
+    split: Split | None = Field(
+        None,
+        description="{by: prompt, test_fraction: 0.1} or {by: weights, region: {E: [0.4, 0.6]}}: which texts are the "
+        "data set's test split; null: all are train. May be changed later: no text is made anew.",
     )
     deadline: Deadline | None = Field(
         None, description="When to stop cleanly: a duration from the start (6h) or a time (2026-11-26T07:00)."
@@ -295,10 +301,10 @@ class Job(Frozen):
         return (*([grids.control()] if self.personas.control else []), *built)
 
     def work_hash(self) -> str:
-        """Names what there is to do, whatever its limits and prices are and wherever it goes."""
+        """Names what there is to do, whatever its limits and prices are, wherever it goes, in what form."""
         # A deadline is not recorded.
-        left_out = ("budget", "device_price", "max_unscored_fraction", "card")
-        work = {name: value for name, value in recorded(self).items() if name not in left_out}
+        others = ("budget", "device_price", "max_unscored_fraction", "split", "card")
+        work = {name: value for name, value in recorded(self).items() if name not in others}
         for section in (work["prompts"], *work["judges"]):
             section.pop("license", None)
         return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]

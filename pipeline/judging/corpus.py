@@ -21,6 +21,7 @@ from personas.words import kind
 from pipeline.job.adapters import adapter_folder, attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, job_folder
+from pipeline.store.layout import files_in
 from pipeline.store.manifest import changed_files
 from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer
 
@@ -83,7 +84,7 @@ def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corp
 def _data_set(path: Path, output: Path | None) -> Corpus:
     import pyarrow.parquet as pq
 
-    files = sorted((path / "data").glob("*.parquet"))
+    files = files_in(path / "data")
     if not files:
         raise CorpusError(str(path), "has no data/*.parquet; give the folder of a data set, or a file")
     for name, how in _edited(path).items():

@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.store.dataset import FORMS, SPLITS
+from pipeline.store.dataset import FORMS
+from pipeline.store.layout import SPLITS
 
 # Config -> its folder. `data` is no name that `datasets` takes for a config.
 CONFIGS = {"default": "data", "judgments": "judgments", "rejected": "rejected", **{form: form for form in FORMS}}

@@ -28,6 +28,7 @@ from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
+from pipeline.plan.split import split_problems
 from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.gather import gather_rows
 from pipeline.publish.licence_sources import collect
@@ -80,7 +81,7 @@ def run_job(
             worker processes were killed again and again; Ctrl-C, a deadline or a budget ended it.
     """
     output, texts = job.output_folder, texts_of(job, job.load_prompts())
-    for problem in texts.problems:
+    for problem in (*texts.problems, *split_problems(job, job.load_prompts())):
         raise RunError(f"{problem.field}: {problem.text}", ExitStatus.BAD_INPUT)
     if texts.note is not None:
         logger.info("%s", texts.note)

@@ -4,6 +4,7 @@ mistake that a test finds."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,7 +23,14 @@ _CELL = {
     "sample_index": "Counts the texts of one prompt and persona, from 0.",
 }
 
-# Table -> column -> what it means, in Markdown.
+_PERSONA = {
+    "prompt_id": _CELL["prompt_id"],
+    "persona": "Whose text is taught.",
+    "attributes": _CELL["attributes"],
+    "weights": _CELL["weights"],
+}
+_OF_ROW = {"row_id": "The text that is taught: joins with `row_id` of `default`.", **_PERSONA}
+# Table, or form to train on -> column -> what it means, in Markdown.
 MEANINGS: Mapping[str, Mapping[str, str]] = {
     "generations": {
         **_CELL,
@@ -70,6 +78,19 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "source": "Of a row of the prompts' source that is no prompt: where it stands.",
         "raw": "That row as it stands there, cut where it is very long.",
     },
+    "messages": {**_OF_ROW, "messages": "The chat with its answer."},
+    "prompt-completion": {**_OF_ROW, "prompt": "The chat.", "completion": "Its answer."},
+    "preference": {
+        "chosen_row_id": "The text that was judged better: joins with `row_id` of `default`.",
+        "rejected_row_id": "The other one.",
+        **_PERSONA,
+        "rejected_persona": "Whose text the other one is.",
+        "chosen_score": "What the better text has of the persona's attributes, by their weights, 0 to 1.",
+        "rejected_score": "What the other one has of them.",
+        "prompt": "The chat.",
+        "chosen": "The better answer.",
+        "rejected": "The other answer.",
+    },
 }
 METADATA = "metadata_"
 _OF_METADATA = "From the prompt's source; null where that prompt has none."
@@ -81,18 +102,21 @@ def meaning_of(table: str, column: str) -> str:
     return found if found is not None else _OF_METADATA if column.startswith(METADATA) else ""
 
 
-def type_of(kind: pa.DataType) -> str:
-    """A type in words: ``list of text``, ``number (float64)``."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"list of {type_of(kind.value_type)}"
-    if pa.types.is_struct(kind):
-        return "{" + ", ".join(f"{field.name}: {type_of(field.type)}" for field in kind) + "}"
-    return {"string": "text", "large_string": "text", "double": "float64", "bool": "true or false"}.get(
-        str(kind), str(kind)
+def type_of(feature: Any) -> str:
+    """A column's type in words, of what `datasets` writes into a card: ``list of text``, ``float64``."""
+    if isinstance(feature, list):
+        return "{" + ", ".join(f"{each['name']}: {type_of(each)}" for each in feature) + "}"
+    if isinstance(feature, Mapping):
+        for name in ("list", "sequence", "large_list"):
+            if name in feature:
+                return f"list of {type_of(feature[name])}"
+        return type_of(feature.get("dtype", feature.get("struct", "null")))
+    return {"string": "text", "large_string": "text", "bool": "true or false", "null": "none"}.get(
+        str(feature), str(feature)
     )
 
 
-def undescribed() -> list[str]:
-    """Columns of the schema that :data:`MEANINGS` lacks, and those there that the schema lacks: ``table.column``."""
-    found = {f"{table}.{name}" for table, schema in TABLES.items() for name in schema.names}
-    return sorted(found ^ {f"{table}.{name}" for table, known in MEANINGS.items() for name in known})
+def undescribed(schemas: Mapping[str, pa.Schema] = TABLES) -> list[str]:
+    """Columns of tables or forms that :data:`MEANINGS` lacks, and those there that they lack: ``table.column``."""
+    found = {f"{table}.{name}" for table, schema in schemas.items() for name in schema.names}
+    return sorted(found ^ {f"{table}.{name}" for table in schemas for name in MEANINGS.get(table, ())})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.store.errors import OutputError, is_writable
+from pipeline.store.layout import Sizes, among, files_in, write_dataset
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_manifest
 from pipeline.store.shards import (
     append_entry,
@@ -18,7 +19,6 @@ from pipeline.store.shards import (
     shard_name,
     shard_tables,
     write_bytes,
-    write_dataset,
     write_rows,
 )
 
@@ -30,8 +30,6 @@ PARTIAL = "partial"  # what a run that did not end well has so far, as a data se
 _JOB_FOLDER = "job-folder"
 # Table -> its folder in the data set.
 FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
-# What a table's folder is split into: a part's files are ``train-0000i-of-0000n.parquet``.
-SPLITS = ("train", "test")
 # Forms to train on (`mpg export`), each a folder of the data set.
 FORMS = ("messages", "prompt-completion", "preference")
 # Dead letters whose next try may go well, on another machine: the row itself is not at fault.
@@ -79,7 +77,7 @@ def shards_folder(output: Path, name: str) -> Path:
         scratch.mkdir(parents=True)
         for i, place in enumerate(_data_sets(output)):
             known = files_of(place)
-            for file in sorted((place / FOLDERS[name]).glob("*.parquet")):
+            for file in files_in(place / FOLDERS[name]):
                 target = scratch / f"{i}-{file.name}"
                 shutil.copyfile(file, target)
                 entry = known.get(f"{FOLDERS[name]}/{file.name}")
@@ -143,7 +141,20 @@ def dead_ids(work: Path) -> set[str]:
     return {row_id for row_id, reason in pairs if reason not in TRANSIENT and row_id is not None}
 
 
-def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
-    """Write a data set's Parquet files and their manifest into an empty folder; none for no rows. Raises OSError."""
-    written = {FOLDERS[name]: table for name, table in tables.items() if table.num_rows}
-    write_manifest(folder, {place: write_dataset(table, folder / place) for place, table in written.items()})
+def write_tables(
+    folder: Path, tables: Mapping[str, pa.Table], test_ids: AbstractSet[str] = frozenset(), sizes: Sizes | None = None
+) -> None:
+    """Write a data set's Parquet files and their manifest into an empty folder; none for no rows.
+
+    Args:
+        test_ids: ids of the rows that are the test split, with their judgments; dead letters all stand in train.
+
+    Raises:
+        OSError: as of any file.
+    """
+    entries = {}
+    for name, table in tables.items():
+        if table.num_rows:
+            is_test = None if name == "rejected" else among(test_ids)
+            entries[FOLDERS[name]] = write_dataset(table, folder / FOLDERS[name], is_test, sizes)
+    write_manifest(folder, entries)

@@ -88,7 +88,7 @@ def judges_of(labels: Collection[str], judgments: pa.Table, run: Mapping[str, An
                 "n": row["judge_count"],
                 "unscored": row["judge_count"] - row["score_count"],
                 "counts": why is None,
-                "worth": _worth(label, own) if why is None else inline(f"counts in no mean: {why}"),
+                "worth": _worth(label, own) if why is None or label in own else inline(f"counts in no mean: {why}"),
             }
         )
     return judges

@@ -20,13 +20,11 @@ from pipeline.publish.card.method import decoder_settings, judges_of, method_of
 from pipeline.publish.card.words import Md, code, inline, link, listed, of_hub, quoted, table
 from pipeline.publish.licence_rules import LicenceError, Part, Resolved
 from pipeline.publish.summary import Summary, header, table_rows
-from pipeline.store.columns import METADATA, meaning_of, type_of
-from pipeline.store.schema import TABLES
+from pipeline.store.columns import meaning_of, type_of
 
 # Rows of the tables of personas and of adherence, parts in the table of licences; characters of the texts shown.
 MOST_PERSONAS, MOST_PARTS, MOST_TEXT, MOST_PROMPT, MOST_WORDS = 24, 40, 700, 300, 90
 _COMMIT = re.compile("[0-9a-f]{7,40}")
-_FOLDERS = {"default": "generations", "judgments": "judgments", "rejected": "rejected"}
 _WHY = {
     "best": "Best: the highest adherence",
     "median": "Median: half of the texts have a lower adherence, or the same",
@@ -89,7 +87,6 @@ def values_of(facts: Facts) -> dict[str, Any]:
         "files": Md(", ".join(map(code, files_needed(job)))),
         "versions": listed(f"{name} {version}" for name, version in (run.get("versions") or {}).items()),
         "version": str((run.get("versions") or {}).get("mpg-scr", "")),
-        "machines": listed(_machines(run)),
     }
 
 
@@ -220,36 +217,11 @@ def _example(example: Example) -> dict[str, Any]:
 
 
 def _configs(facts: Facts) -> Iterator[dict[str, Any]]:
-    """Each config with its rows by split and a table of its columns: as its files have them, else as the schema has."""
+    """Each config with its rows by split and a table of its columns, as its files have them."""
     for info in facts.data.get("dataset_info", ()):
-        name = info["config_name"]
-        kind = _FOLDERS.get(name)
-        schema = TABLES[kind] if kind is not None else None
-        types = {} if schema is None else {field.name: type_of(field.type) for field in schema}
-        rows = []
-        for feature in info["features"]:
-            column = str(feature["name"])
-            shown = types.get(column) or _type(feature)
-            rows.append([code(column), shown, Md(meaning_of(kind or "", column))])
-        splits = ", ".join(f"{each['num_examples']:,} ({each['name']})" for each in info["splits"])
-        yield {
-            "name": name,
-            "rows": splits,
-            "columns": table(["column", "type", "meaning"], rows, n_text=3),
-            "described": kind is not None,
-            "has_metadata": any(str(each["name"]).startswith(METADATA) for each in info["features"]),
-        }
-
-
-def _type(feature: Mapping[str, Any]) -> str:
-    """A type as `datasets` writes it into a card, in words."""
-    kind = feature.get("dtype")
-    if isinstance(kind, str):
-        return {"string": "text", "bool": "true or false"}.get(kind, kind)
-    return "list" if any(name in feature for name in ("list", "sequence")) else "structure"
-
-
-def _machines(run: Mapping[str, Any]) -> Iterator[str]:
-    for each in (run.get("computed_with") or {}).get("machines") or ():
-        if isinstance(each, Mapping):
-            yield f"{each.get('processor', '?')} ({each.get('device', '?')})"
+        name = str(info["config_name"])
+        kind = "generations" if name == "default" else name
+        columns = {str(feature["name"]): type_of(feature) for feature in info["features"]}
+        rows = [[code(column), words, Md(meaning_of(kind, column))] for column, words in columns.items()]
+        splits = [f"{each['num_examples']:,} in {each['name']}" for each in info["splits"]]
+        yield {"name": name, "rows": ", ".join(splits), "columns": table(["column", "type", "meaning"], rows, n_text=3)}

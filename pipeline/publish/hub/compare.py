@@ -42,6 +42,7 @@ class Changes:
 
     Attributes:
         removed: of an earlier publishing, and no longer in the data set.
+        moved: of the new and the changed, those whose content is there under another name: it is not sent again.
         others: what a commit may not touch: path -> whose it is and why it is in the way.
         beside: others' files that stay as they are.
     """
@@ -50,6 +51,7 @@ class Changes:
     changed: tuple[str, ...]
     same: tuple[str, ...]
     removed: tuple[str, ...]
+    moved: tuple[str, ...]
     others: Mapping[str, str]
     beside: tuple[str, ...]
 
@@ -114,8 +116,10 @@ def compare(
         removed.append(path)
         if not (_is_ours(path, there, known) or _may(path, overwrite)):
             others[path] = "was changed on the Hub since, and is no longer in the data set"
+    large = {each.sha256 for each in there.values() if each.sha256 is not None}  # small ones are sent in the commit
+    moved = sorted(path for path in (*new, *changed) if ours[path].sha256 in large)
     beside = sorted(set(there) - set(ours) - set(removed))
-    return Changes(tuple(new), tuple(changed), tuple(same), tuple(removed), others, tuple(beside))
+    return Changes(tuple(new), tuple(changed), tuple(same), tuple(removed), tuple(moved), others, tuple(beside))
 
 
 def _is_ours(path: str, there: Mapping[str, Contents], known: Mapping[str, Contents]) -> bool:

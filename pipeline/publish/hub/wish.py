@@ -62,17 +62,21 @@ class Published:
 
     @property
     def sent_bytes(self) -> int:
-        """Of the files that the commit added or changed; what an earlier try had uploaded was not sent again."""
+        """Of content that the commit brought; what an earlier try had uploaded of it was not sent again."""
         return sum(self._size(path) for path in self._sent)
 
     @property
     def there_bytes(self) -> int:
-        """Of the files that were there already."""
-        return 0 if self.changes is None else sum(self._size(path) for path in self.changes.same)
+        """Of content that was there already, be it under another name."""
+        return (
+            0 if self.changes is None else sum(self._size(path) for path in (*self.changes.same, *self.changes.moved))
+        )
 
     @property
     def _sent(self) -> tuple[str, ...]:
-        return () if self.changes is None else (*self.changes.new, *self.changes.changed)
+        if self.changes is None:
+            return ()
+        return tuple(path for path in (*self.changes.new, *self.changes.changed) if path not in self.changes.moved)
 
     def _size(self, path: str) -> int:
         return self.files.files[path].contents.size

@@ -86,6 +86,21 @@ def test_of_a_data_set_that_has_grown_only_what_is_new_is_sent(
     assert f"{hub.received:,} bytes sent" in said.out and "changed, 0 removed" in said.out
 
 
+def test_content_under_another_name_is_not_sent_again(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
+    """As files of a data set that has grown: the same bytes, `-of-00002` where they were `-of-00001`."""
+    (data_set / "figures").mkdir()
+    (data_set / "figures" / "a-of-1.png").write_bytes(bytes(40_000))
+    assert publisher("publish", data_set, "--repo-id", "me/moved").status == 0
+    hub.received = 0
+    (data_set / "figures" / "a-of-1.png").rename(data_set / "figures" / "a-of-2.png")
+    said = publisher("publish", data_set, "--repo-id", "me/moved")
+    files = hub.data_set("me/moved").find("main").files
+    assert said.status == 0 and "1 new, 1 changed, 1 removed" in said.out, said
+    assert set(files) >= {"figures/a-of-2.png"} and "figures/a-of-1.png" not in files
+    assert hub.received == len(files["published.json"].content)
+    assert f"{hub.received:,} bytes sent" in said.out
+
+
 def test_what_is_no_longer_in_the_data_set_goes_and_what_is_not_ours_stays(
     publisher: Publisher, hub: CommitHub, data_set: Path
 ) -> None:
