@@ -9,7 +9,6 @@ from evaluation.tables import aligned
 from pipeline.commands.arguments import place
 from pipeline.commands.shared import Outcome
 from pipeline.exit_status import ExitStatus
-from pipeline.publish.hub.publish import publish_data_set
 from pipeline.publish.hub.read_back import shown
 from pipeline.publish.hub.wish import Published, Wish
 
@@ -38,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def publish(options: argparse.Namespace) -> Outcome:
     """Publish a data set, or list what that would do. Raises RunError: it is not published; one line."""
+    from pipeline.publish.hub.publish import publish_data_set
+
     wish = Wish(
         options.repo_id,
         revision=options.revision,

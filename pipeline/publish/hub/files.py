@@ -14,13 +14,11 @@ from typing import Any
 import yaml
 
 from pipeline.exit_status import ExitStatus
-from pipeline.publish.card import CARD_FILE
-from pipeline.publish.card.write import FIGURES
 from pipeline.publish.hub.compare import RECORD_FILE, Contents, record_bytes
 from pipeline.publish.hub.errors import PublishError
 from pipeline.publish.hub.portable import Machine, card_as_published, job_as_published, record_as_published
 from pipeline.publish.hub.tables import telling_columns
-from pipeline.store.dataset import JOB_FILE, PARTIAL, RUN_FILE, WORK_FOLDER
+from pipeline.store.dataset import CARD_FILE, FIGURES, JOB_FILE, PARTIAL, RUN_FILE, WORK_FOLDER
 from pipeline.store.manifest import DATASET_MANIFEST, files_of
 
 logger = logging.getLogger(__name__)

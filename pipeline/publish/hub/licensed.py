@@ -11,11 +11,11 @@ import yaml
 
 from personas.text import one_line
 from pipeline.exit_status import ExitStatus
-from pipeline.publish.card import CARD_FILE
 from pipeline.publish.hub.errors import PublishError
 from pipeline.publish.hub.files import front_of
 from pipeline.publish.hub.wish import Wish
 from pipeline.publish.licences import LicenceError, Resolved, licence_of, restate
+from pipeline.store.dataset import CARD_FILE
 from pipeline.store.lock import FolderInUse
 from pipeline.store.places import is_url
 

@@ -44,6 +44,7 @@ _REST = re.compile(rf"(?:/{_PART})*")
 _MOST_OF_A_PATH = 400
 _OF_THE_SYSTEM = ("/usr/", "/bin/", "/sbin/", "/etc/", "/dev/", "/proc/", "/sys/", "/lib/", "/lib64/", "/boot/")
 _OF_PEOPLE = ("/home/", "/Users/", "/root/", "file://", "~")
+_OF_PEOPLE_S = ("card_template",)  # in run.json
 _USER_IN_URL = re.compile(r"(\b[A-Za-z][\w+.-]*://)[^\s/@'\"]*@")
 _PARAMETER = re.compile(r"([?&;]([\w.-]+)=)[^\s&;#'\"]+")
 
@@ -179,9 +180,10 @@ def job_as_published(content: bytes, machine: Machine) -> bytes:
 
 
 def record_as_published(content: bytes, machine: Machine) -> bytes:
-    """The same of ``run.json``, whose words are all written by machines. Raises ValueError."""
+    """The same of ``run.json``, whose words are written by machines, but for a card's template. Raises ValueError."""
     data = json.loads(content)
-    clean = _deep(data, machine, all_paths=True)
+    own = {name: data[name] for name in _OF_PEOPLE_S if name in data}
+    clean = _deep(data, machine, all_paths=True) | _deep(own, machine, all_paths=False)
     return content if clean == data else (json.dumps(clean, indent=2) + "\n").encode()
 
 
