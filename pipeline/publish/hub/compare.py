@@ -56,6 +56,11 @@ class Changes:
     beside: tuple[str, ...]
 
     @property
+    def takeable(self) -> list[str]:
+        """Of others' files, those that may be taken when that is said."""
+        return [path for path in self.others if path not in self.beside]
+
+    @property
     def none(self) -> bool:
         return not (self.new or self.changed or self.removed)
 
@@ -127,7 +132,7 @@ def _is_ours(path: str, there: Mapping[str, Contents], known: Mapping[str, Conte
 
 
 def _may(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
+    return any(path == pattern or fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _in_the_way(path: str, there: Mapping[str, Contents]) -> str | None:

@@ -161,7 +161,7 @@ def _names(folder: Path, front: Mapping[str, Any]) -> tuple[list[str], tuple[str
             continue
         if _is_of_the_set(name, listed, patterns) and _is_inside(path, folder, name in listed):
             chosen.append(name)
-        elif not _is_passing(name):
+        elif name != RECORD_FILE and not _is_passing(name):
             others.append(name)
     return chosen, tuple(others)
 

@@ -8,6 +8,7 @@ names its parent, so that none is made on top of what nobody has looked at.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,12 @@ from pipeline.publish.hub.files import DataSetFiles, collect
 from pipeline.publish.hub.licensed import licensed_card, write_again
 from pipeline.publish.hub.patience import Patience
 from pipeline.publish.hub.read_back import other_files, other_rows, shown
-from pipeline.publish.hub.repository import check_absent, check_settings, check_tag, head_of
+from pipeline.publish.hub.repository import MAIN, check_absent, check_settings, check_tag, head_of, main_of
 from pipeline.publish.hub.wish import Published, Wish
 from pipeline.store.dataset import PARTIAL
 
 logger = logging.getLogger(__name__)
 
-MAIN = "main"
 _FIRST = ".gitattributes"  # of a new repository, the Hub's own
 _BATCH_FILES, _BATCH_BYTES = 50, 2_000_000_000  # sent between two lines of progress
 _MOST_SHOWN = 5
@@ -111,8 +111,9 @@ def _dry_run(client: HubClient, folder: Path, files: DataSetFiles, wish: Wish) -
             branch = wish.revision or MAIN
             if branch not in refs.branches and not branch.startswith("refs/"):
                 notes.append(f"branch {branch} would be made from {MAIN}")
-            start = head_of(client, refs, branch) or refs.branches[MAIN]
+            start = head_of(client, refs, branch) or main_of(client, refs)
             changes = _compared(client, start, files, wish)
+            check_tag(refs, wish.tag, start if changes.none else None)
             notes += _beside(changes)
     except PublishError as problem:
         if problem.status != ExitStatus.TRY_AGAIN:
@@ -129,7 +130,7 @@ class _Publishing:
     folder: Path
     files: DataSetFiles
     wish: Wish
-    _uncertain: bool = field(default=False, init=False)  # whether a commit lost its answer
+    _unanswered: Changes | None = field(default=None, init=False)  # of a commit that lost its answer
 
     def result(self) -> Published:
         client, wish = self.client, self.wish
@@ -141,17 +142,21 @@ class _Publishing:
                 changes, made, committed = self._try()
                 break
             except (Moved, Passing) as problem:
-                self._uncertain = self._uncertain or isinstance(problem, Passing)
                 client.patience.pause(problem, n)
         notes = [*_notes(self.folder, self.files), *_beside(changes)]
         if wish.tag is not None:
             self._tag(made.commit)
-        problems = other_files(client, made.commit, self.files.contents)
-        problems += [] if problems else other_rows(client, made.commit, self.folder)
-        return Published(
-            self.files, changes, made.pull_request or client.url, made.commit, committed, wish.tag,
-            tuple(notes), tuple(problems),
-        )  # fmt: skip
+        url = made.pull_request or client.url
+        problems = self._read_back(made.commit, url)
+        return Published(self.files, changes, url, made.commit, committed, wish.tag, tuple(notes), tuple(problems))
+
+    def _read_back(self, commit: str, url: str) -> list[str]:
+        """What is there that is not what is here. Raises PublishError: it can't be told now."""
+        try:
+            problems = other_files(self.client, commit, self.files.contents)
+            return problems or other_rows(self.client, commit, self.folder)
+        except PublishError as problem:
+            raise PublishError(f"{url}: published, and not read back: {problem}", problem.status) from problem
 
     def _prepare_repository(self) -> None:
         """There is one, as it was asked for. Raises PublishError."""
@@ -178,27 +183,31 @@ class _Publishing:
         branch, refs = wish.revision or MAIN, client.refs()
         head = head_of(client, refs, branch)
         if head is None:
-            client.create_branch(branch, refs.branches[MAIN])
-            head = client.refs().branches[branch]
+            client.create_branch(branch, main_of(client, refs))
+            head = client.head(branch)
         changes = _compared(client, head, self.files, wish)
         if changes.none:
             check_tag(refs, wish.tag, head)
-            return changes, Made(head, None), self._uncertain
+            return self._unanswered or changes, Made(head, None), self._unanswered is not None
         check_tag(refs, wish.tag, None)
         if wish.create_pr:
             for commit, url in client.open_requests():
                 if not other_files(client, commit, self.files.contents):
-                    return changes, Made(commit, url), self._uncertain
+                    return changes, Made(commit, url), self._unanswered is not None
         additions = client.additions(self.files.files, (*changes.new, *changes.changed))
         for batch in self._batches(additions):
             client.upload(batch, branch, create_pr=wish.create_pr)
-        made = client.commit(
-            [*additions, *_deletions(changes.removed)],
-            parent=head,
-            revision=branch,
-            message=wish.message or self._message(),
-            create_pr=wish.create_pr,
-        )
+        try:
+            made = client.commit(
+                [*additions, *_deletions(changes.removed)],
+                parent=head,
+                revision=branch,
+                message=wish.message or self._message(),
+                create_pr=wish.create_pr,
+            )
+        except Passing:
+            self._unanswered = changes
+            raise
         return changes, made, True
 
     def _message(self) -> str:
@@ -238,10 +247,9 @@ def _compared(client: HubClient, commit: str, files: DataSetFiles, wish: Wish) -
     changes = compare(files.contents, there, record, wish.overwrite)
     if changes.others:
         listed = [f"{path} {why}" for path, why in changes.others.items()]
-        paths = " ".join(f"--overwrite {path}" for path in list(changes.others)[:3])
-        raise PublishError(
-            f"{client.repo_id}: {shown(listed)}; look at it, then bring it over to here, move it, or say {paths}"
-        )
+        takes = " ".join(f"--overwrite {shlex.quote(path)}" for path in changes.takeable[:_MOST_SHOWN])
+        say = f", or say {takes}" if takes else ""
+        raise PublishError(f"{client.repo_id}: {shown(listed)}; look at it, then bring it over to here or move it{say}")
     return changes
 
 

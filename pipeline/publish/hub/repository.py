@@ -6,6 +6,8 @@ from pipeline.publish.hub.client import HubClient, Refs
 from pipeline.publish.hub.errors import NotThere, PublishError
 from pipeline.publish.hub.wish import Wish
 
+MAIN = "main"
+
 
 def head_of(client: HubClient, refs: Refs, branch: str) -> str | None:
     """A branch's newest commit; ``None``: there is no such branch yet. Raises PublishError: it is none."""
@@ -13,12 +15,19 @@ def head_of(client: HubClient, refs: Refs, branch: str) -> str | None:
         return refs.branches[branch]
     if branch in refs.tags:
         raise PublishError(f"--revision {branch}: is a tag of {client.repo_id}, which stays where it is; name a branch")
+    if branch == MAIN:
+        return main_of(client, refs)
     if branch.startswith("refs/"):
         try:
             return client.head(branch)
         except NotThere as error:
             raise PublishError(f"--revision {branch}: {client.repo_id} has none; name a branch") from error
     return None
+
+
+def main_of(client: HubClient, refs: Refs) -> str:
+    """The main branch's newest commit; of a repository that was made just now, the list may not have it yet."""
+    return refs.branches.get(MAIN) or client.head(MAIN)
 
 
 def check_absent(client: HubClient, wish: Wish) -> None:

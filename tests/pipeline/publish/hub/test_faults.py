@@ -39,7 +39,7 @@ def test_what_passes_is_waited_for(publisher: Publisher, hub: CommitHub, data_se
     assert said.status == 0 and times_left == 0, said
     repository = hub.data_set("me/x")
     assert len(repository.history()) == 1 and repository.tags == {"v1": repository.find("main").oid}
-    assert "nothing to do" not in said.out
+    assert ": 7 new, 0 changed, 0 removed, 0 as they were" in said.out
 
 
 def test_a_pull_request_whose_answer_is_lost_is_found(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
@@ -48,6 +48,15 @@ def test_a_pull_request_whose_answer_is_lost_is_found(publisher: Publisher, hub:
     said = publisher("publish", data_set, "--repo-id", "me/x", "--create-pr")
     assert said.status == 0 and "/discussions/1" in said.out, said
     assert len(repository.requests) == 1
+
+
+def test_what_can_not_be_read_back_now_is_published(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
+    hub.faults.append(Fault(r"GET .*/tree/", status=403, words="not now", times=99, after=1))
+    said = publisher("publish", data_set, "--repo-id", "me/x")
+    assert said.status == 1 and "/datasets/me/x: published, and not read back: " in said.line, said
+    hub.faults.clear()
+    assert publisher("publish", data_set, "--repo-id", "me/x").status == 0
+    assert len(hub.data_set("me/x").history()) == 1
 
 
 def test_a_moved_parent_is_looked_at_anew(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:

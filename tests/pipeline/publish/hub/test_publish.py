@@ -155,6 +155,7 @@ def test_a_repository_of_somebody_else_s_files(publisher: Publisher, hub: Commit
     head = repository.push({"README.md": b"theirs", "data": b"a file where a folder has to be"})
     said = publisher("publish", data_set, "--repo-id", "me/theirs")
     assert said.status == 2 and "README.md is somebody else's" in said.line and "data stands where" in said.line
+    assert said.line.endswith("or move it, or say --overwrite README.md")
     assert repository.find("main").oid == head
     repository.push({"data": None})
     said = publisher("publish", data_set, "--repo-id", "me/theirs", "--overwrite", "README*")
