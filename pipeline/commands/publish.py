@@ -60,6 +60,8 @@ def publish(options: argparse.Namespace) -> Outcome:
     else:
         report = "\n".join(_listed(done) if options.dry_run else _said(done))
     problem = None
+    if done.refused is not None:
+        return Outcome(report, str(done.refused), done.refused.status)
     if done.problems:
         problem = f"{done.url}: published, and not what is here: {shown(list(done.problems))}; look at it there"
     return Outcome(report, problem, ExitStatus.FAILED)
@@ -115,4 +117,5 @@ def _as_json(done: Published) -> dict[str, object]:
         "left_out": list(done.files.left_out),
         "notes": list(done.notes),
         "problems": list(done.problems),
+        "refused": None if done.refused is None else str(done.refused),
     }

@@ -98,7 +98,7 @@ def _notes(folder: Path, files: DataSetFiles) -> Iterator[str]:
 
 
 def _dry_run(client: HubClient, folder: Path, files: DataSetFiles, wish: Wish) -> Published:
-    notes, changes = list(_notes(folder, files)), None
+    notes, changes, refused = list(_notes(folder, files)), None, None
     try:
         info = client.info()
         if info is None:
@@ -116,10 +116,11 @@ def _dry_run(client: HubClient, folder: Path, files: DataSetFiles, wish: Wish) -
             check_tag(refs, wish.tag, start if changes.none else None)
             notes += _beside(changes)
     except PublishError as problem:
-        if problem.status != ExitStatus.TRY_AGAIN:
-            raise
-        notes.append(f"not compared: {problem}")
-    return Published(files, changes, client.url, notes=tuple(notes))
+        if problem.status == ExitStatus.TRY_AGAIN:
+            notes.append(f"not compared: {problem}")
+        else:
+            refused = problem
+    return Published(files, changes, client.url, notes=tuple(notes), refused=refused)
 
 
 @dataclass

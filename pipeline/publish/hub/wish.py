@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.publish.hub.compare import Changes
+from pipeline.publish.hub.errors import PublishError
 from pipeline.publish.hub.files import DataSetFiles
 
 
@@ -49,6 +50,7 @@ class Published:
         made: whether this command made it.
         notes: what somebody should know, a line each.
         problems: what is there that is not what is here, a line each.
+        refused: in a dry run, why it would not be published; ``None``: it would.
     """
 
     files: DataSetFiles
@@ -59,6 +61,7 @@ class Published:
     tag: str | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    refused: PublishError | None = None
 
     @property
     def sent_bytes(self) -> int:

@@ -223,6 +223,9 @@ def test_a_dry_run_makes_nothing(publisher: Publisher, hub: CommitHub, data_set:
     assert lines["README.md"] == "changed" and lines["job.json"] == "same", said
     assert "branch other would be made from main" in said.out
     assert not [each for each in hub.asked if not each.startswith(("GET", "HEAD"))]
+    hub.data_set("me/dry").push({"README.md": b"a person's"})
+    said = publisher("publish", data_set, "--dry-run", "--repo-id", "me/dry")
+    assert said.status == 2 and "README.md was changed on the Hub since" in said.line and "job.json" in said.out, said
 
 
 def test_pages_of_files_and_pieces_of_files(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
