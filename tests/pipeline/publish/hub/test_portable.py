@@ -17,19 +17,19 @@ OF_A_MACHINE = ("/home/", "/srv/", "alice", "gpu-01", "10.0.0.7", "\\\\")
 
 
 def machine(*hosts: str) -> Machine:
-    return Machine(("/srv/team/work", "/home/alice"), list(hosts))
+    return Machine(("/srv/team/runs", "/home/alice"), list(hosts))
 
 
 @pytest.mark.parametrize(
     ("text", "published"),
     [
         ("read /home/alice/models/llama first", "read llama first"),
-        ("`/srv/team/work/out`.", "`out`."),
+        ("`/srv/team/runs/out`.", "`out`."),
         ("(/Users/bob/x/final)", "(final)"),
         ("~/models/base and ~carol/x", "base and x"),
         ("file:///home/alice/a.jsonl", "a.jsonl"),
         (r"C:\Users\dave\base", "base"),
-        ("/srv/team/work", "work"),
+        ("/srv/team/runs", "runs"),
         (r"/home/al\_ice/my\_models/x and more", "x and more"),
         ("on gpu-01.corp.lan:8000 there", "on endpoint.invalid:8000 there"),
         # What tells nothing of a machine.
