@@ -16,7 +16,19 @@ from typing import Any, NamedTuple, NoReturn
 import mpg
 from evaluation.tables import plain
 from personas.secrets import masked_words, without_forms
-from pipeline.commands import check, export, infer_weights, init, judge, plan, questionnaire, run, train, verify
+from pipeline.commands import (
+    check,
+    export,
+    infer_weights,
+    init,
+    judge,
+    plan,
+    publish,
+    questionnaire,
+    run,
+    train,
+    verify,
+)
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
@@ -120,6 +132,7 @@ _COMMANDS = {
     "questionnaire": _Command(questionnaire.questionnaire),
     "plan": _Command(plan.plan),
     "verify": _Command(verify.verify),
+    "publish": _Command(publish.publish, again="; the same command goes on, and what is uploaded is not sent again"),
     "export": _Command(export.export, loads_models=False),
     "schema": _Command(check.schema, loads_models=False),
 }
@@ -175,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_arguments(
         commands.add_parser("verify", help="check a data set's files, and write some of its rows again")
     )
+    publish.add_arguments(commands.add_parser("publish", help="publish a data set on the Hugging Face Hub"))
     infer_weights.add_arguments(
         commands.add_parser(
             "infer-weights",

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from pipeline.job.model import Job
 from pipeline.publish.licence_rules import PARTS, STATED, LicenceError, Part, Resolved, recorded, resolved, state
 from pipeline.publish.licence_sources import collect, of_judges
-from pipeline.publish.rewrite import rewrite_card
 from pipeline.store.dataset import FOLDERS, JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
 
 __all__ = ["LicenceError", "Part", "Resolved", "licence_of", "restate"]
@@ -56,6 +55,8 @@ def restate(folder: Path, license: str | None = None, *, name: str | None = None
         LicenceError: it can't be told, or is stated in a way that can't be. FolderInUse: a run or a judge works there.
         OSError: a folder that can't be written. What is there stays then.
     """
+    from pipeline.publish.rewrite import rewrite_card  # which imports all that a card is made with
+
     job, run = _read(folder)
     parts = _parts(folder, job, run)
     changes: dict[str, Any] = {}

@@ -25,6 +25,8 @@ from pipeline.store.shards import (
 WORK_FOLDER = ".work"
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
+CARD_FILE = "README.md"
+FIGURES = "figures"  # folder of the card's pictures, beside it
 PLAN_FILE = "plan.json"  # in the work folder
 PARTIAL = "partial"  # what a run that did not end well has so far, as a data set of its own
 _JOB_FOLDER = "job-folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.publish.card.template import TEMPLATE, template_problem, template_text
-from pipeline.publish.card.write import CARD_FILE, write_card
+from pipeline.publish.card.write import write_card
+from pipeline.store.dataset import CARD_FILE
 
 __all__ = ["CARD_FILE", "TEMPLATE", "template_problem", "template_text", "write_card"]

@@ -19,12 +19,11 @@ from pipeline.publish.configs import data_front
 from pipeline.publish.licence_rules import STATED, LicenceError, Part, Resolved, recorded, resolved
 from pipeline.publish.licence_sources import of_judges
 from pipeline.publish.summary import Summary
+from pipeline.store.dataset import CARD_FILE, FIGURES
 from pipeline.store.shards import write_bytes
 
 logger = logging.getLogger(__name__)
 
-CARD_FILE = "README.md"
-FIGURES = "figures"  # folder of the card's pictures, beside it
 TEMPLATE = "card_template"  # in run.json: the author's own, as it was
 
 
