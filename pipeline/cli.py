@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import mpg
 from evaluation.tables import plain
 from personas.secrets import masked_words, without_forms
-from pipeline.commands import check, infer_weights, init, judge, plan, questionnaire, run, train, verify
+from pipeline.commands import check, infer_weights, init, judge, plan, questionnaire, report, run, train, verify
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
@@ -120,6 +120,7 @@ _COMMANDS = {
     "questionnaire": _Command(questionnaire.questionnaire),
     "plan": _Command(plan.plan),
     "verify": _Command(verify.verify),
+    "report": _Command(report.report, loads_models=False),
     "schema": _Command(check.schema, loads_models=False),
 }
 
@@ -185,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_arguments(
         commands.add_parser("judge", help="score any corpus, without generating again, and say how far to believe it")
+    )
+    report.add_arguments(
+        commands.add_parser("report", help="write one HTML page to look at a data set, or several side by side")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     for command in commands.choices.values():
