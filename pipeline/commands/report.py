@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"the page's file (DIR/{REPORT_FILE}, of the first DIR)")  # fmt: skip
     parser.add_argument("--terminal", action="store_true", help="print the short form; no page is written")
     parser.add_argument("--texts", type=int, default=_MOST_TEXTS, metavar="N",
-                        help=f"texts to browse at most, drawn by persona and score ({_MOST_TEXTS:,}, the most)")  # fmt: skip
+                        help=f"texts to browse, drawn by persona and score ({_MOST_TEXTS:,}, the most)")  # fmt: skip
 
 
 def report(options: argparse.Namespace) -> Outcome:

@@ -31,6 +31,7 @@ _FILLS = 9
 
 # What all plots have in common.
 CONFIG: dict[str, Any] = {
+    "aria": False,  # a plot is one picture with one label; its numbers are in a table
     "background": "transparent",
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
     "view": {"stroke": None},
@@ -174,7 +175,8 @@ def heat(
     base = alt.Chart(_data(known)).encode(x=x, y=y)
     layers = [
         base.mark_rect(stroke=_PAPER, strokeWidth=1.5).encode(
-            color=colour, tooltip=_tips("row", "column", "shown", row=titles[0] or "of", column=titles[1], shown=legend)
+            color=colour,
+            tooltip=_tips("row", "column", "shown", row=titles[0] or "persona", column=titles[1], shown=legend),
         )
     ]
     if labelled:
@@ -255,6 +257,10 @@ def _thirds() -> Rows:
     return [{"x": a[0], "y": a[1], "x2": b[0], "y2": b[1]} for a, b in pairs]
 
 
+# Beyond so many points names, or intervals, would cover each other.
+_NAMED, _WITH_INTERVALS = 8, 80
+
+
 def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[str, Any]:
     """Adherence against perplexity, persona by persona, with the fronts.
 
@@ -265,7 +271,7 @@ def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[s
     """
     values = [each["perplexity"] for each in (*points, *references)]
     log = max(values) > 8 * min(values)
-    scale = alt.Scale(type="log" if log else "linear", zero=False, nice=True, padding=8)
+    scale = alt.Scale(type="log", nice=True, padding=8) if log else alt.Scale(zero=False, nice=True, padding=8)
     x = alt.X("perplexity:Q", title="perplexity under the reference", scale=scale,
               axis=alt.Axis(tickCount=6, format="~s" if log else ".3~g"))  # fmt: skip
     y = _share(alt.Y, "adherence", "judged adherence")
@@ -274,16 +280,17 @@ def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[s
     if references:
         rule = alt.Chart(_data(references)).mark_rule(strokeDash=[1, 3], strokeWidth=1.5)
         layers.append(rule.encode(x=x, color=names.colour()))
+    rules = base.mark_rule(strokeWidth=1, opacity=0.35).encode(y=alt.Y("low:Q"), y2="high:Q")
     line = alt.Chart(_data(front)).mark_line(interpolate="step-after", strokeWidth=1.5, opacity=0.7)
     layers += [
         line.encode(x=x, y=y, color=names.colour()),
-        base.mark_rule(strokeWidth=1, opacity=0.35).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        *([rules] if len(points) <= _WITH_INTERVALS else []),
         base.mark_point(filled=True, size=64, opacity=0.9).encode(
             y=y, shape=names.shape(),
             tooltip=_tips("set", "persona", "perplexity", "adherence", "low", "high", "texts"),
         ),
     ]  # fmt: skip
-    if len(front) <= 16:
+    if len(front) <= _NAMED:
         text = alt.Chart(_data(front)).mark_text(align="left", dx=8, dy=-8, fontSize=11, limit=110)
         layers.append(text.encode(x=x, y=y, text="persona:N"))
     return _spec(alt.layer(*layers).properties(width="container", height=320))

@@ -263,7 +263,7 @@ def judges(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Fi
             cells,
             list(words.values()),
             [shown[a] for a in attributes],
-            titles=("", "attribute"),
+            titles=("judges", "attribute"),
             legend="Spearman",
             domain=(-1.0, 1.0),
             diverging=True,
@@ -284,7 +284,7 @@ def limits(key: str, ms: Sequence[Measures], figures: Sequence[Figure]) -> list[
         "control": (attributes > MOST_CURVES, f"Plotted are the first {MOST_CURVES} of {attributes:,} attributes."),
         "leakage": (judged > MOST_CELLS, f"Plotted are the first {MOST_CELLS} of {judged:,} attributes."),
         "simplex": (personas > MOST_POINTS, f"Texts are put together at multiples of 1/{_LATTICE} of each weight."),
-        "joint": (personas > MOST_LINES + 1, "There are too many personas to plot each; the table has them."),
+        "joint": (personas > MOST_LINES + 1, "There are too many personas to plot each."),
         "quality": (
             personas > points,
             f"Plotted are at most {points} of a data set's personas: those on the front, and others evenly spaced in "
