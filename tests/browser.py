@@ -17,7 +17,7 @@ import pytest
 REQUIRED = "MPG_REQUIRE_BROWSER"
 _PATIENCE_S = 30.0
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-          "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
+          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")  # fmt: skip
 
 
 def missing() -> str | None:

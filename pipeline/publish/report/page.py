@@ -134,7 +134,7 @@ def _tiles(m: Measures) -> list[Mapping[str, str]]:
     rates = [p.acceptance[0] for p in m.personas if p.acceptance is not None]
     found = [tile("texts", f"{m.of.n:,}"), tile("personas", f"{len(m.of.personas):,}")]
     if m.is_judged:
-        found += [tile("judged adherence", m.adherence.shown), tile("all attributes in one text", m.joint.shown)]
+        found += [tile("judged adherence", m.adherence.shown), tile("joint adherence", m.joint.shown)]
     found.append(tile("perplexity", number(m.perplexity)))
     if rates:
         found.append(tile("acceptance", number(sum(rates) / len(rates))))
