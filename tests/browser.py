@@ -16,8 +16,10 @@ import pytest
 # Set where a browser has to be there (CI): what would be skipped fails.
 REQUIRED = "MPG_REQUIRE_BROWSER"
 _PATIENCE_S = 30.0
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")  # fmt: skip
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
 
 
 def missing() -> str | None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -45,7 +46,6 @@ def page(ms: Sequence[Measures], most_texts: int) -> str:
         most_texts: that are shown, of all data sets together.
     """
     import jinja2
-    import vl_convert
 
     shown = shown_names(ms)
     names = Names(tuple(m.of.name for m in ms))
@@ -55,12 +55,12 @@ def page(ms: Sequence[Measures], most_texts: int) -> str:
     ]
     specs = {f"{s.key}-{i}": figure.spec for s in charted for i, figure in enumerate(s.figures)}
     texts = texts_of(ms, shown, most_texts)
-    vega = _script(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;")) if specs else ""
+    vega = _vega() if specs else ""
     script = _script(_file("page.js"))
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["tojson_attribute"] = lambda link: json.dumps(link, ensure_ascii=False, sort_keys=True)
+    environment.filters["tojson_attribute"] = lambda link: json.dumps(link, sort_keys=True)
     template = environment.from_string(_file("page.html"))
     html: str = template.render(
         policy=_policy([each for each in (vega, script) if each]),
@@ -90,6 +90,14 @@ class _Shown:
         self.key, self.title, self.lead, self.notes = section.key, section.title, section.lead, section.notes
         self.tables, self.figures = section.tables, section.figures
         self.limits = plots.limits(section.key, ms, section.figures)
+
+
+@cache
+def _vega() -> str:
+    """The script that draws, with all that it needs, from the installed vl-convert (0.9 MB)."""
+    import vl_convert
+
+    return _script(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
 
 
 def _file(name: str) -> str:

@@ -130,11 +130,11 @@ def quality(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[F
     front: charts.Rows = []
     references: charts.Rows = []
     for m, name in zip(ms, names.data_sets, strict=True):
-        known = [p for p in m.personas if p.adherence.value is not None and p.n_tokens]
+        known = [p for p in m.personas if p.adherence.value is not None and np.isfinite(p.perplexity)]
         points += [_point(p, name, shown) for p in thinned(known, MOST_POINTS // len(ms))]
         best = sorted((p for p in known if p.on_front), key=lambda p: p.perplexity)
         front += [_point(p, name, shown) for p in best[:MOST_POINTS]]
-        alone = [p for p in m.personas if not p.weights and p.n_tokens]
+        alone = [p for p in m.personas if not p.weights and np.isfinite(p.perplexity)]
         references += [{"perplexity": p.perplexity, "set": name} for p in alone]
     if not points:
         return []

@@ -84,7 +84,6 @@ def texts_of(ms: Sequence[Measures], shown: Shown, most: int) -> Texts:
             asked = "\n\n".join(_said(message) for message in row["prompt"] or ())
             weights = dict(zip(row["attributes"] or (), row["weights"] or (), strict=False))
             text = row["response"] or ""
-            own = float(m.own_scores[i])
             rows.append(
                 {
                     "set": k,
@@ -92,14 +91,14 @@ def texts_of(ms: Sequence[Measures], shown: Shown, most: int) -> Texts:
                     "persona": place("personas", row["persona"]),
                     "prompt": prompts.setdefault(asked, len(prompts)),
                     "split": m.of.splits[i],
-                    "weights": {place("attributes", a): round(w, 6) for a, w in weights.items() if w > 0},
+                    "weights": {place("attributes", a): _finite(w, 6) for a, w in weights.items() if w > 0},
                     "text": text[:MOST_CHARACTERS],
                     "cut": max(0, len(text) - MOST_CHARACTERS),
                     "finish": row["finish_reason"],
                     "tokens": row["n_tokens"],
-                    "score": None if own != own else round(own, 4),
+                    "score": _finite(float(m.own_scores[i])),
                     "scores": {
-                        place("attributes", a): None if s != s else round(s, 4)
+                        place("attributes", a): _finite(s)
                         for a, s, asked_of in zip(
                             m.of.judged, m.of.scores[i].tolist(), m.of.is_judged[i].tolist(), strict=True
                         )
@@ -107,7 +106,7 @@ def texts_of(ms: Sequence[Measures], shown: Shown, most: int) -> Texts:
                     },
                     "judgments": [
                         [place("attributes", j["attribute"]), place("judges", j["judge"]),
-                         None if j["score"] is None else round(j["score"], 4), j["status"], j["rationale"]]
+                         _finite(j["score"]), j["status"], j["rationale"]]
                         for j in judgments.get(row["row_id"], ())
                     ],
                     "ratios": _by_attribute(row["attributes"], row["log_ratios"], place),
@@ -121,6 +120,11 @@ def texts_of(ms: Sequence[Measures], shown: Shown, most: int) -> Texts:
         "texts": rows,
     }
     return Texts(storable(data), counts)
+
+
+def _finite(value: float | None, decimals: int = 4) -> float | None:
+    """``None`` for what is no number: JSON has none of these."""
+    return round(value, decimals) if value is not None and np.isfinite(value) else None
 
 
 def _said(message: Mapping[str, Any]) -> str:
@@ -141,7 +145,7 @@ def _coloured(row: Mapping[str, Any], text: str, place: Any) -> dict[str, Any]:
     if len(ratios) != len(attributes) or any(each is None or len(each) != len(pieces) for each in ratios):
         return {}
     rounded = {
-        place("attributes", a): [None if v is None or not np.isfinite(v) else round(v, _DECIMALS) for v in each]
+        place("attributes", a): [_finite(v, _DECIMALS) for v in each]
         for a, each in zip(attributes, ratios, strict=True)
     }
     return {"pieces": pieces, "colours": rounded}
