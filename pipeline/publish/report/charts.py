@@ -7,7 +7,6 @@ dark look and its print; :func:`with_colours` gives a specification those of a p
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -318,8 +317,3 @@ def dots(points: Rows, rows: Sequence[str], names: Names, *, title: str, y_title
     ]
     step = 24 if len(names.data_sets) == 1 else 14 * len(names.data_sets) + 8
     return _spec(alt.layer(*layers).properties(width="container", height=step * len(rows)))
-
-
-def as_json(spec: Mapping[str, Any]) -> str:
-    """The same text for the same plot."""
-    return json.dumps(spec, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

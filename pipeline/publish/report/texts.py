@@ -18,7 +18,6 @@ from pipeline.publish.report.measures import Measures
 from pipeline.publish.report.parts import Shown
 from pipeline.publish.report.read import read_judgments, read_rows
 
-MOST_TEXTS = 2_000
 # Bands of a text's mean score of its persona's attributes: fifths of the scale, and a band for texts without one.
 N_BANDS = 5
 # Longest texts that are shown whole, in characters; of a longer one the beginning, and that is said.

@@ -229,3 +229,11 @@ def test_contrast_is_enough_to_read(colours: dict[str, str]) -> None:
     for k in range(9):  # a heat map's values: in ink, in the strongest cells in white
         words = "on" if k in (0, 1, 7, 8) else "ink"
         assert contrast(colours[words], colours[f"d{k}"]) >= 4.5, k
+    for side in ("up", "down"):  # a token's own colour, at its fullest: see page.css and page.js
+        for ground in ("paper", "plate"):
+            assert contrast(colours["ink"], mixed(colours[side], colours[ground], 0.48)) >= 4.5, (side, ground)
+
+
+def mixed(one: str, other: str, share: float) -> str:
+    parts = [share * int(one[i : i + 2], 16) + (1 - share) * int(other[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(part):02x}" for part in parts)
