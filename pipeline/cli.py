@@ -25,6 +25,7 @@ from pipeline.commands import (
     plan,
     publish,
     questionnaire,
+    report,
     run,
     train,
     verify,
@@ -134,6 +135,7 @@ _COMMANDS = {
     "verify": _Command(verify.verify),
     "publish": _Command(publish.publish, again="; the same command goes on, and what is uploaded is not sent again"),
     "export": _Command(export.export, loads_models=False),
+    "report": _Command(report.report, loads_models=False),
     "schema": _Command(check.schema, loads_models=False),
 }
 
@@ -203,6 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_arguments(
         commands.add_parser("export", help="put a data set's rows into a form to train on: messages, pairs, ...")
+    )
+    report.add_arguments(
+        commands.add_parser("report", help="write one HTML page to look at a data set, or several side by side")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     for command in commands.choices.values():

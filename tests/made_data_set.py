@@ -74,7 +74,7 @@ def make(
     write_tables(
         folder,
         {
-            "generations": pa.Table.from_pylist(list(rows), schema=GENERATIONS),
+            "generations": _with_tokens(rows),
             "judgments": pa.Table.from_pylist(list(judgments), schema=JUDGMENTS),
             "rejected": REJECTED.empty_table(),
         },
@@ -84,6 +84,18 @@ def make(
     if job is not None:
         (folder / "job.json").write_text(json.dumps(job))
     return folder
+
+
+_TOKENS = {"tokens": pa.list_(pa.string()), "token_log_ratios": pa.list_(pa.list_(pa.float32()))}
+
+
+def _with_tokens(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows whose tokens are kept have two columns more, whether or not today's schema has them."""
+    table = pa.Table.from_pylist(list(rows), schema=GENERATIONS)
+    for name, kind in _TOKENS.items():
+        if name not in table.column_names and any(name in each for each in rows):
+            table = table.append_column(name, pa.array([each.get(name) for each in rows], kind))
+    return table
 
 
 def grid(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from evaluation.statistics.aggregate import Mean, clustered_mean
+from evaluation.statistics.aggregate import COVERAGE, Mean, clustered_mean
 
 # A score above it says that the text carries the attribute; scores lie in 0..1.
 CARRIED = 0.5
@@ -26,17 +27,30 @@ def carries_all(scores: Sequence[float | None]) -> float | None:
     return float(all(score is not None and score > CARRIED for score in scores))
 
 
-def joint_adherence(texts: Sequence[Sequence[float | None]], clusters: Sequence[object]) -> Mean:
-    """Share of texts that carry all of their persona's attributes at once, with a 95 % interval by cluster.
+def share(values: Sequence[float | None], clusters: Sequence[object]) -> Mean:
+    """Share of texts that are 1 among those that are 0 or 1, with a 95 % interval by cluster.
 
-    ``mean_i [min_a s_ia > 0.5]``, the interval of :func:`evaluation.statistics.aggregate.clustered_mean`. With N
-    attributes at chance it is ``0.5^N``, so that numbers of personas with as many attributes compare.
+    That of :func:`evaluation.statistics.aggregate.clustered_mean`. Where all texts are alike it would have no width: it
+    reaches to the farthest share then under which G clusters are all alike one time in 20, ``1 - 0.05^(1/G)``, about
+    3/G (Hanley & Lippman-Hand 1983), each cluster taken as one trial.
+    """
+    mean = clustered_mean(values, clusters)
+    if mean.value in (0.0, 1.0) and mean.n_clusters > 1:
+        return replace(mean, half_width=1 - (1 - COVERAGE) ** (1 / mean.n_clusters))
+    return mean
+
+
+def joint_adherence(texts: Sequence[Sequence[float | None]], clusters: Sequence[object]) -> Mean:
+    """Share of texts that carry all of their persona's attributes at once, with the interval of :func:`share`.
+
+    ``mean_i [min_a s_ia > 0.5]``. With N attributes at chance it is ``0.5^N``, so that numbers of personas with as many
+    attributes compare.
 
     Args:
         texts: of each text the scores of those attributes that its persona gives a weight above 0.
         clusters: one each a text (its prompt).
     """
-    return clustered_mean([carries_all(scores) for scores in texts], clusters)
+    return share([carries_all(scores) for scores in texts], clusters)
 
 
 def worst_attribute(

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 
-from evaluation.statistics.aggregate import COVERAGE, LEAST_CLUSTERS
+from evaluation.statistics.aggregate import LEAST_CLUSTERS, quantile
 
 # Of the normal equations' eigenvalues, as a share of the greatest: below it a direction of the design is no data.
 _RANK = 1e-9
@@ -79,6 +78,6 @@ def effects(
             pulls = (x @ (inverse @ question)) * residuals  # [n]
             sums = np.bincount(of_text, weights=pulls, minlength=groups)  # [groups]
             deviation = math.sqrt(groups / (groups - 1) * float(sums @ sums))
-            half_width = float(student_t.ppf(0.5 + COVERAGE / 2, groups - 1)) * deviation
+            half_width = quantile(groups) * deviation
         found.append(Effect(float(question @ coefficients), half_width, n, groups))
     return tuple(found)

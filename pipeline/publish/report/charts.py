@@ -7,7 +7,6 @@ dark look and its print; :func:`with_colours` gives a specification those of a p
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ _FILLS = 9
 
 # What all plots have in common.
 CONFIG: dict[str, Any] = {
+    "aria": False,  # a plot is one picture with one label; its numbers are in a table
     "background": "transparent",
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
     "view": {"stroke": None},
@@ -136,25 +136,25 @@ def curve(points: Rows, references: Rows, names: Names, weights: tuple[float, fl
     return _spec(alt.layer(*layers).properties(width="container", height=210))
 
 
-def _tips(*fields: str) -> list[alt.Tooltip]:
-    kinds = {"set": "N", "persona": "N", "prompt": "N", "row": "N", "column": "N", "shown": "N"}
-    titles = {"set": "data set", "low": "interval from", "high": "to", "row": "weight of", "column": "score of",
-              "shown": "value"}  # fmt: skip
+def _tips(*fields: str, **titles: str) -> list[alt.Tooltip]:
+    """What a mark says under the pointer; titles are ours, never anybody's names."""
+    words = {"set": "data set", "low": "interval from", "high": "to"} | titles
     return [
-        alt.Tooltip(f"{field}:{kinds.get(field, 'Q')}", title=titles.get(field, field), **_form(field))
+        alt.Tooltip(f"{field}:{'N' if field in _WORDS else 'Q'}", title=words.get(field, field), **_form(field))
         for field in fields
     ]
 
 
+_WORDS = ("set", "persona", "row", "column", "shown")
+
+
 def _form(field: str) -> dict[str, str]:
-    whole = field in ("texts",)
-    named = field in ("set", "persona", "prompt", "row", "column", "shown")
-    return {} if named else {"format": ",d" if whole else ".3~f"}
+    return {} if field in _WORDS else {"format": ",d" if field == "texts" else ".3~f"}
 
 
 def heat(
     cells: Rows, rows: Sequence[str], columns: Sequence[str], *, titles: tuple[str, str], legend: str,
-    domain: tuple[float, float], diverging: bool, labelled: bool, tips: Sequence[str] = ("row", "column", "shown"),
+    domain: tuple[float, float], diverging: bool, labelled: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """A heat map.
 
@@ -164,14 +164,20 @@ def heat(
         domain: of the colours; ``diverging`` about its middle.
         labelled: whether the cells' values stand in them.
     """
-    wide = len(columns) > _FILLS
+    wide = len(columns) > (_FILLS if labelled else 3 * _FILLS)
+    angle = -45 if len(columns) > _FILLS else 0
     y = alt.Y("row:N", title=titles[0], scale=alt.Scale(domain=list(rows)), axis=alt.Axis(grid=False, labelLimit=110))
     x = alt.X("column:N", title=titles[1], scale=alt.Scale(domain=list(columns)),
-              axis=alt.Axis(grid=False, labelAngle=-45 if wide else 0, labelLimit=80))  # fmt: skip
+              axis=alt.Axis(grid=False, labelAngle=angle, labelLimit=80))  # fmt: skip
     colour = _steps("value", domain, diverging, legend)
     known = [cell for cell in cells if cell["value"] is not None]
     base = alt.Chart(_data(known)).encode(x=x, y=y)
-    layers = [base.mark_rect(stroke=_PAPER, strokeWidth=1.5).encode(color=colour, tooltip=_tips(*tips))]
+    layers = [
+        base.mark_rect(stroke=_PAPER, strokeWidth=1.5).encode(
+            color=colour,
+            tooltip=_tips("row", "column", "shown", row=titles[0] or "persona", column=titles[1], shown=legend),
+        )
+    ]
     if labelled:
         low, high = domain
         strong = [cell | {"on": _is_strong(cell["value"], low, high, diverging)} for cell in known]
@@ -181,7 +187,7 @@ def heat(
     chart = alt.layer(*layers).resolve_scale(color="independent")
     step = 24 if not labelled else 34
     width: Any = alt.Step(18 if not labelled else _CELL) if wide else "container"
-    return _spec(chart.properties(width=width, height=alt.Step(step)))
+    return _spec(chart.properties(width=width, height=step * len(rows)))  # in steps it would be warned of
 
 
 # Ends of the colours' steps, as shares of the scale: round numbers on a scale of 0 to 1, and of -1 to 1.
@@ -193,7 +199,8 @@ def _steps(field: str, domain: tuple[float, float], diverging: bool, title: str)
     low, high = domain
     ends = [round(low + share * (high - low), 6) for share in _ENDS[diverging]]
     scale = alt.Scale(type="threshold", domain=ends, range=_DIVERGING if diverging else _SEQUENTIAL)
-    key = alt.Legend(title=title, format=".3~g", direction="horizontal", orient="top", gradientLength=246,
+    key = alt.Legend(title=title, format=".3~g", direction="horizontal", orient="top", titleLimit=0,
+                     gradientLength=246,
                      labelFontSize=11)  # fmt: skip
     return alt.Color(f"{field}:Q", scale=scale, legend=key)
 
@@ -249,6 +256,10 @@ def _thirds() -> Rows:
     return [{"x": a[0], "y": a[1], "x2": b[0], "y2": b[1]} for a, b in pairs]
 
 
+# Beyond so many points names, or intervals, would cover each other.
+_NAMED, _WITH_INTERVALS = 8, 80
+
+
 def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[str, Any]:
     """Adherence against perplexity, persona by persona, with the fronts.
 
@@ -259,8 +270,8 @@ def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[s
     """
     values = [each["perplexity"] for each in (*points, *references)]
     log = max(values) > 8 * min(values)
-    scale = alt.Scale(type="log" if log else "linear", zero=False, nice=True, padding=8)
-    x = alt.X("perplexity:Q", title="perplexity under the reference (left is more usual)", scale=scale,
+    scale = alt.Scale(type="log", nice=True, padding=8) if log else alt.Scale(zero=False, nice=True, padding=8)
+    x = alt.X("perplexity:Q", title="perplexity under the reference", scale=scale,
               axis=alt.Axis(tickCount=6, format="~s" if log else ".3~g"))  # fmt: skip
     y = _share(alt.Y, "adherence", "judged adherence")
     base = alt.Chart(_data(points)).encode(x=x, color=names.colour())
@@ -268,16 +279,17 @@ def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[s
     if references:
         rule = alt.Chart(_data(references)).mark_rule(strokeDash=[1, 3], strokeWidth=1.5)
         layers.append(rule.encode(x=x, color=names.colour()))
+    rules = base.mark_rule(strokeWidth=1, opacity=0.35).encode(y=alt.Y("low:Q"), y2="high:Q")
     line = alt.Chart(_data(front)).mark_line(interpolate="step-after", strokeWidth=1.5, opacity=0.7)
     layers += [
         line.encode(x=x, y=y, color=names.colour()),
-        base.mark_rule(strokeWidth=1, opacity=0.35).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        *([rules] if len(points) <= _WITH_INTERVALS else []),
         base.mark_point(filled=True, size=64, opacity=0.9).encode(
             y=y, shape=names.shape(),
             tooltip=_tips("set", "persona", "perplexity", "adherence", "low", "high", "texts"),
         ),
     ]  # fmt: skip
-    if len(front) <= 16:
+    if len(front) <= _NAMED:
         text = alt.Chart(_data(front)).mark_text(align="left", dx=8, dy=-8, fontSize=11, limit=110)
         layers.append(text.encode(x=x, y=y, text="persona:N"))
     return _spec(alt.layer(*layers).properties(width="container", height=320))
@@ -303,10 +315,5 @@ def dots(points: Rows, rows: Sequence[str], names: Names, *, title: str, y_title
             x=_share(alt.X, "share", title), shape=names.shape(), tooltip=_tips("set", "share", "low", "high", "texts")
         ),
     ]
-    height = alt.Step(24) if len(names.data_sets) == 1 else alt.Step(14, **{"for": "offset"})
-    return _spec(alt.layer(*layers).properties(width="container", height=height))
-
-
-def as_json(spec: Mapping[str, Any]) -> str:
-    """The same text for the same plot."""
-    return json.dumps(spec, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    step = 24 if len(names.data_sets) == 1 else 14 * len(names.data_sets) + 8
+    return _spec(alt.layer(*layers).properties(width="container", height=step * len(rows)))

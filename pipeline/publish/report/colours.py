@@ -42,7 +42,7 @@ DARK: Mapping[str, str] = {
     "up": "#4a9bd9",
     "down": "#d98a45",
     **_steps("s", "#64aee8 #e8934a #57c2a0 #b78ee6 #ec7fa4 #c9bd5c"),
-    **_steps("d", "#b5622a #98501d #6d3f1f #43301f #262c34 #1f384d #23527a #2a6ba3 #3a7fbd"),
+    **_steps("d", "#ab5a24 #954d1b #6d3f1f #43301f #262c34 #1f384d #23527a #2a6ba3 #3678b3"),
     **_steps("q", "#1f262e #22384c #254a69 #275b86 #2a6ba3 #3a7fbd #4a8cc6"),
 }
 

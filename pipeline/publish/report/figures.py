@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ def write_figures(data_set: Path, out: Path) -> list[tuple[str, str]]:
     return written
 
 
-def _part(spec: Any, title: str) -> dict[str, Any]:
-    width = _WIDTH if spec["width"] == "container" else spec["width"]
-    return {**spec, "width": width, "title": title} if title else {**spec, "width": width}
+def _part(spec: Mapping[str, Any], title: str) -> dict[str, Any]:
+    part = {**spec, "width": _WIDTH if spec["width"] == "container" else spec["width"]}
+    return part | {"title": title} if title else part
 
 
 def _png(parts: list[dict[str, Any]]) -> bytes:

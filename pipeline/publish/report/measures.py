@@ -11,7 +11,7 @@ import numpy as np
 from evaluation.statistics.aggregate import Mean, clustered_mean
 from evaluation.statistics.agreement import Agreement, agreements
 from evaluation.statistics.control import ControlCurve, Leakage, control_curve, leakage
-from evaluation.statistics.joint import carries_all, joint_adherence, worst_attribute
+from evaluation.statistics.joint import carries_all, joint_adherence, share, worst_attribute
 from evaluation.statistics.pareto import pareto_front, perplexity
 from pipeline.publish.report.read import DataSet
 
@@ -122,7 +122,7 @@ class Measures:
             n=len(texts),
             weights={of.attributes[j]: float(of.weights[texts[0], j]) for j in mine},
             adherence=self._mean(self.own_scores, asked),
-            joint=self._mean(self.carried, asked),
+            joint=self._share(asked),
             worst=worst_attribute(scores, clusters),
             perplexity=perplexity(float(of.log_probs[texts].sum()), n_tokens),
             n_tokens=n_tokens,
@@ -137,6 +137,11 @@ class Measures:
         return clustered_mean(
             [None if v != v else v for v in values[texts].tolist()], self.of.prompt_of[texts].tolist()
         )
+
+    def _share(self, texts: np.ndarray) -> Mean:
+        """Of :attr:`carried`, over some texts."""
+        values = self.carried[texts].tolist()
+        return share([None if v != v else v for v in values], self.of.prompt_of[texts].tolist())
 
     @cached_property
     def columns_judged(self) -> np.ndarray:
@@ -185,7 +190,7 @@ class Measures:
         """How many attributes a text is to carry -> share of those texts that carry them all."""
         sizes = self.wanted.sum(axis=1)
         return {
-            size: self._mean(self.carried, np.flatnonzero(self.is_asked & (sizes == size)))
+            size: self._share(np.flatnonzero(self.is_asked & (sizes == size)))
             for size in sorted({int(each) for each in sizes[self.is_asked]})
         }
 

@@ -21,6 +21,7 @@ class Table:
         caption: what it shows. n_text: columns, from the left, that hold words.
         links: one a row: which texts it is about, as the page's filters say it; ``None``: it leads nowhere.
         note: below it: what is left out.
+        is_brief: whether it belongs to the short form, too.
     """
 
     caption: str
@@ -29,13 +30,14 @@ class Table:
     n_text: int = 1
     links: Sequence[Mapping[str, Any] | None] = ()
     note: str = ""
+    is_brief: bool = True
 
 
 @dataclass(frozen=True)
 class Figure:
     """A plot: its Vega-Lite specification, what stands above it, and what it says to those who do not see it.
 
-    ``leads``: whether a click on a mark leads to its texts. ``small``: several stand beside each other.
+    ``small``: several stand beside each other. A mark's ``link`` says which texts it is about, as those of tables.
     """
 
     spec: Mapping[str, Any]
@@ -50,7 +52,7 @@ class Section:
 
     Attributes:
         key: its anchor. lead: paragraphs. notes: what a reader should beware of.
-        charted: whether plots belong to it.
+        figures: its plots, where they are made.
     """
 
     key: str

@@ -38,7 +38,8 @@ def control_of(attribute: str, ms: Sequence[Measures], names: charts.Names, show
             if point.score.value is not None:
                 low, high = interval(point.score)
                 row = {"weight": point.weight, "score": point.score.value, "low": low, "high": high}
-                points.append(row | {"texts": point.score.n, "set": name})
+                link = {"attribute": attribute, "low": point.low, "high": point.high}
+                points.append(row | {"texts": point.score.n, "set": name, "link": link})
             weights = [min(weights[0], point.low), max(weights[1], point.high)]
         if attribute in m.of_reference:
             references.append({"score": m.of_reference[attribute].value, "set": name})
@@ -129,11 +130,11 @@ def quality(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[F
     front: charts.Rows = []
     references: charts.Rows = []
     for m, name in zip(ms, names.data_sets, strict=True):
-        known = [p for p in m.personas if p.adherence.value is not None and p.n_tokens]
+        known = [p for p in m.personas if p.adherence.value is not None and np.isfinite(p.perplexity)]
         points += [_point(p, name, shown) for p in thinned(known, MOST_POINTS // len(ms))]
         best = sorted((p for p in known if p.on_front), key=lambda p: p.perplexity)
         front += [_point(p, name, shown) for p in best[:MOST_POINTS]]
-        alone = [p for p in m.personas if not p.weights and p.n_tokens]
+        alone = [p for p in m.personas if not p.weights and np.isfinite(p.perplexity)]
         references += [{"perplexity": p.perplexity, "set": name} for p in alone]
     if not points:
         return []
@@ -157,7 +158,7 @@ def thinned(personas: Sequence[OfPersona], most: int) -> list[OfPersona]:
 def _point(p: OfPersona, name: str, shown: Shown) -> dict[str, Any]:
     low, high = interval(p.adherence)
     point = {"perplexity": p.perplexity, "adherence": p.adherence.value, "low": low, "high": high}
-    return point | {"persona": shown[p.name], "set": name, "texts": p.adherence.n}
+    return point | {"persona": shown[p.name], "set": name, "texts": p.adherence.n, "link": {"persona": p.name}}
 
 
 def joint(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Figure]:
@@ -175,7 +176,7 @@ def joint(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Fig
     personas = list(dict.fromkeys(p.name for m in ms for p in m.personas if p.weights))
     if len(personas) <= MOST_LINES:
         by_persona = [
-            _share(shown[p.name], p.joint, name, 0.5 ** len(p.weights))
+            _share(shown[p.name], p.joint, name, 0.5 ** len(p.weights)) | {"link": {"persona": p.name}}
             for m, name in zip(ms, names.data_sets, strict=True)
             for p in m.personas
             if p.weights
@@ -214,10 +215,17 @@ def cells(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Fig
             prompts = range(min(MOST_PROMPTS, len(m.of.prompts)))
             grid = m.grid(values, personas, prompts)
             cells = [
-                {"row": shown[m.of.personas[p]], "column": shown[m.of.prompts[q]], "value": float(grid[i, j]),
-                 "shown": f"{grid[i, j]:.2f}"}
-                for i, p in enumerate(personas) for j, q in enumerate(prompts) if not np.isnan(grid[i, j])
-            ]  # fmt: skip
+                {
+                    "row": shown[m.of.personas[p]],
+                    "column": shown[m.of.prompts[q]],
+                    "value": float(grid[i, j]),
+                    "shown": f"{grid[i, j]:.2f}",
+                    "link": {"persona": m.of.personas[p]},
+                }
+                for i, p in enumerate(personas)
+                for j, q in enumerate(prompts)
+                if not np.isnan(grid[i, j])
+            ]
             if not cells:
                 continue
             spec = charts.heat(
@@ -255,7 +263,7 @@ def judges(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Fi
             cells,
             list(words.values()),
             [shown[a] for a in attributes],
-            titles=("", "attribute"),
+            titles=("judges", "attribute"),
             legend="Spearman",
             domain=(-1.0, 1.0),
             diverging=True,
@@ -264,3 +272,29 @@ def judges(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Fi
         told = ", ".join(f"{c['row']} on {c['column']}: {c['shown']}" for c in cells[:8])
         figures.append(Figure(spec, name if len(ms) > 1 else "", f"Heat map of judges' rank correlation. {told}."))
     return figures
+
+
+def limits(key: str, ms: Sequence[Measures], figures: Sequence[Figure]) -> list[str]:
+    """What a section's plots leave out, in a line each."""
+    attributes = len({name for m in ms for name in m.curves})
+    judged = max(len(m.of.judged) for m in ms)
+    personas, prompts = max(len(m.of.personas) for m in ms), max(len(m.of.prompts) for m in ms)
+    points = MOST_POINTS // len(ms)
+    said = {
+        "control": (attributes > MOST_CURVES, f"Plotted are the first {MOST_CURVES} of {attributes:,} attributes."),
+        "leakage": (judged > MOST_CELLS, f"Plotted are the first {MOST_CELLS} of {judged:,} attributes."),
+        "simplex": (personas > MOST_POINTS, f"Texts are put together at multiples of 1/{_LATTICE} of each weight."),
+        "joint": (personas > MOST_LINES + 1, "There are too many personas to plot each."),
+        "quality": (
+            personas > points,
+            f"Plotted are at most {points} of a data set's personas: those on the front, and others evenly spaced in "
+            f"their order. There are up to {personas:,}.",
+        ),
+        "cells": (
+            personas > MOST_PERSONAS or prompts > MOST_PROMPTS,
+            f"Plotted are at most the first {MOST_PERSONAS} of {personas:,} personas and {MOST_PROMPTS} of "
+            f"{prompts:,} prompts.",
+        ),
+    }
+    is_limited, words = said.get(key, (False, ""))
+    return [words] if is_limited and figures else []

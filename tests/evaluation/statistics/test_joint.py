@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation.statistics.aggregate import clustered_mean
-from evaluation.statistics.joint import carries_all, joint_adherence, worst_attribute
+from evaluation.statistics.joint import carries_all, joint_adherence, share, worst_attribute
 from evaluation.statistics.pareto import pareto_front, perplexity
 
 
@@ -34,6 +34,16 @@ def test_joint_adherence_by_hand() -> None:
     assert (found.value, found.n, found.n_unscored) == (pytest.approx(2 / 3), 3, 1)
     with pytest.raises(ValueError, match="scores: none given"):
         joint_adherence([[]], ["p"])
+
+
+def test_a_share_of_all_or_nothing_is_not_without_doubt() -> None:
+    """Of 12 prompts that all succeed the true share may well be .78: .78^12 is .05."""
+    for value in (0.0, 1.0):
+        found = share([value] * 24, list(range(12)) * 2)
+        assert found.half_width == pytest.approx(1 - 0.05 ** (1 / 12)) and found.shown == f"{value:.2f}±.22"
+    assert share([1.0, 1.0], ["p", "p"]).half_width is None
+    assert share([1.0, 0.0, None], "pqr") == clustered_mean([1.0, 0.0, None], "pqr")
+    assert share([None], "p").value is None
 
 
 def test_an_unscored_judgment_does_not_pull_the_share() -> None:
