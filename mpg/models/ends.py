@@ -133,9 +133,9 @@ def closing_id(tokenizer: Any, ids: frozenset[int] | None = None, style: ChatSty
 
 def answer_text(tokenizer: Any, token_ids: Sequence[int], ids: frozenset[int]) -> str:
     """A response as text, without the end token that closed it, special or not, and without special tokens."""
-    return str(tokenizer.decode(without_end(token_ids, ids), skip_special_tokens=True)).strip()
+    return str(tokenizer.decode(said_of(token_ids, ids), skip_special_tokens=True)).strip()
 
 
-def without_end(token_ids: Sequence[int], ids: frozenset[int]) -> Sequence[int]:
+def said_of(token_ids: Sequence[int], ids: frozenset[int]) -> Sequence[int]:
     """A response's tokens but the end token that closed it."""
     return token_ids[:-1] if token_ids and token_ids[-1] in ids else token_ids

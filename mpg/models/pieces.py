@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpg.models.ends import without_end
+from mpg.models.ends import said_of
 
 # Tokens decoded anew for each token at most twice so many, so that the time grows with the text and not with its
 # square; any number does, as long as a tokenizer looks no further back for what it writes between two tokens.
@@ -19,7 +19,7 @@ def answer_pieces(tokenizer: Any, token_ids: Sequence[int], ids: frozenset[int])
     A character belongs to the token that completes it; tokens that hold a part of one before have empty pieces, and so
     have special tokens, the end token, and blanks that the text is stripped of.
     """
-    said = list(without_end(token_ids, ids))
+    said = list(said_of(token_ids, ids))
 
     def decode(tokens: Sequence[int]) -> str:
         return str(tokenizer.decode(tokens, skip_special_tokens=True))
@@ -32,24 +32,23 @@ def answer_pieces(tokenizer: Any, token_ids: Sequence[int], ids: frozenset[int])
 
 
 def _ends(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], text: str) -> list[int]:
-    """How much of the text stands fast after each token: what no later token changes.
+    """How much of the text is there with each token: as much as it and those before it were found to begin with.
 
     Every token is decoded with those before it, since what it writes may depend on them (bytes of one character, a
     blank that only a text's first word lacks), from the last but one place on where the text was found to be whole.
     """
-    ends: list[int] = []
+    ends = [0]
     context, anchor, done, before = 0, 0, 0, ""  # text[:done] is of tokens[:anchor]; before: tokens[context:anchor]
     for n in range(1, len(tokens) + 1):
         now = decode(tokens[context:n])
         same = _agreement(now, before + text[done : done + len(now)])
-        ends.append(done + max(0, same - len(before)))
+        # What is there may go for a while: half a character undoes the bytes before it with some tokenizers.
+        ends.append(max(ends[-1], done + same - len(before)))
         if n - anchor >= _WINDOW and same == len(now) >= len(before) and not now.endswith(_HALF):
             context, anchor, done = anchor, n, ends[-1]
             before = decode(tokens[context:anchor])
-    ends[-1:] = [len(text)] if ends else []
-    for i in reversed(range(len(ends) - 1)):
-        ends[i] = min(ends[i], ends[i + 1])
-    return ends
+    ends[-1] = len(text)
+    return ends[1:]
 
 
 def _agreement(one: str, other: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _VERSION_KEY = b"mpg.schema_version"
 
 
@@ -64,6 +64,10 @@ GENERATIONS = _schema(
         ("dtype", pa.string(), False),
         ("seed", pa.int64(), False),
         ("config_hash", pa.string(), False),
+        # Where `decoder.token_log_ratios` asked for them; since 5. Pieces of `response`, one a token, which join to it.
+        ("tokens", _list_of(pa.string()), True),
+        # The terms of `log_ratios`: in the order of `attributes`, each in that of `tokens`.
+        ("token_log_ratios", _list_of(_list_of(pa.float32())), True),
     ],
 )
 
