@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def slowly(tokenizer: Any, ids: list[int], ends: frozenset[int]) -> list[str]:
         places.append(there)
     first, last = len(text) - len(text.lstrip()), len(text.rstrip())
     places = [min(max(place, first), last) for place in places]
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(places)]
     return pieces + [""] * (len(ids) - len(said))
 
 
