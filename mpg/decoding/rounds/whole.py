@@ -102,5 +102,6 @@ class BestOfN(WholeRound):
         return max(range(len(tried)), key=scores.__getitem__)
 
     def _score(self, rows: Rows, slot: int, response: Response) -> float:
-        ratios, alphas = self.bank.layout.log_ratios(response.log_probs).tolist(), rows.alphas[slot].tolist()
+        ratios = self.bank.layout.log_ratios(response.log_probs.cpu()).tolist()
+        alphas = rows.alphas[slot].tolist()
         return sum(a * s * r for a, s, r in zip(alphas, self.strengths, ratios, strict=True) if a)
