@@ -70,7 +70,6 @@ the adapters; it tells poles apart, it does not measure a person.
 
 `row_id` names a row by all that its text depends on. `attributes`, `weights`, `strengths`, `log_ratios` and `adapters`
 run in parallel; all are empty for the control persona `reference`. `log_ratios` and `log_prob_reference` are in nats.
-`tokens` are the response's pieces, `token_log_ratios` each one's share of `log_ratios`; null where not asked for.
 Config `judgments` joins on `row_id`; a `score` is null unless `status` is `ok`.
 """
     write_bytes(text.encode("utf-8", "backslashreplace"), output / CARD_FILE)
