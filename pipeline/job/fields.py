@@ -371,6 +371,10 @@ class Decoder(Frozen):
     window: Int = Field(64, ge=1, description="scr: recent chunks whose largest ratio bounds acceptance.")
     max_tries: Int = Field(8, ge=1, description="scr, sequence-rejection: rejections in a row before a fallback.")
     salvage: Bool = Field(True, description="scr: whether a rejected chunk's longest accepted prefix is kept.")
+    token_log_ratios: Bool = Field(
+        False,
+        description="Whether rows say their log-ratios token by token, too, beside the text's pieces; changes no text.",
+    )
 
 
 class Accept(Frozen):

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from evaluation.items import heard
 from evaluation.statistics.aggregate import Mean, clustered_mean, panel
+from pipeline.store.schema import without_tokens
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def summarise(
     """
     scores = heard_scores(judgments, set(judgments.column("judge").to_pylist()) if judges is None else judges)
     by_persona: dict[str, list[dict[str, Any]]] = {}
-    for row in generations.to_pylist():
+    for row in without_tokens(generations).to_pylist():
         by_persona.setdefault(row["persona"], []).append(row)
     judged = [a for a in attributes if any(key[1] == a for key in scores)]
     personas = []

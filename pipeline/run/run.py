@@ -38,7 +38,7 @@ from pipeline.run.judges import RunJudges
 from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
-from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare, set_aside_judgments
+from pipeline.store.dataset import dead_ids, done_ids, ids_without, n_shards, prepare, set_aside_judgments
 from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
@@ -198,6 +198,7 @@ class _Run:
             self.done_before = done
             if done & planned:
                 logger.info("%d of %d rows are there already and are kept", len(done & planned), len(planned))
+                self.say_what_they_lack(planned)
         to_do = planned - done - dead
         set_aside_judgments(self.work, to_do)
         whole, regrouped = shards_of(cells, to_do, self.computed_with.rows_per_shard, dead)
@@ -213,6 +214,17 @@ class _Run:
             load=self.load,
         )
         return work, len((dead & planned) - {cell.row_id for shard in work.shards for cell in shard})
+
+    def say_what_they_lack(self, planned: set[str]) -> None:
+        """A word on rows that were written before the job asked for their tokens."""
+        if self.job.decoder.token_log_ratios:
+            lacking = len(ids_without(self.work, "token_log_ratios") & planned)
+            if lacking:
+                logger.warning(
+                    "decoder.token_log_ratios: %d of these rows were written without and have none; for all, write the "
+                    "data set anew into another folder (--output): float32 texts come out the same",
+                    lacking,
+                )
 
     def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any], int]:
         """Draw candidates until every cell has its rows or no more may be drawn.

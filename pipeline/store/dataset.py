@@ -136,6 +136,12 @@ def done_ids(work: Path) -> set[str]:
     return set(read_shards(work / "generations", "generations", ["row_id"]).column("row_id").to_pylist())
 
 
+def ids_without(work: Path, column: str) -> set[str]:
+    """Row ids that are written with null in a column."""
+    table = read_shards(work / "generations", "generations", ["row_id", column])
+    return set(table.filter(table.column(column).is_null()).column("row_id").to_pylist())
+
+
 def dead_ids(work: Path) -> set[str]:
     """Row ids among the dead letters that are not to be tried again."""
     dead = read_shards(work / "rejected", "rejected", ["row_id", "reason"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _VERSION_KEY = b"mpg.schema_version"
 
 
@@ -64,6 +64,10 @@ GENERATIONS = _schema(
         ("dtype", pa.string(), False),
         ("seed", pa.int64(), False),
         ("config_hash", pa.string(), False),
+        # Where `decoder.token_log_ratios` asked for them; since 5. Pieces of `response`, one a token, which join to it.
+        ("tokens", list_of(pa.string()), True),
+        # The terms of `log_ratios`: in the order of `attributes`, each in that of `tokens`.
+        ("token_log_ratios", list_of(list_of(pa.float32())), True),
     ],
 )
 
@@ -94,7 +98,14 @@ REJECTED = _schema(
     ],
 )
 
+_BY_TOKEN = ("tokens", "token_log_ratios")
+
 TABLES = {"generations": GENERATIONS, "judgments": JUDGMENTS, "rejected": REJECTED}
+
+
+def without_tokens(generations: pa.Table) -> pa.Table:
+    """The table but its columns of many values a row, for those who read whole tables and none of these."""
+    return generations.drop_columns([name for name in _BY_TOKEN if name in generations.column_names])
 
 
 class NewerSchema(ValueError):

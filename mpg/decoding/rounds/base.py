@@ -154,6 +154,8 @@ class Round:
         return sorted(pairs)
 
     def book(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor) -> None:
-        """Add the token's log-probability under every lane of the block to the row's sums."""
-        picked = log_policies.gather(1, token[block.entry_rows, None])[:, 0]
-        rows.log_probs[block.rows[block.entry_rows], block.branches] += picked.double()
+        """Add the next token's log-probability under every lane of the block to the row's sums."""
+        picked, mine = log_policies.gather(1, token[block.entry_rows, None])[:, 0], block.rows[block.entry_rows]
+        rows.log_probs[mine, block.branches] += picked.double()
+        if rows.token_log_probs is not None:
+            rows.book_tokens(mine, rows.n_new[mine], block.branches, picked)
