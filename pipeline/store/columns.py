@@ -60,8 +60,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "seed": "The row's own seed, made from the run's seed and the row's id.",
         "config_hash": "Of the decoder's settings that texts depend on.",
         "tokens": "The text's pieces, one a token, which join to `response`; null where the job did not ask for them.",
-        "token_log_ratios": "Each token's share of `log_ratios`, in nats: a list for each of `attributes`, a number for "
-        "each of `tokens`; null where the job did not ask for them.",
+        "token_log_ratios": "Each token's share of `log_ratios`, in nats: a list for each of `attributes`, a number "
+        "for each of `tokens`; null where the job did not ask for them.",
     },
     "judgments": {
         "row_id": "The text that was judged: joins with `row_id` of `default`.",
