@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -79,15 +78,6 @@ def test_what_a_run_has_so_far_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     make(tmp_path / "out" / "partial", *grid())
     assert f"what a run has so far is in {tmp_path / 'out' / 'partial'}" in refused(capsys, str(tmp_path / "out"))
     assert main(["report", str(tmp_path / "out" / "partial"), "--terminal"]) == 0
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_can_not_be_written_is_one_line(data_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data_set.chmod(0o500)
-    try:
-        assert "can't be written (permission denied)" in refused(capsys, str(data_set), status=ExitStatus.TRY_AGAIN)
-    finally:
-        data_set.chmod(0o700)
 
 
 def test_one_data_set_twice_has_two_names(data_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
