@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 from pipeline.commands.arguments import add_words, place
-from pipeline.commands.shared import InputError, NotNow, Outcome
+from pipeline.commands.shared import InputError, NotNow, Outcome, opened_by
 from pipeline.publish.wanted import BETWEEN, SYSTEMS, Wanted
 from pipeline.store.dataset import FOLDERS, FORMS, RUN_FILE, WORK_FOLDER, is_complete
 from pipeline.store.exchange import GATHERING, finish_any_exchange, finish_exchange
-from pipeline.store.layout import among, ids_in_test
+from pipeline.store.layout import among, files_in, ids_in_test
 from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.manifest import changed_files, files_of
 
@@ -60,8 +60,7 @@ def export(options: argparse.Namespace) -> Outcome:
         raise NotNow(str(error)) from error
     except OSError as error:
         raise NotNow(f"{folder}: can't be written ({error}); make room, or give a folder you own") from error
-    opened = f'open it:  datasets.load_dataset("{folder}", "{wanted.form}")'
-    return Outcome("\n".join([*lines, f"written: {folder / wanted.form}", opened]))
+    return Outcome("\n".join([*lines, f"written: {folder / wanted.form}", opened_by(folder, wanted.form)]))
 
 
 def _wanted(options: argparse.Namespace) -> Wanted:
@@ -103,6 +102,16 @@ def _refuse_changed(folder: Path, wanted: Wanted) -> None:
             raise InputError(f"{folder / name}: is not as the data set's manifest says ({how}); {remedy}")
 
 
+def _refuse_foreign(folder: Path, form: str) -> None:
+    """Raises InputError: where the form's files would go lie some that the data set does not know."""
+    known = files_of(folder)
+    foreign = [path.name for path in files_in(folder / form) if f"{form}/{path.name}" not in known]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        why = f"is no file of this data set{more}, and would be removed"
+        raise InputError(f"{folder / form / foreign[0]}: {why}; move it elsewhere")
+
+
 def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:
     """Make the form and put it into its place; what is to be said of it."""
     from pipeline.publish.data_set import held_in, table_of, write_form
@@ -117,11 +126,18 @@ def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:
         tables = {name: table_of(folder, name) for name in ("generations", "judgments")}
     except ValueError as error:
         raise InputError(f"{folder}: {error}") from error
+    _refuse_foreign(folder, wanted.form)
     there = dict.fromkeys(tables["generations"].column("persona").to_pylist())
     for name in wanted.personas:
         if name not in there:
             known = ", ".join(list(there)[:20]) + (", ..." if len(there) > 20 else "")
             raise InputError(f"--persona {name}: the data set has no such persona; it has {known}")
+    weighed = dict(
+        zip(*(tables["generations"].column(name).to_pylist() for name in ("persona", "attributes")), strict=True)
+    )
+    if wanted.reads_scores and wanted.personas and not any(weighed[name] for name in wanted.personas):
+        why = "weighs no attribute (it is the control) that its texts could be judged by"
+        raise InputError(f"--persona {wanted.personas[0]}: {why}; name another, or leave --persona out")
     test = ids_in_test(folder / FOLDERS["generations"])
     source = Source.of(tables, test, job.described_attributes(), run["judges"], job.panel)
     try:

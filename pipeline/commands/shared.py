@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpg.models.errors import BankError
@@ -50,6 +52,12 @@ class Outcome:
     report: str
     problem: str | None = None
     status: ExitStatus = ExitStatus.FAILED
+
+
+def opened_by(folder: Path, config: str | None = None) -> str:
+    """A line with the Python that opens a data set, whatever its folder is called."""
+    named = ", ".join(json.dumps(each, ensure_ascii=False) for each in (str(folder), config) if each is not None)
+    return f"open it:  datasets.load_dataset({named})"
 
 
 def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:

@@ -27,7 +27,7 @@ from mpg.settings import DEFAULT_DATE, JOB_DECODERS, MOST_STRENGTH
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
 from personas.words import show
-from pipeline.job.licence_terms import NO_TRAINING, UNRESTRICTED, checked
+from pipeline.job.licence_terms import NO_TRAINING, UNRESTRICTED, checked_part
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
@@ -436,7 +436,7 @@ class OpenAIJudge(OpenAISettings, _BehindAnEndpoint):  # this order puts `kind` 
     @field_validator("license")
     @classmethod
     def _is_a_licence(cls, value: str | None) -> str | None:
-        return value if value is None else checked(value, UNRESTRICTED, NO_TRAINING)
+        return value if value is None else checked_part(value, UNRESTRICTED, NO_TRAINING)
 
 
 Judges = Annotated[ClassifierJudge | PersonaMatchJudge | LogRatioJudge | OpenAIJudge, Field(discriminator="kind")]

@@ -86,12 +86,26 @@ def order(name: str) -> int:
 
 
 def hint(written: str) -> str:
-    """What may have been meant."""
-    near = difflib.get_close_matches(written.lower(), KINDS, n=1)
+    """What may have been meant: never a family of licences, which would be refused, too."""
+    name = "-".join(word for word in re.split(r"[\s_]+", written.lower()) if word not in ("the", "licence", "license"))
+    known = [each for each, kind in KINDS.items() if kind is not Kind.NOT_SAID]
+    # of those that begin so the last, which is the latest version
+    longer = [each for each in known if re.match(rf"{re.escape(name)}($|[-.]?\d)", each)] if name else []
+    near = longer[-1:] or difflib.get_close_matches(name, known, n=1)
     meant = (
         f"did you mean {near[0]!r}?" if near else "choose from https://huggingface.co/docs/hub/repositories-licenses"
     )
     return f"is no licence identifier of the Hub; {meant}"
+
+
+def checked_part(written: str, *also: str) -> str:
+    """As :func:`checked`, of a part of a data set, whose licence has no field for a name of its own."""
+    found = checked(written, *also)
+    if found == OTHER:
+        raise ValueError(
+            f"{written!r} does not say what is asked; leave it out, and state the data set's: card.license"
+        )
+    return found
 
 
 def checked(written: str, *also: str) -> str:
@@ -113,6 +127,10 @@ def checked(written: str, *also: str) -> str:
     return name
 
 
+_NAME = "an identifier of your own for it, e.g. my-licence"
+_LINK = "LICENSE, for such a file beside the card, or a URL (https://...)"
+
+
 def stated_problem(license: str | None, name: str | None, link: str | None) -> tuple[str, str] | None:
     """What is wrong with a licence that somebody states for a whole data set: field and text; ``None``: nothing."""
     if license is None:
@@ -124,8 +142,11 @@ def stated_problem(license: str | None, name: str | None, link: str | None) -> t
         return "license", str(error)
     if found == OTHER and not (name and link):
         missing = "license_name" if not name else "license_link"
-        what = "an identifier of your own for it" if not name else "LICENSE, for such a file beside the card, or a URL"
-        return missing, f"nothing given, which license: other needs; give {what}"
+        return missing, f"nothing given, which license: other needs; give {_NAME if not name else _LINK}"
+    if found == OTHER and name and re.search(r"\s", name):
+        return "license_name", f"{name!r} has spaces in it; give {_NAME}"
+    if found == OTHER and link and link != "LICENSE" and not re.match(r"https?://\S+$", link):
+        return "license_link", f"{link!r} is no address; give {_LINK}"
     if found != OTHER and (name or link):
         given = "license_name" if name else "license_link"
         return given, f"{name or link!r} is for license: other; remove it"

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from personas.words import show
 from pipeline.job.fields import Bool, Frozen, Int, Text
-from pipeline.job.licence_terms import checked
+from pipeline.job.licence_terms import checked_part
 
 _OF_A_FILE = ("encoding",)
 _OF_A_DATA_SET = ("split", "config", "data_files", "revision", "streaming")
@@ -62,7 +62,7 @@ class PromptSource(Frozen):
     @field_validator("license")
     @classmethod
     def _is_a_licence(cls, value: str | None) -> str | None:
-        return value if value is None else checked(value)
+        return value if value is None else checked_part(value)
 
     @field_validator("encoding")
     @classmethod

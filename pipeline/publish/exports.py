@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def say_what_goes(output: Path, kept: Mapping[str, Any]) -> list[str]:
             "%s: was made of other rows or scores than the data set has now, and is removed; make it again with "
             "mpg export %s %s",
             output / form,
-            output,
+            shlex.quote(str(output)),
             options,
         )
     return gone

@@ -7,11 +7,20 @@ from job files and, with their data sets, from others: they run in Jinja2's sand
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FunctionLoader, StrictUndefined, TemplateError, TemplateSyntaxError, Undefined
+from jinja2 import (
+    FunctionLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+    Undefined,
+    nodes,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from personas.text import one_line
@@ -77,6 +86,36 @@ def render(text: str | None, values: Mapping[str, Any]) -> str:
     return body.strip() + "\n"
 
 
+def _refuse_unheard(text: str) -> None:
+    """Raises TemplateProblem: Jinja2 drops what a template that extends the one that ships has in no block of that."""
+    environment = _environment(text)
+    own = environment.parse(text, OWN)
+    if not any(isinstance(node, nodes.Extends) for node in own.body):
+        return
+    theirs = [block.name for block in environment.parse(TEMPLATE.read_text("utf-8")).find_all(nodes.Block)]
+    for node in own.body:
+        if isinstance(node, nodes.Block) and node.name not in theirs:
+            near = difflib.get_close_matches(node.name, theirs, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(theirs)}"
+            raise TemplateProblem(f"line {node.lineno}: block {node.name!r} is none of card.md's; {meant}")
+        if isinstance(node, nodes.Output) and not all(
+            isinstance(each, nodes.TemplateData) and not each.data.strip() for each in node.nodes
+        ):
+            raise TemplateProblem(
+                f"line {_first_line(node)}: stands in no block, and would not be shown; put it into one"
+            )
+
+
+def _first_line(output: nodes.Output) -> int:
+    """Of what is not white space."""
+    for each in output.nodes:
+        if not isinstance(each, nodes.TemplateData):
+            return each.lineno
+        if each.data.strip():
+            return each.lineno + each.data[: len(each.data) - len(each.data.lstrip())].count("\n")
+    return output.lineno
+
+
 def template_problem(job: Job) -> str | None:
     """What is wrong with a job's own template, in a line, known before anything is run; ``None``: nothing.
 
@@ -89,6 +128,7 @@ def template_problem(job: Job) -> str | None:
         if text is not None:
             for values in samples(job):
                 render(text, values)
+            _refuse_unheard(text)
     except TemplateProblem as problem:
         said = str(problem)
         return said if said.startswith("card.template") else f"card.template: {job.card.template!r}: {said}"
@@ -122,6 +162,8 @@ def _problem(error: TemplateError) -> str:
     where = _line(error)
     if isinstance(error, TemplateSyntaxError):
         where = f"line {error.lineno}: "
+    if isinstance(error, TemplateNotFound):  # whose message is the name alone
+        return f"{where}there is no {one_line(error.message)!r} here; extend 'card.md' alone"
     return f"{where}{one_line(error.message or type(error).__name__)}; see docs/publishing.md for what it may use"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,40 @@ def test_a_published_data_set_without_its_work_folder(output: Path) -> None:
     assert pq.read_schema(files_in(output / "preference")[0]).metadata is not None
     assert main(["run", str(output.parent / "job.yaml")]) == 0
     assert checksums(output) == before  # its rows are taken up, and the form still fits
+
+
+def test_a_file_that_is_none_of_the_data_sets_is_not_removed(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(output, "messages")
+    theirs = output / "messages" / "mine.parquet"
+    theirs.write_bytes(b"mine")
+    assert line(output, capsys, *FORMAT["messages"]) == (
+        f"mpg: {theirs}: is no file of this data set, and would be removed; move it elsewhere"
+    )
+    assert theirs.read_bytes() == b"mine"
+    export(output, "prompt-completion")
+    theirs.unlink()
+    export(output, "messages")
+
+
+def test_the_control_is_no_persona_to_be_judged_by(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (FORMAT["preference"], [*FORMAT["messages"], "--min-score", "0.1"]):
+        said = line(output, capsys, *options, "--persona", "reference")
+        assert said.startswith("mpg: --persona reference: weighs no attribute") and "name another" in said
+    export(output, "messages", "--persona", "reference")
+
+
+def test_a_folder_of_any_name_is_opened_by_the_line_that_is_printed(
+    output: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = Path(shutil.copytree(output, output.parent / 'it\'s "my" out'))
+    capsys.readouterr()
+    export(odd, "messages")
+    (opened,) = (each for each in capsys.readouterr().out.splitlines() if each.startswith("open it:  "))
+    call = ast.parse(opened.removeprefix("open it:  "), mode="eval").body
+    assert isinstance(call, ast.Call) and [ast.literal_eval(each) for each in call.args] == [str(odd), "messages"]
+    write_job(odd.parent, samples_per_cell=2, split=SPLIT)
+    caplog.clear()
+    assert main(["run", str(odd.parent / "job.yaml"), "--output", str(odd)]) == 0
+    (said,) = (each.getMessage() for each in caplog.records if "make it again with" in each.getMessage())
+    words = shlex.split(said.partition("make it again with ")[2])
+    assert words == ["mpg", "export", str(odd), "--format", "messages", "--system", "persona"]

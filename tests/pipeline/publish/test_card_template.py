@@ -34,6 +34,12 @@ def test_one_block_is_replaced_and_the_others_are_the_shipped_ones(desk: Desk) -
         assert "Ask **me** about entj-demo." in text and "Out of scope" not in text and "## Known limits" in text
 
 
+def test_blocks_of_ones_own_stand_in_those_of_the_shipped_one(desk: Desk) -> None:
+    text = '{% extends "card.md" %}\n{# why #}\n{% set n = 2 %}\n{% macro m() %}a{% endmacro %}\n'
+    text += "{% block uses %}{% block mine %}{{ n }} {{ m() }}{% endblock %}{% endblock %}\n"
+    assert template_problem(with_template(desk, text)) is None
+
+
 def test_a_template_may_be_all_of_it(desk: Desk) -> None:
     whole = (
         "# {{ title }} of {{ texts.n }}\n{% macro b(x) %}**{{ x }}**{% endmacro %}\n{{ b('*') | markdown }} {{ '*' }}"
@@ -59,6 +65,12 @@ def test_a_template_may_be_all_of_it(desk: Desk) -> None:
         ("{{ title.__class__.__mro__ }}", "unsafe"),
         ("{{ cycler.__init__.__globals__ }}", "unsafe"),
         ("---\nlicense: mit\n---\n", "begins with front matter"),
+        ('{% extends "card.md" %}{% block usess %}x{% endblock %}', "line 1: block 'usess' is none of card.md's; did"),
+        ('{% extends "card.md" %}\n{% block zzz %}x{% endblock %}', "line 2: block 'zzz' is none of card.md's; choose"),
+        ('{% extends "card.md" %}\n\n\nMine.', "line 4: stands in no block, and would not be shown"),
+        ('{% extends "card.md" %}\n{{ title }}', "line 2: stands in no block, and would not be shown"),
+        ('{% extends "cards.md" %}', "line 1: there is no 'cards.md' here; extend 'card.md' alone"),
+        ('{% include "/etc/passwd" %}', "there is no '/etc/passwd' here"),
         (b"\xff\xfe", "is not UTF-8"),
     ],
 )  # fmt: skip

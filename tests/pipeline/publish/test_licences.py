@@ -16,7 +16,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from pipeline.job.licence_terms import KINDS, NO_TRAINING, UNRESTRICTED, Kind, identifier
+from pipeline.job.licence_terms import KINDS, NO_TRAINING, UNRESTRICTED, Kind, hint, identifier
 from pipeline.job.load import load_job
 from pipeline.job.model import shipped_adapters
 from pipeline.publish.licence_rules import LicenceError, Part, resolve
@@ -152,6 +152,26 @@ def test_any_two_licences_give_one_that_asks_as_much_as_either_or_none(first: st
 )
 def test_identifiers_in_any_case_and_by_spdx(written: str, expected: str | None) -> None:
     assert identifier(written) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("MIT License", "mit"),
+        ("The Unlicense", "unlicense"),
+        ("Apache License 2.0", "apache-2.0"),
+        ("CC BY 4.0", "cc-by-4.0"),
+        ("CC-BY", "cc-by-4.0"),
+        ("cc-by-nc", "cc-by-nc-4.0"),
+        ("CC0", "cc0-1.0"),
+        ("Llama 3.2", "llama3.2"),
+        ("license", None),
+        ("proprietary", None),
+    ],
+)
+def test_a_hint_names_the_licence_that_was_meant(written: str, meant: str | None) -> None:
+    end = f"did you mean {meant!r}?" if meant else "choose from https://huggingface.co/docs/hub/repositories-licenses"
+    assert hint(written).endswith(f"; {end}")
 
 
 # --------------------------------------------------------------------------- where they are read
@@ -342,6 +362,18 @@ def test_the_stated_licence_is_one_of_the_hubs_or_named(desk: Desk) -> None:
     assert "remove it" in desk.line("card={license: mit, license_link: LICENSE}")
     assert "prompts.license: 'cc' does not say" in desk.line("prompts.license=cc")
     assert "judges[0].license: 'free' is no licence" in desk.line("judges=[{kind: openai, model: m, license: free}]")
+    for given, said in (
+        ("license_name: a b, license_link: LICENSE", "card: license_name: 'a b' has spaces in it"),
+        (
+            'license_name: a, license_link: "javascript:alert(1)"',
+            "card: license_link: 'javascript:alert(1)' is no address",
+        ),
+        ("license_name: a, license_link: my-licence.txt", "card: license_link: 'my-licence.txt' is no address"),
+    ):
+        assert said in desk.line(f"card={{license: other, {given}}}")
+    # parts have no field for the name that it needs: what would stop the publishing is refused before the run
+    assert "prompts.license: 'other' does not say what is asked; leave it out" in desk.line("prompts.license=other")
+    assert "judges[0].license: 'other' does not" in desk.line("judges=[{kind: openai, model: m, license: other}]")
     named = desk.load("card={license: other, license_name: mine, license_link: LICENSE}").card
     assert (named.license, named.license_name) == ("other", "mine")
 
