@@ -98,6 +98,8 @@ def _listed(done: Published) -> list[str]:
 def _state(done: Published, path: str) -> list[str]:
     if done.changes is None:
         return []
+    if path in done.changes.others:
+        return ["not ours"]
     return [next(name for name in ("new", "changed", "same") if path in getattr(done.changes, name))]
 
 

@@ -164,7 +164,8 @@ def state(
     """
     problem = stated_problem(license, name, link)
     if problem is not None:
-        raise LicenceError([f"{field.removesuffix('license')}{problem[0]}: {problem[1]}"], tuple(parts))
+        name_of_it = problem[0].replace("_", "-") if field.startswith("--") else problem[0]
+        raise LicenceError([f"{field.removesuffix('license')}{name_of_it}: {problem[1]}"], tuple(parts))
     return Resolved(checked(license), name, link, tuple(parts), stated=True)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from personas.secrets import masked, without_forms
+from personas.secrets import looks_secret, masked, without_forms
 from personas.words import show
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.hub.errors import PublishError
@@ -53,6 +55,27 @@ def check_refs(revision: str | None, tag: str | None, *, create_pr: bool) -> Non
         raise PublishError(
             f"--tag {tag}: a pull request is not published yet; merge it, then publish again with the tag"
         )
+
+
+def check_endpoint() -> None:
+    """Raises PublishError: what the environment names as the Hub is no address of one."""
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if endpoint is None:
+        return
+    try:  # here, since the Hub's client can't even be imported with some that are none
+        split = urlsplit(endpoint)
+        is_one = split.scheme in ("http", "https") and bool(split.hostname)
+    except ValueError:
+        is_one = False
+    if not is_one:
+        shown = show(without_forms(endpoint))
+        raise PublishError(f"HF_ENDPOINT: {shown} is no address of a Hub; unset it, or give https://HOST")
+
+
+def check_message(message: str | None) -> None:
+    """Raises PublishError: it has what everybody would read."""
+    if message is not None and looks_secret(message):
+        raise PublishError("--message: holds what looks like a key, and everybody reads it; leave that out")
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import mpg
 from pipeline.publish.hub.compare import Contents
 from pipeline.publish.hub.errors import NotThere, PublishError, in_words, problem_of
 from pipeline.publish.hub.files import LocalFile
@@ -57,7 +59,11 @@ class HubClient:
     def __post_init__(self) -> None:
         from huggingface_hub import HfApi
 
-        self._api = HfApi(token=self.token if self.token is not None else False, library_name="mpg-scr")
+        self._api = HfApi(
+            token=self.token if self.token is not None else False,
+            library_name="mpg-scr",
+            library_version=mpg.__version__,
+        )
 
     @property
     def url(self) -> str:
@@ -218,27 +224,36 @@ class HubClient:
             raise problem_of(error, what, self.token) from error
 
 
-def token_here() -> str:
-    """The token that this machine has. Raises PublishError: none."""
+def token_here() -> str | None:
+    """The token that this machine has; ``None``: none. Raises PublishError: one that can't be sent."""
     from huggingface_hub import get_token
 
-    token = get_token()
-    if not token:
-        raise PublishError("no token of the Hub is here; log in (hf auth login), or give one in HF_TOKEN")
+    token = get_token() or None
+    if token is not None and not re.fullmatch("[!-~]+", token):  # RFC 6750: no blanks, nothing beyond ASCII
+        raise PublishError(
+            "the token of the Hub that is here has characters that none has; log in again (hf auth login), or give "
+            "another in HF_TOKEN"
+        )
     return token
 
 
 @contextmanager
 def quiet_about(token: str | None) -> Iterator[None]:
-    """No log of the Hub's client, whoever asked for it, holds the token or a signed URL."""
+    """No log of the Hub's client, whoever asked for it, holds the token or a signed URL, or says a thing twice."""
     clean = _Clean(token)
     names = (None, "huggingface_hub", "httpx2", "httpx", "httpcore2", "httpcore", "filelock", "datasets", "fsspec")
     handlers = {handler for name in names for handler in logging.getLogger(name).handlers}
     for handler in handlers:
         handler.addFilter(clean)
+    of_the_hub = logging.getLogger("huggingface_hub")
+    own = of_the_hub.handlers[:] if of_the_hub.propagate and logging.getLogger().handlers else []
+    for handler in own:
+        of_the_hub.removeHandler(handler)
     try:
         yield
     finally:
+        for handler in own:
+            of_the_hub.addHandler(handler)
         for handler in handlers:
             handler.removeFilter(clean)
 

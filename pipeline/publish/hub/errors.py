@@ -75,6 +75,8 @@ def problem_of(error: Exception, what: str, token: str | None) -> PublishError:
     said = in_words(f"{status}: {answered.server_message or _reason(answered)}", token)
     if status in _PASSING or status >= 500:
         return Passing(f"{what}: the Hub answered {said}", _wait_of(answered.response.headers))
+    if isinstance(answered, hub.RevisionNotFoundError):
+        return NotThere(f"{what}: no such revision ({said}); name one that is there")
     if isinstance(answered, hub.RepositoryNotFoundError):
         return NotThere(f"{what}: no such repository, or not for this token ({said}); check the id and the token")
     if status == 401:

@@ -118,6 +118,13 @@ def contents_of(source: Path | bytes) -> Contents:
     return Contents(size, git.hexdigest(), sha256.hexdigest())
 
 
+def is_read_with(path: str, front: Mapping[str, Any]) -> bool:
+    """Whether ``load_dataset`` reads a path as part of a configuration that a card names."""
+    n_parts = len(PurePosixPath(path).parts)
+    same_depth = (each for each in _patterns(front) if len(PurePosixPath(each).parts) == n_parts)  # no * holds a /
+    return any(PurePosixPath(path).match(pattern) for pattern in same_depth)
+
+
 def _parts(source: Path | bytes) -> Iterator[bytes]:
     if isinstance(source, bytes):
         yield source
@@ -140,7 +147,7 @@ def _words(folder: Path, card: bytes, machine: Machine) -> dict[str, bytes]:
                 words[name] = as_published((folder / name).read_bytes(), machine)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise PublishError(
-                    f"{folder / name} can't be read; run the job again, or bring the file back"
+                    f"{folder / name}: can't be read; run the job again, or bring the file back"
                 ) from error
     words[CARD_FILE] = card_as_published(card, machine)  # last: the job names hosts
     return words

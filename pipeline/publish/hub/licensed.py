@@ -22,13 +22,18 @@ from pipeline.store.places import is_url
 _FIELD = re.compile(rb"(?m)^license(?:_name|_link)?:[^\n]*\n")
 
 
+class NotLicensed(PublishError):
+    """What a data set is published under can't be told, or is told in two ways."""
+
+
 def licensed_card(folder: Path, wish: Wish) -> bytes | None:
     """The data set's card, if it bears the data set's licence; ``None``: it is to be written again first.
 
     In a dry run, which writes nothing, it is the present card with the licence above it.
 
     Raises:
-        PublishError: the licence can't be told, or the card says another one than the data set's job and parts.
+        NotLicensed: the licence can't be told, or the card says another one than the data set's job and parts.
+        PublishError: the card can't be read.
     """
     with _one_line(folder):
         card = (folder / CARD_FILE).read_bytes()
@@ -41,7 +46,7 @@ def licensed_card(folder: Path, wish: Wish) -> bytes | None:
         if said == found.front:
             return card
         if said and wish.licence is None:
-            raise PublishError(
+            raise NotLicensed(
                 f"{folder / CARD_FILE}: says license {said.get('license')}, and the data set's is {found.license}; "
                 "state one with --license"
             )
@@ -60,7 +65,7 @@ def _one_line(folder: Path) -> Iterator[None]:
     try:
         yield
     except LicenceError as error:
-        raise PublishError(f"{folder}: {error}") from error
+        raise NotLicensed(f"{folder}: {error}") from error
     except FolderInUse as error:
         raise PublishError(str(error), ExitStatus.TRY_AGAIN) from error
     except OSError as error:
@@ -83,4 +88,4 @@ def _with_front(card: bytes, found: Resolved) -> bytes:
 def _check_link(folder: Path, found: Resolved) -> None:
     link = found.license_link
     if link is not None and not is_url(link) and not (folder / link).is_file():
-        raise PublishError(f"{folder / link}: is not there, and the licence is to be read in it; put it there")
+        raise NotLicensed(f"{folder / link}: is not there, and the licence is to be read in it; put it there")

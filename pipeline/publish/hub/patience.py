@@ -43,6 +43,8 @@ class Patience:
     def pause(self, problem: PublishError, n: int) -> None:
         """Wait after the n-th try that failed so. Raises PublishError: enough."""
         wait_s = problem.wait_s if isinstance(problem, Passing) else None
+        if n >= self.tries == 1:
+            raise PublishError(str(problem), ExitStatus.TRY_AGAIN) from problem
         if n >= self.tries:
             raise PublishError(f"{problem}; {n} tries; {AGAIN}", ExitStatus.TRY_AGAIN) from problem
         if wait_s is not None and wait_s > self.most_s:

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.exit_status import ExitStatus
-from pipeline.publish.hub.checks import check_refs, check_repo_id, whole_data_set
+from pipeline.publish.hub.checks import check_endpoint, check_message, check_refs, check_repo_id, whole_data_set
 from pipeline.publish.hub.client import HubClient, Made, quiet_about, token_here
 from pipeline.publish.hub.compare import RECORD_FILE, Changes, Contents, compare, read_record
 from pipeline.publish.hub.errors import Moved, Passing, PublishError
-from pipeline.publish.hub.files import DataSetFiles, collect
-from pipeline.publish.hub.licensed import licensed_card, write_again
+from pipeline.publish.hub.files import DataSetFiles, collect, is_read_with
+from pipeline.publish.hub.licensed import NotLicensed, licensed_card, write_again
 from pipeline.publish.hub.patience import Patience
 from pipeline.publish.hub.read_back import other_files, other_rows, shown
 from pipeline.publish.hub.repository import MAIN, check_absent, check_settings, check_tag, head_of, main_of
 from pipeline.publish.hub.wish import Published, Wish
-from pipeline.store.dataset import PARTIAL
+from pipeline.store.dataset import CARD_FILE, PARTIAL
 
 logger = logging.getLogger(__name__)
 
@@ -45,43 +45,58 @@ def publish_data_set(folder: Path, wish: Wish, *, patience: Patience | None = No
         PublishError: one line; nothing was published, or the next try finds what was.
     """
     if wish.repo_id is not None:
+        check_endpoint()
         check_repo_id(wish.repo_id)
     elif not wish.dry_run:
         raise PublishError("--repo-id: where to publish is missing; give OWNER/NAME")
     check_refs(wish.revision, wish.tag, create_pr=wish.create_pr)
+    check_message(wish.message)
+    refused: PublishError | None = None
     with whole_data_set(folder):
-        card = licensed_card(folder, wish)
+        try:
+            card = licensed_card(folder, wish)
+        except NotLicensed as problem:
+            if not wish.dry_run:
+                raise
+            card, refused = (folder / CARD_FILE).read_bytes(), problem
         if card is not None:
-            return _published(folder, wish, card, patience)
+            return _published(folder, wish, card, patience, refused)
     card = write_again(folder, wish)
     with whole_data_set(folder):
         return _published(folder, wish, card, patience)
 
 
-def _published(folder: Path, wish: Wish, card: bytes, patience: Patience | None) -> Published:
+def _published(
+    folder: Path, wish: Wish, card: bytes, patience: Patience | None, refused: PublishError | None = None
+) -> Published:
+    """Publish, or list; ``refused``: why a dry run would already have ended."""
     token = _token(wish)
     with quiet_about(token):
         files = collect(folder, card)
-        if files.telling and not wish.local_names:
-            raise PublishError(
+        if files.telling and not wish.local_names and refused is None:
+            refused = PublishError(
                 f"{folder}: tables name places or hosts of this machine ({shown(list(files.telling))}); look at them, "
                 "then publish them all the same with --local-names"
             )
-        if wish.repo_id is None:
-            return Published(files, None, notes=(*_notes(folder, files), "not compared: no --repo-id is given"))
+            if not wish.dry_run:
+                raise refused
+        notes = list(_notes(folder, files))
+        if wish.dry_run and card != (folder / CARD_FILE).read_bytes():
+            notes.append("the card would be written anew, with its figures and this licence; run.json keeps it")
+        if refused is not None or wish.repo_id is None:
+            why = "it would not be published" if refused is not None else "no --repo-id is given"
+            return Published(files, None, notes=(*notes, f"not compared: {why}"), refused=refused)
         client = HubClient(wish.repo_id, token, patience or Patience(tries=1 if wish.dry_run else Patience.tries))
         if wish.dry_run:
-            return _dry_run(client, folder, files, wish)
+            return _dry_run(client, files, wish, notes)
         return _Publishing(client, folder, files, wish).result()
 
 
 def _token(wish: Wish) -> str | None:
-    try:
-        return token_here()
-    except PublishError:
-        if not wish.dry_run:
-            raise
-        return None
+    token = token_here()
+    if token is None and not wish.dry_run:
+        raise PublishError("no token of the Hub is here; log in (hf auth login), or give one in HF_TOKEN")
+    return token
 
 
 def _notes(folder: Path, files: DataSetFiles) -> Iterator[str]:
@@ -97,8 +112,8 @@ def _notes(folder: Path, files: DataSetFiles) -> Iterator[str]:
         yield f"{files.n_secrets} texts lose what looks like a key or a password"
 
 
-def _dry_run(client: HubClient, folder: Path, files: DataSetFiles, wish: Wish) -> Published:
-    notes, changes, refused = list(_notes(folder, files)), None, None
+def _dry_run(client: HubClient, files: DataSetFiles, wish: Wish, notes: list[str]) -> Published:
+    changes, refused = None, None
     try:
         info = client.info()
         if info is None:
@@ -113,8 +128,9 @@ def _dry_run(client: HubClient, folder: Path, files: DataSetFiles, wish: Wish) -
                 notes.append(f"branch {branch} would be made from {MAIN}")
             start = head_of(client, refs, branch) or main_of(client, refs)
             changes = _compared(client, start, files, wish)
+            notes += [*_beside(changes, files), *_mixed(changes, files)]
+            _check_others(client, changes)
             check_tag(refs, wish.tag, start if changes.none else None)
-            notes += _beside(changes)
     except PublishError as problem:
         if problem.status == ExitStatus.TRY_AGAIN:
             notes.append(f"not compared: {problem}")
@@ -144,11 +160,11 @@ class _Publishing:
                 break
             except (Moved, Passing) as problem:
                 client.patience.pause(problem, n)
-        notes = [*_notes(self.folder, self.files), *_beside(changes)]
+        notes = [*_notes(self.folder, self.files), *_beside(changes, self.files)]
         if wish.tag is not None:
             self._tag(made.commit)
         url = made.pull_request or client.url
-        problems = self._read_back(made.commit, url)
+        problems = [*self._read_back(made.commit, url), *_mixed(changes, self.files)]
         return Published(self.files, changes, url, made.commit, committed, wish.tag, tuple(notes), tuple(problems))
 
     def _read_back(self, commit: str, url: str) -> list[str]:
@@ -187,6 +203,7 @@ class _Publishing:
             client.create_branch(branch, main_of(client, refs))
             head = client.head(branch)
         changes = _compared(client, head, self.files, wish)
+        _check_others(client, changes)
         if changes.none:
             check_tag(refs, wish.tag, head)
             return self._unanswered or changes, Made(head, None), self._unanswered is not None
@@ -240,25 +257,38 @@ class _Publishing:
 
 
 def _compared(client: HubClient, commit: str, files: DataSetFiles, wish: Wish) -> Changes:
-    """What a commit on top of this one would do. Raises PublishError: it would touch what is not ours."""
+    """What a commit on top of this one would do. Raises PublishError."""
     there = client.files(commit)
     record: dict[str, Contents] | None = None
     if RECORD_FILE in there:
         record = read_record(client.read(RECORD_FILE, commit))
-    changes = compare(files.contents, there, record, wish.overwrite)
+    return compare(files.contents, there, record, wish.overwrite)
+
+
+def _check_others(client: HubClient, changes: Changes) -> None:
+    """Raises PublishError: the commit would touch what is not ours."""
     if changes.others:
         listed = [f"{path} {why}" for path, why in changes.others.items()]
         takes = " ".join(f"--overwrite {shlex.quote(path)}" for path in changes.takeable[:_MOST_SHOWN])
         say = f", or say {takes}" if takes else ""
         raise PublishError(f"{client.repo_id}: {shown(listed)}; look at it, then bring it over to here or move it{say}")
-    return changes
 
 
-def _beside(changes: Changes) -> list[str]:
-    """A word on others' files that readers get together with ours."""
+def _mixed(changes: Changes, files: DataSetFiles) -> list[str]:
+    """Others' files that ``load_dataset`` reads together with ours: what it gives is not what is here."""
+    return [
+        f"{path} is not of this data set, and load_dataset reads it, too; rename or remove it"
+        for path in changes.beside
+        if is_read_with(path, files.front)
+    ]
+
+
+def _beside(changes: Changes, files: DataSetFiles) -> list[str]:
+    """A word on others' files that lie among ours and are read by no configuration."""
     folders = {path.partition("/")[0] for path in (*changes.new, *changes.changed, *changes.same) if "/" in path}
-    mixed = [path for path in changes.beside if path.partition("/")[0] in folders]
-    return [f"not of this data set, and in its folders there: {', '.join(mixed[:_MOST_SHOWN])}"] if mixed else []
+    among = [path for path in changes.beside if path.partition("/")[0] in folders]
+    among = [path for path in among if not is_read_with(path, files.front)]
+    return [f"not of this data set, and in its folders there: {', '.join(among[:_MOST_SHOWN])}"] if among else []
 
 
 def _deletions(paths: Sequence[str]) -> list[object]:

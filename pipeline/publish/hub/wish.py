@@ -66,14 +66,23 @@ class Published:
     @property
     def sent_bytes(self) -> int:
         """Of content that the commit brought; what an earlier try had uploaded of it was not sent again."""
+        if self._is_found:
+            return 0
         return sum(self._size(path) for path in self._sent)
 
     @property
     def there_bytes(self) -> int:
         """Of content that was there already, be it under another name."""
+        if self._is_found:
+            return self.files.n_bytes
         return (
             0 if self.changes is None else sum(self._size(path) for path in (*self.changes.same, *self.changes.moved))
         )
+
+    @property
+    def _is_found(self) -> bool:
+        """Whether all was there before, as in a pull request that waits."""
+        return self.commit is not None and not self.made
 
     @property
     def _sent(self) -> tuple[str, ...]:

@@ -394,7 +394,7 @@ def test_an_older_data_set_is_asked_by_its_job(place: Path) -> None:
     assert licence_of(place, "cc-by-4.0").front == {"license": "cc-by-4.0"}
     with pytest.raises(LicenceError, match="--license: 'cc-by' is no licence"):
         licence_of(place, "cc-by")
-    with pytest.raises(LicenceError, match="--license_name: nothing given"):
+    with pytest.raises(LicenceError, match="--license-name: nothing given"):
         licence_of(place, "other")
     assert licence_of(place, "other", name="mine", link="LICENSE").license_name == "mine"
 

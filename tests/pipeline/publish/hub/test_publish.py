@@ -120,6 +120,19 @@ def test_what_is_no_longer_in_the_data_set_goes_and_what_is_not_ours_stays(
     assert repository.history() == ["Publish entj-demo", "by hand", "Publish entj-demo"]
 
 
+def test_another_s_file_that_readers_would_take_for_ours(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
+    """`load_dataset` reads whatever the card's patterns fit: more rows than are here."""
+    assert publisher("publish", data_set, "--repo-id", "me/mixed").status == 0
+    repository = hub.data_set("me/mixed")
+    repository.push({"data/train-theirs.parquet": b"x", "data/x/train-1.parquet": b"x"})
+    words = "data/train-theirs.parquet is not of this data set, and load_dataset reads it, too; rename or remove it"
+    said = publisher("publish", data_set, "--repo-id", "me/mixed")
+    assert said.status == 1 and words in said.line and "read back" not in said.out, said
+    assert "data/train-theirs.parquet" in repository.find("main").files
+    said = publisher("publish", data_set, "--repo-id", "me/mixed", "--dry-run")
+    assert said.status == 0 and f"note: {words}" in said.out, said
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -171,6 +184,8 @@ def test_a_branch_is_made_and_main_stays(publisher: Publisher, hub: CommitHub, d
     repository.tags["v1"] = repository.find("main").oid
     said = publisher("publish", data_set, "--repo-id", "me/branch", "--revision", "v1")
     assert said.status == 2 and "--revision v1: is a tag" in said.line
+    said = publisher("publish", data_set, "--repo-id", "me/branch", "--revision", "refs/pr/9")
+    assert said.status == 2 and "--revision refs/pr/9: me/branch has none; name a branch" in said.line
 
 
 def test_a_pull_request_is_proposed_once(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
@@ -179,6 +194,7 @@ def test_a_pull_request_is_proposed_once(publisher: Publisher, hub: CommitHub, d
     assert said.status == 0 and "/datasets/me/request/discussions/1" in said.out, said
     again = publisher("publish", data_set, "--repo-id", "me/request", "--create-pr")
     assert again.status == 0 and "/discussions/1" in again.out and "nothing to do" in again.out, again
+    assert ": 0 bytes sent" in again.out, again
     assert repository.requests == {1: "open"} and repository.history() == []
     repository.requests[1] = "closed"
     assert publisher("publish", data_set, "--repo-id", "me/request", "--create-pr").status == 0
@@ -225,7 +241,9 @@ def test_a_dry_run_makes_nothing(publisher: Publisher, hub: CommitHub, data_set:
     assert not [each for each in hub.asked if not each.startswith(("GET", "HEAD"))]
     hub.data_set("me/dry").push({"README.md": b"a person's"})
     said = publisher("publish", data_set, "--dry-run", "--repo-id", "me/dry")
-    assert said.status == 2 and "README.md was changed on the Hub since" in said.line and "job.json" in said.out, said
+    assert said.status == 2 and "README.md was changed on the Hub since" in said.line, said
+    lines = {line.split()[0]: line.split()[2:] for line in said.out.splitlines() if line.strip()}
+    assert lines["README.md"] == ["not", "ours"] and lines["job.json"] == ["same"], said
 
 
 def test_pages_of_files_and_pieces_of_files(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:

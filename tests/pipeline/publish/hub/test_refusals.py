@@ -68,6 +68,7 @@ def test_no_licence(publisher: Publisher, hub: CommitHub, tmp_path: Path) -> Non
     for more in ((), ("--dry-run",)):
         said = publisher("publish", folder, "--repo-id", "me/x", *more)
         assert said.status == ExitStatus.BAD_INPUT and "mpg publish --license" in said.line, said
+        assert ("job.json" in said.out) == bool(more), said  # a dry run lists what there is all the same
     assert hub.asked == []
 
 
@@ -103,6 +104,7 @@ def test_a_folder_in_use(publisher: Publisher, hub: CommitHub, data_set: Path) -
         (("--repo-id", "me/x", "--tag", "v 1"), "--tag v 1: git takes no such name"),
         (("--repo-id", "me/x", "--tag", "refs/tags/v1"), "give the tags own name"),
         (("--repo-id", "me/x", "--tag", "v1", "--create-pr"), "a pull request is not published yet"),
+        (("--repo-id", "me/x", "--message", "by hf_abcdefghijklmnopqrst0123456789pass1234"), "looks like a key"),
     ],
 )
 def test_names_that_are_none(
@@ -164,7 +166,7 @@ def test_licences_that_do_not_do(publisher: Publisher, hub: CommitHub, data_set:
     text = (data_set / "README.md").read_text()
     cases: dict[tuple[str, ...], str] = {
         ("--license", "no-such"): "--license: ",
-        ("--license", "other"): "license_name: ",
+        ("--license", "other"): "--license-name: ",
         ("--license", "other", "--license-name", "ours", "--license-link", "LICENSE"): "LICENSE: is not there",
     }
     for options, words in cases.items():
@@ -185,6 +187,8 @@ def test_licences_that_do_not_do(publisher: Publisher, hub: CommitHub, data_set:
     [
         ("", ExitStatus.BAD_INPUT, "no token of the Hub is here; log in (hf auth login)"),
         ("hf_wrong0Token1Of2Somebody", ExitStatus.BAD_INPUT, "the Hub does not take the token (401: Invalid cred"),
+        ("hf_töken0Token1Of2Somebody", ExitStatus.BAD_INPUT, "has characters that none has; log in again"),
+        ("hf_two Token1Of2Somebody", ExitStatus.BAD_INPUT, "has characters that none has; log in again"),
     ],
 )
 def test_a_token_that_is_none(
@@ -198,11 +202,22 @@ def test_a_token_that_is_none(
             assert publisher("publish", data_set, "--repo-id", "me/x", "--dry-run").status == 0
 
 
+@pytest.mark.parametrize("endpoint", ["nonsense", "ftp://127.0.0.1", "http://", "http://u:pass1234@[x"])
+def test_an_address_that_is_none(data_set: Path, tmp_path: Path, endpoint: str) -> None:
+    """Nothing that passes: it is not tried again."""
+    with Publisher(endpoint, "hf_any0Token1Of2Somebody", tmp_path / "home") as publisher:
+        for more in ((), ("--dry-run",)):
+            said = publisher("publish", data_set, "--repo-id", "me/x", *more)
+            assert said.status == ExitStatus.BAD_INPUT and "is no address of a Hub; unset it" in said.line, said
+            assert said.line.startswith("mpg: HF_ENDPOINT: ") and "pass1234" not in said.everything
+
+
 @pytest.mark.parametrize("more", [{}, {"HF_HUB_OFFLINE": "1"}])
 def test_without_a_network(data_set: Path, tmp_path: Path, more: dict[str, str]) -> None:
     with Publisher("http://127.0.0.1:9", "hf_any0Token1Of2Somebody", tmp_path / "home", more) as publisher:
         said = publisher("publish", data_set, "--dry-run", "--repo-id", "me/x")
         assert said.status == 0 and "README.md" in said.out and "note: not compared: me/x: " in said.out, said
+        assert "tries" not in said.out and "goes on" not in said.out, said  # it was asked once
         if more:
             said = publisher("publish", data_set, "--repo-id", "me/x")
             assert said.status == ExitStatus.TRY_AGAIN and "HF_HUB_OFFLINE keeps the Hub" in said.line, said

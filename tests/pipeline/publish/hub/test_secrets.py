@@ -29,6 +29,8 @@ def test_with_all_logs_on(
         refused = publisher(*verbose, "publish", data_set, "--repo-id", "me/y")
         assert refused.status == 1 and "no room for ***" in refused.line
     everything = said.everything + refused.everything + publisher.log
+    lines = [line.rpartition("Request ")[2] for line in said.err.splitlines() if "Request " in line]
+    assert lines and len(lines) == len(set(lines))  # each once, by the client's own logger or by ours
     assert "Send: curl" in everything and "/lfs/me/x/" in everything  # they did talk
     assert hub.token not in everything and hub.token[3:] not in everything and SIGNED not in everything
     assert not [each for each in hub.asked if hub.token in each]
