@@ -54,7 +54,7 @@ def export(options: argparse.Namespace) -> Outcome:
         work.mkdir(exist_ok=True)
         with FolderLock(work, shared=True), FolderLock(work, wait=True, name=GATHERING):  # not beside a run
             finish_exchange(folder)
-            _refuse_changed(folder, wanted)
+            _refuse_changed(folder)
             lines = _export(folder, wanted)
     except FolderInUse as error:
         raise NotNow(str(error)) from error
@@ -86,8 +86,8 @@ def _wanted(options: argparse.Namespace) -> Wanted:
     )
 
 
-def _refuse_changed(folder: Path, wanted: Wanted) -> None:
-    """Raises InputError: the data set is not whole, or not what was written."""
+def _refuse_changed(folder: Path) -> None:
+    """Raises InputError: the data set is not whole, or not what was written: all tables stand on the card to come."""
     try:
         ended = json.loads((folder / RUN_FILE).read_text("utf-8")).get("ended", {"complete": True, "why": None})
         changed = changed_files(folder)
@@ -95,21 +95,23 @@ def _refuse_changed(folder: Path, wanted: Wanted) -> None:
         raise InputError(f"{folder}: its record can't be read ({error}); give a data set of mpg run") from error
     if not ended["complete"]:
         raise InputError(f"{folder}: is not complete ({ended['why']}); run it to its end first")
-    read = [FOLDERS["generations"], *([FOLDERS["judgments"]] if wanted.reads_scores else [])]
     for name, how in changed.items():
-        if name.partition("/")[0] in read:
+        if name.partition("/")[0] in FOLDERS.values():
             remedy = "put it back, or write the data set anew with mpg run"
             raise InputError(f"{folder / name}: is not as the data set's manifest says ({how}); {remedy}")
 
 
 def _refuse_foreign(folder: Path, form: str) -> None:
     """Raises InputError: where the form's files would go lie some that the data set does not know."""
+    place = folder / form
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place}: is no folder, and the form would go there; move it elsewhere")
     known = files_of(folder)
-    foreign = [path.name for path in files_in(folder / form) if f"{form}/{path.name}" not in known]
+    foreign = [path.name for path in files_in(place) if f"{form}/{path.name}" not in known]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         why = f"is no file of this data set{more}, and would be removed"
-        raise InputError(f"{folder / form / foreign[0]}: {why}; move it elsewhere")
+        raise InputError(f"{place / foreign[0]}: {why}; move it elsewhere")
 
 
 def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:

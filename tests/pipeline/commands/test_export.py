@@ -197,9 +197,10 @@ def test_a_data_set_that_is_not_whole_is_refused(output: Path, capsys: pytest.Ca
     assert line(output, capsys, *FORMAT["messages"]).startswith(expected)
     path.write_bytes(content)
     (judgments, *_) = files_in(output / "judgments")
-    judgments.unlink()
-    assert line(output, capsys, *FORMAT["preference"]).startswith(f"mpg: {judgments}: is not as the data set's manif")
-    export(output, "messages")  # which reads no score
+    judgments.rename(output / "kept")
+    for form in FORMS:  # whatever a form reads: the card that is written with it would be without them
+        assert line(output, capsys, *FORMAT[form]).startswith(f"mpg: {judgments}: is not as the data set's manif")
+    (output / "kept").rename(judgments)
     record = json.loads((output / "run.json").read_text())
     record["ended"] = {"complete": False, "why": "stopped (deadline)", "status": 75}
     (output / "run.json").write_text(json.dumps(record))
@@ -257,6 +258,9 @@ def test_a_file_that_is_none_of_the_data_sets_is_not_removed(output: Path, capsy
         f"mpg: {theirs}: is no file of this data set, and would be removed; move it elsewhere"
     )
     assert theirs.read_bytes() == b"mine"
+    (output / "preference").write_text("a note")
+    said = line(output, capsys, *FORMAT["preference"])
+    assert said == f"mpg: {output / 'preference'}: is no folder, and the form would go there; move it elsewhere"
     export(output, "prompt-completion")
     theirs.unlink()
     export(output, "messages")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -158,3 +159,14 @@ def test_how_much_is_the_test_split(desk: Desk) -> None:
     by_prompt = desk.load("split={by: prompt, test_fraction: 0.5}")
     n = sum(side(of_prompt(test_fraction=0.5), f"question {i}") for i in range(40))
     assert split_note(by_prompt, prompts(40)) == f"split: {n} of 40 prompts are the test split"
+
+
+def test_of_chats_that_begin_alike_as_many_are_told_as_rows_are_there(desk: Desk) -> None:
+    chats = [
+        Prompt(f"p{i}", (Message("user", "hello"), Message("assistant", "hm"), Message("user", f"question {i}")))
+        for i in range(40)
+    ]
+    job = desk.load("split={by: prompt, test_fraction: 0.5}")
+    n = len(test_ids(job.split, table(*({"prompt": [asdict(m) for m in chat.messages]} for chat in chats))))
+    assert 0 < n < 40 and split_note(job, chats) == f"split: {n} of 40 prompts are the test split"
+    assert split_problems(job, chats) == []

@@ -284,6 +284,8 @@ def test_examples_are_chosen_by_the_rule_that_the_card_states(desk: Desk) -> Non
     # by .75 E + .25 N: .2 .7 .5 .7 - .6; the median of five is .6, the best of two the first
     assert [(each.why, each.row["row_id"]) for each in found] == [("best", "1"), ("median", "5"), ("worst", "0")]
     assert found[0].adherence == pytest.approx(0.7) and found[0].scores == {"E": 0.9, "N": 0.1}
+    even = pa.Table.from_pylist([each for each in judged if each["row_id"] != "2"], schema=JUDGMENTS)
+    assert examples(rows, even, ["classifier@1"])[1].row["row_id"] == "5"  # of .2 .6 .7 .7 the lower one
     text = section(card(desk, rows, *judged), "Examples")
     assert text.index("text 1") < text.index("text 5") < text.index("text 0") and "0.70 (E 0.90, N 0.10)" in text
     unjudged = section(card(desk, rows), "Examples")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from personas import KNOWN, Attribute
-from pipeline.publish.forms import Made, NothingToExport, Source, make_form
+from pipeline.publish.forms import Made, NothingToExport, Source, make_form, persona_in_words
 from pipeline.publish.wanted import Wanted
 from pipeline.store.schema import GENERATIONS, JUDGMENTS
 from tests.pipeline.publish.test_card import ROW
@@ -113,6 +113,9 @@ def test_role_play_is_told_as_the_attributes_models_were_told() -> None:
     given = row("a", attributes=["profile"], weights=[1.0], profile="She is 8.", personality="Calm.")
     said = system_of(given, "persona")
     assert said == "You are this person. Answer as this person would.\nProfile: She is 8.\nPersonality: Calm."
+    both = given | {"attributes": ["profile", "personality"], "weights": [0.5, 0.5]}
+    told = persona_in_words(both, [KNOWN["profile"], KNOWN["personality"]])
+    assert told == said  # once, though both attributes' models were told it
     mixed = system_of(given | {"attributes": ["profile", "E"], "weights": [0.5, 0.5]}, "persona")
     assert mixed is not None and mixed.startswith(said) and KNOWN["E"].description in mixed
 
