@@ -265,6 +265,21 @@ def test_two_data_sets_side_by_side(page: Page, tmp_path: Path) -> None:
     assert page.said() == []
 
 
+def test_texts_that_nobody_judged_are_found(page: Page, tmp_path: Path) -> None:
+    rows, judgments = grid(("E",))
+    known = rows[0]["row_id"]
+    folder = make(tmp_path / "some", rows, [each for each in judgments if each["row_id"] == known])
+    assert main(["report", str(folder), "--output", str(tmp_path / "some.html")]) == 0
+    page.open(tmp_path / "some.html")
+    put(page, status="not judged")
+    assert count(page) == f"1 to {len(rows) - 1} of {len(rows) - 1} texts (of {len(rows)} in this report)"
+    assert page.js(
+        "return [...document.querySelectorAll('article')].every((a) => a.textContent.includes('not judged'))"
+    )
+    put(page, status="ok")
+    assert count(page) == f"1 to 1 of 1 text (of {len(rows)} in this report)"
+
+
 def test_a_link_to_a_text_opens_it(page: Page, hostile: Path) -> None:
     page.open(hostile)
     page.js("document.getElementById('on').click()")
