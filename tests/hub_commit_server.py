@@ -128,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
                 repository.tags[tag] = repository.find(rest[0]).oid
                 return {}
             case "preupload":
-                return hub.upload_modes(repository, rest[0], json.loads(body)["files"])
+                asked_for = json.loads(body)
+                return hub.upload_modes(repository, rest[0], asked_for["files"], asked_for.get("gitIgnore"))
             case "paths-info":
                 files = repository.find(rest[0]).files
                 asked = parse_qs(body.decode())["paths"]

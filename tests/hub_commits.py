@@ -6,6 +6,7 @@ Spoken to over HTTP by :mod:`tests.hub_commit_server`; the wire format is that o
 from __future__ import annotations
 
 import base64
+import fnmatch
 import hashlib
 import json
 import re
@@ -232,14 +233,21 @@ class CommitHub:
         ]
         return {"discussions": found, "count": len(found), "start": 0}
 
-    def upload_modes(self, repository: Repository, revision: str, files: list[Mapping[str, Any]]) -> dict[str, Any]:
+    def upload_modes(
+        self, repository: Repository, revision: str, files: list[Mapping[str, Any]], ignored: str | None
+    ) -> dict[str, Any]:
+        """How each file is to be sent, or that it is not: by patterns, the repository's own where none come."""
         there = repository.find(revision).files
+        if ignored is None:
+            ignored = there[".gitignore"].content.decode() if ".gitignore" in there else ""
+        patterns = ignored.split()
         answer = []
         for each in files:
             mode = "lfs" if _LARGE.search(each["path"]) or each["size"] > MOST_REGULAR else "regular"
             known = there.get(each["path"])
             oid = {} if known is None else {"oid": known.sha256 if known.large else known.oid}
-            answer.append({"path": each["path"], "uploadMode": mode, "shouldIgnore": False} | oid)
+            ignore = any(fnmatch.fnmatchcase(each["path"], pattern) for pattern in patterns)
+            answer.append({"path": each["path"], "uploadMode": mode, "shouldIgnore": ignore} | oid)
         return {"files": answer}
 
     def commit(self, repository: Repository, revision: str, lines: bytes, *, new_request: bool) -> Commit:

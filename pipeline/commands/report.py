@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.tables import plain
 from pipeline.commands.arguments import place
 from pipeline.commands.shared import InputError, NotNow, Outcome
 
@@ -70,7 +73,7 @@ def report(options: argparse.Namespace) -> Outcome:
 
 
 def _data_sets(folders: list[Path]) -> list[DataSet]:
-    """Read, by names that differ. Raises InputError."""
+    """Read, by names that differ: of one job's, where each lies says which is which. Raises InputError."""
     from pipeline.publish.report.read import ReportError, read_data_set
     from pipeline.store.dataset import PARTIAL
     from pipeline.store.exchange import finish_any_exchange
@@ -84,10 +87,6 @@ def _data_sets(folders: list[Path]) -> list[DataSet]:
         try:
             finish_any_exchange(folder)
             each = read_data_set(folder)
-            taken = {other.name for other in found}
-            if each.name in taken:
-                names = (f"{each.name} ({n})" for n in range(2, len(folders) + 2))
-                each = read_data_set(folder, next(name for name in names if name not in taken))
         except FolderInUse as error:
             raise NotNow(str(error)) from error
         except OSError as error:
@@ -97,4 +96,20 @@ def _data_sets(folders: list[Path]) -> list[DataSet]:
             more = f"; what a run has so far is in {so_far}" if (so_far / "data").is_dir() else ""
             raise InputError(f"{error}{more}") from error
         found.append(each)
-    return found
+    return [replace(each, name=name) for each, name in zip(found, names_apart(found), strict=True)]
+
+
+def names_apart(found: Sequence[DataSet]) -> list[str]:
+    """Names of data sets, no two alike: its job's; of several with one name with the end of each one's path, too."""
+    names: list[str] = []
+    for each in found:
+        others = {other.folder.resolve() for other in found if other.name == each.name} - {each.folder.resolve()}
+        ends = ("/".join(each.folder.resolve().parts[-n:]) for n in range(1, len(each.folder.resolve().parts)))
+        end = next((end for end in ends if not any(str(other).endswith(f"/{end}") for other in others)), "")
+        name = wanted = each.name if not others or end in ("", each.name) else f"{each.name} ({plain(end)})"
+        n = 1
+        while name in names:
+            n += 1
+            name = f"{wanted} ({n})"
+        names.append(name)
+    return names

@@ -27,6 +27,8 @@ _INK, _FAINT, _PAPER = "var(--ink)", "var(--faint)", "var(--paper)"
 # Of a heat map's cells, in pixels; wider ones fill the room there is.
 _CELL = 46
 _FILLS = 9
+# Characters of a heat map's columns that stand side by side on a phone (about 270 of its 360 pixels, at 7 and a gap).
+_LEVEL = 30
 
 # What all plots have in common.
 CONFIG: dict[str, Any] = {
@@ -55,6 +57,7 @@ CONFIG: dict[str, Any] = {
         "orient": "top",
         "labelLimit": 220,
         "columns": 2,
+        "symbolOpacity": 1,
     },
     "text": {"color": "var(--ink)"},
 }
@@ -165,7 +168,8 @@ def heat(
         labelled: whether the cells' values stand in them.
     """
     wide = len(columns) > (_FILLS if labelled else 3 * _FILLS)
-    angle = -45 if len(columns) > _FILLS else 0
+    longest = max(map(len, columns), default=0)
+    angle = -45 if len(columns) > _FILLS or longest * len(columns) > _LEVEL else 0
     y = alt.Y("row:N", title=titles[0], scale=alt.Scale(domain=list(rows)), axis=alt.Axis(grid=False, labelLimit=110))
     x = alt.X("column:N", title=titles[1], scale=alt.Scale(domain=list(columns)),
               axis=alt.Axis(grid=False, labelAngle=angle, labelLimit=80))  # fmt: skip
@@ -192,16 +196,17 @@ def heat(
 
 # Ends of the colours' steps, as shares of the scale: round numbers on a scale of 0 to 1, and of -1 to 1.
 _ENDS = {True: (0.1, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.9), False: (0.2, 0.35, 0.45, 0.55, 0.65, 0.8)}
+# Those of them that are written below the colours (200 pixels wide): as many as have room, the same on both sides.
+_TOLD = {True: (0.1, 0.35, 0.65, 0.9), False: (0.2, 0.35, 0.65, 0.8)}
 
 
 def _steps(field: str, domain: tuple[float, float], diverging: bool, title: str) -> alt.Color:
     """Colours in steps, which CSS's variables can be; shades between two could not."""
     low, high = domain
-    ends = [round(low + share * (high - low), 6) for share in _ENDS[diverging]]
+    ends, told = ([round(low + share * (high - low), 6) for share in of[diverging]] for of in (_ENDS, _TOLD))
     scale = alt.Scale(type="threshold", domain=ends, range=_DIVERGING if diverging else _SEQUENTIAL)
     key = alt.Legend(title=title, format=".3~g", direction="horizontal", orient="top", titleLimit=0,
-                     gradientLength=246,
-                     labelFontSize=11)  # fmt: skip
+                     labelExpr=f"indexof({told}, datum.value) < 0 ? '' : datum.label", labelFontSize=11)  # fmt: skip
     return alt.Color(f"{field}:Q", scale=scale, legend=key)
 
 
@@ -258,6 +263,8 @@ def _thirds() -> Rows:
 
 # Beyond so many points names, or intervals, would cover each other.
 _NAMED, _WITH_INTERVALS = 8, 80
+# Room of a name, in shares of the plot: 14 of its 320 pixels, and 60 of the 230 that it has on a phone.
+_NAME_HIGH, _NAME_WIDE = 0.045, 0.26
 
 
 def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[str, Any]:
@@ -290,9 +297,25 @@ def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[s
         ),
     ]  # fmt: skip
     if len(front) <= _NAMED:
-        text = alt.Chart(_data(front)).mark_text(align="left", dx=8, dy=-8, fontSize=11, limit=110)
+        text = alt.Chart(_data(_apart(front, points))).mark_text(align="left", dx=7, dy=11, fontSize=11, limit=110)
         layers.append(text.encode(x=x, y=y, text="persona:N"))
     return _spec(alt.layer(*layers).properties(width="container", height=320))
+
+
+def _apart(front: Rows, points: Rows) -> Rows:
+    """Those of a front whose names do not cover each other: below each point, where its own line does not go."""
+    values = [each["perplexity"] for each in points]
+    width = max(values) - min(values)
+    named: Rows = []
+    for each in front:
+        near = (
+            abs(each["adherence"] - other["adherence"]) < _NAME_HIGH
+            and abs(each["perplexity"] - other["perplexity"]) < _NAME_WIDE * width
+            for other in named
+        )
+        if not any(near):
+            named.append(each)
+    return named
 
 
 def dots(points: Rows, rows: Sequence[str], names: Names, *, title: str, y_title: str) -> dict[str, Any]:

@@ -102,7 +102,7 @@
 
     function show() {
       const first = page * PAGE, some = found.slice(first, first + PAGE), n = data.texts.length;
-      count.textContent = found.length ? `${first + 1} to ${first + some.length} of ${found.length} texts` + (found.length < n ? ` (of ${n} in this report)` : "") : `No text of the ${n} in this report is like that.`;
+      count.textContent = found.length ? `${first + 1} to ${first + some.length} of ${found.length} text${found.length === 1 ? "" : "s"}` + (found.length < n ? ` (of ${n} in this report)` : "") : `No text of the ${n} in this report is like that.`;
       list.replaceChildren(...some.map(article));
       pages.hidden = found.length <= PAGE;
       document.getElementById("page").textContent = `page ${page + 1} of ${Math.max(1, Math.ceil(found.length / PAGE))}`;

@@ -131,13 +131,16 @@ def _json(value: Any) -> str:
 def _state(m: Measures) -> str:
     model = plain(str(m.of.run.get("model", "")), 80)
     by = f" by {model}" if model else ""
-    return f"{m.of.name}: {m.of.n:,} texts{by}; run ended {ended(m.of.run)}; state of its files {m.of.state}."
+    n = f"{m.of.n:,} text{'' if m.of.n == 1 else 's'}"
+    return f"{m.of.name}: {n}{by}; run ended {ended(m.of.run)}; state of its files {m.of.state}."
 
 
 def _tiles(m: Measures) -> list[Mapping[str, str]]:
     def tile(title: str, shown: str) -> Mapping[str, str]:
-        value, sign, width = shown.partition("±")
-        return {"title": title, "value": value, "width": sign + width}
+        """A mean as :attr:`Mean.shown` writes it, in its parts."""
+        value, _, lacking = shown.partition(" (")
+        value, sign, width = value.partition("±")
+        return {"title": title, "value": value, "width": sign + width, "lacking": lacking.removesuffix(")")}
 
     rates = [p.acceptance[0] for p in m.personas if p.acceptance is not None]
     found = [tile("texts", f"{m.of.n:,}"), tile("personas", f"{len(m.of.personas):,}")]
@@ -152,7 +155,7 @@ def _tiles(m: Measures) -> list[Mapping[str, str]]:
 def _drawn(n_of: Sequence[tuple[int, int]]) -> str:
     n, of = sum(a for a, _ in n_of), sum(b for _, b in n_of)
     if n == of:
-        return f"All {n:,} texts."
+        return f"All {n:,} texts." if n != 1 else "The one text."
     return (
         f"{n:,} of {of:,} texts, drawn by stratum: of every persona and fifth of the scale of scores one, then "
         "another, until there are enough; the same ones each time."

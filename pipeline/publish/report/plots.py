@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.statistics.aggregate import Mean
+from evaluation.statistics.control import Point
 from pipeline.publish.report import charts
 from pipeline.publish.report.measures import Measures, OfPersona
 from pipeline.publish.report.parts import Figure, Shown, interval, number
@@ -21,7 +22,12 @@ _LATTICE = 20
 def control(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Figure]:
     """One plot for each attribute, all data sets in it."""
     attributes = list(dict.fromkeys(name for m in ms for name in m.curves))[:MOST_CURVES]
+    attributes = [a for a in attributes if any(p.score.value is not None for m in ms for p in _points(m, a))]
     return [control_of(attribute, ms, names, shown) for attribute in attributes]
+
+
+def _points(m: Measures, attribute: str) -> Sequence[Point]:
+    return m.curves[attribute].points if attribute in m.curves else ()
 
 
 def control_of(attribute: str, ms: Sequence[Measures], names: charts.Names, shown: Shown) -> Figure:
@@ -60,11 +66,12 @@ def leakage(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[F
     for m, name in zip(ms, names.data_sets, strict=True):
         if m.leakage is None or not m.of.attributes:
             continue
-        rows, columns = m.of.attributes[:MOST_CELLS], m.of.judged[:MOST_CELLS]
+        rows, columns = m.of.attributes[:MOST_CELLS], _scored(m)[:MOST_CELLS]
+        where = [m.of.judged.index(b) for b in columns]
         cells = [
             {"row": shown[a], "column": shown[b], "value": found.value, "shown": found.shown.partition("±")[0]}
             for a, effects in zip(rows, m.leakage.effects, strict=False)
-            for b, found in zip(columns, effects, strict=False)
+            for b, found in zip(columns, [effects[j] for j in where], strict=True)
         ]
         if all(cell["value"] is None for cell in cells):
             continue
@@ -73,7 +80,7 @@ def leakage(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[F
             [shown[a] for a in rows],
             [shown[b] for b in columns],
             titles=("weight of", "score of"),
-            legend="effect of the weight on the score",
+            legend="effect on the score",
             domain=(-1.0, 1.0),
             diverging=True,
             labelled=True,
@@ -82,6 +89,11 @@ def leakage(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[F
         label = f"Heat map of {name}: effect of each attribute's weight on every attribute's score. On itself: {told}."
         figures.append(Figure(spec, name if len(ms) > 1 else "", label, small=len(ms) > 1))
     return figures
+
+
+def _scored(m: Measures) -> list[str]:
+    """Attributes that a judge that counts was asked about: of the others there is nothing to see."""
+    return [name for j, name in enumerate(m.of.judged) if m.of.is_judged[:, j].any()]
 
 
 def simplex(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Figure]:
@@ -171,6 +183,8 @@ def joint(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Fig
         for m, name in zip(ms, names.data_sets, strict=True)
         for size in m.joint_by_size
     ]
+    if not _known(by_size):
+        return []
     told = "; ".join(f"{p['set']}, {p['row']}: {number(p['share'])}" for p in by_size if p["share"] is not None)
     figures = []
     personas = list(dict.fromkeys(p.name for m in ms for p in m.personas if p.weights))
@@ -277,7 +291,7 @@ def judges(ms: Sequence[Measures], names: charts.Names, shown: Shown) -> list[Fi
 def limits(key: str, ms: Sequence[Measures], figures: Sequence[Figure]) -> list[str]:
     """What a section's plots leave out, in a line each."""
     attributes = len({name for m in ms for name in m.curves})
-    judged = max(len(m.of.judged) for m in ms)
+    judged = max(max(len(m.of.attributes), len(_scored(m))) for m in ms)
     personas, prompts = max(len(m.of.personas) for m in ms), max(len(m.of.prompts) for m in ms)
     points = MOST_POINTS // len(ms)
     said = {

@@ -106,22 +106,19 @@ class DataSet:
         return digest.hexdigest()[:12]
 
 
-def read_data_set(folder: Path, name: str | None = None) -> DataSet:
-    """Read a data set.
-
-    Args:
-        name: to call it by; ``None``: its job's.
+def read_data_set(folder: Path) -> DataSet:
+    """Read a data set, by the name of its job.
 
     Raises:
         ReportError: no data set there, one that can't be read, or of a later schema.
     """
     try:
-        return _read(folder, name)
+        return _read(folder)
     except (OSError, pa.ArrowException) as error:
         raise ReportError(f"{folder}: can't be read ({_line(error)}); mpg verify says what is damaged") from error
 
 
-def _read(folder: Path, name: str | None) -> DataSet:
+def _read(folder: Path) -> DataSet:
     table, splits = _table(folder, "generations", _MEASURED)
     if table is None or not table.num_rows:
         raise ReportError(f"{folder}: holds no texts in data/*.parquet; give the folder of a data set of mpg run")
@@ -137,7 +134,7 @@ def _read(folder: Path, name: str | None) -> DataSet:
     counts = {each: int(pc.sum(table.column(each)).as_py() or 0) for each in _COUNTS}
     return DataSet(
         folder=folder,
-        name=name or plain(str(run.get("job") or job.get("name") or folder.resolve().name), _MOST_NAME),
+        name=plain(str(run.get("job") or job.get("name") or folder.resolve().name), _MOST_NAME),
         run=run,
         job=job,
         attributes=tuple(order),

@@ -80,6 +80,15 @@ def test_what_a_run_has_so_far_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["report", str(tmp_path / "out" / "partial"), "--terminal"]) == 0
 
 
+def test_data_sets_of_one_job_are_called_by_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number would not say which is which."""
+    folders = [make(tmp_path / place, *grid()) for place in ("a/out", "b/out", "b/made")]
+    assert main(["report", *map(str, folders), "--terminal"]) == 0
+    header = capsys.readouterr().out.splitlines()[2]
+    assert header.split("  ")[-1].strip() == "made"
+    assert [each.strip() for each in header.split("  ") if each.strip()] == ["made (a/out)", "made (b/out)", "made"]
+
+
 def test_one_data_set_twice_has_two_names(data_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", *[str(data_set)] * 3, "--terminal"]) == 0
     words = capsys.readouterr().out

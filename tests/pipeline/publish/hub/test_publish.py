@@ -175,6 +175,15 @@ def test_a_repository_of_somebody_else_s_files(publisher: Publisher, hub: Commit
     assert said.status == 0, said
 
 
+def test_what_a_gitignore_there_says_is_published_all_the_same(
+    publisher: Publisher, hub: CommitHub, data_set: Path
+) -> None:
+    hub.make("me/ignores").push({".gitignore": b"*.json\ndata/*\n"})
+    said = publisher("publish", data_set, "--repo-id", "me/ignores")
+    assert said.status == 0, said
+    assert set(hub.data_set("me/ignores").find("main").files) >= PUBLISHED
+
+
 def test_a_branch_is_made_and_main_stays(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
     for _ in range(2):
         said = publisher("publish", data_set, "--repo-id", "me/branch", "--revision", "next/one")

@@ -138,14 +138,15 @@ def test_what_is_no_part_of_the_data_set_is_left_out_and_said(
     publisher: Publisher, hub: CommitHub, data_set: Path
 ) -> None:
     for name in ("report.html", "notes.txt", "data/.hidden.parquet.1.tmp", ".env", "figures/plot.png", "figures/x.py",
-                 "LICENSE", "README.md~", "x/deep/er.csv"):  # fmt: skip
+                 "LICENSE", "LICENCE.txt", "NOTICE", "COPYING.md", "README.md~", "x/deep/er.csv"):  # fmt: skip
         (data_set / name).parent.mkdir(parents=True, exist_ok=True)
         (data_set / name).write_text("x")
     (data_set.parent / "secret").write_text("x")
     (data_set / "figures" / "link.png").symlink_to(data_set.parent / "secret")
     said = publisher("publish", data_set, "--dry-run", "--json")
     done = json.loads(said.out)
-    assert {"LICENSE", "figures/plot.png", "README.md"} < set(done["files"])
+    terms = {"LICENSE", "LICENCE.txt", "NOTICE", "COPYING.md"}
+    assert {*terms, "figures/plot.png", "README.md"} < set(done["files"])
     left_out = ["figures/link.png", "figures/x.py", "notes.txt", "report.html", "x/deep/er.csv"]
     assert done["left_out"] == left_out and set(done["files"]).isdisjoint([*left_out, ".env", "README.md~"])
 

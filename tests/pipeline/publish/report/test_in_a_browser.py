@@ -142,7 +142,7 @@ def test_filters_find_what_they_say(page: Page, hostile: Path) -> None:
     assert count(page) == "1 to 3 of 3 texts (of 21 in this report)"
     reset(page)
     put(page, words="text 20")
-    assert count(page) == "1 to 1 of 1 texts (of 21 in this report)"
+    assert count(page) == "1 to 1 of 1 text (of 21 in this report)"
     put(page, words="nobody wrote this")
     assert count(page) == "No text of the 21 in this report is like that."
     reset(page)
@@ -254,15 +254,30 @@ def test_two_data_sets_side_by_side(page: Page, tmp_path: Path) -> None:
     two = make(tmp_path / "two", *grid(("E", "T"), control=False), run={"job": "same name"})
     assert main(["report", str(one), str(two), "--output", str(tmp_path / "both.html")]) == 0
     page.open(tmp_path / "both.html")
-    assert page.js("return document.querySelector('h1').textContent") == "same name beside same name (2)"
+    assert page.js("return document.querySelector('h1').textContent") == "same name (one) beside same name (two)"
     assert page.js("return document.querySelectorAll('#control figure').length") == 3
-    assert page.js("return document.querySelector('#control .role-legend').textContent.includes('same name (2)')")
+    assert page.js("return document.querySelector('#control .role-legend').textContent.includes('same name (two)')")
     titles = page.js("return [...document.querySelectorAll('#joint th[scope=col]')].map((t) => t.textContent)")
-    assert "joint, same name" in titles and "joint, same name (2)" in titles
+    assert "joint, same name (one)" in titles and "joint, same name (two)" in titles
     assert count(page) == "1 to 20 of 21 texts"
-    put(page, set="same name (2)")
+    put(page, set="same name (two)")
     assert count(page) == "1 to 9 of 9 texts (of 21 in this report)"
     assert page.said() == []
+
+
+def test_texts_that_nobody_judged_are_found(page: Page, tmp_path: Path) -> None:
+    rows, judgments = grid(("E",))
+    known = rows[0]["row_id"]
+    folder = make(tmp_path / "some", rows, [each for each in judgments if each["row_id"] == known])
+    assert main(["report", str(folder), "--output", str(tmp_path / "some.html")]) == 0
+    page.open(tmp_path / "some.html")
+    put(page, status="not judged")
+    assert count(page) == f"1 to {len(rows) - 1} of {len(rows) - 1} texts (of {len(rows)} in this report)"
+    assert page.js(
+        "return [...document.querySelectorAll('article')].every((a) => a.textContent.includes('not judged'))"
+    )
+    put(page, status="ok")
+    assert count(page) == f"1 to 1 of 1 text (of {len(rows)} in this report)"
 
 
 def test_a_link_to_a_text_opens_it(page: Page, hostile: Path) -> None:

@@ -147,7 +147,7 @@ def test_whatever_a_data_set_lacks_there_is_a_page(tmp_path: Path, kind: str) ->
     old = Path(__file__).parents[3] / "data" / "schema-3" / "out"
     m = Measures(read_data_set(old)) if kind == "old" else measured(tmp_path, rows, judgments)
     html, words = page([m], 10), short_form([m])
-    assert f"{m.of.n:,} texts" in html and "Adherence against weight" in html
+    assert f"{m.of.n:,} text{'' if m.of.n == 1 else 's'}" in html and "Adherence against weight" in html
     assert "# At a glance" in words and "# Planned and spent" in words
     if kind in ("control only", "nothing weighted but judged"):
         assert "no text has an attribute with a weight" in html and "no text has an attribute with a weight" in words
@@ -237,3 +237,29 @@ def test_contrast_is_enough_to_read(colours: dict[str, str]) -> None:
 def mixed(one: str, other: str, share: float) -> str:
     parts = [share * int(one[i : i + 2], 16) + (1 - share) * int(other[i : i + 2], 16) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(part):02x}" for part in parts)
+
+
+def test_a_figure_is_its_value_its_interval_and_what_lacks(tmp_path: Path) -> None:
+    rows, judgments = grid()
+    judgments[3]["score"], judgments[3]["status"] = None, "failed"
+    html = page([measured(tmp_path / "some", rows, judgments)], 10)
+    found = re.findall(r"<dt>judged adherence</dt><dd>(.*?)</dd>", html)
+    assert re.fullmatch(r'0\.\d\d<span class="width">±\S+</span><span class="lacking">1 unscored</span>', found[0])
+    none = page([measured(tmp_path / "none", rows, judged(rows, "E", [None] * len(rows)))], 10)
+    assert '<dt>judged adherence</dt><dd>-<span class="lacking">' in none
+    plots = Elements(none).data("data-plots")["specs"]  # a plot without a point is none
+    assert not [name for name in plots if name.startswith(("control", "joint", "leakage"))]
+
+
+def test_one_text_is_one(tmp_path: Path) -> None:
+    html = page([measured(tmp_path, grid()[0][:1])], 10)
+    assert "1 text by a/model@1" in html and "The one text." in html and "1 texts" not in html
+
+
+def test_the_leakage_s_columns_are_those_that_were_judged(tmp_path: Path) -> None:
+    names = [f"a{i}" for i in range(20)]
+    rows = [row(f"{a}1.00", f"p{k}", {a: 1.0}) for a in names for k in range(3)]
+    scores = [0.8 if each["persona"] == "a191.00" else 0.3 for each in rows]
+    html = page([measured(tmp_path, rows, judged(rows, "a19", scores))], 0)
+    cells = Elements(html).data("data-plots")["specs"]["leakage-0"]["layer"][0]["data"]["values"]
+    assert {cell["column"] for cell in cells} == {"a19"} and len(cells) == 16
