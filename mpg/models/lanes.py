@@ -8,7 +8,7 @@ attends to contiguous memory.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Hashable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from mpg.laws.layout import Layout
 from mpg.models.backbone import Backbone, BackboneSession
 from mpg.models.invocation import activation, invocations_of
 from mpg.models.states import Entries, States
-from mpg.models.trunk import Trunk, TrunkLanes, best_split, n_trunks
+from mpg.models.trunk import Shared
 
 # Tokens of one forward pass, all lanes together. On a CPU, whose matrix products gain nothing beyond, more
 # makes temporaries that the allocator hands back and takes anew: a quarter of such a pass is page faults.
@@ -63,8 +63,14 @@ class BankSession:
         self._home = [k for k, n in enumerate(self._sizes) for _ in range(n)] + [0]  # backbone of each branch
         self._first = [sum(self._sizes[:k]) for k in range(len(self._sizes))]  # first branch of each backbone
         counts = self._lanes_needed(slots, needs)
-        self._lowest = [self._lowest_layers(k, backbone) for k, backbone in enumerate(backbones)]
-        self._splits, self._trunks, self._sessions = self._opened(backbones, counts, slots, capacity, needs, one_prompt)
+        self._shared = [
+            Shared(backbone, [[*self._numbers(k, row).values()] for row in needs])
+            for k, backbone in enumerate(backbones)
+        ]
+        self._sessions: list[BackboneSession] = [
+            shared.session(backbone, n, capacity, slots, one_prompt=one_prompt)
+            for shared, backbone, n in zip(self._shared, backbones, counts, strict=True)
+        ]
         self._lanes = [_Lanes(slots if k == 0 else 0) for k in range(len(self._sizes))]
         self._lane_of: list[dict[int, int]] = []  # per row: branch -> lane
         self._soup_mix: list[Tensor] = []  # per row
@@ -84,41 +90,10 @@ class BankSession:
             counts[home] += sum(heapq.nlargest(slots, widths))
         return counts
 
-    def _lowest_layers(self, home: int, backbone: Backbone) -> list[int] | None:
-        """The lowest layer that each of a backbone's branches changes, the soup's last; ``None``: nothing is shared."""
-        firsts: tuple[int, ...] | None = getattr(backbone, "first_layers", None)
-        n_layers: int = getattr(backbone, "n_layers", 0)
-        return [n_layers, *firsts, min(firsts, default=n_layers)] if firsts is not None and n_layers else None
-
-    def _opened(
-        self,
-        backbones: Sequence[Backbone],
-        counts: Sequence[int],
-        slots: int,
-        capacity: int,
-        needs: Sequence[Sequence[int]],
-        one_prompt: bool,
-    ) -> tuple[list[int], list[TrunkLanes], list[BackboneSession]]:
-        """How many layers of each backbone are run in trunks, who has which trunk lane, and the sessions."""
-        splits, sessions = [], []
-        for k, (backbone, n) in enumerate(zip(backbones, counts, strict=True)):
-            lowest, split = self._lowest[k], 0
-            rows = [] if lowest is None else [[lowest[i] for i in self._numbers(k, row)] for row in needs]
-            if lowest is not None:
-                split = best_split(lowest[0], rows)
-            splits.append(split)
-            if split:
-                widths = [n_trunks(row, split) if one_prompt else len(row) for row in rows]
-                room: Any = {"split": split, "trunk_lanes": sum(heapq.nlargest(slots, widths))}
-                sessions.append(backbone.session(n, capacity, **room))
-            else:
-                sessions.append(backbone.session(n, capacity))
-        return splits, [TrunkLanes() for _ in splits], sessions
-
-    def _numbers(self, home: int, branches: Sequence[int]) -> list[int]:
-        """The places of some branches among a backbone's own, the soup's last; those of other backbones left out."""
+    def _numbers(self, home: int, branches: Iterable[int]) -> dict[int, int]:
+        """Of a row's branches those of one backbone: branch -> its place among the backbone's own, the soup's last."""
         mine = [branch for branch in branches if self._home[branch] == home]
-        return [self._sizes[0] if branch == self.soup else branch - self._first[home] for branch in mine]
+        return {branch: self._sizes[0] if branch == self.soup else branch - self._first[home] for branch in mine}
 
     def close(self) -> None:
         """Give the memory back to the backbones, for their next session."""
@@ -158,36 +133,14 @@ class BankSession:
         for branch in branches:
             lane = row if branch == 0 else self._lanes[self._home[branch]].take(row, branch)
             self._lane_of[row][branch] = lane
-        for home, (split, trunks) in enumerate(zip(self._splits, self._trunks, strict=True)):
-            mine = [branch for branch in branches if self._home[branch] == home]
-            groups = {branch: self._group(home, branch, soup, prompt_of) for branch in mine} if split else {}
-            trunk = self._trunk(home)
-            if trunk is not None:
-                trunk.begin(trunks.add(groups))
+        for home, shared in enumerate(self._shared):
+            readers = {
+                branch: (number, None if branch == self.soup else self.layout.owner(branch))
+                for branch, number in self._numbers(home, branches).items()
+            }
+            shared.add_row(readers, soup, prompt_of)
         self._cached.clear()
         return row
-
-    def _group(
-        self,
-        home: int,
-        branch: int,
-        soup: Tensor | None,
-        prompt_of: Callable[[str | None], Sequence[int]] | None,
-    ) -> Hashable:
-        """What a branch shares the trunk by with others of its row."""
-        lowest, reader = self._lowest[home], None if branch == self.soup else self.layout.owner(branch)
-        assert lowest is not None
-        if branch == self.soup:
-            mixed = [] if soup is None else soup.nonzero()[:, 0].tolist()
-            begins = min((lowest[1 + adapter] for adapter in mixed), default=lowest[0])
-        else:
-            begins = lowest[branch - self._first[home]]
-        if begins < self._splits[home] or prompt_of is None:
-            return branch
-        return tuple(prompt_of(reader))
-
-    def _trunk(self, home: int) -> Trunk | None:
-        return getattr(self._sessions[home], "trunk", None) if self._splits[home] else None
 
     def _on_from_of(
         self,
@@ -232,9 +185,7 @@ class BankSession:
         """Copy the first ``length`` positions of a branch from one row to another."""
         home = self._home[branch]
         self._sessions[home].copy(self._lane_of[source][branch], self._lane_of[target][branch], length)
-        trunk, trunks = self._trunk(home), self._trunks[home]
-        if trunk is not None:
-            trunk.copy(trunks.of(source, branch), trunks.of(target, branch), length)
+        self._shared[home].copy(branch, source, target, length)
 
     def remove_row(self, row: int, length_of: Sequence[Sequence[int]]) -> None:
         """Free a row's lanes; the last row takes its number. ``length_of``: tokens cached, per row and branch."""
@@ -250,15 +201,8 @@ class BankSession:
                 lanes.owners[lane - lanes.first] = (moved_row, moved_branch)
                 self._lane_of[moved_row][moved_branch] = lane
             del self._lane_of[row][branch]
-        for home, trunks in enumerate(self._trunks):
-            trunk = self._trunk(home)
-            if trunk is not None:
-                held = trunk
-
-                def move(owner: int, source: int, target: int, held: Trunk = held) -> None:
-                    held.move(source, target, max(length_of[owner]))
-
-                trunks.remove(row, move)
+        for shared in self._shared:
+            shared.remove_row(row, length_of)
         if row != last:
             if 0 in self._lane_of[last]:
                 self._sessions[0].copy(last, row, length_of[last][0])
@@ -310,8 +254,7 @@ class BankSession:
             by_length = any(branch in self._extents[row] for row, branch in mine)
             found = [self._extents[row][branch] for row, branch in mine] if by_length else []
             extents.append(torch.tensor(found, device=self.device) if by_length else None)
-            has = self._splits[home]
-            trunks.append(tuple(self._trunks[home].of(row, branch) for row, branch in mine) if has else None)
+            trunks.append(self._shared[home].trunk_lanes(mine))
         rows, branches = zip(*ordered, strict=True) if ordered else ((), ())
         return Entries(
             torch.tensor(rows, dtype=torch.long, device=self.device),

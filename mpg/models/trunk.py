@@ -9,8 +9,10 @@ A *trunk lane* stands for the lanes of a row that share its layers; a lane that 
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,50 +47,6 @@ def n_trunks(lowest: Sequence[int], split: int) -> int:
     """Trunk lanes of a row whose branches all read the same, see :func:`best_split`."""
     below = sum(each < split for each in lowest)
     return below + (below < len(lowest))
-
-
-class TrunkLanes:
-    """Which trunk lane each row's groups of branches have; dense, as lanes are."""
-
-    def __init__(self) -> None:
-        self.owners: list[tuple[int, Hashable]] = []
-        self._lane: list[dict[Hashable, int]] = []  # per row: group -> trunk lane
-        self._group: list[dict[int, Hashable]] = []  # per row: branch -> group
-
-    def add(self, groups: dict[int, Hashable]) -> list[int]:
-        """A new row's trunk lanes, for its branches' groups."""
-        row = len(self._lane)
-        self._group.append(groups)
-        self._lane.append({})
-        for group in groups.values():
-            if group not in self._lane[row]:
-                self._lane[row][group] = len(self.owners)
-                self.owners.append((row, group))
-        return list(self._lane[row].values())
-
-    def of(self, row: int, branch: int) -> int:
-        return self._lane[row][self._group[row][branch]]
-
-    def remove(self, row: int, move: Callable[[int, int, int], None]) -> None:
-        """Free a row's; the last row takes its number.
-
-        Args:
-            move: called with (row, trunk lane, trunk lane that it is to be copied to), in this order.
-        """
-        for group in list(self._lane[row]):
-            hole = self._lane[row].pop(group)
-            moved_row, moved_group = self.owners.pop()
-            if hole != len(self.owners):  # the last one fills the hole
-                move(moved_row, self._lane[moved_row][moved_group], hole)
-                self.owners[hole] = (moved_row, moved_group)
-                self._lane[moved_row][moved_group] = hole
-        last = len(self._lane) - 1
-        if row != last:
-            self._lane[row], self._group[row] = self._lane[last], self._group[last]
-            for group, lane in self._lane[row].items():
-                self.owners[lane] = (row, group)
-        self._lane.pop()
-        self._group.pop()
 
 
 class Trunk:
@@ -188,3 +146,98 @@ class Trunk:
         self._copied.clear()
         self.copy(source, target, length)
         self._copied.clear()
+
+
+class Shared:
+    """What the branches of each row share in one backbone: how many layers, and in which trunk lanes; these are dense.
+
+    Args:
+        backbone: one without ``n_layers`` has nothing to share.
+        needs: of each row that may come, its branches by their places in the backbone, a soup's being the one past the
+            last.
+    """
+
+    def __init__(self, backbone: Any, needs: Sequence[Sequence[int]]) -> None:
+        n_layers: int = getattr(backbone, "n_layers", 0)
+        firsts: tuple[int, ...] = getattr(backbone, "first_layers", ())
+        self._lowest = [n_layers, *firsts, min(firsts, default=n_layers)]  # by place
+        self._rows = [[self._lowest[place] for place in row] for row in needs] if n_layers else []
+        self.split = best_split(n_layers, self._rows)
+        self._trunk: Trunk | None = None
+        self._owners: list[tuple[int, Hashable]] = []  # of each trunk lane
+        self._lane: list[dict[Hashable, int]] = []  # per row: group -> trunk lane
+        self._group: list[dict[int, Hashable]] = []  # per row: branch -> group
+
+    def session(self, backbone: Any, lanes: int, capacity: int, slots: int, *, one_prompt: bool) -> Any:
+        """The backbone's, with room for ``slots`` rows' trunk lanes.
+
+        Args:
+            one_prompt: whether all branches of a row read the same, and so share what they can.
+        """
+        if not self.split:
+            return backbone.session(lanes, capacity)
+        widths = [n_trunks(row, self.split) if one_prompt else len(row) for row in self._rows]
+        n = sum(heapq.nlargest(slots, widths))
+        opened = backbone.session(lanes, capacity, split=self.split, trunk_lanes=n)
+        self._trunk = opened.trunk
+        return opened
+
+    def add_row(
+        self,
+        readers: Mapping[int, tuple[int, str | None]],
+        soup: Tensor | None,
+        prompt_of: Callable[[str | None], Sequence[int]] | None,
+    ) -> None:
+        """Trunk lanes of a new row.
+
+        Args:
+            readers: branch -> its place, and whose prompt it reads.
+            soup: the coefficients of that branch.
+            prompt_of: see :meth:`mpg.models.lanes.BankSession.add_row`; without it nobody knows who reads the same.
+        """
+        if self._trunk is None:
+            return
+        groups: dict[int, Hashable] = {}
+        for branch, (place, reader) in readers.items():
+            lowest = self._lowest[place]
+            if place == len(self._lowest) - 1 and soup is not None:
+                lowest = min((self._lowest[1 + i] for i in soup.nonzero()[:, 0].tolist()), default=self._lowest[0])
+            alone = lowest < self.split or prompt_of is None
+            groups[branch] = branch if alone or prompt_of is None else tuple(prompt_of(reader))
+        row, lanes = len(self._lane), dict[Hashable, int]()
+        for group in groups.values():
+            if group not in lanes:
+                lanes[group] = len(self._owners)
+                self._owners.append((row, group))
+        self._group.append(groups)
+        self._lane.append(lanes)
+        self._trunk.begin([*lanes.values()])
+
+    def trunk_lanes(self, pairs: Sequence[tuple[int, int]]) -> tuple[int, ...] | None:
+        """Of (row, branch) pairs; ``None``: nothing is shared."""
+        return None if self._trunk is None else tuple(self._lane[row][self._group[row][b]] for row, b in pairs)
+
+    def copy(self, branch: int, source: int, target: int, length: int) -> None:
+        """What the first ``length`` positions of a branch share, from one row to another."""
+        if self._trunk is not None:
+            (of, to) = self.trunk_lanes([(source, branch), (target, branch)]) or (0, 0)
+            self._trunk.copy(of, to, length)
+
+    def remove_row(self, row: int, length_of: Sequence[Sequence[int]]) -> None:
+        """Free a row's; the last row takes its number. ``length_of``: tokens cached, per row and branch."""
+        if self._trunk is None:
+            return
+        for group in list(self._lane[row]):
+            hole = self._lane[row].pop(group)
+            moved_row, moved_group = self._owners.pop()
+            if hole != len(self._owners):  # the last one fills the hole
+                self._trunk.move(self._lane[moved_row][moved_group], hole, max(length_of[moved_row]))
+                self._owners[hole] = (moved_row, moved_group)
+                self._lane[moved_row][moved_group] = hole
+        last = len(self._lane) - 1
+        if row != last:
+            self._lane[row], self._group[row] = self._lane[last], self._group[last]
+            for group, lane in self._lane[row].items():
+                self._owners[lane] = (row, group)
+        self._lane.pop()
+        self._group.pop()

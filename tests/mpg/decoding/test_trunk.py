@@ -54,9 +54,7 @@ BANKS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 def bank_of(adapters: tuple[Path, dict[str, Path]], kind: str) -> ModelBank:
     base, made = adapters
     names, own = BANKS[kind]
-    return ModelBank.load(
-        str(base), {name: made[name] for name in names}, {name: made[of] for name, of in own.items()}
-    )
+    return ModelBank.load(str(base), {name: made[name] for name in names}, {name: made[of] for name, of in own.items()})
 
 
 @pytest.fixture(scope="module", params=BANKS)
@@ -87,33 +85,46 @@ def for_decoder(bank: ModelBank, name: str, *, own: bool = False) -> list[Reques
 def is_split(bank: ModelBank) -> bool:
     session = bank.session(1, 8, one_prompt=True)
     session.close()
-    return any(session._splits)
+    return any(shared.split for shared in session._shared)
 
 
-@pytest.mark.parametrize("name", EXACT_DECODERS)
-@pytest.mark.parametrize("own", [False, True], ids=["one prompt", "own prompts"])
-def test_every_decoder_equals_the_slow_one(bank: ModelBank, name: str, own: bool) -> None:
-    if name == "soup" and (own or not bank.can_mix):
-        pytest.skip("a soup is one model: it reads one prompt, and has no references of its own")
+# Every decoder over adapters of every kind, some over the other banks; a soup is one model: it reads one prompt, and has
+# no references of its own.
+CASES = [
+    (kind, name, own)
+    for kind, own in itertools.product(BANKS, (False, True))
+    for name in (EXACT_DECODERS if kind == "every kind" else ("scr-exact", "routing", "mod"))
+    if not (name == "soup" and own)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "own"), CASES)
+def test_every_decoder_equals_the_slow_one(
+    adapters: tuple[Path, dict[str, Path]], kind: str, name: str, own: bool
+) -> None:
+    bank = bank_of(adapters, kind)
     assert is_split(bank)
     settings = DecoderSettings(name=name, horizon=5, chunk_len=4, max_new_tokens=11, temperature=0.9, top_p=0.9)
     asked = for_decoder(bank, name, own=own)
     wanted = [decode_slowly(bank, request, settings) for request in asked]
-    for batch_size, draft_len in ((1, None), (3, 4), (32, 3)):
+    for batch_size, draft_len in ((1, None), (3, 4)):
         got = decode(bank, asked, settings, batch_size=batch_size, draft_len=draft_len)
         assert [c.token_ids for c in got] == wanted, (batch_size, draft_len)
     backwards = list(decode(bank, asked[::-1], settings, batch_size=2))
     assert [c.token_ids for c in backwards[::-1]] == wanted
 
 
-@pytest.mark.parametrize("name", [*DECODERS, "block", "mixture"])
-@pytest.mark.parametrize("kind", ["every kind", "own reference over all layers"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("every kind", name) for name in (*DECODERS, "block", "mixture")),
+        *(("own reference over all layers", name) for name in ("scr", "block", "mixture", "best-of-n")),
+    ],
+)
 def test_texts_and_books_are_those_without_a_trunk(
     adapters: tuple[Path, dict[str, Path]], kind: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = bank_of(adapters, kind)
-    if name == "soup" and not bank.can_mix:
-        pytest.skip("a soup has no references of its own")
     changes = {"block": {"verification": "block"}, "mixture": {"drafter": "mixture"}}.get(name, {"name": name})
     settings = DecoderSettings(horizon=5, chunk_len=4, max_new_tokens=13, temperature=0.9, **changes)
     asked = for_decoder(bank, name, own=name != "soup")
@@ -220,7 +231,7 @@ def test_where_nothing_is_shared_there_is_no_trunk(adapters: tuple[Path, dict[st
     assert not is_split(whole)
     bare = ModelBank.load(str(base), {"top": made["top"]})
     session = bare.session(1, 8, needs=[[0]])
-    assert not any(session._splits)  # the reference alone
+    assert not any(shared.split for shared in session._shared)  # the reference alone
 
 
 def test_the_split_that_costs_least() -> None:
