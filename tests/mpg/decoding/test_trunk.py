@@ -62,7 +62,7 @@ def bank(request: pytest.FixtureRequest, adapters: tuple[Path, dict[str, Path]])
     return bank_of(adapters, request.param)
 
 
-def requests(bank: ModelBank, n: int = 9, *, own: bool = False) -> list[Request]:
+def requests(bank: ModelBank, n: int = 6, *, own: bool = False) -> list[Request]:
     generator, names, found = random.Random(1), bank.attributes, []
     for i in range(n):
         prompt = [5, 6, *CALL, *(generator.randrange(3, 40) for _ in range(i % 4))]
@@ -88,8 +88,8 @@ def is_split(bank: ModelBank) -> bool:
     return any(shared.split for shared in session._shared)
 
 
-# Every decoder over adapters of every kind, some over the other banks; a soup is one model: it reads one prompt, and has
-# no references of its own.
+# Every decoder over adapters of every kind, some over the other banks; a soup is one model: it reads one prompt, and
+# has no references of its own.
 CASES = [
     (kind, name, own)
     for kind, own in itertools.product(BANKS, (False, True))
@@ -104,7 +104,7 @@ def test_every_decoder_equals_the_slow_one(
 ) -> None:
     bank = bank_of(adapters, kind)
     assert is_split(bank)
-    settings = DecoderSettings(name=name, horizon=5, chunk_len=4, max_new_tokens=11, temperature=0.9, top_p=0.9)
+    settings = DecoderSettings(name=name, horizon=5, chunk_len=4, max_new_tokens=9, temperature=0.9, top_p=0.9)
     asked = for_decoder(bank, name, own=own)
     wanted = [decode_slowly(bank, request, settings) for request in asked]
     for batch_size, draft_len in ((1, None), (3, 4)):
