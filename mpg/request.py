@@ -58,6 +58,8 @@ class Completion:
         tv_bound: estimated bound on the total variation between a chunk's law and its target,
             ``mean (R - M)+``; 0 for exact decoders; ``None`` where there is no such bound: a salvaged
             prefix, a fallback among whole responses, ``best-of-n``.
+        token_log_ratios: the terms of ``log_ratios``, one a token of ``token_ids``; ``None``: the settings did not ask
+            for them.
     """
 
     token_ids: tuple[int, ...]
@@ -71,6 +73,7 @@ class Completion:
     n_salvaged: int = 0
     n_fallbacks: int = 0
     tv_bound: float | None = field(default=0.0)
+    token_log_ratios: dict[str, tuple[float, ...]] | None = None
 
 
 def stranger_in(ids: Sequence[int], n_embeddings: int | None) -> str | None:

@@ -131,6 +131,7 @@ class DecoderSettings:
         verification: of ``scr-exact``: ``token`` by token, or a drafted ``block`` at a time (Sun et al.
             2024), which keeps more of the reference's drafts a round. All of these are lossless.
         n_candidates: responses of which ``best-of-n`` keeps one.
+        token_log_ratios: whether completions say their log-ratios token by token, too. It changes no text.
     """
 
     name: str = "scr-exact"
@@ -148,6 +149,7 @@ class DecoderSettings:
     drafter: str | None = None
     verification: str = "token"
     n_candidates: int = 8
+    token_log_ratios: bool = False
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, remedy: str) -> None:

@@ -16,7 +16,20 @@ from typing import Any, NamedTuple, NoReturn
 import mpg
 from evaluation.tables import plain
 from personas.secrets import masked_words, without_forms
-from pipeline.commands import check, infer_weights, init, judge, plan, questionnaire, run, train, verify
+from pipeline.commands import (
+    check,
+    export,
+    infer_weights,
+    init,
+    judge,
+    plan,
+    publish,
+    questionnaire,
+    report,
+    run,
+    train,
+    verify,
+)
 from pipeline.commands.arguments import add_directory, place
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
@@ -120,6 +133,9 @@ _COMMANDS = {
     "questionnaire": _Command(questionnaire.questionnaire),
     "plan": _Command(plan.plan),
     "verify": _Command(verify.verify),
+    "publish": _Command(publish.publish, again="; the same command goes on, and what is uploaded is not sent again"),
+    "export": _Command(export.export, loads_models=False),
+    "report": _Command(report.report, loads_models=False),
     "schema": _Command(check.schema, loads_models=False),
 }
 
@@ -174,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_arguments(
         commands.add_parser("verify", help="check a data set's files, and write some of its rows again")
     )
+    publish.add_arguments(commands.add_parser("publish", help="publish a data set on the Hugging Face Hub"))
     infer_weights.add_arguments(
         commands.add_parser(
             "infer-weights",
@@ -185,6 +202,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_arguments(
         commands.add_parser("judge", help="score any corpus, without generating again, and say how far to believe it")
+    )
+    export.add_arguments(
+        commands.add_parser("export", help="put a data set's rows into a form to train on: messages, pairs, ...")
+    )
+    report.add_arguments(
+        commands.add_parser("report", help="write one HTML page to look at a data set, or several side by side")
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     for command in commands.choices.values():

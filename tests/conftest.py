@@ -15,7 +15,12 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     shared = int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
     os.environ["OMP_NUM_THREADS"] = str(max(1, shared // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 
+from mpg import ModelBank
 from tests.fakes import tiny_adapter, tiny_llama
+
+if "MPG_TEST_DEVICE" in os.environ:  # as `cuda`: banks of files lie there; a test that makes tensors for one may not
+    _load, _where = ModelBank.load.__func__, {"device": os.environ["MPG_TEST_DEVICE"]}
+    ModelBank.load = classmethod(lambda cls, *args, **options: _load(cls, *args, **_where | options))
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ class _Tree:
         return (1 + (path * _PLACES + places) * _CHOICES + chosen) / _SCALE
 
     def _decode(self, uniforms: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        number = np.rint(uniforms.numpy() * _SCALE).astype(np.int64) - 1
+        number = np.rint(uniforms.cpu().numpy() * _SCALE).astype(np.int64) - 1
         return number // _CHOICES // _PLACES, number // _CHOICES % _PLACES, number % _CHOICES
 
     def _note(self, path: np.ndarray, place: np.ndarray, probability: np.ndarray) -> None:
@@ -58,15 +58,15 @@ class _Tree:
 
     def draw(self, probs: Tensor, uniforms: Tensor) -> Tensor:
         path, place, choice = self._decode(uniforms)
-        token = torch.from_numpy(np.minimum(choice, probs.shape[1] - 1))
-        self._note(path, place, (probs.gather(1, token[:, None])[:, 0] / probs.sum(-1)).numpy())
+        token = torch.from_numpy(np.minimum(choice, probs.shape[1] - 1)).to(probs.device)
+        self._note(path, place, (probs.gather(1, token[:, None])[:, 0] / probs.sum(-1)).cpu().numpy())
         return token
 
     def passes(self, probability: Tensor, uniforms: Tensor) -> Tensor:
         path, place, choice = self._decode(uniforms)
-        p = probability.nan_to_num(0.0).clamp(0.0, 1.0).numpy()
+        p = probability.nan_to_num(0.0).clamp(0.0, 1.0).cpu().numpy()
         self._note(path, place, np.where(choice == 0, p, 1 - p))
-        return torch.from_numpy(choice == 0)
+        return torch.from_numpy(choice == 0).to(probability.device)
 
 
 def tree_law(

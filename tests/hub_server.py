@@ -74,6 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             if parts[4:5] == ["tree"]:
                 return self._tree(found[1], "/".join(parts[6:]))
             return self._send(json.dumps({"id": repository, "sha": found[0], "siblings": []}).encode(), found[0])
+        parts = parts[1:] if parts[0] == "datasets" else parts
         repository, revision, file = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
         found = self.hub.find(repository, revision)
         if isinstance(found[0], int):

@@ -60,6 +60,11 @@ class EndpointJudge:
         self.stop: Callable[[], bool] | None = None  # once it says yes, no further text is asked about
 
     @property
+    def settings(self) -> OpenAISettings:
+        """How its endpoint is asked."""
+        return self._settings
+
+    @property
     def stopped(self) -> str | None:
         """Why the last run left texts unasked, in words; ``None``: it did not."""
         return None if self.ended is None else self.ended.reason

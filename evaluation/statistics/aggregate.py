@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, median
 
 from scipy.stats import t as student_t
@@ -75,6 +76,12 @@ class Mean:
         return f"{self.value:.2f}{width}{unscored}"
 
 
+@cache
+def quantile(groups: int) -> float:
+    """Student's, for a 95 % interval over so many clusters, two at least: with one degree of freedom less."""
+    return float(student_t.ppf(0.5 + COVERAGE / 2, groups - 1))
+
+
 def clustered_mean(values: Sequence[float | None], clusters: Sequence[object]) -> Mean:
     """Mean of the scored values with a 95 % interval that knows that texts of one cluster (a prompt) are alike.
 
@@ -96,5 +103,4 @@ def clustered_mean(values: Sequence[float | None], clusters: Sequence[object]) -
     if groups < 2:
         return Mean(mean, n, n_unscored, None, groups)
     variance = groups / (groups - 1) * math.fsum(each**2 for each in sums.values()) / n**2
-    quantile = float(student_t.ppf(0.5 + COVERAGE / 2, groups - 1))
-    return Mean(mean, n, n_unscored, quantile * math.sqrt(variance), groups)
+    return Mean(mean, n, n_unscored, quantile(groups) * math.sqrt(variance), groups)

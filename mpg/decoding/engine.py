@@ -32,8 +32,8 @@ from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of
 
 DEFAULT_BATCH_SIZE = 32
 # Prompt tokens fed in one pass, all lanes together: bounds the memory of its activations, and a CPU
-# runs 1024 faster than 4096 (they stay nearer to its caches).
-_PREFILL_TOKENS = 1024
+# runs 1024 faster than 4096 (they stay nearer to its caches); a GPU is as quick with many at once as with few.
+_PREFILL_TOKENS, _PREFILL_TOKENS_ON_GPU = 1024, 16384
 
 
 def speculative_round(bank: ModelBank, settings: DecoderSettings, alarm: RatioAlarm, *, draft_len: int | None) -> Round:
@@ -255,8 +255,9 @@ class Engine:
         """Run the prompts of (row, branch, first position) lanes, all but their last tokens."""
         left = [(len(rows.prompt_of(row, branch)) - 1 - first, row, branch, first) for row, branch, first in lanes]
         ordered = sorted(lane for lane in left if lane[0] > 0)
+        at_once = _PREFILL_TOKENS if self.bank.device.type == "cpu" else _PREFILL_TOKENS_ON_GPU
         while ordered:
-            size = max(1, _PREFILL_TOKENS // (ordered[-1][0] + 1))
+            size = max(1, at_once // (ordered[-1][0] + 1))
             group = ordered[-size:]
             del ordered[-size:]
             start = {(row, branch): first for _, row, branch, first in group}

@@ -29,6 +29,8 @@ class Rows:
         n_prompt, n_new: tokens of the prompt and of the response so far, ``[slots]``.
         alphas, log_weights: ``[slots, attributes]`` float64, the mixture's at the next position.
         log_probs: summed over the response, per branch ``[slots, branches]`` float64.
+        token_log_probs: their terms, ``[slots, max_new_tokens + 1, branches]`` float64, the last position past the end;
+            ``None``: nobody asked for them.
         own_prompts: what each branch reads before the response, ``[slots, branches, longest]``; ``None`` where
             every request has one prompt for all.
         shift: how much longer a branch's own prompt is than the row's, ``[slots, branches]``. A token at
@@ -65,6 +67,8 @@ class Rows:
         self.alphas = table(n, dtype=torch.float64)
         self.log_weights = table(n, dtype=torch.float64)
         self.log_probs = table(branches, dtype=torch.float64)
+        terms = (settings.max_new_tokens + 1, branches)
+        self.token_log_probs = table(*terms, dtype=torch.float64) if settings.token_log_ratios else None
         self.fed, self.shift = table(branches), table(branches)
         self.own_prompts = table(branches, longest_own_prompt) if longest_own_prompt else None
         self.uniforms = table(settings.max_new_tokens + 1, 4, dtype=torch.float64)  # the last: past the end
@@ -176,6 +180,18 @@ class Rows:
         self.n_new[rows] += 1
         self.stopped[rows] = torch.isin(token, eos_ids)
 
+    def book_tokens(self, rows: Tensor, position: Tensor, branches: Tensor, log_probs: Tensor) -> None:
+        """Note terms of ``log_probs``, where they are asked for; the arguments broadcast.
+
+        A draft may be booked before it is known to be kept: what takes its position in the response is booked over it.
+
+        Args:
+            position: index within the response; what lies past the longest one is lost.
+        """
+        assert self.token_log_probs is not None
+        place = position.clamp_max(self.settings.max_new_tokens)
+        self.token_log_probs[rows, place, branches] = log_probs.double()
+
     def count_draft(self, rows: Tensor, accepted: Tensor) -> None:
         """Book a settled draft; a chunk ends at a rejection and after ``chunk_len`` drafts."""
         self.n_tested[rows] += 1
@@ -195,15 +211,19 @@ class Rows:
     def completion(self, slot: int) -> Completion:
         facts, request = self.settings.facts, self.requests[slot]
         reason: Literal["stop", "length"] = "stop" if self.stopped[slot] else "length"
-        log_probs = self.log_probs[slot].tolist()
-        models = zip(self.layout.attributes, self.layout.policy, self.layout.reference, strict=True)
         scored: Sequence[str] = tuple(request.weights) if facts.weighted else ()
+        attributes = [(i, name) for i, name in enumerate(self.layout.attributes) if name in scored]
+        log_probs, terms = self.log_probs[slot].cpu(), None
+        log_ratios = self.layout.log_ratios(log_probs).tolist()
+        if self.token_log_probs is not None:
+            by_token = self.layout.log_ratios(self.token_log_probs[slot, : int(self.n_new[slot])].cpu())
+            terms = {name: tuple(by_token[:, i].tolist()) for i, name in attributes}
         n_tested = int(self.n_tested[slot])
         return Completion(
             token_ids=self.response(slot),
             finish_reason=reason,
-            log_ratios={a: log_probs[policy] - log_probs[rho] for a, policy, rho in models if a in scored},
-            log_prob_reference=log_probs[0],
+            log_ratios={name: log_ratios[i] for i, name in attributes},
+            log_prob_reference=float(log_probs[0]),
             exact=facts.exact,
             acceptance_rate=int(self.n_accepted[slot]) / n_tested if n_tested else None,
             n_chunks=int(self.n_chunks[slot]),
@@ -211,6 +231,7 @@ class Rows:
             n_salvaged=int(self.n_salvaged[slot]),
             n_fallbacks=int(self.n_fallbacks[slot]),
             tv_bound=self._tv_bound(slot),
+            token_log_ratios=terms,
         )
 
     def _tv_bound(self, slot: int) -> float | None:

@@ -39,6 +39,13 @@ class Layout:
             needed += [branch for branch in models if name in attributes and branch not in needed]
         return needed
 
+    def log_ratios(self, log_probs: Tensor) -> Tensor:
+        """``log pi_i - log rho_i``: log-probabilities ``[..., branches]`` -> ``[..., attributes]``, in nats.
+
+        Of a token as of a text, at the temperature of what is given, without strength or truncation.
+        """
+        return log_probs[..., list(self.policy)] - log_probs[..., list(self.reference)]
+
     def in_words(self, branch: int) -> str:
         """Whose model a branch is, for a message."""
         if branch == 0:

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpg.models.errors import BankError
 
 NAME = "mpg_lanes"
+# cuDNN's kernel is planned anew for each width, which takes longer than a step: widths grow with every token.
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # What models hand to an attention function beside what is computed with here: the mask says who sees whom, and
 # nothing is dropped out or packed in a decoder that only reads. Anything else is refused by name.
 _HARMLESS = frozenset(
@@ -100,7 +103,9 @@ def attend(
             outputs.append(_by_products(folded[run], k, v, mask[run], scale, softcap, sinks))
         first = run.stop
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return output.view(lanes, heads, tokens, value_dim).transpose(1, 2).contiguous()
+    # A GPU's kernels answer with the axes in another order in memory: heads are unfolded before they are joined.
+    unfolded = output.view(lanes, kv_heads, heads // kv_heads, tokens, value_dim)
+    return unfolded.permute(0, 3, 1, 2, 4).reshape(lanes, tokens, heads, value_dim).contiguous()
 
 
 def _by_products(
@@ -131,7 +136,8 @@ def _by_products(
 def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
     """One kernel over all, for keys ``[run, kv_heads, width, dim]``."""
     mask = mask.repeat(1, 1, query.shape[2] // mask.shape[2], 1)
-    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+    with sdpa_kernel(_KERNELS):
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
 
 
 def lane_mask(

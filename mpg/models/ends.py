@@ -133,5 +133,9 @@ def closing_id(tokenizer: Any, ids: frozenset[int] | None = None, style: ChatSty
 
 def answer_text(tokenizer: Any, token_ids: Sequence[int], ids: frozenset[int]) -> str:
     """A response as text, without the end token that closed it, special or not, and without special tokens."""
-    said = token_ids[:-1] if token_ids and token_ids[-1] in ids else token_ids
-    return str(tokenizer.decode(said, skip_special_tokens=True)).strip()
+    return str(tokenizer.decode(said_of(token_ids, ids), skip_special_tokens=True)).strip()
+
+
+def said_of(token_ids: Sequence[int], ids: frozenset[int]) -> Sequence[int]:
+    """A response's tokens but the end token that closed it."""
+    return token_ids[:-1] if token_ids and token_ids[-1] in ids else token_ids

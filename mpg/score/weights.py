@@ -65,7 +65,7 @@ def from_pairs(
     texts = [(prompt, side) for prompt, *sides in pairs for side in sides]
     scored = component_log_probs(bank, texts, batch_size=batch_size)
     totals = torch.stack([log_probs.sum(0) for _, log_probs in scored])  # [texts, branches]
-    ratios = totals[:, list(bank.layout.policy)] - totals[:, list(bank.layout.reference)]
+    ratios = bank.layout.log_ratios(totals)
     differences = (ratios[::2] - ratios[1::2]).numpy()  # [pairs, attributes]
     draws = draws_from_pairs(differences, seed=seed)
     ordered = float((differences @ draws.mean(axis=0) > 0).mean())

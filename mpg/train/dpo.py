@@ -84,6 +84,7 @@ def train_adapter(
     dtype: torch.dtype = torch.bfloat16,
     others: Mapping[str, tuple[Place | str, float]] | None = None,
     opposite: str = "",
+    license: str = "",
     finish: Callable[[Path], None] | None = None,
     style: ChatStyle = PLAIN,
 ) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def train_adapter(
         others: other attributes -> (adapter, weight): trains by MODPO for all of them at once, the pairs' own
             attribute having the weight they leave of 1, see :mod:`mpg.train.modpo`.
         opposite: what texts at the other end are like, in one line; for the card.
+        license: of the adapter, for the card: data sets that are made with it take it into account.
         finish: adds files to the finished folder, before that is put in its place; of several processes, in one.
         style: what the chat template is told beside the messages; a card says what is not as by default.
 
@@ -130,7 +132,7 @@ def train_adapter(
         _shift_references(trainer, name, model_id, others, dtype)
     trainer.train(resume_from_checkpoint=checkpoint)
     card: dict[str, Any] = {"name": name, "description": description, **({"opposite": opposite} if opposite else {})}
-    card |= {"base_model": model_id, "data": data}
+    card |= {"base_model": model_id, **({"license": license} if license else {}), "data": data}
     described = style.described() | ({"date": style.date or DEFAULT_DATE} if reads_day(tokenizer) else {})
     card |= {"template": described} if described else {}
     card |= _made(trainer, recipe, len(rows), objective)

@@ -43,11 +43,7 @@ def with_margins(
         texts = list(zip(dataset["prompt_ids"], dataset[f"{side}_ids"], strict=True))
         shifted = []
         for before, (_, log_probs) in zip(dataset[f"ref_{side}_logps"], component_log_probs(bank, texts), strict=True):
-            total = log_probs.sum(0)  # [branches]
-            ratios = [
-                float(total[policy] - total[rho])
-                for policy, rho in zip(bank.layout.policy, bank.layout.reference, strict=True)
-            ]
+            ratios = bank.layout.log_ratios(log_probs.sum(0)).tolist()
             shifted.append(before + sum(weights[name] * r for name, r in zip(bank.attributes, ratios, strict=True)))
         dataset = dataset.remove_columns(f"ref_{side}_logps").add_column(f"ref_{side}_logps", shifted)
     return dataset

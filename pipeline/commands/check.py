@@ -9,6 +9,7 @@ from pipeline.commands.shared import Outcome, job_of, looked_at
 from pipeline.job.adapters import judging_lines, own_judges
 from pipeline.job.model import job_schema
 from pipeline.plan.merged import texts_of
+from pipeline.plan.split import split_note
 
 
 def check(options: argparse.Namespace) -> Outcome:
@@ -20,6 +21,9 @@ def check(options: argparse.Namespace) -> Outcome:
     if texts.note is not None:
         lines.append(texts.note)
     lines.append(f"{texts.n} texts of at most {job.decoder.max_new_tokens} tokens, to {job.output_folder}")
+    split = split_note(job, prompts)
+    if split is not None:
+        lines.append(split)
     if job.accept is not None:
         most = texts.prompts * texts.personas * job.accept.max_candidates
         lines.append(f"accept: more candidates are drawn where too few pass, {most} at most")

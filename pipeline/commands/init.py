@@ -21,6 +21,7 @@ from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 
 JOB, PROMPTS = "job.yaml", "prompts.jsonl"
+OWN_LICENSE = "apache-2.0"  # of the questions below, as of this project
 _SHIPPED = ("E", "N", "T", "J")
 _MODEL = "embedded/smollm2-135m-instruct"
 _QUESTIONS = (
@@ -134,6 +135,7 @@ def _lines(options: argparse.Namespace, adapters: Mapping[str, Place]) -> list[L
         ("prompts:", "what they are asked"),
         (f"  file: {_scalar(prompts)}", "lines of JSON, a CSV or Parquet table, ..."),
         ("  limit: null", "how many of them at most; null: all"),
+        (f"  license: {'null' if options.prompts else OWN_LICENSE}", "of the prompts, by the Hub's name"),
         ("samples_per_cell: 1", "texts for each prompt and persona"),
         ("decoder:", "how texts are drawn"),
         ("  name: scr-exact", "from the mixture itself, without loss; docs/decoders.md has the others"),
@@ -149,6 +151,10 @@ def _lines(options: argparse.Namespace, adapters: Mapping[str, Place]) -> list[L
         if options.judge_url:
             lines.append((f"    base_url: {_scalar(options.judge_url)}", "of the endpoint"))
         lines.append(("    api_key_env: OPENAI_API_KEY", "environment variable that holds its key"))
+    lines += [
+        ("card:", "what only you know of the data set, for its card"),
+        (f"  language: {'[]' if options.prompts else '[en]'}", "of the texts, e.g. [en]"),
+    ]
     return [*lines, ("seed: 0", "another seed, other texts"), ("output: out", "folder of the data set")]
 
 

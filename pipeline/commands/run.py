@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned, plain
-from pipeline.commands.shared import Outcome, job_of, looked_at
+from pipeline.commands.shared import Outcome, job_of, looked_at, opened_by
 from pipeline.publish.summary import header, table_rows
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run_report(result: Result) -> str:
         )
     here = Path.cwd()
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
-    lines.append(f'data set: {folder}\nopen it:  datasets.load_dataset("{folder}")')
+    lines.append(f"data set: {folder}\n{opened_by(folder)}")
     return "\n".join(lines)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpg.models.errors import BankError
@@ -17,6 +19,7 @@ from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.plan.merged import texts_of
+from pipeline.plan.split import split_problems
 
 if TYPE_CHECKING:
     from pipeline.run.preflight import Findings
@@ -51,6 +54,12 @@ class Outcome:
     status: ExitStatus = ExitStatus.FAILED
 
 
+def opened_by(folder: Path, config: str | None = None) -> str:
+    """A line with the Python that opens a data set, whatever its folder is called."""
+    named = ", ".join(json.dumps(each, ensure_ascii=False) for each in (str(folder), config) if each is not None)
+    return f"open it:  datasets.load_dataset({named})"
+
+
 def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError.
 
@@ -59,7 +68,7 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
     try:
         job = load_job(options.job, options.set, output=getattr(options, "output_folder", None))
         prompts = job.load_prompts()
-        problems = list(size_problems(job, len(prompts))) or texts_of(job).problems
+        problems = [*size_problems(job, len(prompts))] or [*texts_of(job).problems, *split_problems(job, prompts)]
         if problems:
             raise JobError(str(options.job), problems)
         for note in job.read_prompts().notes:

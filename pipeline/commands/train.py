@@ -27,6 +27,7 @@ from pipeline.commands.shared import InputError, Outcome, adapters_by_name, colu
 from pipeline.commands.train_judge import PairsJudge, question_of
 from pipeline.decode.loading import loading
 from pipeline.exit_status import ExitStatus
+from pipeline.job.licence_terms import checked
 from pipeline.plan.errors import RunError
 
 # How the reference is told what to be like, and how it answers then.
@@ -73,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_words(parser, "--other", positional="pairs", unless="from_prompts", default=[], metavar="NAME[=FOLDER]:WEIGHT",
               help="modpo: the other attributes, shipped or by adapter folder, with their weights; "
               "the pairs' own attribute has what they leave of 1")  # fmt: skip
+    parser.add_argument("--license", metavar="ID", type=_licence,
+                        help="of the adapter, for its card: by an identifier of the Hub")  # fmt: skip
     parser.add_argument("--no-judge", action="store_true", help="fit no judge from the pairs beside the adapter")
     parser.add_argument("--judge-only", action="store_true",
                         help="fit a judge beside the adapter that is in FOLDER, from its TABLE")  # fmt: skip
@@ -80,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
+
+
+def _licence(text: str) -> str:
+    try:
+        return checked(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def train(options: argparse.Namespace) -> Outcome:
@@ -125,6 +135,7 @@ def train(options: argparse.Namespace) -> Outcome:
             card = train_adapter(
                 name=options.name,
                 **described,
+                license=options.license or "",
                 model_id=options.model,
                 train_pairs=sides[False],
                 held_out_pairs=sides[True],

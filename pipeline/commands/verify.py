@@ -24,6 +24,7 @@ from pipeline.plan.computed_with import decided, kept
 from pipeline.plan.read_with import change_since
 from pipeline.store.dataset import JOB_FILE, RUN_FILE
 from pipeline.store.exchange import finish_any_exchange
+from pipeline.store.layout import files_in
 from pipeline.store.lock import FolderInUse
 from pipeline.store.manifest import changed_files
 from pipeline.store.shards import read_shard
@@ -70,7 +71,7 @@ def verify(options: argparse.Namespace) -> Outcome:
         raise InputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
     lines = ["files: CHANGED" if changed else "files: all as they were written"]
     lines += [f"  {file}: {how}" for file, how in changed.items()]
-    sound = [path for path in sorted((folder / "data").glob("*.parquet")) if f"data/{path.name}" not in changed]
+    sound = [path for path in files_in(folder / "data") if f"data/{path.name}" not in changed]
     try:
         rows = [row for path in sound for row in read_shard(path, "generations").to_pylist()]
     except ValueError as error:
@@ -180,6 +181,8 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
     from pipeline.plan.plan import Plan
 
     dtype = rows[0]["dtype"]
+    if any(row["token_log_ratios"] is not None for row in rows):  # whatever the job says now
+        job = job.model_copy(update={"decoder": job.decoder.model_copy(update={"token_log_ratios": True})})
     computed_with = kept(folder) or replace(decided(job, 1, len(rows)), dtype=dtype)
     try:
         plan = Plan.of(job, dtype if job.model.dtype == "auto" else job.model.dtype, computed_with.attributes)
@@ -306,6 +309,8 @@ def other_text(row: Row, again: Row) -> str | None:
     for name in ("response", "n_tokens", "finish_reason", "seed", "config_hash"):
         if row[name] != again[name]:
             return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
+    if row["tokens"] is not None and row["tokens"] != again["tokens"]:
+        return f"tokens were {row['tokens']!r:.60} and are {again['tokens']!r:.60}"
     return None
 
 
@@ -321,7 +326,22 @@ def other_measured(row: Row, again: Row, rounding: float) -> str | None:
     told += [
         (f"log_ratios[{i}]", a, b) for i, (a, b) in enumerate(zip(row["log_ratios"], again["log_ratios"], strict=True))
     ]
+    other = _other_number(told, limit)
+    if other is not None or row["token_log_ratios"] is None:
+        return other
+    were, are = row["token_log_ratios"], again["token_log_ratios"]
+    if [*map(len, were)] != [*map(len, are)]:
+        return f"token_log_ratios were {[*map(len, were)]} numbers and are {[*map(len, are)]}"
+    terms = [
+        (f"token_log_ratios[{i}][{t}]", was, are[i][t]) for i, each in enumerate(were) for t, was in enumerate(each)
+    ]
+    return _other_number(terms, 5 * rounding)
+
+
+def _other_number(told: Sequence[tuple[str, float | None, float | None]], limit: float) -> str | None:
+    """The first of some numbers, each as it was and is, that are further apart than a limit and float32's rounding."""
     for what, was, now in told:
-        if (was is None) != (now is None) or (was is not None and not abs(was - now) <= limit):
+        apart = was != now if was is None or now is None else not math.isclose(was, now, rel_tol=1e-6, abs_tol=limit)
+        if apart:
             return f"{what} was {was} and is {now}"
     return None

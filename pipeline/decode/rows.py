@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpg.models.ends import answer_text
+from mpg.models.pieces import answer_pieces
 from mpg.request import Completion
 from personas.text import storable
 from pipeline.plan.cells import PlannedCell, Sources
@@ -18,7 +19,7 @@ def to_dead_letter(cell: PlannedCell, reason: str, message: str) -> dict[str, An
 
 def to_row(bank: Any, cell: PlannedCell, completion: Completion, sources: Sources) -> dict[str, Any]:
     """A generation row under the data contract; nothing in it depends on time, host or batch."""
-    revisions = dict(sources.adapter_revisions)
+    revisions, terms = dict(sources.adapter_revisions), completion.token_log_ratios
     return cell.columns() | {
         "response": answer_text(bank.tokenizer, completion.token_ids, bank.eos_ids),
         "finish_reason": completion.finish_reason,
@@ -39,4 +40,6 @@ def to_row(bank: Any, cell: PlannedCell, completion: Completion, sources: Source
         "dtype": sources.dtype,
         "seed": cell.seed,
         "config_hash": cell.config_hash,
+        "tokens": None if terms is None else answer_pieces(bank.tokenizer, completion.token_ids, bank.eos_ids),
+        "token_log_ratios": None if terms is None else [terms[name] for name, _ in cell.weights],
     }

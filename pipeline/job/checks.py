@@ -58,6 +58,10 @@ def problems_in(job: Job) -> Iterator[Problem]:
             yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
     yield from _temperature_problems(job)
     yield from _limit_problems(job)
+    if job.split is not None:
+        for name, ends in (job.split.region or {}).items():
+            if name not in job.attribute_names:
+                yield _stranger(f"split.region.{name}", ends, name, job)
     yield from _place_problems(job)
 
 

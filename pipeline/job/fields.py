@@ -27,6 +27,7 @@ from mpg.settings import DEFAULT_DATE, JOB_DECODERS, MOST_STRENGTH
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
 from personas.words import show
+from pipeline.job.licence_terms import NO_TRAINING, UNRESTRICTED, checked_part
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
@@ -370,6 +371,10 @@ class Decoder(Frozen):
     window: Int = Field(64, ge=1, description="scr: recent chunks whose largest ratio bounds acceptance.")
     max_tries: Int = Field(8, ge=1, description="scr, sequence-rejection: rejections in a row before a fallback.")
     salvage: Bool = Field(True, description="scr: whether a rejected chunk's longest accepted prefix is kept.")
+    token_log_ratios: Bool = Field(
+        False,
+        description="Whether rows say their log-ratios token by token, too, beside the text's pieces; changes no text.",
+    )
 
 
 class Accept(Frozen):
@@ -420,6 +425,18 @@ class _BehindAnEndpoint(Frozen):
 
 class OpenAIJudge(OpenAISettings, _BehindAnEndpoint):  # this order puts `kind` first in the schema
     """A model behind any OpenAI-compatible endpoint; its key comes from the environment alone."""
+
+    license: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Terms of its answers, which are published as judgments: an identifier of the Hub (of the model's "
+        "licence, where you serve it), unrestricted, or no-training where the operator forbids to train models with "
+        "them; null: unknown.",
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _is_a_licence(cls, value: str | None) -> str | None:
+        return value if value is None else checked_part(value, UNRESTRICTED, NO_TRAINING)
 
 
 Judges = Annotated[ClassifierJudge | PersonaMatchJudge | LogRatioJudge | OpenAIJudge, Field(discriminator="kind")]

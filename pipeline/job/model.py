@@ -19,6 +19,7 @@ from personas.files import load_personas
 from personas.prompts import NO_PROMPT, Prompt, PromptError, PromptTable, read_prompts, read_prompts_of
 from personas.records import Grid
 from pipeline.job.adapters import attribute_of, resolved
+from pipeline.job.card_section import Card
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import (
     Accept,
@@ -43,6 +44,7 @@ from pipeline.job.fields import (
 )
 from pipeline.job.prompt_source import PromptSource
 from pipeline.job.recorded import recorded
+from pipeline.job.split import Split
 from pipeline.store.places import expanded
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"
@@ -102,6 +104,11 @@ class Job(Frozen):
     accept: Accept | None = Field(
         None, description="{min_score, rows_per_cell, max_candidates}: draw texts until enough pass the judges."
     )
+    split: Split | None = Field(
+        None,
+        description="{by: prompt, test_fraction: 0.1} or {by: weights, region: {E: [0.4, 0.6]}}: which texts are the "
+        "data set's test split; null: all are train. May be changed later: no text is made anew.",
+    )
     deadline: Deadline | None = Field(
         None, description="When to stop cleanly: a duration from the start (6h) or a time (2026-11-26T07:00)."
     )
@@ -110,6 +117,10 @@ class Job(Frozen):
         description="What the data set may cost, all its runs together, in the currency of its prices; then it stops.",
     )
     device_price: Float = Field(0.0, ge=0, description="Of one device (a worker's) for an hour.")
+    card: Card = Field(
+        default_factory=lambda: Card.model_validate({}),
+        description="{template, pretty_name, language, tags, license}: what stands on the data set's card.",
+    )
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
     output: Text = Field(description="Folder of the data set, relative to the job file's folder.")
 
@@ -290,9 +301,12 @@ class Job(Frozen):
         return (*([grids.control()] if self.personas.control else []), *built)
 
     def work_hash(self) -> str:
-        """Names what there is to do, whatever its limits and prices are and wherever it goes."""
-        limits = ("budget", "device_price", "max_unscored_fraction")  # a deadline is not recorded
-        work = {name: value for name, value in recorded(self).items() if name not in limits}
+        """Names what there is to do, whatever its limits and prices are, wherever it goes, in what form."""
+        # A deadline is not recorded.
+        others = ("budget", "device_price", "max_unscored_fraction", "split", "card")
+        work = {name: value for name, value in recorded(self).items() if name not in others}
+        for section in (work["prompts"], *work["judges"]):
+            section.pop("license", None)
         return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]
 
     def n_cells(self, n_prompts: int) -> int:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from personas.words import show
 from pipeline.job.fields import Bool, Frozen, Int, Text
+from pipeline.job.licence_terms import checked_part
 
 _OF_A_FILE = ("encoding",)
 _OF_A_DATA_SET = ("split", "config", "data_files", "revision", "streaming")
@@ -52,6 +53,16 @@ class PromptSource(Frozen):
     )
     skip: Int = Field(0, ge=0, description="How many prompts to leave out at the beginning.")
     limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="How many prompts to use at most; null: all.")
+    license: Text | None = Field(
+        None,
+        description="Of the prompts, which stand in the data set: an identifier of the Hub, e.g. cc-by-4.0; null: what "
+        "the card of their data set says.",
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _is_a_licence(cls, value: str | None) -> str | None:
+        return value if value is None else checked_part(value)
 
     @field_validator("encoding")
     @classmethod

@@ -68,7 +68,7 @@ def recorded(job: Job) -> dict[str, Any]:
             said = getattr(described, name)
             if entry["adapter"] and entry[name] is None and said != getattr(KNOWN.get(described.name), name, None):
                 entry[name] = said or None
-    for _, holder, name in _places(data):
+    for _, holder, name in named_places(data):
         if holder[name]:
             holder[name] = _portable(job.folder, holder[name])
     return data
@@ -82,9 +82,9 @@ def recorded_text(job: Job) -> str:
 def missing_places(job: Job, record: Record) -> Problem | None:
     """All that a recorded job names and that is not there, in one line; ``None``: all is."""
     found = []
-    for field, holder, name in _places(job.model_dump(mode="json")):
+    for field, holder, name in named_places(job.model_dump(mode="json")):
         place = holder[name]
-        may_be_an_id = name != "file" and _is_bare(place or "")
+        may_be_an_id = name not in ("file", "template") and _is_bare(place or "")
         if place and not may_be_an_id and not (job.folder / expanded(place)).exists():
             found.append(f"{field}.{name} {show(place)}")
     if not found:
@@ -95,8 +95,18 @@ def missing_places(job: Job, record: Record) -> Problem | None:
     return Problem("files", f"missing {where}: {', '.join(found)}; bring them there, or give the job file instead")
 
 
-def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every field that names a place: of which section, the section, and its name there; a ``file`` is no id."""
+def files_needed(job: Job) -> list[str]:
+    """What a record names that is no id of the Hub and no model that is embedded: whoever runs it needs these, too."""
+    found = []
+    for _, holder, name in named_places(recorded(job)):
+        place = holder[name] or ""
+        if place and (name in ("file", "template") or not _is_bare(place)):
+            found.append(place.removeprefix("./"))
+    return list(dict.fromkeys(found))
+
+
+def named_places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every field that names a place: of which section, the section, and its name there; files are no ids."""
     yield "model", data["model"], "id"
     for index, each in enumerate(data["attributes"]):
         yield f"attributes[{index}]", each, "adapter"
@@ -105,6 +115,8 @@ def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
         yield "prompts", data["prompts"], name
     if "file" in data["personas"]:
         yield "personas", data["personas"], "file"
+    if "card" in data:  # not in older records
+        yield "card", data["card"], "template"
 
 
 def _is_bare(place: str) -> bool:

@@ -21,8 +21,9 @@ from personas.words import kind
 from pipeline.job.adapters import adapter_folder, attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, job_folder
+from pipeline.store.layout import files_in
 from pipeline.store.manifest import changed_files
-from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer
+from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer, without_tokens
 
 ID_DIGITS = 32
 
@@ -83,7 +84,7 @@ def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corp
 def _data_set(path: Path, output: Path | None) -> Corpus:
     import pyarrow.parquet as pq
 
-    files = sorted((path / "data").glob("*.parquet"))
+    files = files_in(path / "data")
     if not files:
         raise CorpusError(str(path), "has no data/*.parquet; give the folder of a data set, or a file")
     for name, how in _edited(path).items():
@@ -99,7 +100,7 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
         missing = [name for name in ("row_id", "response", "prompt_id", "persona") if name not in table.column_names]
         if missing:
             raise CorpusError(str(file), f"has no column {missing[0]!r}; is this a data set of mpg run?")
-        rows += table.to_pylist()
+        rows += without_tokens(table).to_pylist()
     attributes, adapters = _attributes_of(path)
     blank = dict.fromkeys(GENERATIONS.names)  # of an older schema, columns are missing
     rows = [blank | row for row in rows]

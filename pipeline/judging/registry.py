@@ -198,6 +198,7 @@ def calls_of(judge: Any) -> dict[str, Any]:
         "stopped": judge.stopped,
         "first_error": endpoint.first_error,
         "left_out": endpoint.dialect.left_out,
+        "license": getattr(endpoint.settings, "license", None),  # its section's, see docs/publishing.md
     }
 
 

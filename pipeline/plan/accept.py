@@ -8,7 +8,7 @@ its place. A kept corpus no longer follows the decoder's law: it follows it give
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,18 +88,41 @@ def adherence(
         labels: of the judges that count.
         rule: of the panel, see :func:`evaluation.statistics.aggregate.panel`.
     """
+    scores = panel_scores(judgments, labels, rule)
+    return {cell.row_id: own_score(cell.row_id, cell.weights, scores, judged) for cell in cells}
+
+
+def panel_scores(judgments: pa.Table, labels: Collection[str], rule: str) -> dict[tuple[str, str], float | None]:
+    """(row id, attribute) -> the one score of the judges that count; ``None``: none of them scored it.
+
+    Args:
+        labels: of judges; of these the independent ones count (:func:`evaluation.items.heard`).
+        rule: of the panel, see :func:`evaluation.statistics.aggregate.panel`.
+    """
     scores: dict[tuple[str, str], list[float | None]] = {}
     counts = heard(labels)
     for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
         if counts(row["judge"], row["attribute"]):
             scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
-    found: dict[str, float | None] = {}
-    for cell in cells:
-        mine = [(weight, panel(scores.get((cell.row_id, a), []), rule)) for a, weight in cell.weights if a in judged]
-        values = [weight * score for weight, score in mine if score is not None]
-        total = math.fsum(weight for weight, _ in mine)
-        found[cell.row_id] = math.fsum(values) / total if mine and len(values) == len(mine) else None
-    return found
+    return {key: panel(some, rule) for key, some in scores.items()}
+
+
+def own_score(
+    row_id: str,
+    weights: Iterable[tuple[str, float]],
+    scores: Mapping[tuple[str, str], float | None],
+    judged: Collection[str],
+) -> float | None:
+    """Mean score of a text on attributes, by their weights; ``None``: one of them is unscored, or none is judged.
+
+    Args:
+        weights: of a persona, the text's own or another.
+        scores: see :func:`panel_scores`. judged: attributes that any judge knows; the others do not count.
+    """
+    mine = [(weight, scores.get((row_id, name))) for name, weight in weights if name in judged]
+    values = [weight * score for weight, score in mine if score is not None]
+    total = math.fsum(weight for weight, _ in mine)
+    return math.fsum(values) / total if mine and len(values) == len(mine) else None
 
 
 def passing(

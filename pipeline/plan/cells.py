@@ -199,7 +199,8 @@ def resolved(persona: Persona, settings: DecoderSettings, systems: Systems) -> R
     active = persona.active
     if not active:
         depends_on = TABLE["reference"].text_depends_on or ()
-        settings = DecoderSettings(**{name: getattr(settings, name) for name in depends_on} | {"name": "reference"})
+        kept = {name: getattr(settings, name) for name in (*depends_on, "token_log_ratios")}
+        settings = DecoderSettings(**kept | {"name": "reference"})
     elif persona.strengths:
         strengths = {name: persona.strengths.get(name, settings.strength_of(name)) for name in active}
         settings = replace(settings, strength=strengths)

@@ -45,8 +45,7 @@ class Systems:
         if self.reference is not None and not (persona.is_control and placeholders(self.reference)):
             parts.append(render(self.reference, persona.texts))
         if told and not persona.is_control:
-            traits = [f"- {self.descriptions[name]} ({weight:.0%})" for name, weight in persona.active.items()]
-            parts.append(_PROMPTING + "\n".join(traits))
+            parts.append(traits_in_words(persona.active, self.descriptions))
         return "\n\n".join(parts) or None
 
     def for_attributes(self, persona: Persona) -> dict[str, str]:
@@ -54,3 +53,8 @@ class Systems:
         return {
             name: render(self.attributes[name], persona.texts) for name in persona.active if name in self.attributes
         }
+
+
+def traits_in_words(weights: Mapping[str, float], descriptions: Mapping[str, str]) -> str:
+    """A system message on what a persona is like: its attributes by their descriptions (or names), with weights."""
+    return _PROMPTING + "\n".join(f"- {descriptions.get(n) or n} ({weight:.0%})" for n, weight in weights.items())

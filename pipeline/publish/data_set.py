@@ -1,7 +1,8 @@
 """A data set as a whole: tables, card, job, record and manifest are written together and exchanged together.
 
 The present one stays, whole and readable, until the next is complete. What a run that did not end well has so far is a
-data set beside it, in the folder ``partial``, and goes when a later run completes.
+data set beside it, in the folder ``partial``, and goes when a later run completes. A form to train on stays as long as
+the rows and scores that it was made of do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,10 +21,14 @@ from pydantic import ValidationError
 from evaluation.items import same_judge
 from pipeline.job.model import Job
 from pipeline.job.recorded import recorded_text
+from pipeline.plan.split import test_ids
 from pipeline.publish.card import write_card
+from pipeline.publish.configs import data_front
+from pipeline.publish.exports import fitting, say_what_goes
 from pipeline.publish.summary import Summary, summarise
 from pipeline.store.dataset import (
     FOLDERS,
+    FORMS,
     JOB_FILE,
     PARTIAL,
     RUN_FILE,
@@ -33,46 +38,79 @@ from pipeline.store.dataset import (
     write_tables,
 )
 from pipeline.store.exchange import exchange, next_files
+from pipeline.store.layout import IsTest, Sizes, among, files_in, ids_in_test, in_order_of_files, write_dataset
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_files
 from pipeline.store.schema import TABLES
-from pipeline.store.shards import read_shard, write_bytes, write_dataset
+from pipeline.store.shards import read_shard, write_bytes
 
 logger = logging.getLogger(__name__)
 
 Tables = Mapping[str, pa.Table]
 
 
-def write_data_set(output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any]) -> None:
+def write_data_set(
+    output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any], sizes: Sizes | None = None
+) -> None:
     """Make these the data set of a folder, in place of what is there. Raises OSError; what is there stays then."""
     coming = next_files(output)
-    _write(coming, job, tables, summary, run)
+    ids = test_ids(job.split, tables["generations"])
+    write_tables(coming, tables, ids, sizes)
+    forms = fitting(output, files_of(coming))
+    gone = say_what_goes(output, forms)
+    write_files(coming, files_of(coming) | forms)
+    elsewhere = {name.partition("/")[0]: output / name.partition("/")[0] for name in forms}
     write_bytes(recorded_text(job).encode(), coming / JOB_FILE)
+    _write_about(coming, job, tables, ids, summary, run, elsewhere)
     keep_job_folder(coming / WORK_FOLDER, job.folder)
-    exchange(output, FOLDERS.values())
+    exchange(output, [*FOLDERS.values(), *gone])
     shutil.rmtree(output / PARTIAL, ignore_errors=True)
 
 
-def write_partial(output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any]) -> Path | None:
+def write_partial(
+    output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any], sizes: Sizes | None = None
+) -> Path | None:
     """Put what there is so far beside the data set; returns its folder, ``None`` for nothing. Raises OSError."""
     target = output / PARTIAL
     if not any(table.num_rows for table in tables.values()):
         shutil.rmtree(target, ignore_errors=True)
         return None
     coming = next_files(output)
-    _write(coming, job, tables, summary, run)
+    ids = test_ids(job.split, tables["generations"])
+    write_tables(coming, tables, ids, sizes)
+    _write_about(coming, job, tables, ids, summary, run)
     shutil.rmtree(target, ignore_errors=True)
     coming.rename(target)
     return target
 
 
-def _write(folder: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any]) -> None:
-    write_tables(folder, tables)
-    write_card(folder, job, tables, summary, run)
+def _write_about(
+    folder: Path,
+    job: Job,
+    tables: Tables,
+    ids: frozenset[str],
+    summary: Summary,
+    run: dict[str, Any],
+    elsewhere: Mapping[str, Path] = MappingProxyType({}),
+) -> None:
+    """Card and record of the tables that were written into a folder.
+
+    Args:
+        ids: of the rows in the test split. elsewhere: form to train on -> where its files are.
+    """
+    if ids:  # the card is the same when it is made of the files again
+        tables = {name: in_order_of_files(t, None if name == "rejected" else among(ids)) for name, t in tables.items()}
+        summary = _summary(job, tables, run)
     _write_record(folder, run)
+    write_card(folder, job, tables, summary, run, data_front(folder, elsewhere=elsewhere))
 
 
 def _write_record(folder: Path, run: Mapping[str, Any]) -> None:
     write_bytes((json.dumps(run, indent=2) + "\n").encode(), folder / RUN_FILE)
+
+
+def _summary(job: Job, tables: Tables, run: Mapping[str, Any]) -> Summary:
+    names, judges = job.attribute_names, set(run["judges"])
+    return summarise(tables["generations"], tables["judgments"], names, panel_rule=job.panel, judges=judges)
 
 
 def write_judgments(
@@ -80,12 +118,13 @@ def write_judgments(
     judgments: pa.Table,
     calls: Mapping[str, Any],
     own: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    sizes: Sizes | None = None,
 ) -> None:
     """Exchange a data set's judgments, and with them what its card, record and manifest say of them.
 
     Args:
         output: of a run, or any folder that judgments of other texts are kept in.
-        judgments: all of them.
+        judgments: all of them; each is in the split of its text.
         calls: label of a judge that has just judged -> what its calls came to, see ``calls`` in ``run.json``;
             ``None``: it makes none.
         own: of those beside adapters, see ``own_judges`` there.
@@ -94,39 +133,102 @@ def write_judgments(
         OSError: what is there stays then.
     """
     coming, place = next_files(output), FOLDERS["judgments"]
-    entries = write_dataset(judgments, coming / place) if judgments.num_rows else []
-    others = {name: entry for name, entry in files_of(output).items() if not name.startswith(f"{place}/")}
+    is_test = among(ids_in_test(output / FOLDERS["generations"]))
+    entries = write_dataset(judgments, coming / place, is_test, sizes) if judgments.num_rows else []
+    others = {name: entry for name, entry in files_of(output).items() if name.partition("/")[0] not in (place, *FORMS)}
+    files = others | {f"{place}/{entry['file']}": entry for entry in entries}
+    forms = fitting(output, files)
+    gone = say_what_goes(output, forms)
     if (output / DATASET_MANIFEST).is_file():  # else nobody knows what its other files should be
-        write_files(coming, others | {f"{place}/{entry['file']}": entry for entry in entries})
-    if is_complete(output):
-        _write_words(coming, output, judgments, calls, own)
-    exchange(output, [place])
+        write_files(coming, files | forms)
+    held = held_in(output) if is_complete(output) else None
+    if held is not None:
+        job, run = held
+        labels = {each for each in run["judges"] if not any(same_judge(each, label) for label in calls)} | {*calls}
+        run["judges"] = sorted(labels)
+        run["counts"] |= {"judgments": judgments.num_rows, "unscored": judgments.column("score").null_count}
+        run["own_judges"] = {**run.get("own_judges", {}), **own}
+        for label, found in calls.items():
+            if found is not None:
+                run.setdefault("calls", {})[label] = dict(found)
+        ordered = in_order_of_files(judgments, is_test)
+        _write_record(coming, run)
+        _write_card_of(output, coming, job, run, [place, *gone], {"judgments": ordered})
+    exchange(output, [place, *gone])
 
 
-def _write_words(
-    coming: Path, output: Path, judgments: pa.Table, calls: Mapping[str, Any], own: Mapping[str, Mapping[str, str]]
-) -> None:
-    """Card and record of a data set with other judgments."""
+def write_form(output: Path, form: str, table: pa.Table, is_test: IsTest | None, sizes: Sizes | None = None) -> None:
+    """Put a form to train on into a data set, in place of the one there; card and manifest know it then.
+
+    Args:
+        table: that has rows, see :func:`pipeline.publish.exports.noted`.
+
+    Raises:
+        OSError: what is there stays then.
+    """
+    coming = next_files(output)
+    entries = write_dataset(table, coming / form, is_test, sizes)
+    others = {name: entry for name, entry in files_of(output).items() if not name.startswith(f"{form}/")}
+    write_files(coming, others | {f"{form}/{entry['file']}": entry for entry in entries})
+    held = held_in(output)
+    if held is not None:
+        _write_card_of(output, coming, *held, [form])
+    exchange(output, [form])
+
+
+def refresh_card(output: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Write a data set's README.md anew, from the tables, forms, job and record in its folder.
+
+    Args:
+        changes: to its record.
+
+    Raises:
+        OSError: what is there stays then.
+    """
+    coming, held = next_files(output), held_in(output)
+    if held is not None:
+        job, run = held
+        if changes:
+            run |= changes
+            _write_record(coming, run)
+        _write_card_of(output, coming, job, run)
+        exchange(output, [])
+
+
+def held_in(output: Path) -> tuple[Job, dict[str, Any]] | None:
+    """A data set's job and record; ``None``, after a warning: they can't be read, and what is said of it stays."""
     try:
         folder = {"folder": output.absolute(), "shipped": {}}
         job = Job.model_validate(json.loads((output / JOB_FILE).read_text("utf-8")), context=folder)
         run: dict[str, Any] = json.loads((output / RUN_FILE).read_text("utf-8"))
-        labels = {each for each in run["judges"] if not any(same_judge(each, label) for label in calls)} | {*calls}
-    except (OSError, ValueError, KeyError, ValidationError) as error:
+        run["judges"] = list(run["judges"])
+        run["counts"] = dict(run["counts"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         logger.warning("%s: its job or record can't be read (%s): card and record stay as they are", output, error)
-        return
-    tables = {name: _table(output, name) for name in FOLDERS} | {"judgments": judgments}
-    run["judges"] = sorted(labels)
-    run["counts"] |= {"judgments": judgments.num_rows, "unscored": judgments.column("score").null_count}
-    run["own_judges"] = {**run.get("own_judges", {}), **own}
-    for label, found in calls.items():
-        if found is not None:
-            run.setdefault("calls", {})[label] = dict(found)
-    summary = summarise(tables["generations"], judgments, job.attribute_names, panel_rule=job.panel, judges=set(labels))
-    write_card(coming, job, tables, summary, run)
-    _write_record(coming, run)
+        return None
+    return job, run
 
 
-def _table(output: Path, name: str) -> pa.Table:
-    tables = [read_shard(path, name) for path in sorted((output / FOLDERS[name]).glob("*.parquet"))]
+def _write_card_of(
+    output: Path,
+    coming: Path,
+    job: Job,
+    run: dict[str, Any],
+    exchanged: Sequence[str] = (),
+    tables: Tables = MappingProxyType({}),
+) -> None:
+    """The card of a data set of whose folders some are being exchanged.
+
+    Args:
+        coming: folder of the files to come; the card goes there. exchanged: folders whose files are there now.
+        tables: that are known already.
+    """
+    tables = {name: table_of(output, name) for name in FOLDERS if name not in tables} | dict(tables)
+    front = data_front(output, elsewhere={place: coming / place for place in exchanged})
+    write_card(coming, job, tables, _summary(job, tables, run), run, front, beside=output)
+
+
+def table_of(output: Path, name: str) -> pa.Table:
+    """All rows of one of a data set's tables, those of train first. Raises OSError, ValueError: a damaged file."""
+    tables = [read_shard(path, name) for path in files_in(output / FOLDERS[name])]
     return pa.concat_tables(tables) if tables else TABLES[name].empty_table()

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from evaluation.items import heard
 from evaluation.statistics.aggregate import Mean, clustered_mean, panel
+from pipeline.store.schema import without_tokens
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,9 @@ def summarise(
     Args:
         judges: labels of those that count; ``None``: all. Judgments of a judge's older version stay in a data set.
     """
-    scores: dict[tuple[str, str], list[float | None]] = {}
-    counts = heard(set(judgments.column("judge").to_pylist()) if judges is None else judges)
-    for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
-        if counts(row["judge"], row["attribute"]):
-            scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
+    scores = heard_scores(judgments, set(judgments.column("judge").to_pylist()) if judges is None else judges)
     by_persona: dict[str, list[dict[str, Any]]] = {}
-    for row in generations.to_pylist():
+    for row in without_tokens(generations).to_pylist():
         by_persona.setdefault(row["persona"], []).append(row)
     judged = [a for a in attributes if any(key[1] == a for key in scores)]
     personas = []
@@ -83,6 +80,20 @@ def summarise(
             )
         )
     return Summary(tuple(judged), tuple(personas), tuple(_samples(by_persona, n_samples)))
+
+
+def heard_scores(judgments: pa.Table, labels: Collection[str]) -> dict[tuple[str, str], list[float | None]]:
+    """(row id, attribute) -> what the judges that count gave.
+
+    Args:
+        labels: of those that may count.
+    """
+    scores: dict[tuple[str, str], list[float | None]] = {}
+    counts = heard(labels)
+    for row in judgments.select(["row_id", "attribute", "score", "judge"]).to_pylist():
+        if counts(row["judge"], row["attribute"]):
+            scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
+    return scores
 
 
 def _samples(by_persona: dict[str, list[dict[str, Any]]], count: int) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ _LABELS = ("prompt_id", "persona", "profile", "personality")
 _JUDGED = ("profile", "personality")
 _TABLES = ("generations", "rejected")
 # Columns in the order of `attributes`.
-_PARALLEL = ("attributes", "weights", "strengths", "log_ratios", "adapters")
+_PARALLEL = ("attributes", "weights", "strengths", "log_ratios", "adapters", "token_log_ratios")
 
 
 def relabel(work: Path, cells: Iterable[PlannedCell]) -> int:
@@ -64,7 +64,7 @@ def _labelled(row: dict[str, Any], cell: PlannedCell | None) -> dict[str, Any]:
         return row
     now = storable(cell.columns())
     order = [row["attributes"].index(name) for name in now["attributes"]]
-    moved: dict[str, Any] = {name: [row[name][i] for i in order] for name in _PARALLEL if name in row}
+    moved: dict[str, Any] = {name: [row[name][i] for i in order] for name in _PARALLEL if row.get(name) is not None}
     if "config_hash" in row:
         moved["config_hash"] = cell.config_hash  # it follows the order of the attributes
     return row | {label: now[label] for label in _LABELS} | moved

@@ -19,6 +19,7 @@ from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
 from pipeline.plan.read_with import problem_with
 from pipeline.plan.sources import SourcesUnreachable, chat_style
+from pipeline.publish.card import template_problem
 from pipeline.run.judges import judge_problems, rubric_problems
 from pipeline.run.trained import trained_otherwise
 from pipeline.store.look import in_use, output_problem
@@ -73,6 +74,7 @@ def preflight(
     problems += filter(None, [output_problem(output)])
     notes += filter(None, [in_use(output)])
     problems += judge_problems(job, keys=runs)
+    problems += filter(None, [template_problem(job)])
     if job.threads is not None and job.threads > cores():
         notes.append(f"threads: {job.threads}, where this machine (or OMP_NUM_THREADS) gives {cores()}: it is slower")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,16 @@ from pipeline.job.model import Job
 from pipeline.judging.registry import calls_of
 from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
+from pipeline.publish.card.template import TemplateProblem, template_text
+from pipeline.publish.card.write import TEMPLATE
+from pipeline.publish.licence_rules import PARTS, Part
 from pipeline.publish.of_source import n_rejected_cells
 from pipeline.run.ending import Ending, on_record
 from pipeline.run.judges import RunJudges
 from pipeline.store.dataset import PLAN_FILE
 from pipeline.store.shards import read_shards
+
+logger = logging.getLogger(__name__)
 
 _VERSIONS_OF = ("torch", "transformers", "accelerate", "datasets", "apache-beam", "pyarrow")
 
@@ -63,8 +69,9 @@ def record(
     work: Path,
     cells: Sequence[PlannedCell],
     tables: Mapping[str, pa.Table],
+    licences: Sequence[Part],
 ) -> dict[str, Any]:
-    """Counts, times and costs, planned and actual; what it was computed with; versions."""
+    """Counts, times and costs, planned and actual; what it was computed with, with licences; versions."""
     total_s, before = time.time() - course.started, course.done_before
     rows = read_shards(work / "generations", "generations", ["row_id", "n_tokens"]).to_pylist()
     planned = {cell.row_id for cell in cells}
@@ -110,6 +117,8 @@ def record(
         "calls": {label_of(judge): calls_of(judge) for judge in judges.remote},
         "model": sources.model_label,
         "adapters": dict(sources.adapter_revisions),
+        TEMPLATE: _template(job),
+        PARTS: [asdict(part) for part in licences],
         "dtype": sources.dtype,
         "read_with": dict(read_with),
         "computed_with": {
@@ -121,6 +130,15 @@ def record(
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
         | {"mpg-scr": mpg.__version__, "python": platform.python_version()},
     }
+
+
+def _template(job: Job) -> str | None:
+    """The card's own template, which the data set has to have wherever its card is written again."""
+    try:
+        return template_text(job)
+    except TemplateProblem as problem:  # it was there before the run
+        logger.warning("%s: the card is made by the template that ships", problem)
+        return None
 
 
 def _instant(seconds: float) -> str:

@@ -28,15 +28,17 @@ from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
+from pipeline.plan.split import split_problems
 from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.gather import gather_rows
+from pipeline.publish.licence_sources import collect
 from pipeline.publish.summary import Summary, summarise
 from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, ids_of, so_far
 from pipeline.run.judges import RunJudges
 from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
-from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare, set_aside_judgments
+from pipeline.store.dataset import dead_ids, done_ids, ids_without, n_shards, prepare, set_aside_judgments
 from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
@@ -79,7 +81,7 @@ def run_job(
             worker processes were killed again and again; Ctrl-C, a deadline or a budget ended it.
     """
     output, texts = job.output_folder, texts_of(job, job.load_prompts())
-    for problem in texts.problems:
+    for problem in (*texts.problems, *split_problems(job, job.load_prompts())):
         raise RunError(f"{problem.field}: {problem.text}", ExitStatus.BAD_INPUT)
     if texts.note is not None:
         logger.info("%s", texts.note)
@@ -125,6 +127,7 @@ class _Run:
         if problem is not None:
             raise RunError(problem, ExitStatus.BAD_INPUT)
         self.judges = RunJudges(job, work)
+        self.licences = collect(job, self.plan.sources)  # cards are small: before models are loaded
         self.limits = Limits(job, self.started, workers, Spending(work), self.judges.spent)
         self.done_before: set[str] | None = None
         self.labelled: set[str] = set()  # rows whose labels are the job's
@@ -195,6 +198,7 @@ class _Run:
             self.done_before = done
             if done & planned:
                 logger.info("%d of %d rows are there already and are kept", len(done & planned), len(planned))
+                self.say_what_they_lack(planned)
         to_do = planned - done - dead
         set_aside_judgments(self.work, to_do)
         whole, regrouped = shards_of(cells, to_do, self.computed_with.rows_per_shard, dead)
@@ -210,6 +214,17 @@ class _Run:
             load=self.load,
         )
         return work, len((dead & planned) - {cell.row_id for shard in work.shards for cell in shard})
+
+    def say_what_they_lack(self, planned: set[str]) -> None:
+        """A word on rows that were written before the job asked for their tokens."""
+        if self.job.decoder.token_log_ratios:
+            lacking = len(ids_without(self.work, "token_log_ratios") & planned)
+            if lacking:
+                logger.warning(
+                    "decoder.token_log_ratios: %d of these rows were written without and have none; for all, write the "
+                    "data set anew into another folder (--output): float32 texts come out the same",
+                    lacking,
+                )
 
     def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any], int]:
         """Draw candidates until every cell has its rows or no more may be drawn.
@@ -289,6 +304,7 @@ class _Run:
             work=self.work,
             cells=cells,
             tables=tables,
+            licences=self.licences,
         )
         with output_errors(self.output):
             if ending.complete:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.store.errors import OutputError, is_writable
+from pipeline.store.layout import Sizes, among, files_in, write_dataset
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_manifest
 from pipeline.store.shards import (
     append_entry,
@@ -18,18 +19,21 @@ from pipeline.store.shards import (
     shard_name,
     shard_tables,
     write_bytes,
-    write_dataset,
     write_rows,
 )
 
 WORK_FOLDER = ".work"
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
+CARD_FILE = "README.md"
+FIGURES = "figures"  # folder of the card's pictures, beside it
 PLAN_FILE = "plan.json"  # in the work folder
 PARTIAL = "partial"  # what a run that did not end well has so far, as a data set of its own
 _JOB_FOLDER = "job-folder"
 # Table -> its folder in the data set.
 FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
+# Forms to train on (`mpg export`), each a folder of the data set.
+FORMS = ("messages", "prompt-completion", "preference")
 # Dead letters whose next try may go well, on another machine: the row itself is not at fault.
 TRANSIENT = ("out_of_memory",)
 
@@ -75,7 +79,7 @@ def shards_folder(output: Path, name: str) -> Path:
         scratch.mkdir(parents=True)
         for i, place in enumerate(_data_sets(output)):
             known = files_of(place)
-            for file in sorted((place / FOLDERS[name]).glob("*.parquet")):
+            for file in files_in(place / FOLDERS[name]):
                 target = scratch / f"{i}-{file.name}"
                 shutil.copyfile(file, target)
                 entry = known.get(f"{FOLDERS[name]}/{file.name}")
@@ -132,6 +136,12 @@ def done_ids(work: Path) -> set[str]:
     return set(read_shards(work / "generations", "generations", ["row_id"]).column("row_id").to_pylist())
 
 
+def ids_without(work: Path, column: str) -> set[str]:
+    """Row ids that are written with null in a column."""
+    table = read_shards(work / "generations", "generations", ["row_id", column])
+    return set(table.filter(table.column(column).is_null()).column("row_id").to_pylist())
+
+
 def dead_ids(work: Path) -> set[str]:
     """Row ids among the dead letters that are not to be tried again."""
     dead = read_shards(work / "rejected", "rejected", ["row_id", "reason"])
@@ -139,7 +149,20 @@ def dead_ids(work: Path) -> set[str]:
     return {row_id for row_id, reason in pairs if reason not in TRANSIENT and row_id is not None}
 
 
-def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
-    """Write a data set's Parquet files and their manifest into an empty folder; none for no rows. Raises OSError."""
-    written = {FOLDERS[name]: table for name, table in tables.items() if table.num_rows}
-    write_manifest(folder, {place: write_dataset(table, folder / place) for place, table in written.items()})
+def write_tables(
+    folder: Path, tables: Mapping[str, pa.Table], test_ids: AbstractSet[str] = frozenset(), sizes: Sizes | None = None
+) -> None:
+    """Write a data set's Parquet files and their manifest into an empty folder; none for no rows.
+
+    Args:
+        test_ids: ids of the rows that are the test split, with their judgments; dead letters all stand in train.
+
+    Raises:
+        OSError: as of any file.
+    """
+    entries = {}
+    for name, table in tables.items():
+        if table.num_rows:
+            is_test = None if name == "rejected" else among(test_ids)
+            entries[FOLDERS[name]] = write_dataset(table, folder / FOLDERS[name], is_test, sizes)
+    write_manifest(folder, entries)

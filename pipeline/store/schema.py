@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _VERSION_KEY = b"mpg.schema_version"
 
 
-def _list_of(kind: pa.DataType) -> pa.DataType:
+def list_of(kind: pa.DataType) -> pa.DataType:
     """A list type whose item carries Parquet's own name, so that a file read back has this very schema."""
     return pa.list_(pa.field("element", kind))
 
 
-_MESSAGES = _list_of(pa.struct([("role", pa.string()), ("content", pa.string())]))
+MESSAGES = list_of(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def _schema(table: str, fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schema:
@@ -31,13 +31,13 @@ def _schema(table: str, fields: list[tuple[str, pa.DataType, bool]]) -> pa.Schem
 _CELL: list[tuple[str, pa.DataType, bool]] = [
     ("row_id", pa.string(), False),
     ("prompt_id", pa.string(), False),
-    ("prompt", _MESSAGES, False),
+    ("prompt", MESSAGES, False),
     ("persona", pa.string(), False),
     ("profile", pa.string(), True),  # who the persona is and what it is like, in words
     ("personality", pa.string(), True),
     ("system", pa.string(), True),  # what the reference was told before the prompt
-    ("attributes", _list_of(pa.string()), False),  # those with a weight above 0
-    ("weights", _list_of(pa.float64()), False),  # in the order of `attributes`
+    ("attributes", list_of(pa.string()), False),  # those with a weight above 0
+    ("weights", list_of(pa.float64()), False),  # in the order of `attributes`
     ("sample_index", pa.int32(), False),
 ]
 
@@ -48,9 +48,9 @@ GENERATIONS = _schema(
         ("response", pa.string(), False),
         ("finish_reason", pa.string(), False),  # stop | length
         ("n_tokens", pa.int32(), False),  # its EOS included
-        ("strengths", _list_of(pa.float64()), False),  # in the order of `attributes`
+        ("strengths", list_of(pa.float64()), False),  # in the order of `attributes`
         ("log_prob_reference", pa.float64(), False),  # nats, at the decoder's temperature
-        ("log_ratios", _list_of(pa.float64()), False),  # nats, in the order of `attributes`
+        ("log_ratios", list_of(pa.float64()), False),  # nats, in the order of `attributes`
         ("decoder", pa.string(), False),
         ("exact", pa.bool_(), False),
         ("acceptance_rate", pa.float64(), True),
@@ -60,10 +60,14 @@ GENERATIONS = _schema(
         ("n_fallbacks", pa.int32(), False),
         ("tv_bound", pa.float64(), True),  # null where no bound is known
         ("model", pa.string(), False),  # id@revision
-        ("adapters", _list_of(pa.string()), False),  # revisions, in the order of `attributes`
+        ("adapters", list_of(pa.string()), False),  # revisions, in the order of `attributes`
         ("dtype", pa.string(), False),
         ("seed", pa.int64(), False),
         ("config_hash", pa.string(), False),
+        # Where `decoder.token_log_ratios` asked for them; since 5. Pieces of `response`, one a token, which join to it.
+        ("tokens", list_of(pa.string()), True),
+        # The terms of `log_ratios`: in the order of `attributes`, each in that of `tokens`.
+        ("token_log_ratios", list_of(list_of(pa.float32())), True),
     ],
 )
 
@@ -94,7 +98,14 @@ REJECTED = _schema(
     ],
 )
 
+_BY_TOKEN = ("tokens", "token_log_ratios")
+
 TABLES = {"generations": GENERATIONS, "judgments": JUDGMENTS, "rejected": REJECTED}
+
+
+def without_tokens(generations: pa.Table) -> pa.Table:
+    """The table but its columns of many values a row, for those who read whole tables and none of these."""
+    return generations.drop_columns([name for name in _BY_TOKEN if name in generations.column_names])
 
 
 class NewerSchema(ValueError):

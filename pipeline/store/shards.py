@@ -24,8 +24,8 @@ from pipeline.store.schema import TABLES, NewerSchema, as_of_today
 
 logger = logging.getLogger(__name__)
 
-# The Hub's own advice for datasets: files of at most 500 MB, here measured before compression.
-MAX_FILE_BYTES = 500_000_000
+# What all Parquet files here have in common: pages with checksums, and an index of them.
+PARQUET = {"compression": "zstd", "write_page_index": True, "write_page_checksum": True}
 MANIFEST = "manifest.jsonl"
 
 
@@ -45,14 +45,7 @@ def write_table(table: pa.Table, path: Path) -> dict[str, Any]:
         OSError: a full disk, a folder that is read-only or gone; nothing is left of the file then.
     """
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        write_page_index=True,
-        write_page_checksum=True,
-        row_group_size=max(1, table.num_rows),
-    )
+    pq.write_table(table, sink, row_group_size=max(1, table.num_rows), **PARQUET)
     content = sink.getvalue()
     write_bytes(content, path)
     return {
@@ -205,19 +198,3 @@ def read_shards(folder: Path, table_name: str, columns: Sequence[str] | None = N
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
     return pa.concat_tables(tables) if tables else schema.empty_table()
-
-
-def write_dataset(table: pa.Table, folder: Path, split: str = "train") -> list[dict[str, Any]]:
-    """Write a table into a folder as ``train-00000-of-0000N.parquet``; no file for no rows.
-
-    Returns:
-        of each file what a manifest says, see :func:`write_table`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    n_files = -(-table.nbytes // MAX_FILE_BYTES) if table.num_rows else 0
-    rows_per_file = -(-table.num_rows // n_files) if n_files else 0
-    paths = [folder / f"{split}-{i:05d}-of-{n_files:05d}.parquet" for i in range(n_files)]
-    entries = []
-    for i, path in enumerate(paths):
-        entries.append(write_table(table.slice(i * rows_per_file, rows_per_file).combine_chunks(), path))
-    return entries

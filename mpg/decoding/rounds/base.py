@@ -21,7 +21,8 @@ from mpg.settings import DecoderSettings
 
 # Log-probabilities held at once: 64 lines of a vocabulary of 50,000 are 13 MB in float32, which stay in
 # the cache of a CPU. A row's lines are never divided.
-NUMBERS_AT_ONCE = 64 * 50_000
+# A GPU has no such cache to stay in and is given its work kernel by kernel: 256 MiB in float32.
+NUMBERS_AT_ONCE, NUMBERS_AT_ONCE_ON_GPU = 64 * 50_000, 64 * 2**20
 
 
 class Round:
@@ -36,6 +37,8 @@ class Round:
         # Every component is its preference model itself: q_i = pi_i.
         self.bare = not any(bank.layout.reference) and set(self.strengths) <= {1.0}
         self.workspace = Workspace()
+        at_once = NUMBERS_AT_ONCE if bank.device.type == "cpu" else NUMBERS_AT_ONCE_ON_GPU
+        self.lines_at_once = max(1, at_once // bank.vocab_size)
         self.eos_ids = torch.tensor(sorted(bank.eos_ids), dtype=torch.long, device=bank.device)
 
     def branches(self, request: Request) -> list[int]:
@@ -62,8 +65,7 @@ class Round:
     def blocks(self, states: States, rows: Tensor) -> Iterator[Block]:
         """The rows with their lanes, a few at a time."""
         n_branches = self.bank.layout.n_branches + 1
-        lines = NUMBERS_AT_ONCE // self.bank.vocab_size
-        size = max(1, lines * len(rows) // max(1, len(states)))
+        size = max(1, self.lines_at_once * len(rows) // max(1, len(states)))
         for first in range(0, len(rows), size):
             yield block_of(states.rows, states.branches, rows[first : first + size], self.bank.layout, n_branches)
 
@@ -119,8 +121,7 @@ class Round:
     def log_probs_at(self, states: States, places: Tensor, tokens: Tensor) -> Tensor:
         """Log-probability of ``tokens [n]`` at (entry, position) ``places [n, 2]``, a few lines at a time."""
         out = [torch.empty(0, dtype=torch.float64, device=tokens.device)]
-        lines = max(1, NUMBERS_AT_ONCE // self.bank.vocab_size)
-        for entry, token in zip(places.split(lines), tokens.split(lines), strict=True):
+        for entry, token in zip(places.split(self.lines_at_once), tokens.split(self.lines_at_once), strict=True):
             logits = states.logits(entry[:, 0], entry[:, 1])
             log_policies = self.normalised(logits, states.lane_among(entry[:, 0]))
             out.append(log_policies.gather(1, token[:, None])[:, 0].double())
@@ -153,6 +154,8 @@ class Round:
         return sorted(pairs)
 
     def book(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor) -> None:
-        """Add the token's log-probability under every lane of the block to the row's sums."""
-        picked = log_policies.gather(1, token[block.entry_rows, None])[:, 0]
-        rows.log_probs[block.rows[block.entry_rows], block.branches] += picked.double()
+        """Add the next token's log-probability under every lane of the block to the row's sums."""
+        picked, mine = log_policies.gather(1, token[block.entry_rows, None])[:, 0], block.rows[block.entry_rows]
+        rows.log_probs[mine, block.branches] += picked.double()
+        if rows.token_log_probs is not None:
+            rows.book_tokens(mine, rows.n_new[mine], block.branches, picked)

@@ -13,7 +13,7 @@ from mpg.models.lanes import BankSession
 from mpg.models.states import Entries
 
 # Tokens fed in one pass while catching up: bounds the memory of its activations.
-_PASS_TOKENS = 1024
+_PASS_TOKENS, _PASS_TOKENS_ON_GPU = 1024, 16384
 
 
 class LaggingRound(Round):
@@ -38,8 +38,9 @@ class LaggingRound(Round):
         """Feed (row, branch) lanes all they have missed but the row's last token, and book it."""
         lag = (rows.n_cached()[:, None] - rows.fed[: len(rows)]).tolist()
         behind = sorted((pair for pair in pairs if lag[pair[0]][pair[1]] > 0), key=lambda p: lag[p[0]][p[1]])
+        at_once = _PASS_TOKENS if self.bank.device.type == "cpu" else _PASS_TOKENS_ON_GPU
         while behind:
-            size = max(1, _PASS_TOKENS // lag[behind[-1][0]][behind[-1][1]])
+            size = max(1, at_once // lag[behind[-1][0]][behind[-1][1]])
             self._feed_missed(session, rows, session.pick(behind[-size:]))
             del behind[-size:]
 
@@ -57,4 +58,9 @@ class LaggingRound(Round):
         log_probs = torch.zeros(positions.shape, dtype=torch.float64, device=starts.device)
         log_probs[missed] = self.log_probs_at(states, missed.nonzero(), following[missed])
         rows.log_probs[entries.rows, entries.branches] += log_probs.sum(1)
+        if rows.token_log_probs is not None:
+            in_response = positions + 1 - (rows.n_prompt[entries.rows] + shift)[:, None]
+            past_end = torch.full_like(in_response, self.settings.max_new_tokens)
+            place = torch.where(missed, in_response, past_end)
+            rows.book_tokens(entries.rows[:, None], place, entries.branches[:, None], log_probs)
         rows.fed[entries.rows, entries.branches] = upto - shift

@@ -130,6 +130,9 @@ class MixtureRound(ChunkRound):
         kept = torch.arange(n, device=counts.device) < counts[row, None]  # [lanes, chunk]
         total = torch.where(kept, log_probs, 0.0).sum(1)
         rows.log_probs[row, branch] += total
+        if rows.token_log_probs is not None:
+            position = rows.n_new[row, None] + torch.arange(n, device=counts.device)
+            rows.book_tokens(row[:, None], position, branch[:, None], log_probs)
         for attribute, policy in enumerate(self.bank.layout.policy):  # q_i = pi_i
             mine = branch == policy
             rows.log_weights[row[mine], attribute] += total[mine]

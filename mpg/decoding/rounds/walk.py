@@ -24,12 +24,14 @@ class Walk:
         log_target: of the drafts, ``[chunk, rows]``.
         log_weights: the mixture's after a prefix, ``[chunk + 1, rows, attributes]``.
         log_probs: summed over the prefix, ``[chunk + 1, rows, branches]``.
+        token_log_probs: their terms, ``[chunk, rows, branches]``; ``None``: nobody asked for them.
         laws: T ``[rows, vocab]`` of the first positions, as many as were asked for.
     """
 
     log_target: Tensor
     log_weights: Tensor
     log_probs: Tensor
+    token_log_probs: Tensor | None = None
     laws: list[Tensor] = field(default_factory=list)
 
 
@@ -47,6 +49,7 @@ class WalkingRound(ChunkRound):
             log_target=log_probs.new_empty(n, len(rows)),
             log_weights=before.repeat(n + 1, 1, 1),
             log_probs=torch.zeros_like(log_probs).repeat(n + 1, 1, 1),
+            token_log_probs=torch.zeros_like(log_probs).repeat(n, 1, 1) if self.settings.token_log_ratios else None,
         )
         for j in range(n):
             token = chunk.tokens[:, j]
@@ -64,7 +67,10 @@ class WalkingRound(ChunkRound):
                     law[block.rows] = target
                 walk.log_target[j, block.rows] = self._log_target(rows, block, log_policies, target, mine)
                 picked = log_policies.gather(1, mine[block.entry_rows, None])[:, 0]
-                log_probs[block.rows[block.entry_rows], block.branches] += picked.double()
+                lane = block.rows[block.entry_rows], block.branches
+                log_probs[lane] += picked.double()
+                if walk.token_log_probs is not None:
+                    walk.token_log_probs[j][lane] = picked.double()
                 position = rows.n_new[block.rows] + j
                 log_weights[block.rows] = self.weights_after(rows, block, log_policies, mine, position, log_q)
             if law is not None:
@@ -87,6 +93,10 @@ class WalkingRound(ChunkRound):
         every = rows.every
         rows.log_probs[: len(rows)] += walk.log_probs[counts, every]
         rows.log_weights[: len(rows)] = walk.log_weights[counts, every]
+        if walk.token_log_probs is not None:
+            n, _, branches = (torch.arange(size, device=every.device) for size in walk.token_log_probs.shape)
+            position = rows.n_new[every] + n[:, None]  # [chunk, rows]
+            rows.book_tokens(every[:, None], position[:, :, None], branches, walk.token_log_probs)
         for j in range(int(counts.max())):
             mine = every[counts > j]
             rows.write(mine, chunk.tokens[mine, j], self.eos_ids)

@@ -15,11 +15,16 @@ from mpg.models.lanes import BankSession
 
 @dataclass(frozen=True)
 class Response:
-    """One drafted response: its tokens, ``log R`` under the target, and log-probabilities per branch."""
+    """One drafted response: its tokens, ``log R`` under the target, and log-probabilities per branch.
+
+    Attributes:
+        token_log_probs: per token and branch, where they are asked for.
+    """
 
     tokens: Tensor
     log_r: float
     log_probs: Tensor
+    token_log_probs: Tensor | None = None
 
 
 class WholeRound(ThresholdRound):
@@ -40,7 +45,9 @@ class WholeRound(ThresholdRound):
         bounds = [window.bound for window in rows.windows]
         self.record(rows, log_r)
         for slot in range(len(rows)):  # once a response, not once a token
-            response = Response(chunk.tokens[slot, : int(lengths[slot])], float(log_r[slot]), log_probs[slot])
+            length, terms = int(lengths[slot]), walk.token_log_probs
+            by_token = None if terms is None else terms[:length, slot]
+            response = Response(chunk.tokens[slot, :length], float(log_r[slot]), log_probs[slot], by_token)
             rows.responses[slot].append(response)
             chosen = self.choose(rows, slot, bounds[slot], uniforms[slot, n:])
             if chosen is not None:
@@ -61,6 +68,8 @@ class WholeRound(ThresholdRound):
         rows.n_new[slot] = length
         rows.stopped[slot] = torch.isin(response.tokens[-1], self.eos_ids)
         rows.log_probs[slot] = response.log_probs
+        if rows.token_log_probs is not None and response.token_log_probs is not None:
+            rows.token_log_probs[slot, :length] = response.token_log_probs
 
 
 class SequenceRejection(WholeRound):
@@ -93,8 +102,6 @@ class BestOfN(WholeRound):
         return max(range(len(tried)), key=scores.__getitem__)
 
     def _score(self, rows: Rows, slot: int, response: Response) -> float:
-        layout, log_probs, alphas = self.bank.layout, response.log_probs.tolist(), rows.alphas[slot].tolist()
-        ratios = [
-            log_probs[policy] - log_probs[rho] for policy, rho in zip(layout.policy, layout.reference, strict=True)
-        ]
+        ratios = self.bank.layout.log_ratios(response.log_probs.cpu()).tolist()
+        alphas = rows.alphas[slot].tolist()
         return sum(a * s * r for a, s, r in zip(alphas, self.strengths, ratios, strict=True) if a)

@@ -88,7 +88,8 @@ def test_books_are_kept_under_the_attributes_own_prompts(bank: ModelBank, name: 
             ids = [*prompt, *completion.token_ids]
             session = bank.session(1, len(ids))
             session.add_row([branch])
-            states = session.append(session.pick([(0, branch)]), torch.tensor([ids]), torch.zeros(1, dtype=torch.long))
+            fed = torch.tensor([ids], device=bank.device)
+            states = session.append(session.pick([(0, branch)]), fed, torch.zeros_like(fed[:, 0]))
             picked = [
                 float((states.logits(slice(None), t) / 0.8).log_softmax(-1)[0, ids[t + 1]])
                 for t in range(len(prompt) - 1, len(ids) - 1)

@@ -13,10 +13,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
+from pipeline.store.layout import write_dataset
 from pipeline.store.lock import FolderLock
 from pipeline.store.manifest import write_manifest
 from pipeline.store.schema import GENERATIONS
-from pipeline.store.shards import write_dataset
 from tests.tiny_job import make_job, rows, write_job
 
 TEMPLATE = "x{% for m in messages %}{{ m.content }}{% endfor %}"

@@ -78,6 +78,24 @@ SHAPE = [
     ("output=''", "output: '' is empty; give at least one character"),
     ("name=a b", "name: 'a b' is no plain name; use letters and digits"),
     ("personas={kind: mbti, type: entj}", "personas.type: 'entj' is not an MBTI type; give one letter each"),
+    # the test split
+    ("split={}", "split.by: nothing given; add it"),
+    ("split=prompt", "split: 'prompt' is text; give a mapping"),
+    ("split={by: persona}", "split.by: 'persona' is not one of its values; choose from prompt, weights"),
+    ("split={by: prompt, fraction: .1}", "split.fraction: unknown field (value 0.1); did you mean 'test_fraction'?"),
+    ("split={by: prompt, test_fraction: 0}", "split.test_fraction: 0 is out of range; give a number above 0"),
+    ("split={by: prompt, test_fraction: 1}", "split.test_fraction: 1 is out of range; give a number below 1"),
+    ("split={by: prompt, seed: -1}", "split.seed: -1 is out of range; give a number at least 0"),
+    ("split={by: prompt, region: {E: [0, 1]}}", "split: region {E: [0.0, 1.0]} belongs to by: weights; remove it, or"),
+    ("split={by: weights}", "split: by: weights needs a region; add one, e.g. region: {E: [0.4, 0.6]}"),
+    ("split={by: weights, region: {}}", "split.region: {} names no attribute; give {attribute: [least, greatest]}"),
+    ("split={by: weights, region: [E]}", "split.region: ['E'] is no mapping; give {attribute: [least, greatest]}"),
+    ("split={by: weights, region: {E: .5}}", "split.region: E: 0.5 is no range of weights; give [least, greatest]"),
+    ("split={by: weights, region: {E: [.6, .4]}}", "split.region: E: [0.6, 0.4] is no range of weights; give [least"),
+    ("split={by: weights, region: {E: [0, 1.1]}}", "split.region: E: [0, 1.1] is no range of weights; give [least"),
+    ("split={by: weights, region: {E: [.nan, 1]}}", "split.region: E: [nan, 1] is no range of weights; give [least"),
+    ("split={by: weights, region: {E: [true, 1]}}", "split.region: E: [true, 1] is no range of weights; give [least"),
+    ("split={by: weights, region: {E: [0, 1, 1]}}", "split.region: E: [0, 1, 1] is no range of weights; give [leas"),
     # prompts from one place
     ("prompts={}", "prompts: {file: null, dataset: null} names neither; give either prompts.file or"),
     ("prompts.dataset=a/b", "prompts: {file: 'prompts.jsonl', dataset: 'a/b'} names both; give either"),
@@ -90,6 +108,7 @@ SHAPE = [
     ("model.id=no", "model.id: false is a truth value; give text (quotes make text of yes, no, on, off)"),
 ]
 BETWEEN = [
+    ("split={by: weights, region: {Q: [0, 1]}}", "split.region.Q: [0.0, 1.0] is for 'Q', not an attribute of this job"),
     ("attributes=[E, Q]", "attributes[1]: 'Q' is not a shipped attribute; choose from E, J, N, T or give {n"),
     ("attributes=[unfinished]", "attributes[0]: 'unfinished' is not a shipped attribute"),
     ("attributes=[E, N, E]", "attributes[2]: 'E' is attributes[0] already; remove or rename it"),

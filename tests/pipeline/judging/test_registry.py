@@ -70,5 +70,5 @@ def test_a_judge_behind_an_endpoint_is_loaded_for_what_it_grades(
 
 
 def test_a_job_files_entry_is_the_endpoints_settings_with_its_kind() -> None:
-    assert list(OpenAIJudge.model_fields) == ["kind", *OpenAISettings.model_fields]
+    assert list(OpenAIJudge.model_fields) == ["kind", *OpenAISettings.model_fields, "license"]
     assert OPENAI.answer_parameters == OpenAISettings(model="m").answer_parameters

@@ -29,6 +29,12 @@ def counts(folder: Path) -> dict[tuple[str, str], int]:
     return dict(Counter((r["judge"].partition("@")[0], r["attribute"]) for r in rows(folder / "out", "judgments")))
 
 
+def adherence(folder: Path) -> list[str]:
+    """The rows of the card's table of means."""
+    text = (folder / "out" / "README.md").read_text("utf-8")
+    return [line for line in text.split("\n## Judged adherence\n")[1].splitlines() if line.startswith("|")]
+
+
 def test_an_own_attribute_is_judged_without_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = make_job(tmp_path, attributes=ATTRIBUTES)
     put_judge(tmp_path / "E")
@@ -44,7 +50,8 @@ def test_an_own_attribute_is_judged_without_an_endpoint(tmp_path: Path, capsys: 
     assert set(record["own_judges"]) == {"curious", "plain"}
     for name, each in record["own_judges"].items():
         assert f"{name}: judged by {each['judge']}: {each['worth']}" in printed
-        assert f"- {name}, by `{each['judge']}`: {each['worth']}" in (tmp_path / "out" / "README.md").read_text("utf-8")
+        card = (tmp_path / "out" / "README.md").read_text("utf-8")
+        assert f"- `{each['judge']}` ({n} judgments): {each['worth']}" in card
         assert each["judge"] in record["judges"]
     assert "not counted: " in record["own_judges"]["plain"]["worth"]
 
@@ -84,13 +91,13 @@ def test_an_own_judge_of_a_pole_takes_over_from_the_shipped_one(tmp_path: Path) 
     put_judge(tmp_path / "E")
     run(tmp_path)
     assert counts(tmp_path) == {("classifier", "E"): n, ("classifier", "J"): n, ("own-classifier", "E"): n}
-    kept = (tmp_path / "out" / "README.md").read_text("utf-8")
+    kept = adherence(tmp_path)
     fresh = tmp_path / "fresh"
     make_job(fresh)
     put_judge(fresh / "E")
     run(fresh)
     assert counts(fresh) == {("classifier", "J"): n, ("own-classifier", "E"): n}
-    assert kept == (fresh / "out" / "README.md").read_text("utf-8")
+    assert kept == adherence(fresh) and len(kept) > 5
 
 
 def test_a_judge_beside_an_adapter_is_no_part_of_what_writes_the_texts(tmp_path: Path) -> None:

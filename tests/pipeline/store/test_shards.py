@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.store.layout import write_dataset
 from pipeline.store.manifest import changed_files, write_manifest
 from pipeline.store.schema import JUDGMENTS
-from pipeline.store.shards import MANIFEST, manifest_of, read_shards, write_dataset, write_rows
+from pipeline.store.shards import MANIFEST, manifest_of, read_shards, write_rows
 
 
 def judgment(row_id: str, score: float = 0.5) -> dict[str, Any]:

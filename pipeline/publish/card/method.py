@@ -1,0 +1,132 @@
+"""What a card says of how its texts were drawn, and of who judged them and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evaluation.items import OWN, OWN_UNPROVEN, own_attribute, why_uncounted
+from evaluation.judges.classifier_weights import SHIPPED
+from evaluation.judges.weights_card import JudgeWeightsError, read_card
+from mpg.settings import TABLE
+from pipeline.job.model import Job
+from pipeline.publish.card.words import Md, code, inline
+
+_TARGETS = {
+    "reference": "the reference model's own law",
+    "sum": "the mixture of the attributes' components, `sum_i weight_i q_i`, whose weights are reset {horizon}",
+    "product": "the weighted product of the attributes' density ratios over the reference, normalised token by token",
+    "routed": "one attribute at a time, drawn by its weight {horizon}: the mixture of the attributes' components",
+    "pad": "the reference's own candidates, reweighted by the attributes' density ratios",
+}
+_SOUP = "one model, the reference with the weighted sum of the adapters"
+_TOLD = "the reference model, told in its prompt what the attributes are like"
+
+
+def method_of(job: Job, generations: pa.Table) -> dict[str, Any]:
+    """The decoder, its target and its settings in words, and what was measured of its exactness."""
+    decoder, facts = job.decoder, TABLE[job.decoder.name]
+    target = facts.target or decoder.aggregate
+    horizon = "never" if decoder.horizon is None else f"every {decoder.horizon} tokens"
+    words = _SOUP if facts.soup else _TOLD if facts.told else _TARGETS[target].format(horizon=horizon)
+    settings = {
+        "temperature": f"{decoder.temperature:g}" + (" (greedy)" if decoder.temperature == 0 else ""),
+        "top-p": f"{decoder.top_p:g}" + (" (off)" if decoder.top_p == 1 else ""),
+        "top-k": f"{decoder.top_k}" + (" (off)" if decoder.top_k == 0 else ""),
+        "longest text": f"{decoder.max_new_tokens} tokens",
+    }
+    if facts.weighted and not facts.soup:
+        strength = decoder.strength
+        by_name = ", ".join(f"{name} {value:g}" for name, value in strength.items()) if isinstance(
+            strength, Mapping
+        ) else f"{strength:g}"  # fmt: skip
+        settings = {"aggregate": "product" if target == "product" else "sum", "strength": by_name, **settings}
+        settings |= {"horizon": horizon} if target in ("sum", "routed") else {}
+    return {
+        "decoder": decoder.name,
+        "target": Md(words),
+        "settings": settings,
+        "exact": facts.exact,
+        "bound": _bound(generations) if not facts.exact else None,
+    }
+
+
+def _bound(generations: pa.Table) -> dict[str, Any]:
+    """Of an approximate decoder: the measured bounds on its distance from the target, over the texts that have one."""
+    steered = generations.filter(pc.invert(generations.column("exact")))
+    bounds = steered.column("tv_bound").drop_null()
+    found = pc.min_max(bounds).as_py()
+    return {
+        "n": len(bounds),
+        "of": steered.num_rows,
+        "mean": pc.mean(bounds).as_py() if len(bounds) else None,
+        "largest": found["max"],
+    }
+
+
+def judges_of(labels: Collection[str], judgments: pa.Table, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who judged: the label, how many judgments, whether they count, and what they are worth, in Markdown.
+
+    Args:
+        labels: of the judges of the last run or judging; judgments of others (older versions) stand beside them.
+    """
+    counted = judgments.group_by("judge").aggregate([("score", "count"), ("judge", "count")]).to_pylist()
+    found = {row["judge"]: row for row in counted}
+    worth = run.get("own_judges") or {}
+    own = {each["judge"]: each["worth"] for each in worth.values() if isinstance(each, Mapping)}
+    judges = []
+    for label in sorted({*found, *labels}):
+        row = found.get(label, {"judge_count": 0, "score_count": 0})
+        why = why_uncounted(label)
+        why = "an older judge's, beside those of the last" if why is None and label not in labels else why
+        judges.append(
+            {
+                "label": label,
+                "n": row["judge_count"],
+                "unscored": row["judge_count"] - row["score_count"],
+                "counts": why is None,
+                "worth": _worth(label, own) if why is None or label in own else inline(f"counts in no mean: {why}"),
+            }
+        )
+    return judges
+
+
+def _worth(label: str, own: Mapping[str, str]) -> Md:
+    kind = label.partition("@")[0]
+    if kind == "classifier":
+        return Md(_OF_CLASSIFIER + "; ".join(_held_out()))
+    if kind == "persona-match":
+        return Md(
+            "ranks the persona's own profile or personality among other people's by likeness to the text: 0.5 is "
+            "chance, 1 nearer than anybody's; it reads topic and mood, no facts"
+        )
+    if kind in (OWN, OWN_UNPROVEN):
+        return inline(own.get(label) or f"the judge beside the adapter of {own_attribute(label)}")
+    return Md(
+        "a model behind an endpoint, asked by rubrics; how far it is right about texts of known attributes is not "
+        "measured here (`mpg judge --known` and `--repeat` do)"
+    )
+
+
+_OF_CLASSIFIER = (
+    "ships with mpg-scr; fitted on answers from the same source as the shipped adapters: it tells poles apart and "
+    "measures no personality; its accuracy on held-out answers: "
+)
+
+
+def _held_out() -> Iterator[str]:
+    """Dimension by dimension, as the card beside the weights has it."""
+    try:
+        card = read_card(SHIPPED)
+    except (JudgeWeightsError, OSError):
+        return
+    for name, facts in card["dimensions"].items():
+        yield f"{inline(name)} {facts['held_out']['accuracy']:.2f}"
+
+
+def decoder_settings(settings: Mapping[str, str]) -> Md:
+    """Settings on one line."""
+    return Md(", ".join(f"{inline(name)} {code(value)}" for name, value in settings.items()))
