@@ -60,8 +60,8 @@ def tabular_bank(
 TINY_ALPHABET = ["<eos>", *"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,?!'"]
 
 
-def tiny_llama(folder: Path, *, seed: int = 0, vocab_size: int = 64) -> Path:
-    """A random Llama of 2 layers with a byte-level tokenizer and a chat template, saved to a folder."""
+def tiny_llama(folder: Path, *, seed: int = 0, vocab_size: int = 64, n_layers: int = 2) -> Path:
+    """A random Llama of a few layers with a byte-level tokenizer and a chat template, saved to a folder."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tiny_tokenizer(vocab_size).save_pretrained(folder)
@@ -70,7 +70,7 @@ def tiny_llama(folder: Path, *, seed: int = 0, vocab_size: int = 64) -> Path:
         vocab_size=vocab_size,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=n_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
@@ -132,7 +132,14 @@ def spelling_llama(folder: Path, *, template: str = CHATML, seed: int = 0) -> Pa
 
 
 def tiny_adapter(
-    base: Path, folder: Path, *, seed: int, rank: int = 2, scale: float = 0.3, targets: Any = "all-linear"
+    base: Path,
+    folder: Path,
+    *,
+    seed: int,
+    rank: int = 2,
+    scale: float = 0.3,
+    targets: Any = "all-linear",
+    **more: Any,
 ) -> Path:
     """A random LoRA adapter over a tiny Llama, saved in PEFT's own format."""
     from peft import LoraConfig, get_peft_model
@@ -140,7 +147,7 @@ def tiny_adapter(
 
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM"),
+        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM", **more),
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

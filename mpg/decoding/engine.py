@@ -163,7 +163,12 @@ class Engine:
         self._shared = self._common_lengths(requests)
         # A chunk drafted at the very end of the longest row still has to fit, and a prompt padded to another's width.
         capacity = max(longest + self.settings.max_new_tokens + self.round.overhang, self._padded_to(requests))
-        session = self.bank.session(slots, capacity, needs=[self.round.branches(request) for request in requests])
+        session = self.bank.session(
+            slots,
+            capacity,
+            needs=[self.round.branches(request) for request in requests],
+            one_prompt=not longest_own,
+        )
         rows = Rows(
             self.settings,
             self.bank.layout,

@@ -22,13 +22,21 @@ from mpg.models.lean import LlamaPass
 from mpg.models.own_pass import OwnPass
 from mpg.models.positions import RowPositions, learned_positions
 from mpg.models.served import way_of
+from mpg.models.trunk import Trunk, first_layer
 
 
 class BackboneSession(Protocol):
     """KV state of a number of lanes in one backbone."""
 
     def append(
-        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+        self,
+        lanes: Sequence[int],
+        mixes: Tensor,
+        tokens: Tensor,
+        starts: Tensor,
+        extents: Tensor | None = None,
+        *,
+        trunks: Sequence[int] | None = None,
     ) -> Tensor:
         """Feed tokens to lanes.
 
@@ -39,6 +47,7 @@ class BackboneSession(Protocol):
             tokens: ``[lanes, time]``, at positions ``starts [lanes]`` and on.
             extents: how long each lane's text may become, ``[lanes]``, see :mod:`mpg.models.positions`; ``None``: what
                 is fed is its end.
+            trunks: of a session with a trunk, each lane's trunk lane (:mod:`mpg.models.trunk`).
 
         Returns:
             hidden states ``[lanes, time, hidden]``.
@@ -62,7 +71,9 @@ class Backbone(Protocol):
     """Scores branches; ``n_branches`` of them.
 
     One with adapters that are not on from the beginning has ``invocations``, see
-    :func:`mpg.models.invocation.invocations_of`; one that reads long texts otherwise than short ones ``positions``.
+    :func:`mpg.models.invocation.invocations_of`; one that reads long texts otherwise than short ones ``positions``; one
+    that can run its lower layers apart ``first_layers``, the lowest that each adapter changes, and ``n_layers``; its
+    ``session`` takes ``split`` and ``trunk_lanes``, see :class:`TransformersBackbone`.
     """
 
     n_branches: int
@@ -94,18 +105,37 @@ class TransformersBackbone:
         wrap(model, loras, self._mix)
         self.way = way_of(model.config) if way is None else way
         self.positions, self.n_positions = RowPositions.of(model), learned_positions(model.config)
-        self._pass = LlamaPass(model) if self.way == "lean" else OwnPass(model)
+        self._lean = LlamaPass(model) if self.way == "lean" else None
+        self._pass = OwnPass(model) if self._lean is None else self._lean
+        self.n_layers = 0 if self._lean is None else self._lean.n_layers  # that can be run apart
+        self.first_layers = tuple(min(first_layer(lora.factors), self.n_layers) for lora in loras)
         self.head = Head(model, bare=self.way == "lean")
 
-    def session(self, lanes: int, capacity: int) -> TransformersSession:
+    def session(self, lanes: int, capacity: int, *, split: int = 0, trunk_lanes: int = 0) -> TransformersSession:
+        """Room for lanes of up to ``capacity`` tokens; their first ``split`` layers are run in ``trunk_lanes``."""
+        if split:
+            return TransformersSession(self, self._cache(lanes, capacity, split), self._trunk(trunk_lanes, capacity))
         # A cache that an earlier session gave back: half a gigabyte of fresh pages takes as long as some passes.
         cache, self._spare = self._spare, None
         if cache is None or cache.lanes < lanes or cache.capacity < capacity:
-            joined = self.way == "joined"
-            across = keys_across(self.device) and not joined
-            dtype = self.model.dtype
-            cache = LaneCache(lanes=lanes, capacity=capacity, dtype=dtype, keys_across=across, joined=joined)
+            cache = self._cache(lanes, capacity)
         return TransformersSession(self, cache)
+
+    def _cache(self, lanes: int, capacity: int, first_layer: int = 0) -> LaneCache:
+        joined = self.way == "joined"
+        across = keys_across(self.device) and not joined
+        return LaneCache(
+            lanes=lanes,
+            capacity=capacity,
+            dtype=self.model.dtype,
+            keys_across=across,
+            joined=joined,
+            first_layer=first_layer,
+        )
+
+    def _trunk(self, lanes: int, capacity: int) -> Trunk:
+        size = self.model.config.get_text_config().hidden_size
+        return Trunk(self._cache(lanes, capacity), size, self.device, self.model.dtype)
 
     def take_back(self, cache: LaneCache) -> None:
         """Keep a cache for the next session."""
@@ -123,25 +153,76 @@ class TransformersBackbone:
         extents: Tensor | None,
     ) -> Tensor:
         """See :meth:`BackboneSession.append`."""
-        mask = cache.aim(lanes, starts, tokens.shape[1])
-        self._mix.set(mixes, tokens.shape[1])
+        positions, mask = self._aimed(cache, lanes, mixes, tokens.shape[1], starts, extents)
+        return self._pass(tokens, positions, mask, cache)
+
+    @torch.inference_mode()
+    def forward_from(
+        self,
+        trunk: Trunk,
+        cache: LaneCache,
+        lanes: Sequence[int],
+        mixes: Tensor,
+        tokens: Tensor,
+        starts: Tensor,
+        extents: Tensor | None,
+        trunks: Sequence[int],
+    ) -> Tensor:
+        """The same, with the layers below ``cache.first_layer`` run in a trunk."""
+        assert self._lean is not None
+        lean, time, split = self._lean, tokens.shape[1], cache.first_layer
+        below = mixes * torch.tensor([first < split for first in self.first_layers], dtype=mixes.dtype)
+
+        def run(places: list[int], of: list[int]) -> Tensor:
+            mine = torch.tensor(places)
+            at = mine.to(tokens.device)
+            extent = None if extents is None else extents[at]
+            positions, mask = self._aimed(trunk.cache, of, below[mine], time, starts[at], extent)
+            return lean.layers(lean.embed(tokens[at]), positions, mask, trunk.cache, 0, split)
+
+        x = trunk.states(trunks, tokens, starts, run)
+        positions, mask = self._aimed(cache, lanes, mixes, time, starts, extents)
+        return lean.norm(lean.layers(x, positions, mask, cache, split, lean.n_layers))
+
+    def _aimed(
+        self,
+        cache: LaneCache,
+        lanes: Sequence[int],
+        mixes: Tensor,
+        time: int,
+        starts: Tensor,
+        extents: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Make the next layers' run be over these lanes; its positions ``[lanes, time]`` and its mask."""
+        mask = cache.aim(lanes, starts, time)
+        self._mix.set(mixes, time)
         if self.positions is not None:
-            self.positions.set(starts + tokens.shape[1] if extents is None else extents)
-        positions = starts[:, None] + torch.arange(tokens.shape[1], device=starts.device)
+            self.positions.set(starts + time if extents is None else extents)
+        positions = starts[:, None] + torch.arange(time, device=starts.device)
         if self.n_positions is not None:  # drafts past a row's longest response, which nobody keeps
             positions = positions.clamp_max(self.n_positions - 1)
-        return self._pass(tokens, positions, mask, cache)
+        return positions, mask
 
 
 class TransformersSession:
-    """One preallocated cache over a backbone's lanes."""
+    """One preallocated cache over a backbone's lanes, and one over its trunk lanes."""
 
-    def __init__(self, backbone: TransformersBackbone, cache: LaneCache) -> None:
-        self._backbone, self.cache = backbone, cache
+    def __init__(self, backbone: TransformersBackbone, cache: LaneCache, trunk: Trunk | None = None) -> None:
+        self._backbone, self.cache, self.trunk = backbone, cache, trunk
 
     def append(
-        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+        self,
+        lanes: Sequence[int],
+        mixes: Tensor,
+        tokens: Tensor,
+        starts: Tensor,
+        extents: Tensor | None = None,
+        *,
+        trunks: Sequence[int] | None = None,
     ) -> Tensor:
+        if self.trunk is not None:
+            assert trunks is not None
+            return self._backbone.forward_from(self.trunk, self.cache, lanes, mixes, tokens, starts, extents, trunks)
         return self._backbone.forward(self.cache, lanes, mixes, tokens, starts, extents)
 
     @torch.inference_mode()
@@ -152,4 +233,5 @@ class TransformersSession:
         self.cache.copy(source, target, length)
 
     def close(self) -> None:
-        self._backbone.take_back(self.cache)
+        if self.trunk is None:
+            self._backbone.take_back(self.cache)

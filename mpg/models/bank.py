@@ -70,17 +70,25 @@ class ModelBank:
         return self.layout.attributes
 
     def session(
-        self, slots: int, capacity: int, *, soup: bool = False, needs: Sequence[Sequence[int]] | None = None
+        self,
+        slots: int,
+        capacity: int,
+        *,
+        soup: bool = False,
+        needs: Sequence[Sequence[int]] | None = None,
+        one_prompt: bool = False,
     ) -> BankSession:
         """Room for ``slots`` rows of up to ``capacity`` tokens in every branch; with ``soup``, in that one too.
 
         Args:
             needs: the branches of each row that may come (the soup is the one past the last): room for any ``slots``
                 of these, which may be far less than for every branch.
+            one_prompt: whether all branches of a row read the same; takes less memory.
         """
         if needs is None:
             needs = [range(self.layout.n_branches + soup)] * slots
-        return BankSession(self.backbones, self.layout, slots, capacity, needs=needs, vocab_size=self.vocab_size)
+        more: Any = {"vocab_size": self.vocab_size, "one_prompt": one_prompt}
+        return BankSession(self.backbones, self.layout, slots, capacity, needs=needs, **more)
 
     def check(self, request: Request, settings: DecoderSettings) -> None:
         """Raise ValueError, naming field, value and remedy, where a request can't be decoded by this bank.

@@ -33,16 +33,24 @@ class LaneCache:
         keys_across: whether the last two axes of keys are exchanged.
         joined: whether ``update`` answers with one tensor each, ``[lanes, kv_heads, width, dim]``, as transformers'
             own caches do and attention that looks at it wants; then ``keys_across`` must be False.
+        first_layer: of the model's, the first that is kept here.
     """
 
     # transformers asks these of a cache that is passed through `past_key_values`.
     is_compileable = False
 
     def __init__(
-        self, *, lanes: int, capacity: int, dtype: torch.dtype, keys_across: bool, joined: bool = False
+        self,
+        *,
+        lanes: int,
+        capacity: int,
+        dtype: torch.dtype,
+        keys_across: bool,
+        joined: bool = False,
+        first_layer: int = 0,
     ) -> None:
         self.lanes, self.capacity, self.keys_across = lanes, capacity, keys_across
-        self._dtype, self._joined = dtype, joined
+        self._dtype, self._joined, self.first_layer = dtype, joined, first_layer
         self._keys: list[Tensor] = []  # as values, whatever their order in memory
         self._values: list[Tensor] = []
         self._runs: list[slice] | None = None
@@ -82,6 +90,7 @@ class LaneCache:
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Write ``[lanes, heads, tokens, dim]``; per run, all that it may attend to."""
+        layer_idx -= self.first_layer
         if layer_idx >= len(self._keys):
             self._keys.append(self._new(keys, across=self.keys_across))
             self._values.append(self._new(values, across=False))

@@ -60,7 +60,14 @@ class FunctionSession:
         self._tokens = torch.zeros(lanes, capacity, dtype=torch.long)
 
     def append(
-        self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None
+        self,
+        lanes: Sequence[int],
+        mixes: Tensor,
+        tokens: Tensor,
+        starts: Tensor,
+        extents: Tensor | None = None,
+        *,
+        trunks: Sequence[int] | None = None,
     ) -> Tensor:
         index = torch.tensor(lanes)
         positions = starts[:, None] + torch.arange(tokens.shape[1])  # [lanes, time]

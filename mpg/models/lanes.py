@@ -8,7 +8,8 @@ attends to contiguous memory.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from mpg.laws.layout import Layout
 from mpg.models.backbone import Backbone, BackboneSession
 from mpg.models.invocation import activation, invocations_of
 from mpg.models.states import Entries, States
+from mpg.models.trunk import Shared
 
 # Tokens of one forward pass, all lanes together. On a CPU, whose matrix products gain nothing beyond, more
 # makes temporaries that the allocator hands back and takes anew: a quarter of such a pass is page faults.
@@ -53,6 +55,7 @@ class BankSession:
         *,
         needs: Sequence[Sequence[int]],
         vocab_size: int,
+        one_prompt: bool = False,
     ) -> None:
         self.layout, self.device, self._vocab_size = layout, backbones[0].device, vocab_size
         self.soup = sum(backbone.n_branches for backbone in backbones)
@@ -60,8 +63,13 @@ class BankSession:
         self._home = [k for k, n in enumerate(self._sizes) for _ in range(n)] + [0]  # backbone of each branch
         self._first = [sum(self._sizes[:k]) for k in range(len(self._sizes))]  # first branch of each backbone
         counts = self._lanes_needed(slots, needs)
+        self._shared = [
+            Shared(backbone, [[*self._numbers(k, row).values()] for row in needs])
+            for k, backbone in enumerate(backbones)
+        ]
         self._sessions: list[BackboneSession] = [
-            backbone.session(n, capacity) for backbone, n in zip(backbones, counts, strict=True)
+            shared.session(backbone, n, capacity, slots, one_prompt=one_prompt)
+            for shared, backbone, n in zip(self._shared, backbones, counts, strict=True)
         ]
         self._lanes = [_Lanes(slots if k == 0 else 0) for k in range(len(self._sizes))]
         self._lane_of: list[dict[int, int]] = []  # per row: branch -> lane
@@ -81,6 +89,11 @@ class BankSession:
             widths = (sum(branch != 0 and self._home[branch] == home for branch in row) for row in needs)
             counts[home] += sum(heapq.nlargest(slots, widths))
         return counts
+
+    def _numbers(self, home: int, branches: Iterable[int]) -> dict[int, int]:
+        """Of a row's branches those of one backbone: branch -> its place among the backbone's own, the soup's last."""
+        mine = [branch for branch in branches if self._home[branch] == home]
+        return {branch: self._sizes[0] if branch == self.soup else branch - self._first[home] for branch in mine}
 
     def close(self) -> None:
         """Give the memory back to the backbones, for their next session."""
@@ -120,6 +133,12 @@ class BankSession:
         for branch in branches:
             lane = row if branch == 0 else self._lanes[self._home[branch]].take(row, branch)
             self._lane_of[row][branch] = lane
+        for home, shared in enumerate(self._shared):
+            readers = {
+                branch: (number, None if branch == self.soup else self.layout.owner(branch))
+                for branch, number in self._numbers(home, branches).items()
+            }
+            shared.add_row(readers, soup, prompt_of)
         self._cached.clear()
         return row
 
@@ -164,7 +183,9 @@ class BankSession:
 
     def copy(self, branch: int, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of a branch from one row to another."""
-        self._sessions[self._home[branch]].copy(self._lane_of[source][branch], self._lane_of[target][branch], length)
+        home = self._home[branch]
+        self._sessions[home].copy(self._lane_of[source][branch], self._lane_of[target][branch], length)
+        self._shared[home].copy(branch, source, target, length)
 
     def remove_row(self, row: int, length_of: Sequence[Sequence[int]]) -> None:
         """Free a row's lanes; the last row takes its number. ``length_of``: tokens cached, per row and branch."""
@@ -180,6 +201,8 @@ class BankSession:
                 lanes.owners[lane - lanes.first] = (moved_row, moved_branch)
                 self._lane_of[moved_row][moved_branch] = lane
             del self._lane_of[row][branch]
+        for shared in self._shared:
+            shared.remove_row(row, length_of)
         if row != last:
             if 0 in self._lane_of[last]:
                 self._sessions[0].copy(last, row, length_of[last][0])
@@ -215,7 +238,7 @@ class BankSession:
         """Given (row, branch) pairs."""
         homes = [self._home[branch] for _, branch in pairs]
         ordered = [pair for home in range(len(self._sizes)) for pair, h in zip(pairs, homes, strict=True) if h == home]
-        lanes, mixes, sizes, on_from, extents = [], [], [], [], []
+        lanes, mixes, sizes, on_from, extents, trunks = [], [], [], [], [], []
         for home in range(len(self._sizes)):
             mine = [pair for pair in ordered if self._home[pair[1]] == home]
             lanes.append(tuple(self._lane_of[row][branch] for row, branch in mine))
@@ -231,6 +254,7 @@ class BankSession:
             by_length = any(branch in self._extents[row] for row, branch in mine)
             found = [self._extents[row][branch] for row, branch in mine] if by_length else []
             extents.append(torch.tensor(found, device=self.device) if by_length else None)
+            trunks.append(self._shared[home].trunk_lanes(mine))
         rows, branches = zip(*ordered, strict=True) if ordered else ((), ())
         return Entries(
             torch.tensor(rows, dtype=torch.long, device=self.device),
@@ -240,6 +264,7 @@ class BankSession:
             tuple(mixes),
             tuple(on_from),
             tuple(extents),
+            tuple(trunks),
         )
 
     def _on_from_among(self, pairs: Sequence[tuple[int, int]], adapters: int) -> Tensor | None:
@@ -268,7 +293,7 @@ class BankSession:
         for k, (session, size, lanes, mixes) in enumerate(
             zip(self._sessions, entries.sizes, entries.lanes, entries.mixes, strict=True)
         ):
-            on_from, extents = entries.on_from[k], entries.extents[k]
+            on_from, extents, trunks = entries.on_from[k], entries.extents[k], entries.trunks[k]
             most = max(1, self._tokens_at_once // tokens.shape[1])
             fed = []
             for begin in range(0, size, most):
@@ -278,7 +303,8 @@ class BankSession:
                 if on_from is not None:
                     mix = _token_by_token(mix, on_from[mine], starts[at], tokens.shape[1])
                 extent = None if extents is None else extents[mine]
-                fed.append(session.append(lanes[mine], mix, tokens[at], starts[at], extent))
+                more: Any = {} if trunks is None else {"trunks": trunks[mine]}
+                fed.append(session.append(lanes[mine], mix, tokens[at], starts[at], extent, **more))
             if fed:
                 parts.append((session, torch.cat(fed) if len(fed) > 1 else fed[0]))
             first += size

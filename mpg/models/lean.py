@@ -16,8 +16,6 @@ from mpg.models.attention import attend
 from mpg.models.cache import LaneCache
 from mpg.models.lane_linear import LaneLinears
 
-# Model types whose layers are exactly these: RMS norms, rotary positions, grouped queries, a gated MLP.
-
 
 class LlamaPass:
     """Forward passes over a wrapped model's backbone.
@@ -30,6 +28,7 @@ class LlamaPass:
         base = model.base_model
         self._embed, self._rotary, self._norm = base.embed_tokens, base.rotary_emb, base.norm
         self._layers = [_Layer(layer, index) for index, layer in enumerate(base.layers)]
+        self.n_layers = len(self._layers)
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
         """Hidden states ``[lanes, time, hidden]`` of ``tokens [lanes, time]`` at ``positions``.
@@ -37,14 +36,26 @@ class LlamaPass:
         Args:
             mask: see :meth:`LaneCache.aim`, which was called for this pass.
         """
+        return self.norm(self.layers(self.embed(tokens), positions, mask, cache, 0, self.n_layers))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """``[lanes, time]`` -> ``[lanes, time, hidden]``."""
         x: Tensor = self._embed(tokens)
+        return x
+
+    def norm(self, x: Tensor) -> Tensor:
+        """What comes after the last layer."""
+        return _rms_norm(x, self._norm)
+
+    def layers(self, x: Tensor, positions: Tensor, mask: Tensor, cache: LaneCache, first: int, last: int) -> Tensor:
+        """The layers from ``first`` up to ``last``, over ``x [lanes, time, hidden]``."""
         cos, sin = self._rotary(x, position_ids=positions)  # [lanes, time, dim]
         half = sin.shape[-1] // 2
         signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
         cos = cos[:, :, None]
-        for layer in self._layers:
+        for layer in self._layers[first:last]:
             x = layer(x, cos, signed, mask, cache)
-        return _rms_norm(x, self._norm)
+        return x
 
 
 class _Layer:

@@ -24,6 +24,7 @@ class Entries:
         mixes: adapter coefficients, per backbone ``[entries, n_branches - 1]``.
         on_from: positions from which they count, likewise; ``None``: all do from the beginning.
         extents: how long each lane's text may become, per backbone ``[entries]``; ``None``: it changes nothing.
+        trunks: each lane's trunk lane, per backbone; ``None``: it has no trunk.
     """
 
     rows: Tensor
@@ -33,6 +34,7 @@ class Entries:
     mixes: tuple[Tensor, ...]
     on_from: tuple[Tensor | None, ...]
     extents: tuple[Tensor | None, ...]
+    trunks: tuple[tuple[int, ...] | None, ...]
 
     def __len__(self) -> int:
         return sum(self.sizes)

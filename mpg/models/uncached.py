@@ -22,10 +22,10 @@ def branch_logits(
         max_new_tokens: how long the response may become, which some models' positions depend on.
     """
     lines = []
-    for branch in range(bank.layout.n_branches) if mix is None else [-1]:
-        ids = [*request.prompt_of(bank.layout.owner(branch)), *response]
-        session = bank.session(1, len(ids), soup=True)
-        branch = session.soup if branch < 0 else branch
+    soup = bank.layout.n_branches
+    for branch in range(soup) if mix is None else [soup]:
+        ids = [*request.prompt_of(None if branch == soup else bank.layout.owner(branch)), *response]
+        session = bank.session(1, len(ids), needs=[[branch]])  # a branch alone: it shares no layer with others
         row = session.add_row(
             [branch], mix, prompt_of=request.prompt_of, max_new_tokens=max_new_tokens, used=request.weights
         )

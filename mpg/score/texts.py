@@ -61,7 +61,7 @@ def component_log_probs(
         batch = order[first : first + batch_size]
         fed = [[*texts[i][0], *texts[i][1]][:-1] for i in batch]
         width = max(map(len, fed))
-        session = bank.session(len(batch), width)
+        session = bank.session(len(batch), width, one_prompt=True)
         for i in batch:
             session.add_row(
                 range(bank.layout.n_branches),
