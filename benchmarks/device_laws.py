@@ -15,8 +15,8 @@ may be a little apart, *slow* is left out, and how many texts of *alone* differ 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,7 @@ _DECODERS: dict[str, dict[str, Any]] = {
     "routing": {"name": "routing"},
     "scr": {"name": "scr"},
 }
+_FEW_DECODERS = ("scr-exact", "scr-exact, product, top-p", "routing")
 # float32: sums in another order. 16 bits: a tiny model's logits are off by a few hundredths.
 _LIMITS = {
     torch.float32: {"pass": 1e-5, "tree": 1e-5, "books": 1e-3},
@@ -88,14 +89,25 @@ def findings(
     limits = _LIMITS[dtype]
     for case, value in passes(device, dtype):
         yield Finding("pass", case, name, value, limits["pass"])
-    plain, loras = small_models(device, dtype, vocab_size=3)
-    oracle, bank = oracle_of(plain, loras), bank_of(plain, loras, eos_ids=frozenset({0}))
-    for case in trees:
-        yield Finding("tree", case, name, tree_apart(bank, oracle, TREES[case]), limits["tree"])
-    plain, loras = small_models(device, dtype, vocab_size=64)
-    bank = bank_of(plain, loras, eos_ids=frozenset({0}))
+    for first, suffix in ((0, ""), (1, "; shared trunk")):  # adapters of the upper layer alone share the lower one
+        plain, loras = small_models(device, dtype, vocab_size=3, first=first)
+        oracle, bank = oracle_of(plain, loras), bank_of(plain, loras, eos_ids=frozenset({0}))
+        for case in trees if not first else FEW:
+            yield Finding("tree", case + suffix, name, tree_apart(bank, oracle, TREES[case]), limits["tree"])
+        plain, loras = small_models(device, dtype, vocab_size=64, first=first)
+        bank = bank_of(plain, loras, eos_ids=frozenset({0}))
+        decoders = _DECODERS if not first else {case: _DECODERS[case] for case in _FEW_DECODERS}
+        for each in _of_texts(bank, dtype, decoders, n_requests, limits["books"]):
+            yield replace(each, case=each.case + suffix)
+
+
+def _of_texts(
+    bank: ModelBank, dtype: torch.dtype, decoders: Mapping[str, dict[str, Any]], n_requests: int, books: float
+) -> Iterator[Finding]:
+    """What is held of texts, decoder by decoder."""
+    name = str(dtype).removeprefix("torch.")
     alike = 0.0 if dtype == torch.float32 else None
-    for case, changes in _DECODERS.items():
+    for case, changes in decoders.items():
         for greedy in (False, True):
             if greedy and changes.get("name") == "scr":
                 continue
@@ -117,7 +129,7 @@ def findings(
                     for done, (_, log_probs) in zip(together, scored, strict=True)
                     for i in (0, 1)
                 ]
-                yield Finding("books", case, name, max(off), limits["books"])
+                yield Finding("books", case, name, max(off), books)
 
 
 def requests(n: int) -> list[Request]:
@@ -130,10 +142,10 @@ def differing(texts: Sequence[tuple[int, ...]], others: Sequence[tuple[int, ...]
     return float(sum(a != b for a, b in zip(texts, others, strict=True)))
 
 
-def small_models(device: str, dtype: torch.dtype, *, vocab_size: int) -> tuple[Any, list[Lora]]:
-    """A tiny random model and two adapters over it."""
+def small_models(device: str, dtype: torch.dtype, *, vocab_size: int, first: int = 0) -> tuple[Any, list[Lora]]:
+    """A tiny random model and two adapters over it, from a layer up."""
     model = llama("tiny", dtype, device, seed=3, vocab_size=vocab_size)
-    return model, [adapter(model, seed=i, rank=2 + i, scale=0.7) for i in range(2)]
+    return model, [adapter(model, seed=i, rank=2 + i, scale=0.7, first=first) for i in range(2)]
 
 
 def oracle_of(model: Any, loras: Sequence[Lora]) -> ModelBank:

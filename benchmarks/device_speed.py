@@ -45,9 +45,9 @@ class Made:
 class Speed:
     """The models of one shape at a time, and what is run over them."""
 
-    def __init__(self, device: str, log: Log, clock: Clock, *, small: bool) -> None:
+    def __init__(self, device: str, log: Log, clock: Clock, *, small: bool, top_third: bool = False) -> None:
         self.device, self.log, self.clock = device, log, clock
-        self.small, self.cuda = small, device == "cuda"
+        self.small, self.cuda, self.top_third = small, device == "cuda", top_third
         self.n = 8 if small else 64  # tokens of a prompt, and of a response
         self.plain: Any = None
         self.bank: ModelBank | None = None
@@ -98,7 +98,7 @@ class Speed:
         entropy = sharpen(self.plain)
         model = llama(self.shape, dtype, self.device)
         sharpen(model)
-        bank = bank_of(model, [adapter(model, seed=0, rank=RANK)])
+        bank = bank_of(model, [adapter(model, seed=0, rank=RANK, first=self.first_of(model))])
         self.scale, apart = scale_for(bank)
         return f"laws of {entropy:.2f} nats; components {apart:.3f} from the reference (B times {self.scale:.3g})"
 
@@ -107,9 +107,15 @@ class Speed:
         self.free()
         model = llama(self.shape, torch.bfloat16, self.device)  # of the same seed as `plain`
         sharpen(model)
-        loras = [adapter(model, seed=i, rank=RANK, scale=self.scale) for i in range(self.n_adapters)]
+        how: dict[str, Any] = {"rank": RANK, "scale": self.scale, "first": self.first_of(model)}
+        loras = [adapter(model, seed=i, **how) for i in range(self.n_adapters)]
         self.bank = bank_of(model, loras)
-        return f"rank {RANK}, all linear layers"
+        return f"rank {RANK}, all linear layers" + (f" from layer {how['first']} up" if how["first"] else "")
+
+    def first_of(self, model: Any) -> int:
+        """The lowest layer that adapters change."""
+        n_layers: int = model.config.num_hidden_layers
+        return n_layers - max(1, n_layers // 3) if self.top_third else 0
 
     def free(self) -> None:
         """Give back what no case needs, the engine's cache that waits for its next session included."""

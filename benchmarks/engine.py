@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from mpg import DecoderSettings, ModelBank, Request, decode
 from mpg.models.dtype import pick_dtype
@@ -38,6 +41,12 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--decoders", nargs="*", default=["reference", "scr-exact", "mod", "routing", "scr"])
     parser.add_argument("--adapters", type=int, default=4, help="how many; E, J, N, T in turn")
+    parser.add_argument(
+        "--from-layer",
+        type=int,
+        default=0,
+        help="leave out what the adapters change below it: what a trunk is worth; such texts mean nothing",
+    )
     parser.add_argument("--same-prompt", action="store_true", help="one prompt for all rows, not one a row")
     options = parser.parse_args()
 
@@ -68,6 +77,21 @@ def main() -> None:
         print(f"{name:24}" + "".join(cells))
 
 
+def cut(adapter: Path, first: int) -> Path:
+    """An adapter without what it changes below a layer."""
+    if not first:
+        return adapter
+    folder = Path(tempfile.mkdtemp()) / adapter.name
+    shutil.copytree(adapter, folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    kept = {name: each for name, each in weights.items() if int(name.partition(".layers.")[2].split(".")[0]) >= first}
+    layers = sorted({int(name.partition(".layers.")[2].split(".")[0]) for name in kept})
+    save_file(kept, folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8")) | {"layers_to_transform": layers}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
 class Bench:
     """The models and the ways to run them; each returns how many tokens it made."""
 
@@ -75,7 +99,7 @@ class Bench:
         from transformers import AutoModelForCausalLM
 
         self.options, self.device = options, device
-        shipped = [(name, shipped_adapters()[name]) for name in "EJNT"]
+        shipped = [(name, cut(shipped_adapters()[name], options.from_layer)) for name in "EJNT"]
         # Named anew so that more than four can be asked for: a copy costs what another adapter would.
         self.adapters: Mapping[str, Any] = {
             f"{shipped[i % 4][0]}{i}": shipped[i % 4][1] for i in range(options.adapters)

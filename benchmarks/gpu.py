@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, help="file of JSON lines")
     parser.add_argument("--small", action="store_true", help="small models, few cases: tries the script itself")
+    parser.add_argument("--top-third", action="store_true", help="adapters of the upper third of the layers: a trunk")
     parser.add_argument("--only", choices=("laws", "speed"))
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -47,7 +48,7 @@ def main() -> None:
     if options.only != "speed":
         held = laws(options, log, clock)
     if options.only != "laws":
-        Speed(options.device, log, clock, small=options.small).run()
+        Speed(options.device, log, clock, small=options.small, top_third=options.top_third).run()
     log(f"{60 * options.minutes - clock.left:.0f} s in all", kind="end", seconds=60 * options.minutes - clock.left)
     sys.exit(0 if held else 1)
 

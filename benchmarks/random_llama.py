@@ -20,6 +20,7 @@ from mpg.models.adapter_config import AdapterConfig
 from mpg.models.adapter_files import Lora
 from mpg.models.backbone import TransformersBackbone
 from mpg.models.bank import ModelBank
+from mpg.models.trunk import first_layer
 
 # As their config.json on the Hub have them.
 _LLAMA_3 = {
@@ -68,8 +69,8 @@ def llama(shape: str, dtype: torch.dtype, device: str, *, seed: int = 0, **chang
         torch.set_default_dtype(before)
 
 
-def adapter(model: Any, *, seed: int, rank: int = 16, scale: float = 1.0) -> Lora:
-    """Random factors over every linear layer: A of variance 1 / in, B of ``scale**2 / rank / in``.
+def adapter(model: Any, *, seed: int, rank: int = 16, scale: float = 1.0, first: int = 0) -> Lora:
+    """Random factors over linear layers, from layer ``first`` up: A of variance 1 / in, B of ``scale**2 / rank / in``.
 
     ``B A x`` is then ``scale`` times as large as the output of a layer whose weights have variance ``1 / in``.
     """
@@ -77,7 +78,7 @@ def adapter(model: Any, *, seed: int, rank: int = 16, scale: float = 1.0) -> Lor
     generator = torch.Generator(model.device).manual_seed(1000 + seed)
     factors = {}
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
+        if isinstance(module, torch.nn.Linear) and module is not head and first_layer([f"{name}."]) >= first:
             inputs = module.in_features
             draws = [
                 torch.randn(shape, generator=generator, device=model.device)
@@ -86,8 +87,9 @@ def adapter(model: Any, *, seed: int, rank: int = 16, scale: float = 1.0) -> Lor
             factors[name] = draws[0] * inputs**-0.5, draws[1] * (scale * rank**-0.5)
     config = AdapterConfig(
         r=rank, lora_alpha=float(rank), use_rslora=False, use_dora=False, lora_bias=False, rank_pattern={},
-        alpha_pattern={}, target_modules="all-linear", exclude_modules=(), layers_to_transform=(), layers_pattern=(),
-        invocation=(), base=None,
+        alpha_pattern={}, exclude_modules=(), layers_pattern=(), invocation=(), base=None,
+        target_modules=sorted({name.rpartition(".")[2] for name in factors}) if first else "all-linear",
+        layers_to_transform=tuple(range(first, model.config.num_hidden_layers)) if first else (),
     )  # fmt: skip
     return Lora(f"random {seed}", config, factors, {}, {})
 
