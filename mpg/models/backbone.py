@@ -98,7 +98,7 @@ class TransformersBackbone:
         self.model = model
         self.device = model.device
         self.n_branches = 1 + len(adapters)
-        self._spare: LaneCache | None = None
+        self._spare: tuple[LaneCache, Trunk | None] | None = None
         loras = [each if isinstance(each, Lora) else read_lora(each) for each in adapters]
         self.invocations = tuple(lora.invocation for lora in loras)
         self._mix = Mix(loras, model.device, model.dtype)
@@ -113,13 +113,15 @@ class TransformersBackbone:
 
     def session(self, lanes: int, capacity: int, *, split: int = 0, trunk_lanes: int = 0) -> TransformersSession:
         """Room for lanes of up to ``capacity`` tokens; their first ``split`` layers are run in ``trunk_lanes``."""
-        if split:
-            return TransformersSession(self, self._cache(lanes, capacity, split), self._trunk(trunk_lanes, capacity))
-        # A cache that an earlier session gave back: half a gigabyte of fresh pages takes as long as some passes.
-        cache, self._spare = self._spare, None
-        if cache is None or cache.lanes < lanes or cache.capacity < capacity:
-            cache = self._cache(lanes, capacity)
-        return TransformersSession(self, cache)
+        # Caches that an earlier session gave back: half a gigabyte of fresh pages takes as long as some passes.
+        cache, trunk = self._spare or (None, None)
+        self._spare = None
+        if cache is None or cache.first_layer != split or not cache.holds(lanes, capacity):
+            cache, trunk = self._cache(lanes, capacity, split), None
+        if split and (trunk is None or not trunk.cache.holds(trunk_lanes, capacity)):
+            size = self.model.config.get_text_config().hidden_size
+            trunk = Trunk(self._cache(trunk_lanes, capacity), size, self.device, self.model.dtype)
+        return TransformersSession(self, cache, trunk)
 
     def _cache(self, lanes: int, capacity: int, first_layer: int = 0) -> LaneCache:
         joined = self.way == "joined"
@@ -133,14 +135,11 @@ class TransformersBackbone:
             first_layer=first_layer,
         )
 
-    def _trunk(self, lanes: int, capacity: int) -> Trunk:
-        size = self.model.config.get_text_config().hidden_size
-        return Trunk(self._cache(lanes, capacity), size, self.device, self.model.dtype)
-
-    def take_back(self, cache: LaneCache) -> None:
-        """Keep a cache for the next session."""
-        cache.forget()
-        self._spare = cache
+    def take_back(self, cache: LaneCache, trunk: Trunk | None) -> None:
+        """Keep caches for the next session."""
+        for each in (cache, trunk.cache) if trunk is not None else (cache,):
+            each.forget()
+        self._spare = cache, trunk
 
     @torch.inference_mode()
     def forward(
@@ -233,5 +232,4 @@ class TransformersSession:
         self.cache.copy(source, target, length)
 
     def close(self) -> None:
-        if self.trunk is None:
-            self._backbone.take_back(self.cache)
+        self._backbone.take_back(self.cache, self.trunk)

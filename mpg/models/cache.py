@@ -60,6 +60,10 @@ class LaneCache:
         self._lane_index = self._positions = self._starts = torch.empty(0, dtype=torch.long)
         self._width = 0
 
+    def holds(self, lanes: int, capacity: int) -> bool:
+        """Whether so many lanes of so many positions have room."""
+        return self.lanes >= lanes and self.capacity >= capacity
+
     def aim(self, lanes: Sequence[int], starts: Tensor, n_tokens: int) -> Tensor:
         """Say where the next forward pass writes; returns its attention mask.
 

@@ -225,6 +225,21 @@ def test_the_trunk_is_run_once_a_row(adapters: tuple[Path, dict[str, Path]], mon
     assert sum(counted) == n_tokens * (split + 3 * (N_LAYERS - split))
 
 
+def test_its_memory_is_used_again_for_other_rows(adapters: tuple[Path, dict[str, Path]]) -> None:
+    bank = bank_of(adapters, "three heights")
+    (backbone,) = bank.backbones
+    settings = DecoderSettings(max_new_tokens=7, horizon=5, temperature=0.9)
+    asked = requests(bank, 4)
+    wanted = [decode_slowly(bank, request, settings) for request in asked]
+    held = []
+    for some in (asked, asked[::-1], asked[:2]):
+        done = list(decode(bank, some, settings, batch_size=2))
+        assert [c.token_ids for c in done] == [wanted[asked.index(request)] for request in some]
+        assert backbone._spare is not None
+        held.append(backbone._spare[1])
+    assert held[0] is not None and held[0] is held[1] is held[2]
+
+
 def test_where_nothing_is_shared_there_is_no_trunk(adapters: tuple[Path, dict[str, Path]]) -> None:
     base, made = adapters
     whole = ModelBank.load(str(base), {"all": made["all"]})
