@@ -93,6 +93,7 @@ def test_a_case_that_takes_too_long_is_stopped() -> None:
             pass
 
 
+@pytest.mark.long
 def test_the_script_prints_and_writes_what_it_finds_and_names_what_it_leaves_out(tmp_path: Path) -> None:
     def run(minutes: str, *more: str) -> tuple[str, list[dict]]:
         out = tmp_path / f"{minutes}.jsonl"

@@ -104,7 +104,7 @@ def test_the_tree_from_the_mixture_under_own_prompts_is_the_law(case: dict, monk
     assert difference(bank, case | OWN_PROMPTS | {"drafter": "mixture"}, monkeypatch) < 1e-9
 
 
-@pytest.mark.parametrize("own_reference", [False, True])
+@pytest.mark.parametrize("own_reference", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("case", MIXED, ids=str)
 def test_the_tree_with_drafts_from_the_mixture_is_the_law(
     case: dict, own_reference: bool, monkeypatch: pytest.MonkeyPatch

@@ -88,12 +88,13 @@ def is_split(bank: ModelBank) -> bool:
     return any(shared.split for shared in session._shared)
 
 
+OFTEN = ("scr-exact", "routing", "mod")
 # Every decoder over adapters of every kind, some over the other banks; a soup is one model: it reads one prompt, and
 # has no references of its own.
 CASES = [
-    (kind, name, own)
+    pytest.param(kind, name, own, marks=[] if kind == "every kind" and own == (name in OFTEN) else pytest.mark.long)
     for kind, own in itertools.product(BANKS, (False, True))
-    for name in (EXACT_DECODERS if kind == "every kind" else ("scr-exact", "routing", "mod"))
+    for name in (EXACT_DECODERS if kind == "every kind" else OFTEN)
     if not (name == "soup" and own)
 ]
 
@@ -118,7 +119,7 @@ def test_every_decoder_equals_the_slow_one(
     ("kind", "name"),
     [
         *(("every kind", name) for name in (*DECODERS, "block", "mixture")),
-        *(("own reference over all layers", name) for name in ("scr", "block", "mixture", "best-of-n")),
+        *(("own reference over all layers", name) for name in ("scr", "block")),
     ],
 )
 def test_texts_and_books_are_those_without_a_trunk(

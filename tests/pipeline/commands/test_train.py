@@ -71,6 +71,7 @@ def test_weights_go_in_and_one_model_comes_out(desk: Path, tmp_path: Path) -> No
     ModelBank.load(str(desk / "base"), {"both": output})
 
 
+@pytest.mark.long
 def test_several_processes_train_one_adapter(desk: Path, tmp_path: Path) -> None:
     output = tmp_path / "yes"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -100,6 +101,7 @@ def test_two_descriptions_become_an_adapter(desk: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["captain"]  # no scratch is left
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_to_the_same_weights(
     desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,7 @@ def test_an_adapter_comes_with_a_judge_and_a_description(
     assert (output / WEIGHTS_FILE).read_bytes() == mine  # the same pairs, the same judge
 
 
+@pytest.mark.long
 def test_several_processes_fit_one_judge(desk: Path, tmp_path: Path) -> None:
     output = tmp_path / "keen"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

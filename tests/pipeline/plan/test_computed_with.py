@@ -99,6 +99,7 @@ def test_a_run_that_goes_on_computes_as_the_one_that_began(
     assert again.run["computed_with"]["threads"] == 1 and again.run["computed_with"]["batch_size"] == 4
 
 
+@pytest.mark.long
 def test_one_worker_or_two_from_the_start_with_the_jobs_own_threads(place: Path, tmp_path: Path) -> None:
     run(place, tmp_path / "one", "threads=1")
     run(place, tmp_path / "two", "threads=1", beam=TWO_WORKERS)
@@ -252,6 +253,7 @@ def test_a_shard_that_nobody_gave_a_size_keeps_batches_full_and_workers_busy(
         assert [min(size, cells - i) for i in range(0, cells, size)] == shards
 
 
+@pytest.mark.long
 def test_the_size_of_a_shard_is_decided_once(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """By the first run: with other workers, and a plan that has grown, it stays, and nobody is told of a setting."""
     first = run(place, tmp_path / "out", "rows_per_shard=null", "threads=1", "prompts.limit=3", beam=TWO_WORKERS)

@@ -70,6 +70,7 @@ def job(place: Path, name: str, **changes: Any) -> str:
     return str(path.rename(place / f"{name}.yaml"))
 
 
+@pytest.mark.long
 def test_an_adapter_in_a_subfolder_at_a_tag(place: Path, hub: tuple[Hub, str], tmp_path: Path) -> None:
     server, endpoint = hub
     first, second = tmp_path / "first", tmp_path / "second"

@@ -68,6 +68,7 @@ def test_one_ctrl_c_finishes_the_rows_in_flight(
     assert json.loads((tmp_path / "out" / "run.json").read_text())["counts"]["kept_from_earlier_runs"] == len(kept)
 
 
+@pytest.mark.long
 def test_the_second_ctrl_c_stops_at_once_and_loses_nothing(
     place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_killed_once_and_started_again(publisher: Publisher, hub: CommitHub, dat
     is_as_it_was_written(hub, data_set)
 
 
+@pytest.mark.long
 def test_killed_again_and_again(publisher: Publisher, hub: CommitHub, data_set: Path) -> None:
     """One repository, and a kill a little further on each time."""
     words = (data_set, "--repo-id", "me/x", "--tag", "v1", "--gated")
