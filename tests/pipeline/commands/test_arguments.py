@@ -165,7 +165,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "status"),
     [(["schema"], 0), (["--help"], 0), (["--version"], 0), (["check", "nothing.yaml"], 2),
-     (["run", "{job}"], 0)],
+     pytest.param(["run", "{job}"], 0, marks=pytest.mark.long)],
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )  # fmt: skip
 def test_a_reader_that_leaves_changes_nothing(home: Path, words: list[str], status: int) -> None:

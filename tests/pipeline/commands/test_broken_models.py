@@ -51,7 +51,14 @@ def line_of(captured: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [["run"], ["plan"], ["questionnaire"], ["run", "--", "--direct_num_workers=2"]], ids=" ".join
+    "command",
+    [
+        ["run"],
+        ["plan"],
+        ["questionnaire"],
+        pytest.param(["run", "--", "--direct_num_workers=2"], marks=pytest.mark.long),
+    ],
+    ids=" ".join,
 )
 def test_commands_with_a_job_name_its_field(
     broken: tuple[Path, Callable[[Path], None]], command: list[str], capfd: pytest.CaptureFixture[str]

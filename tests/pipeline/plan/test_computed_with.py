@@ -76,7 +76,7 @@ def test_the_bank_of_these_tests_rounds_by_threads_and_batch(place: Path, tmp_pa
 @pytest.mark.parametrize(
     ("more", "beam"),
     [
-        ([], TWO_WORKERS),
+        pytest.param([], TWO_WORKERS, marks=pytest.mark.long),
         (["threads=2"], []),
         (["batch_size=3", "rows_per_shard=7"], []),
         (["threads=2", "model.dtype=bfloat16"], []),

@@ -14,9 +14,8 @@ from tests.run_process import TWO_WORKERS, finished, log_of, shards_in, start, w
 from tests.tiny_job import checksums
 
 
-@pytest.mark.parametrize(
-    ("drivers", "workers"), [(1, 0), pytest.param(12, 8, marks=pytest.mark.long)], ids=["once", "20 times"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("drivers", "workers"), [(1, 0), (12, 8)], ids=["once", "20 times"])
 def test_killed_at_random_moments_a_run_gives_the_same_bytes(
     place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path, drivers: int, workers: int
 ) -> None:

@@ -13,7 +13,7 @@ TALKATIVE = {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug", "HTTPX_LOG_LEVEL": "d
 SIGNED = "signature-that-nobody-prints"
 
 
-@pytest.mark.parametrize("verbose", [(), ("-v",)])
+@pytest.mark.parametrize("verbose", [("-v",), pytest.param((), marks=pytest.mark.long)])
 def test_with_all_logs_on(
     served: tuple[CommitHub, str], hub: CommitHub, data_set: Path, tmp_path: Path, verbose: tuple[str, ...]
 ) -> None:
