@@ -178,7 +178,7 @@ def test_whatever_the_hub_answers_is_one_line_at_its_field(place: Path, hub: tup
     assert "attributes[0].adapter: me/broken" in line and "500 Internal Server Error" in line
 
 
-@pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}])
+@pytest.mark.parametrize("environment", [{}, pytest.param({"HF_HUB_OFFLINE": "1"}, marks=pytest.mark.long)])
 def test_without_a_network_the_field_is_named_and_check_still_works(
     place: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def attributes_the_other_way_round(folder: Path) -> dict[str, Any]:
     return {"attributes": [{"name": "J", "adapter": "J"}, {"name": "E", "adapter": "E"}]}
 
 
-@pytest.mark.parametrize("n_there", ["all", "a part"])
+@pytest.mark.parametrize("n_there", ["all", pytest.param("a part", marks=pytest.mark.long)])
 @pytest.mark.parametrize("change", [swap_names, another_profile, other_prompt_ids, attributes_the_other_way_round])
 def test_what_is_no_part_of_a_rows_identity_is_what_the_job_says_now(
     job_file: Path, change: Callable[[Path], dict[str, Any]], n_there: str

@@ -64,7 +64,7 @@ def test_rows_are_the_same_for_one_and_two_workers_and_any_batch(job_file: Path)
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_a_second_run_keeps_rows_and_adds_only_what_is_new(job_file: Path, dtype: str) -> None:
     write_job(job_file.parent, model={"id": "base", "dtype": dtype})
     first = run_job(load_job(job_file))
