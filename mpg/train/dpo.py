@@ -35,7 +35,7 @@ from mpg.models.template import PLAIN, ChatStyle, argument_problem, reads_day, t
 from mpg.settings import DEFAULT_DATE
 from mpg.train.modpo import with_margins
 from mpg.train.pairs import digest, length_grouped, refused_system, rows_of, with_pad_token
-from mpg.train.recipe import Recipe, own_weight
+from mpg.train.recipe import Recipe, adapted_layers, own_weight
 from mpg.train.rewards import reward_report
 from mpg.train.save import put_in_place, save_adapter
 
@@ -121,13 +121,14 @@ def train_adapter(
     if style.date is None and reads_day(tokenizer):
         logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
     rows, held_out_rows = _short_enough(name, tokenizer, *pairs, recipe, style, n_embeddings)
+    layers = _layers(model_id, recipe)
     model = _load(model_id, dtype)
     output = Path(output)
     scratch = output.parent / f".{output.name}.training"
     plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": digest(rows)}
     checkpoint = _go_on(scratch, plan | objective)
     bf16 = dtype == torch.bfloat16
-    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", bf16=bf16)
+    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", layers, bf16=bf16)
     if others:
         _shift_references(trainer, name, model_id, others, dtype)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -202,11 +203,39 @@ def _load(model_id: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def targets(model: Any) -> str | list[str]:
-    """What is trained: all linear layers; where some of those can't be decoded with, the others by name.
+def _layers(model_id: str, recipe: Recipe) -> list[int] | None:
+    """The layers that a recipe names of a model. Raises TrainError: it has no such layers."""
+    if recipe.layers == "all":
+        return None
+    with _problems_of(model_id):
+        n_layers = skeleton_of(Place(model_id)).config.get_text_config().num_hidden_layers
+    try:
+        return adapted_layers(recipe.layers, n_layers)
+    except ValueError as error:
+        raise TrainError(f"--{error}") from error
 
-    Beside experts attention alone: of the names of their layers PEFT makes targets that are no layers.
+
+def targets(model: Any, layers: list[int] | None = None) -> dict[str, Any]:
+    """What is trained, in the words of PEFT's config: all linear layers, or those of some decoder layers.
+
+    Where some of those can't be decoded with, the others by name. Beside experts attention alone: of the names of their
+    layers PEFT makes targets that are no layers.
     """
+    found = _targets(model)
+    if layers is None:
+        return {"target_modules": found}
+    if isinstance(found, list):
+        return {"target_modules": [name for name in found if _decoder_layer(name) in layers]}
+    suffixes = {name.rpartition(".")[2] for name in adaptable(model) if _decoder_layer(name) is not None}
+    return {"target_modules": sorted(suffixes), "layers_to_transform": layers}
+
+
+def _decoder_layer(name: str) -> int | None:
+    """The number in a module's name, as PEFT finds it."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def _targets(model: Any) -> str | list[str]:
     taken, head = adaptable(model), model.get_output_embeddings()
     every = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
     if any(parameter.ndim == 3 for parameter in model.parameters()):
@@ -262,7 +291,14 @@ def _made(trainer: Any, recipe: Recipe, n_pairs: int, objective: dict[str, Any])
 
 
 def _trainer(
-    model: Any, tokenizer: Any, rows: list[dict[str, Any]], recipe: Recipe, folder: Path, *, bf16: bool
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    recipe: Recipe,
+    folder: Path,
+    layers: list[int] | None,
+    *,
+    bf16: bool,
 ) -> Any:
     from accelerate import PartialState
     from datasets import Dataset, load_from_disk
@@ -299,8 +335,8 @@ def _trainer(
         r=recipe.rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
-        target_modules=targets(model),
         task_type="CAUSAL_LM",
+        **targets(model, layers),
     )
     pairs = folder / "pairs"
     with PartialState().main_process_first():  # one copy for all: what one process adds to it, the others read

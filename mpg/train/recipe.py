@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fractions import Fraction
+
+# Which of a model's layers an adapter changes: all, the uppermost (a share, or so many), or from one to another.
+_LAYERS = re.compile(r"all|top:(?P<top>[1-9]\d*)(?:/(?P<of>[1-9]\d*))?|(?P<first>\d+)-(?P<last>\d+)")
 
 
 @dataclass(frozen=True)
@@ -13,6 +18,8 @@ class Recipe:
 
     Attributes:
         rank, lora_alpha: of the LoRA adapter.
+        layers: that it changes, see :func:`adapted_layers`. Branches share what lies below the lowest of them
+            (:mod:`mpg.models.trunk`).
         learning_rate: peak, with warm-up and a cosine schedule.
         beta: of DPO.
         sft_weight: of the chosen answers' negative log-likelihood in the loss.
@@ -24,6 +31,7 @@ class Recipe:
 
     rank: int = 4
     lora_alpha: int = 8
+    layers: str = "all"
     learning_rate: float = 7e-4
     beta: float = 0.05
     sft_weight: float = 0.5
@@ -34,10 +42,47 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        adapted_layers(self.layers, None)
         for name, value in asdict(self).items():
+            if name == "layers":
+                continue
             least = 0 if name in ("sft_weight", "seed") else None
             if not math.isfinite(value) or value < 0 or (least is None and value == 0):
                 raise ValueError(f"{name}: {value!r} must be {'0 or more' if least == 0 else 'above 0'}")
+
+
+def adapted_layers(layers: str, n_layers: int | None) -> list[int] | None:
+    """The layers that an adapter changes; ``None``: all.
+
+    Args:
+        layers: ``all``; ``top:1/3``, a share of them from the top (rounded, at least one); ``top:10``, so many;
+            ``20-29``, from one to another, counted from 0.
+        n_layers: of the model; ``None``: what can be known without it is looked at.
+
+    Raises:
+        ValueError: another form, or layers that the model does not have.
+    """
+    found = _LAYERS.fullmatch(layers)
+    if found is None:
+        raise ValueError(f"layers: {layers!r} is none of all, top:1/3 (a share), top:10 (so many), 20-29 (from 0)")
+    if layers == "all":
+        return None
+    if found["top"] is not None:
+        most = n_layers if n_layers is not None else int(found["top"])
+        n = int(found["top"]) if found["of"] is None else max(1, round(Fraction(layers[4:]) * most))
+        if n > most or (found["of"] is not None and int(found["top"]) > int(found["of"])):
+            raise ValueError(f"layers: {layers!r} is more than all{_of(n_layers)}; give fewer, or all")
+        return list(range(most - n, most))
+    first, last = int(found["first"]), int(found["last"])
+    if first > last or (n_layers is not None and last >= n_layers):
+        raise ValueError(
+            f"layers: {layers!r} names layers that are not there{_of(n_layers)}; count from 0, lowest first"
+        )
+    return list(range(first, last + 1))
+
+
+def _of(n_layers: int | None) -> str:
+    return "" if n_layers is None else f" (the model has {n_layers}, 0 to {n_layers - 1})"
 
 
 def own_weight(others: Mapping[str, float]) -> float:

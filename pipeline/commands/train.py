@@ -35,6 +35,10 @@ INSTRUCTION = "You are someone who {description}. Answer as such a person would,
 _SAMPLING = {"max_new_tokens": 80, "temperature": 0.9, "top_p": 0.95}
 _RECIPE = {
     "rank": (int, "of the adapter"),
+    "layers": (
+        str,
+        "that it changes: all, top:1/3, top:10, 20-29; those below are run once for all adapters",
+    ),
     "learning_rate": (float, "peak, with a cosine schedule"),
     "beta": (float, "of DPO: how hard the policy is held to the reference"),
     "sft_weight": (float, "weight of the chosen answers' likelihood in the loss"),
@@ -82,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_chat_options(parser)
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
-        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name):g})")
+        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name)})")
 
 
 def _licence(text: str) -> str:

@@ -27,7 +27,7 @@ def adapted(kind: str, folder: Path, **options: object) -> Path:
     base = model_of(config_of(kind))
     base.save_pretrained(folder / "base")
     tiny_tokenizer().save_pretrained(folder / "base")
-    names = targets(base)
+    names = targets(base)["target_modules"]
     model = get_peft_model(base, LoraConfig(r=2, lora_alpha=4, target_modules=names, task_type="CAUSAL_LM", **options))  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():

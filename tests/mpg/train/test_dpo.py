@@ -10,6 +10,7 @@ import torch
 
 from mpg import ModelBank
 from mpg.train.dpo import Recipe, TrainError, train_adapter
+from mpg.train.recipe import adapted_layers
 from personas.preferences import PreferencePair, is_held_out, load_mbti_pairs, split
 from tests.fakes import feed_every_branch, tiny_llama
 
@@ -92,3 +93,47 @@ def test_the_split_is_by_question_and_the_opposite_pole_is_turned_round(tmp_path
     assert [(p.chosen, p.rejected) for p in load_mbti_pairs(tmp_path, "I")] == [(p.rejected, p.chosen) for p in pairs]
     with pytest.raises(KeyError):
         load_mbti_pairs(tmp_path, "Q")
+
+
+def test_an_adapter_of_the_upper_layers_alone(tmp_path: Path) -> None:
+    """All of the recipe's layers are changed and no other; branches then share the rest."""
+    base = tiny_llama(tmp_path / "base", n_layers=4)
+    card = train(tmp_path / "yes", base, layers="top:1/2")
+    assert card["recipe"]["layers"] == "top:1/2" and card["held_out"]["accuracy"] == 1.0
+    bank = ModelBank.load(str(base), {"yes": tmp_path / "yes"})
+    (backbone,) = bank.backbones
+    assert backbone.first_layers == (2,)
+    config = json.loads((tmp_path / "yes" / "adapter_config.json").read_text())
+    assert config["layers_to_transform"] == [2, 3] and "q_proj" in config["target_modules"]
+    assert "down_proj" in config["target_modules"]
+
+
+def test_layers_that_a_model_lacks_are_said(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    for layers in ("top:3", "1-2"):
+        with pytest.raises(TrainError, match=rf"--layers: '{layers}'.*\(the model has 2, 0 to 1\)"):
+            train(tmp_path / "yes", base, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted"),
+    [
+        ("all", None),
+        ("top:1/3", [20, 21, 22, 23, 24, 25, 26, 27, 28, 29]),
+        ("top:1/100", [29]),
+        ("top:2/2", list(range(30))),
+        ("top:2", [28, 29]),
+        ("0-1", [0, 1]),
+        ("29-29", [29]),
+    ],
+)
+def test_the_layers_of_a_recipe(layers: str, wanted: list[int] | None) -> None:
+    assert adapted_layers(layers, 30) == wanted
+
+
+@pytest.mark.parametrize(
+    "layers", ["", "top", "top:0", "top:1/0", "top:0.5", "bottom:3", "1", "-1-2", "top:4/3", "3-2"]
+)
+def test_what_names_no_layers(layers: str) -> None:
+    with pytest.raises(ValueError, match=r"^layers: "):
+        Recipe(layers=layers)
