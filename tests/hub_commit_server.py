@@ -6,14 +6,14 @@ import json
 import re
 import socket
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.hub_commits import Blob, Commit, CommitHub, Refused, Repository
+from tests.hub_server import running
 
 _KINDS = {"datasets": "dataset", "models": "model", "spaces": "space"}
 
@@ -278,14 +278,6 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-@contextmanager
-def serving_commits(hub: CommitHub) -> Iterator[str]:
+def serving_commits(hub: CommitHub) -> AbstractContextManager[str]:
     """Serve on a free port of this machine; gives what ``HF_ENDPOINT`` is to be."""
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return running(_Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub})))

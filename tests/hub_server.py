@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -117,9 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving_hub(hub: Hub) -> Iterator[str]:
-    """Serve on a free port of this machine; gives what ``HF_ENDPOINT`` is to be."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+def running(server: ThreadingHTTPServer) -> Iterator[str]:
+    """Serve for as long as it is needed; gives the address."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -127,3 +126,8 @@ def serving_hub(hub: Hub) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def serving_hub(hub: Hub) -> AbstractContextManager[str]:
+    """Serve on a free port of this machine; gives what ``HF_ENDPOINT`` is to be."""
+    return running(ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub})))
