@@ -6,6 +6,7 @@ How a text with control tokens (:mod:`mpg.models.control_tokens`) is spelled out
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,24 @@ def encode_chat(tokenizer: Any, chat: Chat, *, as_text: bool = True, style: Chat
         return _spelled(tokenizer, control, messages, add_generation_prompt=True, **how)
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False, **how)
     return [int(i) for i in ids]
+
+
+def answer_start(tokenizer: Any, style: ChatStyle = PLAIN) -> list[int]:
+    """The tokens with which every prompt ends, whatever was asked: where the answer begins.
+
+    Empty, where the template writes nothing between the two, or takes no chat.
+    """
+    chats = [[{"role": "user", "content": text}] for text in ("mqzxkw", "4+4=", "So.\n")]
+    asked = chats[0][0]
+    chats.append([asked, {"role": "assistant", "content": "wkxzqm"}, {"role": "user", "content": "Why?"}])
+    prompts = []
+    for chat in chats:
+        try:
+            prompts.append(encode_chat(tokenizer, chat, style=style)[::-1])
+        except Exception:  # it takes no such chat: no prompt is one
+            continue
+    same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
+    return [column[0] for column in same][::-1]
 
 
 def _texts_in(value: Any) -> list[str]:

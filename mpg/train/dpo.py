@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from mpg.models.adapter_files import adaptable
-from mpg.models.chat import stranger_problem
+from mpg.models.chat import answer_start, stranger_problem
 from mpg.models.ends import closing_id
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, hub_errors
@@ -120,15 +120,16 @@ def train_adapter(
         raise TrainError(f"model {model_id}: {refused}; give --system-role fold, or pairs without system messages")
     if style.date is None and reads_day(tokenizer):
         logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
-    rows, held_out_rows = _short_enough(name, tokenizer, *pairs, recipe, style, n_embeddings)
-    layers = _layers(model_id, recipe)
+    start = _start(model_id, tokenizer, recipe, style)
+    rows, held_out_rows = _short_enough(name, tokenizer, *pairs, recipe, style, n_embeddings, start)
+    adapted = {"layers": _layers(model_id, recipe), "start": start or None}
     model = _load(model_id, dtype)
     output = Path(output)
     scratch = output.parent / f".{output.name}.training"
     plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": digest(rows)}
     checkpoint = _go_on(scratch, plan | objective)
     bf16 = dtype == torch.bfloat16
-    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", layers, bf16=bf16)
+    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", adapted, bf16=bf16)
     if others:
         _shift_references(trainer, name, model_id, others, dtype)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -215,6 +216,21 @@ def _layers(model_id: str, recipe: Recipe) -> list[int] | None:
         raise TrainError(f"--{error}") from error
 
 
+def _start(model_id: str, tokenizer: Any, recipe: Recipe, style: ChatStyle) -> list[int]:
+    """What every answer begins after, where the adapter is to be on from there only; else nothing.
+
+    Raises:
+        TrainError: there are no such tokens.
+    """
+    found = answer_start(tokenizer, style) if recipe.from_answer else []
+    if recipe.from_answer and not found:
+        raise TrainError(
+            f"--from-answer: the chat template of {model_id} writes nothing between a prompt and its answer; "
+            "leave it out"
+        )
+    return found
+
+
 def targets(model: Any, layers: list[int] | None = None) -> dict[str, Any]:
     """What is trained, in the words of PEFT's config: all linear layers, or those of some decoder layers.
 
@@ -251,12 +267,13 @@ def _short_enough(
     recipe: Recipe,
     style: ChatStyle,
     n_embeddings: int,
+    start: Sequence[int],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows to train on, in the recipe's order, and rows held out."""
     shuffled = list(train_pairs)
     random.Random(recipe.seed).shuffle(shuffled)
     left_out = Counter[str]()
-    how: dict[str, Any] = {"style": style, "n_embeddings": n_embeddings, "left_out": left_out}
+    how: dict[str, Any] = {"style": style, "n_embeddings": n_embeddings, "left_out": left_out, "start": start}
     rows = rows_of(tokenizer, shuffled, recipe.max_pair_tokens, **how)[: recipe.max_pairs]
     held_out_rows = rows_of(tokenizer, held_out_pairs, 2 * recipe.max_pair_tokens, **how)
     for reason, n in left_out.most_common():
@@ -296,7 +313,7 @@ def _trainer(
     rows: list[dict[str, Any]],
     recipe: Recipe,
     folder: Path,
-    layers: list[int] | None,
+    adapted: Mapping[str, Any],
     *,
     bf16: bool,
 ) -> Any:
@@ -336,7 +353,8 @@ def _trainer(
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
-        **targets(model, layers),
+        alora_invocation_tokens=adapted["start"],
+        **targets(model, adapted["layers"]),
     )
     pairs = folder / "pairs"
     with PartialState().main_process_first():  # one copy for all: what one process adds to it, the others read

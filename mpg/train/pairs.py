@@ -12,6 +12,7 @@ from typing import Any
 from mpg.models.chat import encode_chat, encode_text, without_end
 from mpg.models.control_tokens import ControlTokenError, control_tokens_of
 from mpg.models.ends import closing_id
+from mpg.models.invocation import activation
 from mpg.models.template import PLAIN, ChatStyle, fate_of
 from mpg.request import stranger_in
 
@@ -27,6 +28,7 @@ def rows_of(
     style: ChatStyle = PLAIN,
     n_embeddings: int | None = None,
     left_out: Counter[str] | None = None,
+    start: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
     """Rows for TRL: the prompt through the model's own chat template, answers closed as the template closes them.
 
@@ -38,6 +40,8 @@ def rows_of(
         style: what the template is told beside the messages.
         n_embeddings: tokens that the model can read; ``None``: not looked at.
         left_out: reason -> pairs, is added to; long ones are not counted.
+        start: what an adapter waits for (aLoRA): a trainer looks for it in prompt and answer, a decoder in the prompt,
+            so pairs where the two would find another place are left out.
 
     Raises:
         ValueError: neither template nor tokenizer has a token that closes an answer.
@@ -47,6 +51,8 @@ def rows_of(
     rows = []
     for pair in pairs:
         row = _row_of(tokenizer, pair, style, n_embeddings)
+        if start and isinstance(row, dict) and _starts_again(row, start):
+            row = "hold in an answer what an answer begins after"
         if isinstance(row, str):
             if left_out is not None:
                 left_out[row] += 1
@@ -75,6 +81,13 @@ def _row_of(tokenizer: Any, pair: Any, style: ChatStyle, n_embeddings: int | Non
         return "hold tokens that the model has no embeddings for"
     longest = len(prompt) + max(map(len, sides))
     return dict(zip(COLUMNS, (prompt, *sides), strict=True)) | {"n_tokens": longest}
+
+
+def _starts_again(row: Mapping[str, Any], start: Sequence[int]) -> bool:
+    """Whether an answer, or where it meets the prompt, holds what is looked for at the end of the prompt alone."""
+    prompt, *sides = (row[column] for column in COLUMNS)
+    places = {activation(None, text, start) for text in (prompt, *([*prompt, *side] for side in sides))}
+    return len(places) > 1 or prompt[-len(start) :] != list(start)
 
 
 def closed_answer(tokenizer: Any, text: str, style: ChatStyle = PLAIN) -> list[int]:

@@ -20,6 +20,8 @@ class Recipe:
         rank, lora_alpha: of the LoRA adapter.
         layers: that it changes, see :func:`adapted_layers`. Branches share what lies below the lowest of them
             (:mod:`mpg.models.trunk`).
+        from_answer: whether it is on from where the answer begins only (aLoRA, :mod:`mpg.models.invocation`): what
+            comes before is the reference's, and a prompt runs once for all branches.
         learning_rate: peak, with warm-up and a cosine schedule.
         beta: of DPO.
         sft_weight: of the chosen answers' negative log-likelihood in the loss.
@@ -32,6 +34,7 @@ class Recipe:
     rank: int = 4
     lora_alpha: int = 8
     layers: str = "all"
+    from_answer: bool = False
     learning_rate: float = 7e-4
     beta: float = 0.05
     sft_weight: float = 0.5
@@ -44,7 +47,7 @@ class Recipe:
     def __post_init__(self) -> None:
         adapted_layers(self.layers, None)
         for name, value in asdict(self).items():
-            if name == "layers":
+            if name in ("layers", "from_answer"):
                 continue
             least = 0 if name in ("sft_weight", "seed") else None
             if not math.isfinite(value) or value < 0 or (least is None and value == 0):

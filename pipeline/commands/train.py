@@ -87,6 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("recipe")
     for name, (kind, text) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{text} ({_default(name)})")
+    recipe.add_argument("--from-answer", action="store_true",
+                        help="on from where the answer begins: a prompt runs once for all adapters")  # fmt: skip
 
 
 def _licence(text: str) -> str:
@@ -230,7 +232,7 @@ def _others(options: argparse.Namespace) -> dict[str, tuple[Place | str, float]]
 def _recipe(options: argparse.Namespace) -> Recipe:
     given = {name: getattr(options, name) for name in _RECIPE if getattr(options, name) is not None}
     try:
-        return Recipe(**given)
+        return Recipe(**given, from_answer=options.from_answer)
     except ValueError as error:
         name, _, problem = str(error).partition(":")
         raise TrainInputError(f"--{name.replace('_', '-')}:{problem}") from error

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
 from mpg import ModelBank
+from mpg.models.chat import answer_start, encode_chat
+from mpg.score.texts import component_log_probs
 from mpg.train.dpo import Recipe, TrainError, train_adapter
+from mpg.train.pairs import closed_answer, rows_of
 from mpg.train.recipe import adapted_layers
 from personas.preferences import PreferencePair, is_held_out, load_mbti_pairs, split
-from tests.fakes import feed_every_branch, tiny_llama
+from tests.fakes import feed_every_branch, spelling_llama, spelling_tokenizer, tiny_llama
 
 PAIRS = [
     PreferencePair(f"what {word}?", "yes " * (1 + i % 4), "no " * (1 + i % 3)) for i, word in enumerate("abcdefghijkl")
@@ -137,3 +141,40 @@ def test_the_layers_of_a_recipe(layers: str, wanted: list[int] | None) -> None:
 def test_what_names_no_layers(layers: str) -> None:
     with pytest.raises(ValueError, match=r"^layers: "):
         Recipe(layers=layers)
+
+
+def test_an_adapter_from_the_answer_on_leaves_the_prompt_to_the_reference(tmp_path: Path) -> None:
+    """Trained, measured and decoded alike: on from the tokens that the template writes before an answer."""
+    base = spelling_llama(tmp_path / "base")
+    card = train(tmp_path / "yes", base, from_answer=True)
+    assert card["recipe"]["from_answer"] and card["held_out"]["accuracy"] == 1.0
+    bank = ModelBank.load(str(base), {"yes": tmp_path / "yes"})
+    start = answer_start(bank.tokenizer)
+    assert bank.branch_invocations == ((), tuple(start)) and start
+    chosen = rejected = 0
+    for pair in PAIRS[:5]:  # the reward of the engine's own passes is the card's, which is PEFT's
+        prompt = encode_chat(bank.tokenizer, pair.as_chat())
+        assert prompt[-len(start) :] == start
+        sides = [closed_answer(bank.tokenizer, text) for text in (pair.chosen, pair.rejected)]
+        scored = component_log_probs(bank, [(prompt, side) for side in sides])
+        ratios = [float((terms[:, 1] - terms[:, 0]).sum()) for _, terms in scored]
+        chosen, rejected = chosen + ratios[0], rejected + ratios[1]
+    assert (chosen - rejected) / 5 == pytest.approx(card["held_out"]["mean_margin"], rel=0.02)
+
+
+def test_a_template_without_anything_before_an_answer_is_an_error(tmp_path: Path) -> None:
+    base = spelling_llama(tmp_path / "base", template="{{ messages[-1]['content'] }}")
+    with pytest.raises(TrainError, match=r"--from-answer: the chat template of .* leave it out"):
+        train(tmp_path / "yes", base, from_answer=True)
+    assert not (tmp_path / "yes").exists()
+
+
+def test_an_answer_that_holds_what_answers_begin_after_is_left_out() -> None:
+    """A trainer would find the place in the answer, a decoder in the prompt."""
+    tokenizer = spelling_tokenizer(template="{% for m in messages %}{{ m['content'] }}\nReply:{% endfor %}")
+    start, left_out = answer_start(tokenizer), Counter[str]()
+    assert tokenizer.decode(start) == "\nReply:"
+    pairs = [PreferencePair("a?", "Reply: no", "no"), PreferencePair("b?", "x\nReply: no", "no")]
+    rows = rows_of(tokenizer, pairs, 160, left_out=left_out, start=start)
+    assert len(rows) == 1 and left_out == {"hold in an answer what an answer begins after": 1}
+    assert len(rows_of(tokenizer, pairs, 160)) == 2
