@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from mpg.decoding.prompts import Prompts
 from mpg.decoding.rounds.base import Round
 from mpg.decoding.rounds.block import BlockRound
 from mpg.decoding.rounds.direct import DirectRound
@@ -25,15 +26,11 @@ from mpg.decoding.rows import Rows
 from mpg.laws.bound import RatioAlarm
 from mpg.laws.logspace import NotNumbersError
 from mpg.models.bank import ModelBank
-from mpg.models.invocation import activation
 from mpg.models.lanes import BankSession
 from mpg.request import Completion, Request
 from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of
 
 DEFAULT_BATCH_SIZE = 32
-# Prompt tokens fed in one pass, all lanes together: bounds the memory of its activations, and a CPU
-# runs 1024 faster than 4096 (they stay nearer to its caches); a GPU is as quick with many at once as with few.
-_PREFILL_TOKENS, _PREFILL_TOKENS_ON_GPU = 1024, 16384
 
 
 def speculative_round(bank: ModelBank, settings: DecoderSettings, alarm: RatioAlarm, *, draft_len: int | None) -> Round:
@@ -150,32 +147,27 @@ class Engine:
         self.bank, self.settings, self.batch_size = bank, settings, batch_size
         self.alarm = RatioAlarm()
         self.round = ROUNDS[settings.name](bank, settings, self.alarm, draft_len=draft_len)
-        self._shared: list[int] = []  # per branch, tokens that all of its prompts begin with
 
     def run(self, requests: list[Request], stop: Callable[[], bool] | None = None) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) in the order in which rows end; see :func:`decode`."""
         if not requests:
             return
-        longest_own = max((len(own) for request in requests for own in request.prompts.values()), default=0)
-        longest = max(longest_own, *(len(request.prompt_ids) for request in requests))
         slots = min(self.batch_size, len(requests))
-        # A chat template's own words begin every prompt: they run once a branch.
-        self._shared = self._common_lengths(requests)
-        # A chunk drafted at the very end of the longest row still has to fit, and a prompt padded to another's width.
-        capacity = max(longest + self.settings.max_new_tokens + self.round.overhang, self._padded_to(requests))
+        new = self.settings.max_new_tokens
+        prompts = self._prompts = Prompts(self.bank, self.round, requests, max_new_tokens=new, slots=slots)
         session = self.bank.session(
             slots,
-            capacity,
+            prompts.capacity,
             needs=[self.round.branches(request) for request in requests],
-            one_prompt=not longest_own,
+            one_prompt=not prompts.longest_own,
         )
         rows = Rows(
             self.settings,
             self.bank.layout,
             slots=slots,
-            capacity=capacity,
+            capacity=prompts.capacity,
             device=self.bank.device,
-            longest_own_prompt=longest if longest_own else 0,
+            longest_own_prompt=prompts.longest if prompts.longest_own else 0,
         )
         queue = itertools.takewhile(lambda _: stop is None or not stop(), enumerate(requests))
         while (ended := self._step(session, rows, queue, slots)) is not None:
@@ -203,6 +195,7 @@ class Engine:
         ended, lengths = [], rows.cached_lengths()
         for slot in reversed(slots_ended):
             ended.append((rows.index[slot], rows.completion(slot)))
+            self._prompts.leave(session, rows, slot)
             session.remove_row(slot, lengths)
             rows.remove(slot)
             lengths[slot] = lengths[-1]
@@ -210,7 +203,7 @@ class Engine:
         return ended
 
     def _admit(self, session: BankSession, rows: Rows, queue: Iterator[tuple[int, Request]], slots: int) -> None:
-        """Fill free slots. A prompt, and what all prompts begin with, runs once a branch; other rows copy it."""
+        """Fill free slots."""
         first_new = len(rows)
         for index, request in itertools.islice(queue, slots - len(rows)):
             session.add_row(
@@ -222,91 +215,6 @@ class Engine:
             rows.add(index, request)
         if len(rows) == first_new:
             return
-        # What a running row holds lies untouched before what it has written since its prompt.
-        holders: dict[tuple[tuple[int, ...], int], int] = {}
-        any_holder: dict[int, int] = {}
-        first, fresh, copies = [], [], []
-        for row in range(len(rows)):
-            for branch in session.branches_of(row):
-                if branch == session.soup:  # soups differ by their weights: each runs its own prompt
-                    fresh += [(row, branch, 0)] if row >= first_new else []
-                    continue
-                holder = holders.setdefault((tuple(rows.prompt_of(row, branch)), branch), row)
-                if row < first_new:
-                    any_holder.setdefault(branch, row)
-                elif holder != row:
-                    copies.append((branch, holder, row, len(rows.prompt_of(row, branch)) - 1))
-                elif branch not in any_holder:
-                    any_holder[branch] = row
-                    first.append((row, branch, 0))
-                else:
-                    fresh.append((row, branch, self._shared[branch]))
-        self._prefill(session, rows, first)
-        for row, branch, shared in fresh:
-            if shared:
-                session.copy(branch, any_holder[branch], row, shared)
-        self._prefill(session, rows, fresh)
-        for branch, source, target, length in copies:
-            session.copy(branch, source, target, length)
+        self._prompts.admit(session, rows, first_new)
         new = slice(first_new, len(rows))
         rows.fed[new] = rows.n_prompt[new, None] - 1
-
-    def _prefill(self, session: BankSession, rows: Rows, lanes: Sequence[tuple[int, int, int]]) -> None:
-        """Run the prompts of (row, branch, first position) lanes, all but their last tokens."""
-        left = [(len(rows.prompt_of(row, branch)) - 1 - first, row, branch, first) for row, branch, first in lanes]
-        ordered = sorted(lane for lane in left if lane[0] > 0)
-        at_once = _PREFILL_TOKENS if self.bank.device.type == "cpu" else _PREFILL_TOKENS_ON_GPU
-        while ordered:
-            size = max(1, at_once // (ordered[-1][0] + 1))
-            group = ordered[-size:]
-            del ordered[-size:]
-            start = {(row, branch): first for _, row, branch, first in group}
-            entries = session.pick(list(start))
-            lanes_in_order = zip(entries.rows.tolist(), entries.branches.tolist(), strict=True)
-            starts = torch.tensor([start[lane] for lane in lanes_in_order], device=self.bank.device)
-            width = group[-1][0]
-            # Padding on the right is written over by the row's own next tokens before it can be seen.
-            positions = starts[:, None] + torch.arange(width, device=starts.device)
-            session.append(entries, rows.tokens_at(entries, positions), starts)
-
-    def _padded_to(self, requests: Sequence[Request]) -> int:
-        """How far a pass over prompts may reach: from where the latest of its lanes begins, as wide as its longest."""
-        layout = self.bank.layout
-        owners = [layout.owner(branch) for branch in range(layout.n_branches)]
-        longest = {name: max(len(request.prompt_of(name)) for request in requests) for name in {None, *owners}}
-        widths = [longest[name] - shared for name, shared in zip(owners, self._shared, strict=True)]
-        if self.settings.facts.soup:  # it runs its prompt from the beginning
-            widths.append(longest[None])
-        return max(self._shared) + max(widths)
-
-    def _common_lengths(self, requests: Sequence[Request]) -> list[int]:
-        layout = self.bank.layout
-        names = {name for request in requests for name in request.prompts}
-        lengths = {
-            name: _common_length([request.prompt_of(name) for request in requests]) for name in (None, *sorted(names))
-        }
-        shared = [lengths.get(layout.owner(branch), lengths[None]) for branch in range(layout.n_branches)]
-        for branch, invocation in enumerate(self.bank.branch_invocations[: layout.n_branches]):
-            if invocation:  # before its adapter is on, and no further: from there on, what a token reads may differ
-                name = layout.owner(branch)
-                on_from = [
-                    activation(name, request.prompt_of(name), invocation)
-                    for request in requests
-                    if branch in self.round.branches(request)
-                ]
-                shared[branch] = min([shared[branch], *on_from])
-        for branch, positions in enumerate(self.bank.branch_positions[: layout.n_branches]):
-            if positions is not None:  # what all prompts begin with is read with different frequencies
-                room, name = self.settings.max_new_tokens, layout.owner(branch)
-                if len({positions.frequencies(len(request.prompt_of(name)) + room) for request in requests}) > 1:
-                    shared[branch] = 0
-        return shared
-
-
-def _common_length(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with, their last ones left out."""
-    first = min(prompts, key=len)
-    for i, token in enumerate(first[:-1]):
-        if any(prompt[i] != token for prompt in prompts):
-            return i
-    return len(first) - 1

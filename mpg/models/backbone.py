@@ -62,6 +62,14 @@ class BackboneSession(Protocol):
         """Copy the first ``length`` positions of lane ``source`` over lane ``target``."""
         ...
 
+    def read(self, lane: int, length: int) -> Sequence[Tensor]:
+        """What a lane keeps of its first ``length`` positions, apart from it."""
+        ...
+
+    def write(self, lane: int, kept: Sequence[Tensor]) -> None:
+        """Fill the beginning of a lane with what was read of another one."""
+        ...
+
     def close(self) -> None:
         """Give its memory back to the backbone; nothing else may be called afterwards."""
         ...
@@ -230,6 +238,12 @@ class TransformersSession:
 
     def copy(self, source: int, target: int, length: int) -> None:
         self.cache.copy(source, target, length)
+
+    def read(self, lane: int, length: int) -> list[Tensor]:
+        return self.cache.read(lane, length)
+
+    def write(self, lane: int, kept: Sequence[Tensor]) -> None:
+        self.cache.write(lane, kept)
 
     def close(self) -> None:
         self._backbone.take_back(self.cache, self.trunk)

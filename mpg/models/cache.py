@@ -151,6 +151,16 @@ class LaneCache:
         for store in (*self._keys, *self._values):
             store[target, :, :length] = store[source, :, :length]
 
+    def read(self, lane: int, length: int) -> list[Tensor]:
+        """The first ``length`` positions of a lane, apart from it."""
+        return [store[lane, :, :length].clone() for store in (*self._keys, *self._values)]
+
+    def write(self, lane: int, kept: Sequence[Tensor]) -> None:
+        """Fill the beginning of a lane with what was read of another one."""
+        self.forget()
+        for store, each in zip((*self._keys, *self._values), kept, strict=True):
+            store[lane, :, : each.shape[1]] = each
+
     # ------------------------------------------------------------------ what transformers asks of a cache
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -91,5 +91,11 @@ class FunctionSession:
     def copy(self, source: int, target: int, length: int) -> None:
         self._tokens[target, :length] = self._tokens[source, :length]
 
+    def read(self, lane: int, length: int) -> list[Tensor]:
+        return [self._tokens[lane, :length].clone()]
+
+    def write(self, lane: int, kept: Sequence[Tensor]) -> None:
+        self._tokens[lane, : len(kept[0])] = kept[0]
+
     def close(self) -> None:
         pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from mpg.laws.layout import Layout
 from mpg.models.backbone import Backbone, BackboneSession
 from mpg.models.invocation import activation, invocations_of
 from mpg.models.states import Entries, States
-from mpg.models.trunk import Shared
+from mpg.models.trunk import KeptTrunk, Shared
 
 # Tokens of one forward pass, all lanes together. On a CPU, whose matrix products gain nothing beyond, more
 # makes temporaries that the allocator hands back and takes anew: a quarter of such a pass is page faults.
@@ -35,6 +36,20 @@ class _Lanes:
     def take(self, row: int, branch: int) -> int:
         self.owners.append((row, branch))
         return self.first + len(self.owners) - 1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The beginning of a lane, apart from it.
+
+    Attributes:
+        length: positions.
+        lane: keys and values of the lane; ``trunk``: what its trunk lane keeps, if it has one.
+    """
+
+    length: int
+    lane: Sequence[Tensor]
+    trunk: KeptTrunk | None
 
 
 class BankSession:
@@ -181,11 +196,32 @@ class BankSession:
     def branches_of(self, row: int) -> list[int]:
         return list(self._lane_of[row])
 
-    def copy(self, branch: int, source: int, target: int, length: int) -> None:
-        """Copy the first ``length`` positions of a branch from one row to another."""
+    def bare_until(self, row: int, branch: int) -> int:
+        """Positions of a lane that are the bare model's: its adapters are not on yet (aLoRA); 0 of all others."""
+        on_from = self._on_from[row].get(branch)
+        if on_from is None or self._home[branch] != 0:
+            return 0
+        mixed = self._soup_mix[row].nonzero()[:, 0].tolist() if branch == self.soup else [branch - 1]
+        return int(on_from[mixed].min())
+
+    def copy(self, source: tuple[int, int], target: tuple[int, int], length: int) -> None:
+        """Copy the first ``length`` positions of one (row, branch) over another's of the same backbone."""
+        home = self._home[target[1]]
+        of, to = (self._lane_of[row][branch] for row, branch in (source, target))
+        self._sessions[home].copy(of, to, length)
+        self._shared[home].copy(source, target, length)
+
+    def read(self, row: int, branch: int, length: int) -> Kept:
+        """What a lane keeps of its first ``length`` positions, to be written into another one later."""
         home = self._home[branch]
-        self._sessions[home].copy(self._lane_of[source][branch], self._lane_of[target][branch], length)
-        self._shared[home].copy(branch, source, target, length)
+        lane = self._sessions[home].read(self._lane_of[row][branch], length)
+        return Kept(length, lane, self._shared[home].read(row, branch, length))
+
+    def write(self, kept: Kept, row: int, branch: int) -> None:
+        """Fill the beginning of a lane with what was read of one of the same branch."""
+        home = self._home[branch]
+        self._sessions[home].write(self._lane_of[row][branch], kept.lane)
+        self._shared[home].write(kept.trunk, row, branch)
 
     def remove_row(self, row: int, length_of: Sequence[Sequence[int]]) -> None:
         """Free a row's lanes; the last row takes its number. ``length_of``: tokens cached, per row and branch."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -64,6 +65,8 @@ class Trunk:
         self._hidden = torch.zeros(*shape, hidden_size, dtype=dtype, device=device)
         self._length = torch.zeros(cache.lanes, dtype=torch.long, device=device)  # of what is known, from 0 on
         self._copied: dict[int, tuple[int, int]] = {}  # trunk lane -> where its beginning was last copied from
+        self._read: dict[tuple[int, int], KeptTrunk] = {}  # what was read last, as long as it is what stands there
+        self._written: dict[int, KeptTrunk] = {}
 
     def states(
         self, lanes: Sequence[int], tokens: Tensor, starts: Tensor, run: Callable[[list[int], list[int]], Tensor]
@@ -92,6 +95,7 @@ class Trunk:
         if not is_shared:
             return self._one_by_one(lanes, tokens, starts, run)
         self._copied.clear()
+        self._read.clear()
         places = list(first.values())
         fresh = run(places, list(first))
         mine = torch.tensor(places, device=device)
@@ -125,15 +129,18 @@ class Trunk:
 
     def begin(self, lanes: Sequence[int]) -> None:
         """Nothing is known of these any more: a new row has them."""
+        self._read.clear()
         for lane in lanes:
             self._length[lane] = 0
             self._copied.pop(lane, None)
+            self._written.pop(lane, None)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of a trunk lane over another's; branches that share it each ask."""
         origin, upto = self._copied.get(target, (-1, 0))
         if source == target or (origin == source and length <= upto):
             return
+        self._read.clear()
         self.cache.copy(source, target, length)
         for table in (self._tokens, self._hidden):
             table[target, :length] = table[source, :length]
@@ -141,11 +148,41 @@ class Trunk:
         self._length[target] = torch.maximum(self._length[target], known) if origin == source else known
         self._copied[target] = source, length
 
+    def read(self, lane: int, length: int) -> KeptTrunk:
+        """The first ``length`` positions of a trunk lane; branches that share it each ask, and are given the same."""
+        if (lane, length) not in self._read:
+            table = (self._tokens[lane, :length].clone(), self._hidden[lane, :length].clone())
+            known = self._length[lane].clamp_max(length)
+            self._read = {(lane, length): KeptTrunk(self.cache.read(lane, length), *table, known)}
+        return self._read[lane, length]
+
+    def write(self, lane: int, kept: KeptTrunk) -> None:
+        """Fill the beginning of a trunk lane; branches that share it each ask."""
+        if self._written.get(lane) is kept:
+            return
+        self._written[lane] = kept
+        self._copied.pop(lane, None)
+        self.cache.write(lane, kept.cached)
+        self._tokens[lane, : len(kept.tokens)] = kept.tokens
+        self._hidden[lane, : len(kept.tokens)] = kept.hidden
+        self._length[lane] = kept.length
+
     def move(self, source: int, target: int, length: int) -> None:
         """The same for a lane that is given up: its number is the target's from now on."""
         self._copied.clear()
+        self._written.clear()
         self.copy(source, target, length)
         self._copied.clear()
+
+
+@dataclass(frozen=True)
+class KeptTrunk:
+    """The beginning of a trunk lane, apart from it; ``length``: how much of ``hidden`` is known."""
+
+    cached: Sequence[Tensor]
+    tokens: Tensor
+    hidden: Tensor
+    length: Tensor
 
 
 class Shared:
@@ -217,11 +254,20 @@ class Shared:
         """Of (row, branch) pairs; ``None``: nothing is shared."""
         return None if self._trunk is None else tuple(self._lane[row][self._group[row][b]] for row, b in pairs)
 
-    def copy(self, branch: int, source: int, target: int, length: int) -> None:
-        """What the first ``length`` positions of a branch share, from one row to another."""
+    def copy(self, source: tuple[int, int], target: tuple[int, int], length: int) -> None:
+        """What the first ``length`` positions of one (row, branch) share, to another's."""
         if self._trunk is not None:
-            (of, to) = self.trunk_lanes([(source, branch), (target, branch)]) or (0, 0)
+            (of, to) = self.trunk_lanes([source, target]) or (0, 0)
             self._trunk.copy(of, to, length)
+
+    def read(self, row: int, branch: int, length: int) -> KeptTrunk | None:
+        """See :meth:`Trunk.read`; ``None``: nothing is shared."""
+        return None if self._trunk is None else self._trunk.read(self._lane[row][self._group[row][branch]], length)
+
+    def write(self, kept: KeptTrunk | None, row: int, branch: int) -> None:
+        """See :meth:`Trunk.write`."""
+        if self._trunk is not None and kept is not None:
+            self._trunk.write(self._lane[row][self._group[row][branch]], kept)
 
     def remove_row(self, row: int, length_of: Sequence[Sequence[int]]) -> None:
         """Free a row's; the last row takes its number. ``length_of``: tokens cached, per row and branch."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mpg import DecoderSettings, FunctionModel, ModelBank, Request, decode
+from mpg.decoding.prompts import Prompts
 from mpg.laws.drawing import draw, truncate
 from mpg.oracle.decoder import decode_slowly
 from mpg.settings import DECODERS, DRAFTERS, EXACT_DECODERS
@@ -206,16 +207,14 @@ def test_rows_are_reported_as_they_end_and_yielded_in_order() -> None:
 
 
 def test_a_prompt_runs_once_a_branch_for_all_its_weights(bank: ModelBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mpg.decoding.engine import Engine
-
     prefilled: list[tuple[tuple[int, ...], int, int]] = []
-    right = Engine._prefill
+    right = Prompts._run
 
     def counting(self, session, rows, lanes):
-        prefilled.extend((tuple(rows.requests[row].prompt_ids), branch, start) for row, branch, start in lanes)
+        prefilled.extend((tuple(rows.requests[lane.row].prompt_ids), lane.branch, lane.first) for lane in lanes)
         return right(self, session, rows, lanes)
 
-    monkeypatch.setattr(Engine, "_prefill", counting)
+    monkeypatch.setattr(Prompts, "_run", counting)
     settings = DecoderSettings(max_new_tokens=6, chunk_len=2)
     many = [Request([5, 6, 7], {"x": i / 15, "y": 1 - i / 15}, seed=i) for i in range(16)]
     list(decode(bank, [*many, Request([8, 9], {"x": 1.0}, seed=0)], settings, batch_size=17))
@@ -239,8 +238,9 @@ def test_what_all_prompts_begin_with_runs_once_a_branch(bank: ModelBank, monkeyp
         patch.setattr(BankSession, "append", counting)
         got = [c.token_ids for c in decode(bank, asked, settings, batch_size=4)]
     assert got == [decode_slowly(bank, request, settings) for request in asked]
-    # Three branches: the first prompt's seven tokens, then one more a row, then the token each row draws.
-    assert sum(fed) == 3 * (7 + 3 * 1) + 3 * 4 + 3 * 2 * 7 - 3 * 6 + 3 * 2
+    # Three branches: the first prompt's seven tokens, then one more a row, then the token each row draws; also of the
+    # two rows that come when all before them have ended.
+    assert sum(fed) == 3 * (7 + 3 * 1) + 3 * 4 + 3 * 2 * 1 + 3 * 2
 
 
 def test_rows_carry_only_the_branches_they_need(bank: ModelBank, monkeypatch: pytest.MonkeyPatch) -> None:
