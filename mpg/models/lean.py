@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mpg.models.attention import attend
@@ -26,7 +26,7 @@ class LlamaPass:
 
     def __init__(self, model: Any) -> None:
         base = model.base_model
-        self._embed, self._rotary, self._norm = base.embed_tokens, base.rotary_emb, base.norm
+        self._embed, self._rotary, self._norm = base.embed_tokens, base.rotary_emb, _RmsNorm(base.norm)
         self._layers = [_Layer(layer, index) for index, layer in enumerate(base.layers)]
         self.n_layers = len(self._layers)
 
@@ -45,7 +45,7 @@ class LlamaPass:
 
     def norm(self, x: Tensor) -> Tensor:
         """What comes after the last layer."""
-        return _rms_norm(x, self._norm)
+        return self._norm(x)
 
     def layers(self, x: Tensor, positions: Tensor, mask: Tensor, cache: LaneCache, first: int, last: int) -> Tensor:
         """The layers from ``first`` up to ``last``, over ``x [lanes, time, hidden]``."""
@@ -66,13 +66,13 @@ class _Layer:
         self._out, self._down = _group(attention.o_proj), _group(mlp.down_proj)
         self._gate_up = _group(mlp.gate_proj, mlp.up_proj)
         self._act = mlp.act_fn
-        self._before, self._between = layer.input_layernorm, layer.post_attention_layernorm
+        self._before, self._between = _RmsNorm(layer.input_layernorm), _RmsNorm(layer.post_attention_layernorm)
         sizes = self._qkv.sizes
         self._heads, self._kv_heads = sizes[0] // self._dim, sizes[1] // self._dim
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
-        x = x + self._attention(_rms_norm(x, self._before), cos, sin, mask, cache)
-        gate, up = self._gate_up(_rms_norm(x, self._between)).chunk(2, dim=-1)
+        x = x + self._attention(self._before(x), cos, sin, mask, cache)
+        gate, up = self._gate_up(self._between(x)).chunk(2, dim=-1)
         return x + self._down(self._act(gate).mul_(up))
 
     def _attention(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
@@ -94,7 +94,19 @@ def _group(*layers: Any) -> LaneLinears:
     return group
 
 
-def _rms_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    weight: Any = norm.weight
-    epsilon: Any = norm.variance_epsilon
-    return F.rms_norm(x, weight.shape, weight, epsilon)
+class _RmsNorm:
+    """Root mean square normalisation (Zhang and Sennrich 2019).
+
+    torch has one kernel for it on a GPU and a chain of eight on a CPU, but one for layer normalisation there; of
+    ``[x, -x]``, whose mean is 0 and whose variance is the mean square of x, the two are the same.
+    """
+
+    def __init__(self, norm: Any) -> None:
+        self._weight, self._epsilon = norm.weight.detach(), norm.variance_epsilon
+        self._twice = torch.cat([self._weight, self._weight]) if self._weight.device.type == "cpu" else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        size = self._weight.shape[0]
+        if self._twice is None:
+            return F.rms_norm(x, (size,), self._weight, self._epsilon)
+        return F.layer_norm(torch.cat([x, -x], dim=-1), (2 * size,), self._twice, None, self._epsilon)[..., :size]
