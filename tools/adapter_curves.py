@@ -22,11 +22,13 @@ JOBS = {"adapters.yaml": tuple(MBTI), "role-play-adapters.yaml": tuple(ROLE_PLAY
 Row = Mapping[str, Any]
 
 
-def write_curves(adapters: Path, names: Sequence[str]) -> str:
+def write_curves(adapters: Path, names: Sequence[str], output: Path | None = None) -> str:
     """Write texts with every named adapter alone at several strengths, put the curves on the cards; the table.
 
     Args:
         adapters: folder of the adapters; one subfolder each.
+        output: where the texts are written, of the named adapters alone; ``None``: the job's own folder, where the
+            texts of all are found again.
     """
     lines = []
     for file, attributes in JOBS.items():
@@ -34,7 +36,7 @@ def write_curves(adapters: Path, names: Sequence[str]) -> str:
         if not wanted:
             continue
         lines.append(f"{file}: strength: judged adherence / perplexity under the reference (its own at strength 0)")
-        curves = curves_of(_job(file, adapters))
+        curves = curves_of(_job(file, adapters, JOBS[file]) if output is None else _job(file, adapters, wanted, output))
         for name in wanted:
             card_file = adapters / name / "card.json"
             card = json.loads(card_file.read_text("utf-8")) | {"curve": curves[name]}
@@ -43,10 +45,11 @@ def write_curves(adapters: Path, names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _job(file: str, adapters: Path) -> Job:
-    """The job with these adapters; all of its attributes, so that the same rows are found again."""
-    entries = [{"name": name, "adapter": str(adapters / name)} for name in JOBS[file]]
-    return load_job(_WORKFLOWS / file, [f"attributes={json.dumps(entries)}"])
+def _job(file: str, adapters: Path, names: Sequence[str], output: Path | None = None) -> Job:
+    """The job with these adapters."""
+    entries = [{"name": name, "adapter": str((adapters / name).resolve())} for name in names]
+    elsewhere = [] if output is None else [f"output={output.resolve()}"]
+    return load_job(_WORKFLOWS / file, [f"attributes={json.dumps(entries)}", *elsewhere])
 
 
 def curves_of(job: Job) -> dict[str, list[dict[str, Any]]]:

@@ -65,7 +65,7 @@ def file_of(name: str) -> str:
     return MBTI_FILE if name in MBTI else ROLE_PLAY_FILE
 
 
-def train(name: str, data: Path, output: Path) -> None:
+def train(name: str, data: Path, output: Path, recipe: Recipe | None = None) -> None:
     """Stage one: DPO."""
     from mpg.train.dpo import train_adapter
 
@@ -83,8 +83,13 @@ def train(name: str, data: Path, output: Path) -> None:
             "source": _SOURCES[file],
         },
         output=output / name,
-        recipe=Recipe() if name in MBTI else Recipe(steps=24, max_pair_tokens=256),
+        recipe=recipe or recipe_of(name),
     )
+
+
+def recipe_of(name: str) -> Recipe:
+    """Of the first stage."""
+    return Recipe() if name in MBTI else Recipe(steps=24, max_pair_tokens=256)
 
 
 def choose_answers(name: str, data: Path, output: Path) -> None:
