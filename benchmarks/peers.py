@@ -52,12 +52,12 @@ NOTES = f"""\
 - **{RELEASED_MOD}** is computed, not run: `generate` / (N + 1). The code released with Shi et al. (NeurIPS 2024,
   "Decoding-Time Language Model Alignment with Multiple Objectives") runs one whole forward pass a token for each
   adapter in turn and one for the bare model, each over the batch with a KV cache of its own; models are never batched.
-  A pass costs at least what that of `generate` does, since adapters are not merged, so no such loop is faster than
-  this. It decodes greedily or with beams; it does not sample.
-- **vLLM**: its settings are its own defaults, but for one process (one more for its scheduler would take half of two
-  cores) and a prefix cache that is emptied before each turn. LoRA turns its compilation off. One adapter a row is no
-  mixture; it is the least that one could cost there. By segments, a row goes on under another drawn adapter every
-  {HORIZON} tokens: the law of `sum` with that horizon at strength 1, but without log-ratios and `log_prob_reference`.
+  Each pass is taken to cost a token of `generate`: what that does besides the pass is so counted N + 1 times, and the
+  adapters, which are not merged there, not at all. That code decodes greedily or with beams; it does not sample.
+- **vLLM**: its settings are its own defaults, but for one process instead of two (it keeps a core free for the other,
+  its scheduler's) and a prefix cache that is emptied before each turn. LoRA turns its compilation off. One adapter a
+  row is no mixture; it is the least that one could cost there. By segments, a row goes on under another drawn adapter
+  every {HORIZON} tokens: the law of `sum` with that horizon, strength 1, but no log-ratios and no `log_prob_reference`.
 - **complete books**: every token is scored under all N + 1 branches."""
 
 Run = Callable[[int], int]
@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
 `{command}`, {date.today()}; {processor()}, {torch.get_num_threads()} threads; {dtype}; {", ".join(versions)}.
 
 {options.model}, {options.adapters} adapters with equal weights, {options.tokens} new tokens a row, temperature 1,
-nothing truncated unless said. Tokens/s, in brackets the multiple of `generate`; medians, turns side by side:
-{options.turns}.
+nothing truncated unless said. Tokens/s, in brackets the multiple of `generate`; {options.turns} turns, medians.
 
 {table(rows, options.batch, speeds)}
 
@@ -149,8 +148,9 @@ def vllm_runs(bench: Bench, dtype: str, stack: ExitStack) -> tuple[dict[str, Run
     names = (VLLM_BARE, VLLM_ADAPTERS, VLLM_SUM)
     if options.without_vllm:
         return dict.fromkeys(names, _raises("left out (--without-vllm)")), []
+    venv = options.venv.absolute()
     try:
-        python = environment(options.venv, options.vllm)
+        python = environment(venv, options.vllm)
     except Missing as missing:
         return dict.fromkeys(names, _raises(str(missing))), []
     n, width = len(bench.adapters), options.tokens
@@ -174,7 +174,7 @@ def vllm_runs(bench: Bench, dtype: str, stack: ExitStack) -> tuple[dict[str, Run
             "rows": max(options.batch),
         }
         try:
-            process = Vllm(python, options.venv / f"vllm-{name}.log", loads)
+            process = Vllm(python, venv / f"vllm-{name}.log", loads)
         except Missing as missing:
             runs |= dict.fromkeys(rows, _raises(str(missing)))
             continue

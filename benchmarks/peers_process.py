@@ -40,6 +40,7 @@ def environment(folder: Path, requirement: str = REQUIREMENT) -> Path:
     python, marker = folder / "bin" / "python", folder / "installed.txt"
     if marker.is_file() and marker.read_text("utf-8").strip() == requirement:
         return python
+    print(f"{requirement} goes into {folder}, which takes minutes", file=sys.stderr, flush=True)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     _told([sys.executable, "-m", "venv", str(folder)], f"no environment in {folder}")
     _told([*pip, "install", requirement], f"pip install {requirement}")
