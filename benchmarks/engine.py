@@ -14,7 +14,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -95,25 +96,32 @@ def cut(adapter: Path, first: int) -> Path:
 class Bench:
     """The models and the ways to run them; each returns how many tokens it made."""
 
-    def __init__(self, options: argparse.Namespace, dtype: torch.dtype, device: str) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        dtype: torch.dtype,
+        device: str,
+        *,
+        model: str = SMOLLM2,
+        adapters: Sequence[Path] = (),
+    ) -> None:
         from transformers import AutoModelForCausalLM
 
         self.options, self.device = options, device
-        shipped = [(name, cut(shipped_adapters()[name], options.from_layer)) for name in "EJNT"]
-        # Named anew so that more than four can be asked for: a copy costs what another adapter would.
-        self.adapters: Mapping[str, Any] = {
-            f"{shipped[i % 4][0]}{i}": shipped[i % 4][1] for i in range(options.adapters)
-        }
-        self.bank = ModelBank.load(SMOLLM2, self.adapters, dtype=dtype, device=device)
+        folders = [cut(each, options.from_layer) for each in adapters or map(shipped_adapters().__getitem__, "EJNT")]
+        # Named anew so that more than there are can be asked for: a copy costs what another adapter would.
+        chosen = [folders[i % len(folders)] for i in range(options.adapters)]
+        self.adapters: Mapping[str, Any] = {f"{folder.name}{i}": folder for i, folder in enumerate(chosen)}
+        self.bank = ModelBank.load(model, self.adapters, dtype=dtype, device=device)
         self.bank.eos_ids = frozenset()  # all rows run to the full length, as in `generate` below
         self.tokenizer = self.bank.tokenizer
         self.tokenizer.padding_side = "left"
-        self.plain = AutoModelForCausalLM.from_pretrained(resolve(SMOLLM2), dtype=dtype).to(device).eval()
+        self.plain = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=dtype).to(device).eval()
         lines = (ROOT / "workflows" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
         chats = [[{"role": "user", "content": json.loads(line)["prompt"]}] for line in lines]
         self.chats = [chats[0]] * len(chats) if options.same_prompt else chats
 
-    def ours(self, name: str) -> Callable[[int], int]:
+    def ours(self, name: str, **changes: Any) -> Callable[[int], int]:
         """A decoder of this project; ``name`` may end in ``/reference`` or ``/mixture``, who drafts."""
         name, _, drafter = name.partition("/")
         settings = DecoderSettings(
@@ -123,6 +131,7 @@ class Bench:
             temperature=self.options.temperature,
             top_p=self.options.top_p,
         )
+        settings = replace(settings, **changes)
         weights = dict.fromkeys(self.adapters, 1 / len(self.adapters))
 
         def run(batch: int) -> int:
@@ -140,10 +149,10 @@ class Bench:
         ).to(self.device)
 
     @torch.inference_mode()
-    def generate(self, batch: int) -> int:
-        """transformers' own loop over the reference, all rows to the full length."""
+    def generate(self, batch: int, **more: Any) -> int:
+        """transformers' own loop over the reference, all rows to the full length; ``more``: options of ``generate``."""
         inputs, n = self._inputs(batch), self.options.tokens
-        sampling = {"temperature": self.options.temperature, "top_p": self.options.top_p, "top_k": 0}
+        sampling = {"temperature": self.options.temperature, "top_p": self.options.top_p, "top_k": 0} | more
         out = self.plain.generate(**inputs, do_sample=True, max_new_tokens=n, min_new_tokens=n, **sampling)
         return batch * (out.shape[1] - inputs["input_ids"].shape[1])
 
