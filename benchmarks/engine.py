@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--decoders", nargs="*", default=["reference", "scr-exact", "mod", "routing", "scr"])
     parser.add_argument("--adapters", type=int, default=4, help="how many; E, J, N, T in turn")
+    parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="folders of others than the shipped ones")
     parser.add_argument(
         "--from-layer",
         type=int,
@@ -53,7 +54,7 @@ def main() -> None:
 
     dtype = getattr(torch, pick_dtype("auto"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    bench = Bench(options, dtype, device)
+    bench = Bench(options, dtype, device, adapters=options.adapter)
     print(f"{date.today()}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {device}")
     print(f"torch {torch.__version__}, {dtype}, {options.adapters} adapters, {options.tokens} new tokens, ", end="")
     print(f"temperature {options.temperature:g}, top-p {options.top_p:g}, median of {options.turns} turns")
