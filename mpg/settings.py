@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -250,6 +250,8 @@ def settings_of_each(settings: DecoderSettings | Sequence[DecoderSettings], n: i
     """
     if isinstance(settings, DecoderSettings):
         return [settings] * n
+    if not isinstance(settings, Iterable):
+        raise ValueError(f"settings: {settings!r} is not a DecoderSettings; give one for all, or one for each request")
     each = list(settings)
     if len(each) != n:
         raise ValueError(f"settings: {len(each)} given for {n} requests; give one for all, or one for each request")

@@ -123,7 +123,8 @@ def decode(
     ]
     waiting: dict[int, Completion] = {}
     following = 0
-    for indices, engine in groups:
+    while groups and (stop is None or not stop()):
+        indices, engine = groups.pop(0)  # whose working memory goes with it
         for index, completion in _of_group(engine, pending, indices, stop):
             if on_done is not None:
                 on_done(index, completion)

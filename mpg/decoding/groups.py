@@ -16,12 +16,15 @@ def groups_of(bank: ModelBank, requests: Sequence[Request], settings: Sequence[D
         ValueError: a request that can't be decoded, named by its index.
     """
     groups: dict[Hashable, list[int]] = {}
+    known: dict[int, Hashable] = {}  # by object: mostly all requests have one
     for index, (request, own) in enumerate(zip(requests, settings, strict=True)):
         try:
             bank.check(request, own)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
-        groups.setdefault(_in_common(bank, own), []).append(index)
+        if id(own) not in known:
+            known[id(own)] = _in_common(bank, own)
+        groups.setdefault(known[id(own)], []).append(index)
     return list(groups.values())
 
 

@@ -177,6 +177,8 @@ def test_what_is_no_setting_is_named_by_its_place() -> None:
     bank, requests = tabular_bank(NAMES), asked({}, 2)
     with pytest.raises(ValueError, match=r"^settings\[1\]: 0\.5 is not a DecoderSettings; give one for each request$"):
         list(decode(bank, requests, [DecoderSettings(), 0.5]))  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"^settings: None is not a DecoderSettings; give one for all, or one"):
+        list(decode(bank, requests, None))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^settings: none given; give one for all, or one for each request$"):
         Engine(bank, [])
     with pytest.raises(ValueError, match=r"^settings\[1\]: differs from settings\[0\] in more than temperature, top_k"):
