@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 # The day that chat templates read where nobody names one: the day to which Llama 3's own fall back without a clock.
@@ -223,3 +223,39 @@ def drafter_of(settings: DecoderSettings) -> str:
     # What is greedy is the same truncated or not, and the mixture's largest token is mostly a component's.
     truncates = settings.truncates and not settings.greedy
     return settings.drafter or ("reference" if truncates else "mixture")
+
+
+# What rows of one batch may differ in, see `in_common`.
+OF_A_ROW: tuple[str, ...] = ("temperature", "top_k", "top_p", "strength", "horizon", "max_new_tokens")
+
+
+def in_common(settings: DecoderSettings) -> Hashable:
+    """What rows that are decoded in one batch must be alike in: equal for settings that go together.
+
+    That is all but ``OF_A_ROW``, and what these make of a row's round: who drafts, whether drafts of the mixture are
+    tested, and whether ``routing`` draws an attribute or takes the sum's largest token.
+    """
+    defaults = {field.name: field.default for field in fields(settings) if field.name in OF_A_ROW}
+    drafter = drafter_of(settings) if settings.facts.speculative else ""
+    tested = drafter == "mixture" and (settings.truncates or settings.greedy)
+    routed = settings.target == "routed" and not settings.greedy
+    return replace(settings, **defaults), drafter, tested, routed  # type: ignore[arg-type]
+
+
+def settings_of_each(settings: DecoderSettings | Sequence[DecoderSettings], n: int) -> list[DecoderSettings]:
+    """Of each of ``n`` requests, from one for all or one for each.
+
+    Raises:
+        ValueError: another number of them, or something else among them.
+    """
+    if isinstance(settings, DecoderSettings):
+        return [settings] * n
+    if not isinstance(settings, Iterable):
+        raise ValueError(f"settings: {settings!r} is not a DecoderSettings; give one for all, or one for each request")
+    each = list(settings)
+    if len(each) != n:
+        raise ValueError(f"settings: {len(each)} given for {n} requests; give one for all, or one for each request")
+    for index, own in enumerate(each):
+        if not isinstance(own, DecoderSettings):
+            raise ValueError(f"settings[{index}]: {own!r} is not a DecoderSettings; give one for each request")
+    return each

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
+from mpg.decoding.groups import first_of, groups_of
 from mpg.decoding.prompts import Prompts
 from mpg.decoding.rounds.base import Round
 from mpg.decoding.rounds.block import BlockRound
@@ -28,7 +29,7 @@ from mpg.laws.logspace import NotNumbersError
 from mpg.models.bank import ModelBank
 from mpg.models.lanes import BankSession
 from mpg.request import Completion, Request
-from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of
+from mpg.settings import TABLE, DecoderFacts, DecoderSettings, drafter_of, settings_of_each
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -85,7 +86,7 @@ def added_decoder(facts: DecoderFacts, round_: Callable[..., Round]) -> Iterator
 def decode(
     bank: ModelBank,
     requests: Iterable[Request],
-    settings: DecoderSettings,
+    settings: DecoderSettings | Sequence[DecoderSettings],
     *,
     batch_size: int = DEFAULT_BATCH_SIZE,
     draft_len: int | None = None,
@@ -95,66 +96,92 @@ def decode(
     """Decode requests, several rows at a time; completions come in the order of the requests.
 
     Args:
+        settings: one for all, or one for each request. Those that differ in temperature, top-k, top-p, strength,
+            horizon and length alone share batches (:func:`mpg.settings.in_common`); others are decoded one group after
+            the other.
         batch_size: rows decoded together. It changes speed and memory, never a text (in float32).
         draft_len: tokens that ``scr-exact`` drafts a round, at most ``chunk_len``; ``None``: what is
             fastest. Likewise.
         on_done: called with (index, completion) as soon as a row ends, in the order of ending.
-        stop: asked before a row is taken in; once it says yes, the rows in flight are the last completions.
+        stop: asked before a row is taken in; once it says yes, the rows in flight are the last completions. Of several
+            groups' those are yielded that no undecoded request comes before; ``on_done`` is told of all.
 
     Raises:
-        ValueError: a request that can't be decoded, named by its index, before any is decoded.
+        ValueError: a request that can't be decoded, named by its index, or another number of settings than of requests,
+            before any is decoded.
         FloatingPointError: a model's logits are not numbers; it names the request and the attribute
             (:mod:`mpg.decoding.resilient` goes on without the row).
     """
     pending = list(requests)
-    for index, request in enumerate(pending):
-        try:
-            bank.check(request, settings)
-        except ValueError as error:
-            raise ValueError(f"request {index}: {error}") from None
+    each = settings_of_each(settings, len(pending))
+    groups = [
+        (indices, Engine(bank, [each[i] for i in indices] or settings, batch_size=batch_size, draft_len=draft_len))
+        for indices in groups_of(bank, pending, each) or ([[]] if isinstance(settings, DecoderSettings) else [])
+    ]
     waiting: dict[int, Completion] = {}
     following = 0
-    engine = Engine(bank, settings, batch_size=batch_size, draft_len=draft_len)
-    for index, completion in engine.run(pending, stop):
-        if on_done is not None:
-            on_done(index, completion)
-        waiting[index] = completion
-        while following in waiting:
-            yield waiting.pop(following)
-            following += 1
+    while groups and (stop is None or not stop()):
+        indices, engine = groups.pop(0)  # whose working memory goes with it
+        for index, completion in _of_group(engine, pending, indices, stop):
+            if on_done is not None:
+                on_done(index, completion)
+            waiting[index] = completion
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+
+def _of_group(
+    engine: Engine, requests: Sequence[Request], indices: Sequence[int], stop: Callable[[], bool] | None
+) -> Iterator[tuple[int, Completion]]:
+    """What an engine makes of some of the requests, by their own indices."""
+    try:
+        for place, completion in engine.run([requests[i] for i in indices], stop):
+            yield indices[place], completion
+    except NotNumbersError as error:
+        error.request = indices[error.request]
+        raise
 
 
 class Engine:
-    """Continuous batching over a bank for one setting.
+    """Continuous batching over a bank, for one setting or for some that go together, one for each request of a run.
 
     Raises:
-        ValueError: a batch size below 1, a draft length out of range, a decoder that the bank's models
-            can't serve.
+        ValueError: no settings, or some that do not go together (:func:`decode` takes any), a batch size below 1, a
+            draft length out of range, a decoder that the bank's models can't serve.
     """
 
     def __init__(
         self,
         bank: ModelBank,
-        settings: DecoderSettings,
+        settings: DecoderSettings | Sequence[DecoderSettings],
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         draft_len: int | None = None,
     ) -> None:
+        one_each, settings = settings, settings if isinstance(settings, DecoderSettings) else first_of(bank, settings)
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} must be at least 1")
         if draft_len is not None and not 1 <= draft_len <= settings.chunk_len:
             raise ValueError(f"draft_len: {draft_len} must be in 1..{settings.chunk_len} (chunk_len)")
         self.bank, self.settings, self.batch_size = bank, settings, batch_size
+        self._one_each, self._each = one_each, [settings]  # of the requests of a run
         self.alarm = RatioAlarm()
         self.round = ROUNDS[settings.name](bank, settings, self.alarm, draft_len=draft_len)
 
     def run(self, requests: list[Request], stop: Callable[[], bool] | None = None) -> Iterator[tuple[int, Completion]]:
-        """Yield (index, completion) in the order in which rows end; see :func:`decode`."""
+        """Yield (index, completion) in the order in which rows end; see :func:`decode`.
+
+        Raises:
+            ValueError: another number of settings than of requests.
+        """
+        self._each = settings_of_each(self._one_each, len(requests))
         if not requests:
             return
+        longest_response = max(own.max_new_tokens for own in self._each)
         slots = min(self.batch_size, len(requests))
-        new = self.settings.max_new_tokens
-        prompts = self._prompts = Prompts(self.bank, self.round, requests, max_new_tokens=new, slots=slots)
+        # Where positions depend on how long a row may become, a run's rows may all become as long.
+        prompts = self._prompts = Prompts(self.bank, self.round, requests, max_new_tokens=longest_response, slots=slots)
         session = self.bank.session(
             slots,
             prompts.capacity,
@@ -162,7 +189,7 @@ class Engine:
             one_prompt=not prompts.longest_own,
         )
         rows = Rows(
-            self.settings,
+            self._each,
             self.bank.layout,
             slots=slots,
             capacity=prompts.capacity,
@@ -183,6 +210,7 @@ class Engine:
         self._admit(session, rows, queue, slots)
         if not len(rows):
             return None
+        self.round.row_settings = rows.row_settings()
         try:
             self.round.step(session, rows)
             slots_ended = rows.ended().nonzero()[:, 0].tolist()
@@ -208,9 +236,9 @@ class Engine:
         for index, request in itertools.islice(queue, slots - len(rows)):
             session.add_row(
                 self.round.branches(request),
-                self.round.soup(request),
+                self.round.soup(request, self._each[index]),
                 prompt_of=request.prompt_of,
-                max_new_tokens=self.settings.max_new_tokens,
+                max_new_tokens=self._each[index].max_new_tokens,
             )
             rows.add(index, request)
         if len(rows) == first_new:

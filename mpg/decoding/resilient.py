@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 
 from mpg.decoding.engine import DEFAULT_BATCH_SIZE, decode
+from mpg.decoding.groups import groups_of
 from mpg.laws.logspace import NotNumbersError
 from mpg.models.bank import ModelBank
 from mpg.request import Completion, Request
-from mpg.settings import DecoderSettings
+from mpg.settings import DecoderSettings, settings_of_each
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class BatchSize:
 def decode_each(
     bank: ModelBank,
     requests: Sequence[Request],
-    settings: DecoderSettings,
+    settings: DecoderSettings | Sequence[DecoderSettings],
     batch_size: BatchSize,
     *,
     stop: Callable[[], bool] | None = None,
@@ -72,6 +73,7 @@ def decode_each(
     """Decode every request, or say why it can't be; (index, what became of it), in no particular order.
 
     Args:
+        settings: one for all, or one for each request, see :func:`mpg.decode`.
         batch_size: is halved where rows do not fit into memory.
         stop: asked before rows are taken in; once it says yes, the rows in flight are the last ones.
         on_done: called with an index as soon as its row has ended, before it is yielded.
@@ -79,11 +81,12 @@ def decode_each(
     Raises:
         ValueError: a request that is not well-formed, see :func:`mpg.decode`.
     """
-    waiting = [list(range(len(requests)))] if requests else []
+    each = settings_of_each(settings, len(requests))
+    waiting = groups_of(bank, requests, each)  # of one group the rows in flight are the first: see _after
     fitted = 0  # the largest batch that rows have come out of
     while waiting and not (stop is not None and stop()):
         indices = waiting.pop(0)
-        done, error = _attempt(bank, requests, indices, settings, batch_size.now, stop, on_done)
+        done, error = _attempt(bank, requests, indices, each, batch_size.now, stop, on_done)
         yield from done.items()
         if done:
             fitted = max(fitted, min(batch_size.now, len(indices)))
@@ -101,7 +104,7 @@ def _attempt(
     bank: ModelBank,
     requests: Sequence[Request],
     indices: Sequence[int],
-    settings: DecoderSettings,
+    settings: Sequence[DecoderSettings],
     batch_size: int,
     stop: Callable[[], bool] | None,
     on_done: Callable[[int], None] | None,
@@ -115,7 +118,8 @@ def _attempt(
             on_done(indices[place])
 
     try:
-        for _ in decode(bank, [requests[i] for i in indices], settings, batch_size=batch_size, on_done=keep, stop=stop):
+        asked, own = [requests[i] for i in indices], [settings[i] for i in indices]
+        for _ in decode(bank, asked, own, batch_size=batch_size, on_done=keep, stop=stop):
             pass
     except (FloatingPointError, RuntimeError, MemoryError) as error:
         if not isinstance(error, FloatingPointError) and not is_out_of_memory(error):

@@ -11,6 +11,7 @@ from torch import Tensor
 from mpg.decoding.seeding import RowStream
 from mpg.laws.bound import Window
 from mpg.laws.layout import Layout
+from mpg.laws.row_settings import RowSettings
 from mpg.laws.target import TargetState, alphas_of
 from mpg.models.states import Entries
 from mpg.request import Completion, Request
@@ -24,7 +25,13 @@ DRAFT, TEST, REPLACEMENT, ROUTE = range(4)
 class Rows:
     """Rows 0..n-1. All tensors have a line per slot; only the first ``len(rows)`` mean anything.
 
+    Args:
+        settings: of each request that may come, by its index; they have much in common
+            (:func:`mpg.settings.in_common`), which is read from the first.
+
     Attributes:
+        settings_of: of each row; as the laws take them: :meth:`row_settings`.
+        longest_response: tokens of the longest that any request may have.
         tokens: prompt and response, ``[slots, capacity]``.
         n_prompt, n_new: tokens of the prompt and of the response so far, ``[slots]``.
         alphas, log_weights: ``[slots, attributes]`` float64, the mixture's at the next position.
@@ -42,7 +49,7 @@ class Rows:
 
     def __init__(
         self,
-        settings: DecoderSettings,
+        settings: Sequence[DecoderSettings],
         layout: Layout,
         *,
         slots: int,
@@ -50,7 +57,11 @@ class Rows:
         device: torch.device,
         longest_own_prompt: int = 0,
     ) -> None:
-        self.settings, self.layout, self.device = settings, layout, device
+        self.settings, self.layout, self.device = settings[0], layout, device
+        self._asked, self.settings_of = settings, list[DecoderSettings]()
+        self._alike = all(own is settings[0] or own == settings[0] for own in settings)
+        self._row_settings: RowSettings | None = None
+        self.longest_response = max(own.max_new_tokens for own in settings)
         n, branches = len(layout.attributes), layout.n_branches + 1  # one more: the soup
         self.index: list[int] = []
         self.requests: list[Request] = []
@@ -67,11 +78,11 @@ class Rows:
         self.alphas = table(n, dtype=torch.float64)
         self.log_weights = table(n, dtype=torch.float64)
         self.log_probs = table(branches, dtype=torch.float64)
-        terms = (settings.max_new_tokens + 1, branches)
-        self.token_log_probs = table(*terms, dtype=torch.float64) if settings.token_log_ratios else None
+        terms = (self.longest_response + 1, branches)
+        self.token_log_probs = table(*terms, dtype=torch.float64) if self.settings.token_log_ratios else None
         self.fed, self.shift = table(branches), table(branches)
         self.own_prompts = table(branches, longest_own_prompt) if longest_own_prompt else None
-        self.uniforms = table(settings.max_new_tokens + 1, 4, dtype=torch.float64)  # the last: past the end
+        self.uniforms = table(self.longest_response + 1, 4, dtype=torch.float64)  # the last: past the end
         self.n_chunks, self.n_tested, self.n_accepted, self.run = table(), table(), table(), table()
         self.tries, self.n_salvaged, self.n_fallbacks = table(), table(), table()
         self._tables = [value for value in vars(self).values() if isinstance(value, Tensor)]
@@ -87,10 +98,12 @@ class Rows:
             table[slot] = 0
         self.index.append(index)
         self.requests.append(request)
+        self.settings_of.append(self._asked[index])
+        self._forget()
         self.windows.append(Window(self.settings.window))
         self.responses.append([])
         # Positions have uniforms of their own; rounds of varying number take from a second stream.
-        count = self.settings.max_new_tokens
+        count = self.settings_of[slot].max_new_tokens
         self.uniforms[slot, :count] = torch.from_numpy(RowStream(request.seed).take(4 * count).reshape(count, 4))
         self.streams.append(RowStream(request.seed, stream=1))
         self.component[slot] = -1
@@ -111,15 +124,28 @@ class Rows:
         last = len(self) - 1
         for table in self._tables:
             table[slot] = table[last]
-        for items in (self.index, self.requests, self.streams, self.windows, self.responses):
+        for items in (self.index, self.requests, self.settings_of, self.streams, self.windows, self.responses):
             items[slot] = items[last]  # type: ignore[assignment]
             items.pop()
+        self._forget()
+
+    def _forget(self) -> None:
+        """The rows are others: what they are decoded with is to be put together anew, unless all requests are alike."""
+        self._row_settings = self._row_settings if self._alike else None
 
     # ------------------------------------------------------------------ what a round reads
 
     @property
     def every(self) -> Tensor:
         return torch.arange(len(self), device=self.device)
+
+    def row_settings(self) -> RowSettings:
+        """What the rows are decoded with; made on the host, once for each coming and going of rows."""
+        if self._row_settings is None:
+            mixed: dict[str, Any] = {} if self._alike else {"carried": [request.weights for request in self.requests]}
+            settings = self.settings_of[:1] if self._alike else self.settings_of
+            self._row_settings = RowSettings.of(settings, self.layout.attributes, device=self.device, **mixed)
+        return self._row_settings
 
     def prompt_of(self, slot: int, branch: int) -> Sequence[int]:
         """What a branch of a row reads before the response."""
@@ -157,17 +183,25 @@ class Rows:
 
     def room(self) -> Tensor:
         """Tokens each row may still write, ``[rows]``."""
-        return self.settings.max_new_tokens - self.n_new[: len(self)]
+        return self.row_settings().max_new_tokens - self.n_new[: len(self)]
 
     def uniforms_at(self, offset: int, column: int) -> Tensor:
         """Uniforms of the position ``offset`` after the next one, ``[rows]``; past a row's end zeros."""
-        position = (self.n_new[: len(self)] + offset).clamp_max(self.settings.max_new_tokens)
+        position = (self.n_new[: len(self)] + offset).clamp_max(self.longest_response)
         return self.uniforms[self.every, position, column]
 
     def fresh_uniforms(self, count: int) -> Tensor:
         """The next uniforms of each row's second stream, ``[rows, count]``."""
         taken = [torch.from_numpy(stream.take(count)) for stream in self.streams]
         return torch.stack(taken).to(self.device)
+
+    def fresh_uniforms_of_responses(self) -> Tensor:
+        """Of each row's second stream as many as its longest response has tokens, ``[rows, longest]``; then zeros."""
+        counts = [own.max_new_tokens for own in self.settings_of]
+        taken = torch.zeros(len(self), max(counts), dtype=torch.float64)
+        for row, (stream, count) in enumerate(zip(self.streams, counts, strict=True)):
+            taken[row, :count] = torch.from_numpy(stream.take(count))
+        return taken.to(self.device)
 
     def target_state(self, rows: Tensor) -> TargetState:
         return TargetState(self.alphas[rows], self.log_weights[rows])
@@ -189,7 +223,7 @@ class Rows:
             position: index within the response; what lies past the longest one is lost.
         """
         assert self.token_log_probs is not None
-        place = position.clamp_max(self.settings.max_new_tokens)
+        place = position.clamp_max(self.longest_response)
         self.token_log_probs[rows, place, branches] = log_probs.double()
 
     def count_draft(self, rows: Tensor, accepted: Tensor) -> None:

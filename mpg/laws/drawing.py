@@ -13,7 +13,7 @@ _CANDIDATES = (64, 1024)
 _DRAW_BLOCK = 256
 
 
-def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
+def truncate(probs: Tensor, *, top_k: int | Tensor, top_p: float | Tensor, most_k: int | None = None) -> Tensor:
     """Top-k, then top-p (nucleus, Holtzman et al. 2020), renormalised.
 
     Every token at least as probable as the last one kept is kept, so that ties are not broken by
@@ -21,35 +21,32 @@ def truncate(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
 
     Args:
         probs: ``[rows, vocab]``, each row summing to 1.
-        top_k: 0 turns it off.
-        top_p: smallest mass to keep, 1.0 turns it off.
+        top_k: one for all, or ``[rows]`` int64; 0 turns it off.
+        top_p: smallest mass to keep, one for all, or ``[rows]``; 1.0 turns it off. A row in which it is off stays as
+            it is, whatever is cut off others.
+        most_k: the largest of several ``top_k``; ``None``: looked up, which waits for a GPU.
     """
-    vocab = probs.shape[-1]
-    if 0 < top_k < vocab:
-        cutoff = probs.topk(top_k, dim=-1).values[:, -1:]  # [rows, 1]
-        probs = probs * (probs >= cutoff)
-        probs = probs / probs.sum(-1, keepdim=True)
-    if top_p < 1.0:
-        cutoff = _nucleus_cutoff(probs, top_p)
-        probs = probs * (probs >= cutoff)
-        probs = probs / probs.sum(-1, keepdim=True)
+    if _any_k(top_k, most_k, probs.shape[-1]):
+        cutoff, on = _top_k_cutoff(probs, top_k, most_k)
+        probs = _kept(probs, cutoff, on)
+    if isinstance(top_p, Tensor) or top_p < 1.0:
+        cutoff, on = _nucleus_cutoff(probs, top_p)
+        probs = _kept(probs, cutoff, on)
     return probs
 
 
-def truncate_log(log_probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
+def truncate_log(log_probs: Tensor, *, top_k: int | Tensor, top_p: float | Tensor, most_k: int | None = None) -> Tensor:
     """:func:`truncate` of normalised log-probabilities ``[rows, vocab]``, to such: -inf where a token is cut off.
 
     A token kept keeps a finite one, however far below the least probability that a float can hold.
     """
-    vocab = log_probs.shape[-1]
-    if 0 < top_k < vocab:
-        cutoff = log_probs.topk(top_k, dim=-1).values[:, -1:]  # [rows, 1]
-        log_probs = log_probs.masked_fill(log_probs < cutoff, -torch.inf)
-        log_probs = log_probs - log_probs.logsumexp(-1, keepdim=True)
-    if top_p < 1.0:
+    if _any_k(top_k, most_k, log_probs.shape[-1]):
+        cutoff, on = _top_k_cutoff(log_probs, top_k, most_k)
+        log_probs = _kept_log(log_probs, log_probs, cutoff, on)
+    if isinstance(top_p, Tensor) or top_p < 1.0:
         probs = log_probs.exp()  # what underflows here is no part of a nucleus
-        log_probs = log_probs.masked_fill(probs < _nucleus_cutoff(probs, top_p), -torch.inf)
-        log_probs = log_probs - log_probs.logsumexp(-1, keepdim=True)
+        cutoff, on = _nucleus_cutoff(probs, top_p)
+        log_probs = _kept_log(log_probs, probs, cutoff, on)
     return log_probs
 
 
@@ -58,28 +55,68 @@ def one_hot_of_largest(values: Tensor) -> Tensor:
     return torch.zeros_like(values).scatter_(-1, values.argmax(-1, keepdim=True), 1.0)
 
 
-def _nucleus_cutoff(probs: Tensor, top_p: float) -> Tensor:
-    """Probability of the last token of each row's nucleus, ``[rows, 1]``."""
+def _any_k(top_k: int | Tensor, most_k: int | None, vocab: int) -> bool:
+    """Whether top-k cuts any row."""
+    return most_k != 0 if isinstance(top_k, Tensor) else 0 < top_k < vocab
+
+
+def _kept(probs: Tensor, cutoff: Tensor, on: Tensor | None) -> Tensor:
+    """What reaches the cutoff, renormalised; ``on [rows, 1]``: where anything is cut at all, ``None``: everywhere."""
+    if on is None:
+        probs = probs * (probs >= cutoff)
+        return probs / probs.sum(-1, keepdim=True)
+    probs = probs * (probs >= cutoff.where(on, 0.0))
+    return probs / probs.sum(-1, keepdim=True).where(on, 1.0)
+
+
+def _kept_log(log_probs: Tensor, compared: Tensor, cutoff: Tensor, on: Tensor | None) -> Tensor:
+    """:func:`_kept` of logarithms: where what is ``compared`` reaches the cutoff."""
+    if on is None:
+        log_probs = log_probs.masked_fill(compared < cutoff, -torch.inf)
+        return log_probs - log_probs.logsumexp(-1, keepdim=True)
+    log_probs = log_probs.masked_fill(compared < cutoff.where(on, -torch.inf), -torch.inf)
+    return log_probs - log_probs.logsumexp(-1, keepdim=True).where(on, 0.0)
+
+
+def _top_k_cutoff(values: Tensor, top_k: int | Tensor, most_k: int | None) -> tuple[Tensor, Tensor | None]:
+    """The k-th largest value of each row, ``[rows, 1]``, and where top-k is on, see :func:`_kept`."""
+    if not isinstance(top_k, Tensor):
+        return values.topk(top_k, dim=-1).values[:, -1:], None
+    vocab = values.shape[-1]
+    width = min(int(top_k.max()) if most_k is None else most_k, vocab)
+    k = top_k[:, None]
+    largest = values.topk(max(1, width), dim=-1).values
+    return largest.gather(1, k.clamp(1, max(1, width)) - 1), (k > 0) & (k < vocab)
+
+
+def _nucleus_cutoff(probs: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tensor | None]:
+    """Probability of the last token of each row's nucleus, ``[rows, 1]``, and where top-p is on, see :func:`_kept`."""
+    on: Tensor | None = None
+    if isinstance(top_p, Tensor):
+        on = top_p[:, None] < 1.0
+        # Where it is off, the first token reaches what is asked for: no row is looked at for longer than its own needs.
+        top_p = top_p[:, None].where(on, torch.finfo(probs.dtype).tiny).to(probs)
     cutoff = probs.new_zeros(len(probs), 1)
     wide = torch.arange(len(probs), device=probs.device)
     for k in (*_CANDIDATES, probs.shape[-1]):
         k = min(k, probs.shape[-1])
-        cutoff[wide], found = _cutoff_among(probs[wide].topk(k, dim=-1).values, top_p)
+        wanted = top_p[wide] if isinstance(top_p, Tensor) else top_p
+        cutoff[wide], found = _cutoff_among(probs[wide].topk(k, dim=-1).values, wanted)
         wide = wide[~found]
         if k == probs.shape[-1] or not len(wide):
             break
-    return cutoff
+    return cutoff, on
 
 
-def _cutoff_among(values: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+def _cutoff_among(values: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tensor]:
     """The cutoff within descending ``values [rows, k]``, ``[rows, 1]``, and whether they reach top_p, ``[rows]``.
 
-    The nucleus is the shortest run whose mass reaches ``top_p``: a token is in it while the mass
-    before it falls short.
+    The nucleus is the shortest run whose mass reaches ``top_p``, one for all or ``[rows, 1]``: a token is in it while
+    the mass before it falls short.
     """
     cumulative = values.cumsum(-1)
     last = (cumulative - values < top_p).sum(-1, keepdim=True) - 1
-    return values.gather(-1, last), cumulative[:, -1] >= top_p
+    return values.gather(-1, last), (cumulative[:, -1:] >= top_p)[:, 0]
 
 
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:

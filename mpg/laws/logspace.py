@@ -32,14 +32,25 @@ class NotNumbersError(FloatingPointError):
         return self.why if self.request < 0 else f"request {self.request}: {self.why}"
 
 
-def log_policy(logits: Tensor, temperature: float) -> Tensor:
+def log_policy(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Normalised log-probabilities at a temperature, float32 (float64 stays) ``[..., vocab]``.
+
+    Args:
+        temperature: one for all, or one a line, ``[lines]``.
 
     Raises:
         NotNumbersError: logits that are not numbers.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return checked((logits if temperature == 1.0 else logits / temperature).log_softmax(-1))
+    by = divisor(temperature, logits)
+    return checked((logits if by is None else logits / by).log_softmax(-1))
+
+
+def divisor(temperature: float | Tensor, logits: Tensor) -> float | Tensor | None:
+    """What ``logits [lines, vocab]`` are divided by; ``None``: by nothing."""
+    if not isinstance(temperature, Tensor):
+        return None if temperature == 1.0 else temperature
+    return temperature.to(logits)[:, None] if temperature.dim() else temperature
 
 
 def checked(log_policies: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ has all its mass there. Weights follow the tokens by the components at temperatu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mpg.laws.drawing import one_hot_of_largest, truncate, truncate_log
 from mpg.laws.layout import Part
+from mpg.laws.row_settings import RowSettings
 from mpg.settings import DecoderSettings
 
 
@@ -58,29 +59,28 @@ def token_law(
     log_policies: Tensor,
     parts: Sequence[Part],
     state: TargetState,
-    settings: DecoderSettings,
-    strengths: Sequence[float],
+    settings: RowSettings,
 ) -> tuple[Tensor, list[Tensor]]:
     """The target's law of the next token, to draw from; where its logarithm is wanted: :func:`log_token_law`.
 
     Args:
-        log_policies: normalised, at ``settings.law_temperature``, ``[lines, vocab]``; the block's references come
-            first, one a row.
+        log_policies: normalised, at the rows' temperatures, ``[lines, vocab]``; the block's references come first, one
+            a row.
         parts: one per attribute that any row of the block carries.
+        settings: of the block's rows.
 
     Returns:
         probabilities ``[rows, vocab]``; for the sums, per part its log-components ``[n, vocab]``.
     """
     if kind in SUMS:
-        log_q = _components(kind, log_policies, parts, settings, strengths)
+        log_q = _components(kind, log_policies, parts, settings)
         law = mixture_law(log_q, parts, state.log_weights)
-        if settings.greedy:
-            return one_hot_of_largest(law), log_q
-        return (truncated(law, settings) if kind == "sum" else law), log_q
-    log_law = _log_of_one(kind, log_policies, parts, state, settings, strengths)
-    if settings.greedy:
-        return one_hot_of_largest(log_law), []
-    return (log_law.exp() if kind == "pad" else truncated(log_law.exp(), settings)), []
+        return largest_or(settings.greedy, law, lambda: truncated(law, settings) if kind == "sum" else law), log_q
+    log_law = _log_of_one(kind, log_policies, parts, state, settings)
+    drawn = largest_or(
+        settings.greedy, log_law, lambda: log_law.exp() if kind == "pad" else truncated(log_law.exp(), settings)
+    )
+    return drawn, []
 
 
 def log_token_law(
@@ -88,8 +88,7 @@ def log_token_law(
     log_policies: Tensor,
     parts: Sequence[Part],
     state: TargetState,
-    settings: DecoderSettings,
-    strengths: Sequence[float],
+    settings: RowSettings,
 ) -> Tensor:
     """The logarithm of :func:`token_law`'s law, ``[rows, vocab]``: finite wherever a token has mass.
 
@@ -97,34 +96,55 @@ def log_token_law(
     a high strength reaches at once. For a few tokens: the sums' costs several times what their law to draw from does.
     """
     if kind in SUMS:
-        log_q = _components(kind, log_policies, parts, settings, strengths)
+        log_q = _components(kind, log_policies, parts, settings)
         log_law = log_mixture(log_q, parts, state.log_weights)
     else:
-        log_law = _log_of_one(kind, log_policies, parts, state, settings, strengths)
-    if settings.greedy:
-        return one_hot_of_largest(log_law).log()
-    return log_law if kind in ("routed", "pad") else _truncated_log(log_law, settings)
+        log_law = _log_of_one(kind, log_policies, parts, state, settings)
+    whole = kind in ("routed", "pad")  # whose parts are truncated
+    return largest_or(
+        settings.greedy, log_law, lambda: log_law if whole else _truncated_log(log_law, settings), log=True
+    )
 
 
-def truncated(law: Tensor, settings: DecoderSettings) -> Tensor:
+def largest_or(greedy: bool | Tensor, values: Tensor, law: Callable[[], Tensor], *, log: bool = False) -> Tensor:
+    """All mass on the largest of ``values [rows, vocab]`` in greedy rows, a law in the others.
+
+    Args:
+        greedy: one for all, or ``[rows]``.
+        law: asked for where a row is not greedy.
+        log: whether a logarithm is wanted, as the law is one.
+    """
+    if greedy is False:
+        return law()
+    largest = one_hot_of_largest(values)
+    largest = largest.log() if log else largest
+    return torch.where(greedy[:, None], largest, law()) if isinstance(greedy, Tensor) else largest
+
+
+def truncated(law: Tensor, settings: RowSettings) -> Tensor:
     """A law ``[rows, vocab]`` after top-k and top-p."""
-    return truncate(law, top_k=settings.top_k, top_p=settings.top_p) if settings.truncates else law
+    if not settings.truncates:
+        return law
+    return truncate(law, top_k=settings.top_k, top_p=settings.top_p, most_k=settings.most_k)
 
 
-def _truncated_log(log_law: Tensor, settings: DecoderSettings) -> Tensor:
-    return truncate_log(log_law, top_k=settings.top_k, top_p=settings.top_p) if settings.truncates else log_law
+def _truncated_log(log_law: Tensor, settings: RowSettings) -> Tensor:
+    if not settings.truncates:
+        return log_law
+    return truncate_log(log_law, top_k=settings.top_k, top_p=settings.top_p, most_k=settings.most_k)
 
 
 def _components(
     kind: str,
     log_policies: Tensor,
     parts: Sequence[Part],
-    settings: DecoderSettings,
-    strengths: Sequence[float],
+    settings: RowSettings,
 ) -> list[Tensor]:
     """The log-components of a sum, per part ``[n, vocab]``; the routed one's are truncated each."""
-    log_q = [log_component(log_policies, part, strengths[part.attribute]) for part in parts]
-    return [_truncated_log(q, settings) for q in log_q] if kind == "routed" else log_q
+    log_q = [log_component(log_policies, part, settings.strengths[part.attribute]) for part in parts]
+    if kind != "routed" or not settings.truncates:
+        return log_q
+    return [_truncated_log(q, settings.at(part.rows)) for q, part in zip(log_q, parts, strict=True)]
 
 
 def _log_of_one(
@@ -132,23 +152,34 @@ def _log_of_one(
     log_policies: Tensor,
     parts: Sequence[Part],
     state: TargetState,
-    settings: DecoderSettings,
-    strengths: Sequence[float],
+    settings: RowSettings,
 ) -> Tensor:
     """The log-law of a target that is no sum, before the truncation of the whole, ``[rows, vocab]``."""
     log_pi0 = log_policies[: len(state.alphas)]  # [rows, vocab]
     if kind == "reference":
         return log_pi0
     base = _truncated_log(log_pi0, settings) if kind == "pad" else log_pi0
-    return log_product(base, log_policies, parts, state.alphas, strengths)
+    return log_product(base, log_policies, parts, state.alphas, settings.strengths)
 
 
-def log_component(log_policies: Tensor, part: Part, strength: float) -> Tensor:
-    """Normalised component ``log q_i`` of a part's rows, ``[n, vocab]``."""
-    if part.plain and strength == 1.0:
+def log_component(log_policies: Tensor, part: Part, strength: float | Tensor) -> Tensor:
+    """Normalised component ``log q_i`` of a part's rows, ``[n, vocab]``.
+
+    Args:
+        strength: of the attribute, one for all, or ``[rows]``, of all rows of the block.
+    """
+    if part.plain and not isinstance(strength, Tensor) and strength == 1.0:
         return log_policies[part.policy]  # q_i = pi_i
-    log_r = log_policies[part.policy] - log_policies[part.rho]
-    return (log_policies[part.rows] + strength * log_r).log_softmax(-1)
+    policy = log_policies[part.policy]
+    exponent = _of_part(strength, part, policy)
+    log_q = (log_policies[part.rows] + exponent * (policy - log_policies[part.rho])).log_softmax(-1)
+    # Where q_i is pi_i, it is so to the last bit, whatever strength a row beside it has.
+    return torch.where(exponent == 1.0, policy, log_q) if part.plain and isinstance(exponent, Tensor) else log_q
+
+
+def _of_part(strength: float | Tensor, part: Part, like: Tensor) -> float | Tensor:
+    """A strength as a factor of a part's lines ``[n, vocab]``."""
+    return strength[part.rows, None].to(like) if isinstance(strength, Tensor) else strength
 
 
 def mixture_law(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Tensor) -> Tensor:
@@ -172,12 +203,17 @@ def log_mixture(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Ten
 
 
 def log_product(
-    log_base: Tensor, log_policies: Tensor, parts: Sequence[Part], alphas: Tensor, strengths: Sequence[float]
+    log_base: Tensor, log_policies: Tensor, parts: Sequence[Part], alphas: Tensor, strengths: Sequence[float | Tensor]
 ) -> Tensor:
-    """``log_softmax(log_base + sum_i alpha_i lambda_i log r_i)``, ``[rows, vocab]``."""
+    """``log_softmax(log_base + sum_i alpha_i lambda_i log r_i)``, ``[rows, vocab]``.
+
+    Args:
+        strengths: per attribute, one for all, or ``[rows]``.
+    """
     tilted = log_base.clone()
     for part in parts:
-        exponent = alphas[part.rows, part.attribute, None].to(tilted) * strengths[part.attribute]
+        strength = _of_part(strengths[part.attribute], part, tilted)
+        exponent = alphas[part.rows, part.attribute, None].to(tilted) * strength
         tilted[part.rows] += exponent * (log_policies[part.policy] - log_policies[part.rho])
     return tilted.log_softmax(-1)
 
@@ -186,13 +222,14 @@ def log_q_of(
     token: Tensor,
     log_policies: Tensor,
     parts: Sequence[Part],
-    strengths: Sequence[float],
+    strengths: Sequence[float | Tensor],
     log_q: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Per part the log-component of one token a row, ``[n]``.
 
     Args:
         token: ``[rows]``.
+        strengths: per attribute, one for all, or ``[rows]``.
         log_q: the log-components, where :func:`token_law` gave them.
     """
     out = []
@@ -200,7 +237,7 @@ def log_q_of(
         mine = token[part.rows, None]
         if log_q:
             picked = log_q[i].gather(1, mine)
-        elif part.plain and strengths[part.attribute] == 1.0:
+        elif part.plain and not isinstance(strength := strengths[part.attribute], Tensor) and strength == 1.0:
             picked = log_policies[part.policy, mine[:, 0]][:, None]
         else:
             picked = log_component(log_policies, part, strengths[part.attribute]).gather(1, mine)
@@ -209,7 +246,11 @@ def log_q_of(
 
 
 def follow(
-    state: TargetState, log_q_token: Sequence[Tensor], parts: Sequence[Part], position: Tensor, horizon: int | None
+    state: TargetState,
+    log_q_token: Sequence[Tensor],
+    parts: Sequence[Part],
+    position: Tensor,
+    horizon: int | Tensor | None,
 ) -> Tensor:
     """The mixture's log-weights after one kept token a row, ``[rows, attributes]``.
 
@@ -217,7 +258,7 @@ def follow(
         log_q_token: see :func:`log_q_of`.
         position: index of that token within the response, ``[rows]``.
         horizon: the weights are ``alpha`` again at every position that is a multiple of it, wherever
-            the rounds of drafting happen to end.
+            the rounds of drafting happen to end. One for all, or ``[rows]``; ``None``: never.
     """
     updated = state.log_weights.clone()
     for part, log_q in zip(parts, log_q_token, strict=True):

@@ -71,8 +71,8 @@ class States:
         joined.branches = torch.cat([self.branches, others.branches])
         return joined
 
-    def lane_among(self, entries: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """The row and the branch of each of some entries, by its place among them."""
+    def lane_among(self, entries: Tensor) -> Callable[[int | slice], tuple[Tensor, Tensor]]:
+        """The row and the branch of each of some entries, by its place among them, or of a slice of them."""
         return lambda place: (self.rows[entries[place]], self.branches[entries[place]])
 
     def logits(self, entries: Tensor | slice, position: int | Tensor) -> Tensor:

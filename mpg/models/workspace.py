@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpg.laws.logspace import checked
+from mpg.laws.logspace import checked, divisor
 
 
 class Workspace:
@@ -18,15 +18,16 @@ class Workspace:
     def __init__(self) -> None:
         self._scaled = self._out = torch.empty(0, 0)
 
-    def log_policy(self, logits: Tensor, temperature: float) -> Tensor:
+    def log_policy(self, logits: Tensor, temperature: float | Tensor) -> Tensor:
         """See :func:`mpg.laws.logspace.log_policy`; ``[rows, vocab]``."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         shape, wanted = self._out.shape, (logits.dtype, logits.device, logits.shape[1])
         if (self._out.dtype, self._out.device, shape[1]) != wanted or shape[0] < len(logits):
             self._out = torch.empty_like(logits)
         out = self._out[: len(logits)]
-        if temperature != 1.0:
-            logits = torch.div(logits, temperature, out=self._scaled_like(out))
+        by = divisor(temperature, logits)
+        if by is not None:
+            logits = torch.div(logits, by, out=self._scaled_like(out))
         return checked(torch.log_softmax(logits, -1, out=out))
 
     def _scaled_like(self, out: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from mpg.decoding.seeding import RowStream
 from mpg.laws.drawing import draw, truncate
 from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
+from mpg.laws.row_settings import RowSettings
 from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, mixture_law, token_law
 from mpg.laws.verify import settle
 from mpg.models.bank import ModelBank
@@ -33,6 +34,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
     bank.check(request, settings)
     uniforms = torch.from_numpy(RowStream(request.seed).take(4 * settings.max_new_tokens).reshape(-1, 1, 4))
     strengths = [settings.strength_of(name) for name in bank.attributes]
+    own = RowSettings.of([settings], bank.attributes)
     alphas = alphas_of(request.weights, bank.attributes, settings)[None]  # [1, attributes]
     mix = bank.soup_mix(request.weights, strengths) if settings.facts.soup else None
     kind, parts, log_weights = settings.target, parts_of_one_row(bank.layout), alphas.log()
@@ -50,7 +52,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
         log_policies = log_policy(
             branch_logits(bank, request, response, mix, settings.max_new_tokens), settings.law_temperature
         )
-        target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
+        target, log_q = token_law(kind, log_policies, parts, state, own)
         if not settings.facts.speculative:
             token = draw(target, u[:, DRAFT])
         else:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
+from mpg.laws.row_settings import RowSettings
 from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, token_law
 from mpg.models.bank import ModelBank
 from mpg.models.errors import BankError
@@ -45,6 +46,7 @@ def law(
     request = Request(prompt_ids, weights, seed=0, prompts=prompts or {})
     check_request(request, bank.attributes, settings, bank.n_embeddings)
     strengths = [settings.strength_of(name) for name in bank.attributes]
+    own = RowSettings.of([settings], bank.attributes)
     alphas = alphas_of(weights, bank.attributes, settings)[None]  # [1, attributes]
     models = list(backbone.models)
     if settings.facts.soup:
@@ -63,7 +65,7 @@ def law(
         logits = torch.cat([model.fn(torch.tensor([ids])).double() for model, ids in scored])  # [branches, vocab]
         state = TargetState(alphas, log_weights)
         log_policies = log_policy(logits, settings.law_temperature)
-        target, log_q = token_law(kind, log_policies, parts, state, settings, strengths)
+        target, log_q = token_law(kind, log_policies, parts, state, own)
         position = torch.tensor([len(response)])
         for token, p in enumerate(target[0].tolist()):
             if p <= 0.0:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mpg.laws.layout import parts_of_one_row
 from mpg.laws.logspace import log_policy
+from mpg.laws.row_settings import RowSettings
 from mpg.laws.target import SUMS, TargetState, alphas_of, follow, log_q_of, log_token_law
 from mpg.models.bank import ModelBank
 from mpg.models.uncached import branch_logits
@@ -49,6 +50,7 @@ def choice_log_probs(
             raise ValueError(f"request {index}: {error}") from None
     settings = replace(settings, top_k=0, top_p=1.0, temperature=settings.law_temperature)
     strengths = [settings.strength_of(name) for name in bank.attributes]
+    own = RowSettings.of([settings], bank.attributes)
     kind = settings.target
     needs = [bank.layout.branches_of(request.weights if settings.facts.weighted else ()) for request, _ in asked]
     # What is known of a beginning: its log-probability, and the target's state after it.
@@ -69,7 +71,7 @@ def choice_log_probs(
                 total, state = known[index, before]
                 parts = parts_of_one_row(bank.layout, needs[index])
                 log_policies = log_policy(logits.double(), settings.temperature)
-                log_law = log_token_law(kind, log_policies, parts, state, settings, strengths)
+                log_law = log_token_law(kind, log_policies, parts, state, own)
                 choices = asked[index][1]
                 for token in {o[depth] for o in choices if len(o) > depth and tuple(o[:depth]) == before}:
                     after = state

@@ -36,7 +36,7 @@ def decode_cells(
         if on_done is not None:
             on_done()
 
-    groups: dict[str, list[tuple[PlannedCell, Request]]] = {}  # cells of the same settings are decoded together
+    asked: list[tuple[PlannedCell, Request]] = []
     for cell in cells:
         try:
             request = request_of(handle.bank, cell)
@@ -44,11 +44,11 @@ def decode_cells(
             done()
             yield cell, Failure(error.reason, str(error))
         else:
-            groups.setdefault(repr(cell.decoder), []).append((cell, request))
+            asked.append((cell, request))
     bank, size = handle.bank, handle.batch_size
+    # Settings are rows' own: a grid over strengths or temperatures shares its batches.
+    requests, settings = [request for _, request in asked], [cell.decoder for cell, _ in asked]
     with passes_of(handle.threads):
-        for group in groups.values():
-            settings, requests = group[0][0].decoder, [request for _, request in group]
-            for index, outcome in decode_each(bank, requests, settings, size, stop=stop, on_done=done):
-                cell = group[index][0]
-                yield cell, to_row(bank, cell, outcome, sources) if isinstance(outcome, Completion) else outcome
+        for index, outcome in decode_each(bank, requests, settings, size, stop=stop, on_done=done):
+            cell = asked[index][0]
+            yield cell, to_row(bank, cell, outcome, sources) if isinstance(outcome, Completion) else outcome

@@ -59,9 +59,8 @@ class ComputedWith:
     regrouped: bool = False
 
 
-# Of a shard that nobody gave a size: batches of each setting. As many shards a worker, and their sizes need no care.
+# Of a shard that nobody gave a size: batches. As many shards a worker, and their sizes need no care.
 _BATCHES, _MANY = 8, 4
-_MOST_SETTINGS = 8
 _DECIDED = ("dtype", "threads", "batch_size", "rows_per_shard")
 
 
@@ -73,17 +72,14 @@ def cores() -> int:
     return int(asked) if asked.isdecimal() and int(asked) else int(cpu_count(only_physical_cores=True))
 
 
-def shard_size(n_cells: int, batch_size: int, workers: int, settings: int = 1) -> int:
+def shard_size(n_cells: int, batch_size: int, workers: int) -> int:
     """Rows that are decoded together and written at once, where the job does not say.
 
-    A shard begins with a full batch and ends with one that drains, once for each setting of the decoder; what a killed
-    worker had of it is lost. So it has eight batches of each setting: a lone worker writes a small job as one shard.
-    Several workers get shards of equal size, as many each, of two batches at least (the plan may grow).
-
-    Args:
-        settings: of the decoder, whose rows are not batched together: a grid at five strengths has five.
+    A shard begins with a full batch and ends with one that drains; what a killed worker had of it is lost. So it has
+    eight batches, whatever strengths they mix: a lone worker writes a small job as one shard. Several workers get
+    shards of equal size, as many each, of two batches at least (the plan may grow).
     """
-    largest = _BATCHES * batch_size * settings
+    largest = _BATCHES * batch_size
     shards = -(-n_cells // largest)
     if workers == 1 or shards >= _MANY * workers:
         return largest
@@ -102,9 +98,7 @@ def decided(job: Job, workers: int, n_cells: int) -> ComputedWith:
     from mpg.models.dtype import pick_dtype
 
     threads = job.threads or max(1, cores() // workers)
-    strengths = {each.strengths for each in job.build_personas() if not each.is_control}
-    settings = min(_MOST_SETTINGS, max(1, len(strengths)))
-    size = job.rows_per_shard or shard_size(n_cells, job.batch_size, workers, settings)
+    size = job.rows_per_shard or shard_size(n_cells, job.batch_size, workers)
     return ComputedWith(pick_dtype(job.model.dtype), threads, job.batch_size, size, job.attribute_names)
 
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from mpg.decoding.rows import ROUTE, Rows
 from mpg.laws.bound import RatioAlarm
-from mpg.laws.drawing import draw, one_hot_of_largest
+from mpg.laws.drawing import draw
 from mpg.laws.logspace import NotNumbersError
-from mpg.laws.target import SUMS, follow, log_q_of, token_law, truncated
+from mpg.laws.row_settings import RowSettings
+from mpg.laws.target import SUMS, follow, largest_or, log_q_of, token_law, truncated
 from mpg.models.bank import ModelBank
 from mpg.models.lanes import BankSession
 from mpg.models.states import Block, Entries, States, block_of
@@ -26,16 +27,21 @@ NUMBERS_AT_ONCE, NUMBERS_AT_ONCE_ON_GPU = 64 * 50_000, 64 * 2**20
 
 
 class Round:
-    """A decoder's round over all running rows; subclasses say what is fed, drawn and kept."""
+    """A decoder's round over all running rows; subclasses say what is fed, drawn and kept.
+
+    Attributes:
+        settings: what all rows have in common is read from it; where they may differ, see
+            :func:`mpg.settings.in_common`, ``row_settings`` says what each has.
+        row_settings: of the rows that run; the engine renews them as rows come and go.
+    """
 
     overhang = 1  # cache positions past a row's longest text that a round may write
 
     def __init__(self, bank: ModelBank, settings: DecoderSettings, alarm: RatioAlarm, *, draft_len: int | None) -> None:
         self.bank, self.settings, self.alarm, self.draft_len = bank, settings, alarm, draft_len
         self.kind = settings.target
-        self.strengths = [settings.strength_of(name) for name in bank.attributes]
-        # Every component is its preference model itself: q_i = pi_i.
-        self.bare = not any(bank.layout.reference) and set(self.strengths) <= {1.0}
+        self.row_settings = RowSettings.of([settings], bank.attributes, device=bank.device)
+        self._of_block: tuple[Block | None, RowSettings] = None, self.row_settings
         self.workspace = Workspace()
         at_once = NUMBERS_AT_ONCE if bank.device.type == "cpu" else NUMBERS_AT_ONCE_ON_GPU
         self.lines_at_once = max(1, at_once // bank.vocab_size)
@@ -45,9 +51,14 @@ class Round:
         """Branches that a row needs: the reference and, per attribute of its request, ``pi_i`` and ``rho_i``."""
         return self.bank.layout.branches_of(request.weights if self.settings.facts.weighted else ())
 
-    def soup(self, request: Request) -> Tensor | None:
-        """Adapter coefficients of the row's soup, if it has one."""
+    def soup(self, request: Request, settings: DecoderSettings) -> Tensor | None:
+        """Adapter coefficients of the soup of a row with these settings, if it has one."""
         return None
+
+    @property
+    def bare(self) -> bool:
+        """Whether every component is its preference model itself: q_i = pi_i."""
+        return self.row_settings.at_strength_1 and not any(self.bank.layout.reference)
 
     def step(self, session: BankSession, rows: Rows) -> None:
         """One round."""
@@ -74,32 +85,43 @@ class Round:
         logits = states.logits(block.entries, position)
         return self.normalised(logits, states.lane_among(block.entries))
 
-    def normalised(self, logits: Tensor, lane_of: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
-        """Log-policies ``[lines, vocab]``, until the next call.
+    def normalised(self, logits: Tensor, lane_of: Callable[[int | slice], tuple[Tensor, Tensor]]) -> Tensor:
+        """Log-policies ``[lines, vocab]`` at the rows' temperatures, until the next call.
 
         Args:
-            lane_of: the row and the branch of a line, asked where it is broken.
+            lane_of: the row and the branch of a line, asked where it is broken; of all, where temperatures differ.
 
         Raises:
             NotNumbersError: logits that are not numbers, with the row and the model that they are of.
         """
+        temperature = self.row_settings.temperature
+        if isinstance(temperature, Tensor) and temperature.dim():
+            temperature = temperature[lane_of(slice(None))[0]]
         try:
-            return self.workspace.log_policy(logits, self.settings.law_temperature)
+            return self.workspace.log_policy(logits, temperature)
         except NotNumbersError as error:
             error.slot, branch = map(int, lane_of(error.line))
             error.whose = self.bank.layout.in_words(branch)
             raise
 
+    def settings_of(self, block: Block) -> RowSettings:
+        """Of a block's rows."""
+        if self._of_block[0] is not block:
+            self._of_block = block, self.row_settings.at(block.rows)
+        return self._of_block[1]
+
     def target(self, rows: Rows, block: Block, log_policies: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See :func:`mpg.laws.target.token_law`."""
         state = rows.target_state(block.rows)
-        return token_law(self.kind, log_policies, block.parts, state, self.settings, self.strengths)
+        return token_law(self.kind, log_policies, block.parts, state, self.settings_of(block))
 
-    def proposal(self, log_policies: Tensor) -> Tensor:
-        """The law that drafts of a model follow, as the target is cut: lossless, and accepted more often."""
-        if self.settings.greedy:
-            return one_hot_of_largest(log_policies)
-        return truncated(log_policies.exp(), self.settings)
+    def proposal(self, log_policies: Tensor, settings: RowSettings) -> Tensor:
+        """The law that drafts of a model follow, as the target is cut: lossless, and accepted more often.
+
+        Args:
+            settings: of the rows that ``log_policies [rows, vocab]`` are of.
+        """
+        return largest_or(settings.greedy, log_policies, lambda: truncated(log_policies.exp(), settings))
 
     def keep(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor, log_q: Sequence[Tensor] = ()) -> None:
         """Write one token for each of the block's rows, with its books and the weights after it."""
@@ -115,8 +137,9 @@ class Round:
         state = rows.target_state(block.rows)
         if self.kind not in SUMS:
             return state.log_weights
-        log_q_token = log_q_of(token, log_policies, block.parts, self.strengths, log_q)
-        return follow(state, log_q_token, block.parts, position, self.settings.horizon)
+        own = self.settings_of(block)
+        log_q_token = log_q_of(token, log_policies, block.parts, own.strengths, log_q)
+        return follow(state, log_q_token, block.parts, position, own.horizon)
 
     def log_probs_at(self, states: States, places: Tensor, tokens: Tensor) -> Tensor:
         """Log-probability of ``tokens [n]`` at (entry, position) ``places [n, 2]``, a few lines at a time."""
@@ -130,11 +153,12 @@ class Round:
     def draw_components(self, rows: Rows) -> Tensor:
         """Draw an attribute from the mixture's weights where a horizon begins or none is drawn; which rows."""
         position, component = rows.n_new[: len(rows)], rows.component[: len(rows)]
-        begins = position == 0 if self.settings.horizon is None else position % self.settings.horizon == 0
+        horizon, greedy = self.row_settings.horizon, self.row_settings.greedy
+        begins = position == 0 if horizon is None else position % horizon == 0
         drawn = (begins | (component < 0)).nonzero()[:, 0]
         if len(drawn):
             weights = rows.log_weights[drawn].softmax(-1)
-            weights = one_hot_of_largest(weights) if self.settings.greedy else weights
+            weights = largest_or(greedy[drawn] if isinstance(greedy, Tensor) else greedy, weights, lambda: weights)
             rows.component[drawn] = draw(weights, rows.uniforms_at(0, ROUTE)[drawn])
         return drawn
 

@@ -60,7 +60,7 @@ class ChunkRound(Round):
             log_policies = self.normalised(
                 states.logits(slice(None), 0), states.lane_among(rows.every)
             )  # [rows, vocab]
-            law = self.proposal(log_policies) if self.truncated_drafts else log_policies.exp()
+            law = self.proposal(log_policies, self.row_settings) if self.truncated_drafts else log_policies.exp()
             token = draw(law, uniforms[:, j])
             drafts.append(token)
             laws += [law] if self.keeps_draft_laws else []

@@ -60,7 +60,7 @@ class LaggingRound(Round):
         rows.log_probs[entries.rows, entries.branches] += log_probs.sum(1)
         if rows.token_log_probs is not None:
             in_response = positions + 1 - (rows.n_prompt[entries.rows] + shift)[:, None]
-            past_end = torch.full_like(in_response, self.settings.max_new_tokens)
+            past_end = torch.full_like(in_response, rows.longest_response)
             place = torch.where(missed, in_response, past_end)
             rows.book_tokens(entries.rows[:, None], place, entries.branches[:, None], log_probs)
         rows.fed[entries.rows, entries.branches] = upto - shift

@@ -53,5 +53,5 @@ class LosslessRound(ChunkRound):
         """Draft j of a block's rows, ``[n]``, and the law it follows, ``[n, vocab]``: of the chunk, or drawn now."""
         if chunk is not None:
             return chunk.tokens[block.rows, j], chunk.laws[j][block.rows]
-        law = self.proposal(log_policies[: len(block.rows)])
+        law = self.proposal(log_policies[: len(block.rows)], self.settings_of(block))
         return draw(law, uniforms), law

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mpg.decoding.rounds.draft import ChunkRound
 from mpg.decoding.rows import DRAFT, REPLACEMENT, TEST, Rows
-from mpg.laws.drawing import draw, one_hot_of_largest
-from mpg.laws.target import log_component, mixture_law
+from mpg.laws.drawing import draw
+from mpg.laws.target import largest_or, log_component, mixture_law
 from mpg.laws.verify import settle
 from mpg.models.lanes import BankSession
 from mpg.models.states import States
@@ -53,7 +53,10 @@ class MixtureRound(ChunkRound):
 
     @property
     def tests(self) -> bool:
-        """Whether drafts follow another law than the target: the sum that is neither cut nor greedy is theirs."""
+        """Whether drafts follow another law than the target: the sum that is neither cut nor greedy is theirs.
+
+        Alike in all rows of a batch, see :func:`mpg.settings.in_common`.
+        """
         return self.settings.truncates or self.settings.greedy
 
     def step(self, session: BankSession, rows: Rows) -> None:
@@ -74,7 +77,7 @@ class MixtureRound(ChunkRound):
 
     def _ends(self, rows: Rows) -> Tensor:
         """Drafts that each row may have: to its horizon and its last position, ``[rows]``."""
-        room, horizon = rows.room(), self.settings.horizon
+        room, horizon = rows.room(), self.row_settings.horizon
         return room if horizon is None else torch.minimum(room, horizon - rows.n_new[: len(rows)] % horizon)
 
     def _length(self, ends: Tensor) -> int:
@@ -108,12 +111,12 @@ class MixtureRound(ChunkRound):
         component, token = rows.component[: len(rows)], torch.zeros_like(rows.every)
         for block in self.blocks(states, rows.every):
             log_policies = self.log_policies(states, block, 0)
-            law = log_policies.new_empty(len(block.rows), log_policies.shape[1])
+            law, own = log_policies.new_empty(len(block.rows), log_policies.shape[1]), self.settings_of(block)
             for part in block.parts:
                 mine = component[block.rows[part.rows]] == part.attribute
                 if mine.any():
-                    law[part.rows[mine]] = log_component(log_policies, part, self.strengths[part.attribute])[mine]
-            law = one_hot_of_largest(law) if self.settings.greedy else law.exp_()
+                    law[part.rows[mine]] = log_component(log_policies, part, own.strengths[part.attribute])[mine]
+            law = largest_or(own.greedy, law, law.exp_)
             token[block.rows] = draw(law, uniforms[block.rows])
             drawn = token[block.rows][block.entry_rows]
             log_probs[block.entries] = log_policies.gather(1, drawn[:, None])[:, 0].double()
@@ -136,7 +139,7 @@ class MixtureRound(ChunkRound):
         for attribute, policy in enumerate(self.bank.layout.policy):  # q_i = pi_i
             mine = branch == policy
             rows.log_weights[row[mine], attribute] += total[mine]
-        size, horizon = len(rows), self.settings.horizon
+        size, horizon = len(rows), self.row_settings.horizon
         rows.log_weights[:size] = rows.log_weights[:size].log_softmax(-1)
         for j in range(int(counts.max())):
             alive = (counts > j).nonzero()[:, 0]

@@ -13,6 +13,7 @@ from mpg.decoding.rows import Rows
 from mpg.models.errors import BankError
 from mpg.models.lanes import BankSession
 from mpg.request import Request
+from mpg.settings import DecoderSettings
 
 
 class SteeredRound(LaggingRound):
@@ -40,8 +41,9 @@ class SoupRound(LaggingRound):
     def branches(self, request: Request) -> list[int]:
         return [*super().branches(request), self.bank.layout.n_branches]
 
-    def soup(self, request: Request) -> Tensor | None:
-        return self.bank.soup_mix(request.weights, self.strengths)
+    def soup(self, request: Request, settings: DecoderSettings) -> Tensor | None:
+        strengths = [settings.strength_of(name) for name in self.bank.attributes]
+        return self.bank.soup_mix(request.weights, strengths)
 
     def step(self, session: BankSession, rows: Rows) -> None:
         self.draw_from(session, rows, session.pick([(row, session.soup) for row in range(len(rows))]))

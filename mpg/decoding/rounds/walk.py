@@ -82,10 +82,10 @@ class WalkingRound(ChunkRound):
         """``log T(token)`` of a block's rows, ``[n]`` float64: exact where the probability has left float32's range."""
         picked = law.gather(1, token[:, None])[:, 0]
         log_target, lost = picked.double().log(), picked < torch.finfo(picked.dtype).tiny
-        if self.settings.greedy or not bool(lost.any()):
+        own = self.settings_of(block)
+        if own.greedy is True or not bool(lost.any()):
             return log_target
-        state = rows.target_state(block.rows)
-        log_law = log_token_law(self.kind, log_policies, block.parts, state, self.settings, self.strengths)
+        log_law = log_token_law(self.kind, log_policies, block.parts, rows.target_state(block.rows), own)
         return torch.where(lost, log_law.gather(1, token[:, None])[:, 0].double(), log_target)
 
     def keep_prefix(self, rows: Rows, chunk: Chunk, walk: Walk, counts: Tensor) -> None:

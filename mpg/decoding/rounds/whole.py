@@ -35,9 +35,8 @@ class WholeRound(ThresholdRound):
         self.overhang = 1
 
     def step(self, session: BankSession, rows: Rows) -> None:
-        n = self.settings.max_new_tokens
-        uniforms = rows.fresh_uniforms(n + 2)  # drafts, a test, a choice
-        chunk = self.draft(session, rows, uniforms[:, :n])
+        chunk = self.draft(session, rows, rows.fresh_uniforms_of_responses())
+        uniforms = rows.fresh_uniforms(2)  # a test, a choice
         lengths = self.lengths(rows, chunk.tokens)
         walk = self.walk(rows, chunk, int(lengths.max()), n_laws=0)
         log_r = self.log_prefix_ratios(chunk, walk, lengths)[:, -1]
@@ -49,7 +48,7 @@ class WholeRound(ThresholdRound):
             by_token = None if terms is None else terms[:length, slot]
             response = Response(chunk.tokens[slot, :length], float(log_r[slot]), log_probs[slot], by_token)
             rows.responses[slot].append(response)
-            chosen = self.choose(rows, slot, bounds[slot], uniforms[slot, n:])
+            chosen = self.choose(rows, slot, bounds[slot], uniforms[slot])
             if chosen is not None:
                 self._take(rows, slot, rows.responses[slot][chosen])
 
@@ -104,4 +103,5 @@ class BestOfN(WholeRound):
     def _score(self, rows: Rows, slot: int, response: Response) -> float:
         ratios = self.bank.layout.log_ratios(response.log_probs.cpu()).tolist()
         alphas = rows.alphas[slot].tolist()
-        return sum(a * s * r for a, s, r in zip(alphas, self.strengths, ratios, strict=True) if a)
+        strengths = [rows.settings_of[slot].strength_of(name) for name in self.bank.attributes]
+        return sum(a * s * r for a, s, r in zip(alphas, strengths, ratios, strict=True) if a)

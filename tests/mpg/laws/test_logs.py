@@ -18,6 +18,7 @@ from mpg.laws.bound import RatioAlarm
 from mpg.laws.drawing import truncate, truncate_log
 from mpg.laws.layout import Layout, parts_of_one_row
 from mpg.laws.logspace import log_policy
+from mpg.laws.row_settings import RowSettings
 from mpg.laws.target import TargetState, follow, log_q_of, log_token_law, token_law
 from mpg.score.choices import choice_log_probs
 from mpg.score.texts import component_log_probs
@@ -72,7 +73,8 @@ def arguments(kind: str, temperature: float, strength: float, cuts: dict, dtype:
     settings = DecoderSettings(name=KINDS[kind], temperature=temperature, strength=strength, **cuts)
     alphas = torch.from_numpy(ALPHAS)[None]
     log_policies = log_policy(logits().to(dtype), temperature)
-    return kind, log_policies, parts_of_one_row(LAYOUT), TargetState(alphas, alphas.log()), settings, [strength] * 3
+    own = RowSettings.of([settings], LAYOUT.attributes)
+    return kind, log_policies, parts_of_one_row(LAYOUT), TargetState(alphas, alphas.log()), own
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,13 +101,13 @@ def test_the_weights_follow_tokens_that_no_probability_could_hold() -> None:
     """Under every target that is a sum, routed ones among them: never NaN, and Bayes' rule in float64."""
     for kind in ("sum", "routed"):
         given = arguments(kind, 0.02, 3.0, {}, torch.float32)
-        _, log_policies, parts, state, _, strengths = given
+        _, log_policies, parts, state, own = given
         _, log_q = token_law(*given)
         pi = normalised(logits().double().numpy() / 0.02)
         models = zip(LAYOUT.policy, LAYOUT.reference, strict=True)
         components = [normalised(pi[0] + 3.0 * (pi[policy] - pi[rho])) for policy, rho in models]
         for token in range(VOCAB):
-            of_token = log_q_of(torch.tensor([token]), log_policies, parts, strengths, log_q)
+            of_token = log_q_of(torch.tensor([token]), log_policies, parts, own.strengths, log_q)
             found = follow(state, of_token, parts, torch.tensor([0]), None)[0].numpy()
             with np.errstate(divide="ignore"):
                 wanted = normalised(np.log(ALPHAS) + [q[token] for q in components])

@@ -64,6 +64,19 @@ def test_a_long_row_changes_no_other(bank_and_base: tuple[ModelBank, Any], decod
         assert found.log_prob_reference == pytest.approx(own, abs=1e-3)
 
 
+def test_how_long_a_row_may_become_is_its_own(bank_and_base: tuple[ModelBank, Any]) -> None:
+    """One prompt, on this side of the border and beyond it: neither reads what the other has read."""
+    bank, config = bank_and_base
+    lengths = [NEW, BORDER - len(SHORT) + NEW, NEW - 1, BORDER - len(SHORT) + NEW + 1]
+    settings = [DecoderSettings(max_new_tokens=n, chunk_len=4, strength=1.0 + n % 2) for n in lengths]
+    requests = [Request(SHORT, {"x": 1.0}, seed=4)] * len(lengths)
+    for request, own, found in zip(requests, settings, decode(bank, requests, settings), strict=True):
+        (alone,) = decode(bank, [request], own)
+        assert found.token_ids == alone.token_ids and len(found.token_ids) == own.max_new_tokens
+        fresh = fresh_log_prob(config, list(request.prompt_ids), found.token_ids)
+        assert found.log_prob_reference == pytest.approx(fresh, abs=1e-3)
+
+
 def test_given_texts_are_read_as_transformers_reads_them(bank_and_base: tuple[ModelBank, Any]) -> None:
     bank, config = bank_and_base
     texts = [(SHORT, LONG[:NEW]), (LONG, SHORT[:NEW]), (CROSSING, SHORT[:NEW])]
@@ -88,6 +101,11 @@ def test_drafts_past_the_last_learned_position_are_nobodys(name: str, tmp_path: 
         assert [len(done.token_ids) for done in decode(bank, requests, settings)] == [8, 8, 8]
         with pytest.raises(ValueError, match="make 33 tokens, and the models have 32 positions"):
             list(decode(bank, requests, replace(settings, max_new_tokens=9)))
+        # Beside a row that may write more, behind a shorter prompt.
+        mixed, asked = [settings, replace(settings, max_new_tokens=29)], [requests[0], Request([3, 4], {"x": 1.0}, 1)]
+        for request, own, found in zip(asked, mixed, decode(bank, asked, mixed), strict=True):
+            (alone,) = decode(bank, [request], own)
+            assert found.token_ids == alone.token_ids and len(found.token_ids) == own.max_new_tokens
 
 
 def test_rewards_of_rows_in_a_batch_are_those_of_each_alone(

@@ -232,23 +232,23 @@ def test_the_record_says_what_a_run_was_computed_with(place: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("cells", "batch", "workers", "settings", "size", "shards"),
+    ("cells", "batch", "workers", "size", "shards"),
     [
-        (132, 32, 1, 1, 256, [132]),  # the demo: one shard
-        (132, 32, 2, 1, 66, [66, 66]),
-        (615, 32, 1, 5, 1280, [615]),  # five strengths: five batches that drain
-        (300, 32, 2, 1, 160, [160, 140]),
-        (3, 32, 2, 1, 64, [3]),
-        (1_000, 32, 1, 1, 256, [256, 256, 256, 232]),
-        (1_000, 32, 3, 1, 192, [192, 192, 192, 192, 192, 40]),
-        (10**6, 32, 8, 1, 256, None),
-        (10**6, 1, 1, 1, 8, None),
+        (132, 32, 1, 256, [132]),  # the demo: one shard
+        (132, 32, 2, 66, [66, 66]),
+        (615, 32, 1, 256, [256, 256, 103]),
+        (300, 32, 2, 160, [160, 140]),
+        (3, 32, 2, 64, [3]),
+        (1_000, 32, 1, 256, [256, 256, 256, 232]),
+        (1_000, 32, 3, 192, [192, 192, 192, 192, 192, 40]),
+        (10**6, 32, 8, 256, None),
+        (10**6, 1, 1, 8, None),
     ],
 )
 def test_a_shard_that_nobody_gave_a_size_keeps_batches_full_and_workers_busy(
-    cells: int, batch: int, workers: int, settings: int, size: int, shards: list[int] | None
+    cells: int, batch: int, workers: int, size: int, shards: list[int] | None
 ) -> None:
-    assert computed_with.shard_size(cells, batch, workers, settings) == size
+    assert computed_with.shard_size(cells, batch, workers) == size
     if shards is not None:
         assert [min(size, cells - i) for i in range(0, cells, size)] == shards
 
