@@ -213,10 +213,14 @@ class Engine:
         self.round.row_settings = rows.row_settings()
         try:
             self.round.step(session, rows)
-            slots_ended = rows.ended().nonzero()[:, 0].tolist()
+            if rows.look(self.round.broken()):
+                self.round.look()
+            self.round.seen()
+            slots_ended = rows.slots_ended()
             if not slots_ended:
                 return []
             self.round.finish(session, rows, slots_ended)
+            self.round.look()
         except NotNumbersError as error:
             error.request = rows.index[error.slot]
             raise

@@ -13,6 +13,7 @@ from mpg.laws.bound import Window
 from mpg.laws.layout import Layout
 from mpg.laws.row_settings import RowSettings
 from mpg.laws.target import TargetState, alphas_of
+from mpg.models.sending import moved
 from mpg.models.states import Entries
 from mpg.request import Completion, Request
 from mpg.settings import DecoderSettings
@@ -31,6 +32,7 @@ class Rows:
 
     Attributes:
         settings_of: of each row; as the laws take them: :meth:`row_settings`.
+        lengths: of each row, ``n_new`` and ``stopped`` as the host last saw them, see :meth:`look`.
         longest_response: tokens of the longest that any request may have.
         tokens: prompt and response, ``[slots, capacity]``.
         n_prompt, n_new: tokens of the prompt and of the response so far, ``[slots]``.
@@ -65,6 +67,8 @@ class Rows:
         n, branches = len(layout.attributes), layout.n_branches + 1  # one more: the soup
         self.index: list[int] = []
         self.requests: list[Request] = []
+        self.lengths: list[tuple[int, bool]] = []
+        self._longest_prompts: list[int] = []  # of each row, over its branches
         self.streams: list[RowStream] = []
         self.windows: list[Window] = []
         self.responses: list[list[Any]] = []  # whole responses tried, see mpg.decoding.rounds.whole
@@ -86,6 +90,7 @@ class Rows:
         self.n_chunks, self.n_tested, self.n_accepted, self.run = table(), table(), table(), table()
         self.tries, self.n_salvaged, self.n_fallbacks = table(), table(), table()
         self._tables = [value for value in vars(self).values() if isinstance(value, Tensor)]
+        self._slots = torch.arange(slots, device=device)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -98,6 +103,8 @@ class Rows:
             table[slot] = 0
         self.index.append(index)
         self.requests.append(request)
+        self.lengths.append((0, False))
+        self._longest_prompts.append(max(len(own) for own in (request.prompt_ids, *request.prompts.values())))
         self.settings_of.append(self._asked[index])
         self._forget()
         self.windows.append(Window(self.settings.window))
@@ -124,8 +131,9 @@ class Rows:
         last = len(self) - 1
         for table in self._tables:
             table[slot] = table[last]
-        for items in (self.index, self.requests, self.settings_of, self.streams, self.windows, self.responses):
-            items[slot] = items[last]  # type: ignore[assignment]
+        lists: list[list[Any]] = [self.index, self.requests, self.settings_of, self.streams, self.windows]
+        for items in (*lists, self.responses, self.lengths, self._longest_prompts):
+            items[slot] = items[last]
             items.pop()
         self._forget()
 
@@ -137,7 +145,7 @@ class Rows:
 
     @property
     def every(self) -> Tensor:
-        return torch.arange(len(self), device=self.device)
+        return self._slots[: len(self)]
 
     def row_settings(self) -> RowSettings:
         """What the rows are decoded with; made on the host, once for each coming and going of rows."""
@@ -153,7 +161,16 @@ class Rows:
 
     def starts(self, entries: Entries) -> Tensor:
         """Position of each row's last token in each of the given lanes, ``[entries]``."""
-        return self.n_cached()[entries.rows] + self.shift[entries.rows, entries.branches]
+        starts = self.n_cached()[entries.rows]
+        return starts if self.own_prompts is None else starts + self.shift[entries.rows, entries.branches]
+
+    def reach(self, n: int) -> int:
+        """A position that no branch reaches with ``n`` tokens from its row's last on: what the host knows of it.
+
+        It holds for what is fed until rows are written, and again after :meth:`look`.
+        """
+        ends = zip(self._longest_prompts, self.lengths, strict=True)
+        return max(prompt + n_new for prompt, (n_new, _) in ends) - 1 + n
 
     def tokens_at(self, entries: Entries, positions: Tensor) -> Tensor:
         """Tokens of lanes at positions ``[entries, n]`` of the lanes themselves, prompts included.
@@ -177,9 +194,14 @@ class Rows:
         """Tokens whose keys and values are kept, all but the last one, ``[rows]``."""
         return (self.n_prompt + self.n_new - 1)[: len(self)]
 
-    def last_tokens(self, entries: Entries) -> Tensor:
-        """What each of the given lanes is to be fed next, ``[entries]``: its prompt's own end, then the row's text."""
-        return self.tokens_at(entries, self.starts(entries)[:, None])[:, 0]
+    def last_tokens(self, entries: Entries, starts: Tensor | None = None) -> Tensor:
+        """What each of the given lanes is to be fed next, ``[entries]``: its prompt's own end, then the row's text.
+
+        Args:
+            starts: of :meth:`starts`, where it is at hand.
+        """
+        starts = self.starts(entries) if starts is None else starts
+        return self.tokens_at(entries, starts[:, None])[:, 0]
 
     def room(self) -> Tensor:
         """Tokens each row may still write, ``[rows]``."""
@@ -187,13 +209,19 @@ class Rows:
 
     def uniforms_at(self, offset: int, column: int) -> Tensor:
         """Uniforms of the position ``offset`` after the next one, ``[rows]``; past a row's end zeros."""
-        position = (self.n_new[: len(self)] + offset).clamp_max(self.longest_response)
-        return self.uniforms[self.every, position, column]
+        return self.all_uniforms_at(offset)[:, column]
+
+    def all_uniforms_at(self, offset: int) -> Tensor:
+        """Of every column, ``[rows, 4]``."""
+        position = self.n_new[: len(self)]
+        if offset:
+            position = (position + offset).clamp_max(self.longest_response)
+        return self.uniforms[self.every, position]
 
     def fresh_uniforms(self, count: int) -> Tensor:
         """The next uniforms of each row's second stream, ``[rows, count]``."""
         taken = [torch.from_numpy(stream.take(count)) for stream in self.streams]
-        return torch.stack(taken).to(self.device)
+        return moved(torch.stack(taken), self.device)
 
     def fresh_uniforms_of_responses(self) -> Tensor:
         """Of each row's second stream as many as its longest response has tokens, ``[rows, longest]``; then zeros."""
@@ -201,18 +229,44 @@ class Rows:
         taken = torch.zeros(len(self), max(counts), dtype=torch.float64)
         for row, (stream, count) in enumerate(zip(self.streams, counts, strict=True)):
             taken[row, :count] = torch.from_numpy(stream.take(count))
-        return taken.to(self.device)
+        return moved(taken, self.device)
 
-    def target_state(self, rows: Tensor) -> TargetState:
+    def target_state(self, rows: Tensor | slice) -> TargetState:
         return TargetState(self.alphas[rows], self.log_weights[rows])
 
     # ------------------------------------------------------------------ what a round writes
 
-    def write(self, rows: Tensor, token: Tensor, eos_ids: Tensor) -> None:
+    def write(self, rows: Tensor | slice, token: Tensor, eos_ids: Tensor) -> None:
         """One more token for each of ``rows``."""
-        self.tokens[rows, self.n_prompt[rows] + self.n_new[rows]] = token
-        self.n_new[rows] += 1
+        place = self.n_prompt[rows] + self.n_new[rows]
+        self.tokens[self._slots[rows], place] = token
+        _add(self.n_new, rows, 1)
         self.stopped[rows] = torch.isin(token, eos_ids)
+
+    def write_prefix(self, tokens: Tensor, counts: Tensor, eos_ids: Tensor) -> None:
+        """The first ``counts [rows]`` of some drafts ``[rows, chunk]``."""
+        size, steps = len(self), torch.arange(tokens.shape[1], device=tokens.device)
+        place = (self.n_prompt[:size] + self.n_new[:size])[:, None] + steps
+        rows = self.every[:, None]
+        self.tokens[rows, place] = torch.where(steps < counts[:, None], tokens, self.tokens[rows, place])
+        last = tokens.gather(1, (counts[:, None] - 1).clamp_min(0))[:, 0]
+        self.stopped[:size] = torch.where(counts > 0, torch.isin(last, eos_ids), self.stopped[:size])
+        self.n_new[:size].add_(counts)
+
+    def write_chunk(self, tokens: Tensor, counts: Tensor | None, eos_ids: Tensor) -> None:
+        """The same of drafts that were all accepted, with their counts; ``None``: of a chunk of one, which is kept."""
+        size, length = len(self), self.settings.chunk_len
+        before, every = self.run[:size], slice(0, size)
+        if counts is None:
+            self.write(every, tokens[:, 0], eos_ids)
+            self.count_draft(every, torch.ones_like(self.stopped[:size]))
+            return
+        self.write_prefix(tokens, counts, eos_ids)
+        for table in (self.n_tested, self.n_accepted):
+            table[:size].add_(counts)
+        # A chunk ends after `chunk_len` drafts: as many begin as multiples of it lie in `run .. run + counts - 1`.
+        self.n_chunks[:size].add_((before + counts + length - 1) // length - (before + length - 1) // length)
+        self.run[:size] = (before + counts) % length
 
     def book_tokens(self, rows: Tensor, position: Tensor, branches: Tensor, log_probs: Tensor) -> None:
         """Note terms of ``log_probs``, where they are asked for; the arguments broadcast.
@@ -226,13 +280,30 @@ class Rows:
         place = position.clamp_max(self.longest_response)
         self.token_log_probs[rows, place, branches] = log_probs.double()
 
-    def count_draft(self, rows: Tensor, accepted: Tensor) -> None:
+    def count_draft(self, rows: Tensor | slice, accepted: Tensor) -> None:
         """Book a settled draft; a chunk ends at a rejection and after ``chunk_len`` drafts."""
-        self.n_tested[rows] += 1
-        self.n_accepted[rows] += accepted.long()
-        self.n_chunks[rows] += (self.run[rows] == 0).long()
-        run = self.run[rows] + 1
-        self.run[rows] = torch.where(accepted & (run < self.settings.chunk_len), run, torch.zeros_like(run))
+        _add(self.n_tested, rows, 1)
+        _add(self.n_accepted, rows, accepted)
+        before = self.run[rows]
+        _add(self.n_chunks, rows, before == 0)
+        self.run[rows] = (before + 1) % self.settings.chunk_len * accepted
+
+    def look(self, broken: Tensor | None) -> bool:
+        """Bring ``lengths`` up to date, once a round: what a round has to wait for a device for.
+
+        Args:
+            broken: ``[1]`` bool, looked at on the way; it is the answer.
+        """
+        n = len(self)
+        flags = [self.n_new[:n], self.stopped[:n], *([] if broken is None else [broken])]
+        seen = torch.cat(flags).tolist()
+        self.lengths = [(seen[row], bool(seen[n + row])) for row in range(n)]
+        return bool(sum(seen[2 * n :]))
+
+    def slots_ended(self) -> list[int]:
+        """Of the rows as they were last looked at."""
+        each = enumerate(zip(self.lengths, self.settings_of, strict=True))
+        return [slot for slot, ((n_new, stopped), own) in each if stopped or n_new >= own.max_new_tokens]
 
     def ended(self) -> Tensor:
         """``[rows]`` bool."""
@@ -274,3 +345,11 @@ class Rows:
             return 0.0
         unbounded = facts.tv_bound_ends is not None and int(getattr(self, facts.tv_bound_ends)[slot]) > 0
         return None if unbounded else self.windows[slot].tv_bound
+
+
+def _add(table: Tensor, rows: Tensor | slice, more: Tensor | int) -> None:
+    """``table[rows] += more`` in place, no row twice."""
+    if isinstance(rows, slice):
+        table[rows].add_(more)
+    else:
+        table[rows] += more

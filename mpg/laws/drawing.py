@@ -96,6 +96,8 @@ def _nucleus_cutoff(probs: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tenso
         on = top_p[:, None] < 1.0
         # Where it is off, the first token reaches what is asked for: no row is looked at for longer than its own needs.
         top_p = top_p[:, None].where(on, torch.finfo(probs.dtype).tiny).to(probs)
+    if probs.device.type != "cpu":
+        return _cutoff_of_all(probs, top_p), on
     cutoff = probs.new_zeros(len(probs), 1)
     wide = torch.arange(len(probs), device=probs.device)
     for k in (*_CANDIDATES, probs.shape[-1]):
@@ -108,6 +110,16 @@ def _nucleus_cutoff(probs: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tenso
     return cutoff, on
 
 
+def _cutoff_of_all(probs: Tensor, top_p: float | Tensor) -> Tensor:
+    """:func:`_nucleus_cutoff` on a device, which is asked once whether the most probable tokens are enough."""
+    k = min(_CANDIDATES[-1], probs.shape[-1])
+    cutoff, found = _cutoff_among(probs.topk(k, dim=-1).values, top_p)
+    if k < probs.shape[-1] and not bool(found.all()):
+        whole, _ = _cutoff_among(probs.sort(dim=-1, descending=True).values, top_p)
+        cutoff = torch.where(found[:, None], cutoff, whole)  # a row's own does not depend on those beside it
+    return cutoff
+
+
 def _cutoff_among(values: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tensor]:
     """The cutoff within descending ``values [rows, k]``, ``[rows, 1]``, and whether they reach top_p, ``[rows]``.
 
@@ -116,6 +128,8 @@ def _cutoff_among(values: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tensor
     """
     cumulative = values.cumsum(-1)
     last = (cumulative - values < top_p).sum(-1, keepdim=True) - 1
+    if values.device.type != "cpu":
+        last = last.clamp_min(0)  # of what is not a number, which is found out later
     return values.gather(-1, last), (cumulative[:, -1:] >= top_p)[:, 0]
 
 
@@ -127,14 +141,15 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     probability 0 is never drawn.
     """
     rows, vocab = probs.shape
-    blocks = F.pad(probs, (0, -vocab % _DRAW_BLOCK)).view(rows, -1, _DRAW_BLOCK)
+    more = -vocab % _DRAW_BLOCK
+    blocks = (F.pad(probs, (0, more)) if more else probs).reshape(rows, -1, _DRAW_BLOCK)
     edges = blocks.sum(-1).double().cumsum(-1)  # [rows, blocks]
     points = uniforms.to(edges)[:, None] * edges[:, -1:]
     block = _first_above(edges, points)  # [rows, 1]
-    before = torch.where(block > 0, edges.gather(1, (block - 1).clamp_min(0)), 0.0)
+    before = F.pad(edges, (1, 0)).gather(1, block)
     inside = blocks.gather(1, block[:, :, None].expand(-1, -1, _DRAW_BLOCK))[:, 0]
     within = _first_above(inside.cumsum(-1, dtype=torch.float64), points - before)
-    return (block * _DRAW_BLOCK + within)[:, 0]
+    return torch.add(within, block, alpha=_DRAW_BLOCK)[:, 0]
 
 
 def _first_above(cumulative: Tensor, points: Tensor) -> Tensor:
@@ -143,4 +158,7 @@ def _first_above(cumulative: Tensor, points: Tensor) -> Tensor:
     Rounding can carry a point up to the total itself: then the last entry with mass is meant.
     """
     found = torch.searchsorted(cumulative, points, right=True)
-    return torch.minimum(found, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    if cumulative.device.type != "cpu":
+        last = last.clamp_max(cumulative.shape[-1] - 1)  # of what is not a number, which is found out later
+    return torch.minimum(found, last)

@@ -70,12 +70,14 @@ class Part:
         rows: ``[n]``, indices into the block's rows.
         policy, rho: ``[n]``, lines of ``pi_i`` and ``rho_i`` among the block's log-policies.
         plain: whether ``rho_i`` is ``pi_0``.
+
+    Indices that follow each other may be slices: what they name is read where it lies.
     """
 
     attribute: int
-    rows: Tensor
-    policy: Tensor
-    rho: Tensor
+    rows: Tensor | slice
+    policy: Tensor | slice
+    rho: Tensor | slice
     plain: bool
 
 

@@ -53,13 +53,18 @@ def divisor(temperature: float | Tensor, logits: Tensor) -> float | Tensor | Non
     return temperature.to(logits)[:, None] if temperature.dim() else temperature
 
 
+def broken_lines(log_policies: Tensor) -> Tensor:
+    """Which of ``log_policies [.., vocab]`` are no laws, see :func:`checked`."""
+    return log_policies[..., 0].isnan()
+
+
 def checked(log_policies: Tensor) -> Tensor:
     """Log-policies as they are, checked: one NaN among a line's logits, or no finite one, makes every entry of it NaN.
 
     Raises:
         NotNumbersError: a line is not a law.
     """
-    broken = log_policies[..., 0].isnan()
+    broken = broken_lines(log_policies)
     if bool(broken.any()):
         raise NotNumbersError(int(broken.flatten().nonzero()[0]))
     return log_policies

@@ -81,9 +81,9 @@ class RowSettings:
             max_new_tokens=_whole([int(own.max_new_tokens) for own in settings], device),
         )
 
-    def at(self, rows: Tensor) -> RowSettings:
+    def at(self, rows: Tensor | slice) -> RowSettings:
         """Of some of the rows, ``[n]``; the temperature, which lines of logits are divided by, stays."""
-        if not self._differ:
+        if self.alike:
             return self
         pick: dict[str, Any] = {name: value[rows] for name, value in self._by_row.items()}
         strengths = tuple(each[rows] if isinstance(each, Tensor) else each for each in self.strengths)
@@ -105,8 +105,9 @@ class RowSettings:
         return {name: value for name, value in each.items() if isinstance(value, Tensor)}
 
     @cached_property
-    def _differ(self) -> bool:
-        return bool(self._by_row) or any(isinstance(each, Tensor) for each in self.strengths)
+    def alike(self) -> bool:
+        """Whether all rows have the same, temperatures aside."""
+        return not self._by_row and not any(isinstance(each, Tensor) for each in self.strengths)
 
 
 def _real(values: Sequence[float], device: torch.device | None) -> float | Tensor:

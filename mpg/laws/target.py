@@ -60,6 +60,8 @@ def token_law(
     parts: Sequence[Part],
     state: TargetState,
     settings: RowSettings,
+    *,
+    cut: bool = True,
 ) -> tuple[Tensor, list[Tensor]]:
     """The target's law of the next token, to draw from; where its logarithm is wanted: :func:`log_token_law`.
 
@@ -68,6 +70,7 @@ def token_law(
             a row.
         parts: one per attribute that any row of the block carries.
         settings: of the block's rows.
+        cut: whether the whole is truncated; otherwise that is the caller's, with :func:`truncated`.
 
     Returns:
         probabilities ``[rows, vocab]``; for the sums, per part its log-components ``[n, vocab]``.
@@ -75,11 +78,11 @@ def token_law(
     if kind in SUMS:
         log_q = _components(kind, log_policies, parts, settings)
         law = mixture_law(log_q, parts, state.log_weights)
-        return largest_or(settings.greedy, law, lambda: truncated(law, settings) if kind == "sum" else law), log_q
+        cut = cut and kind == "sum"
+        return largest_or(settings.greedy, law, lambda: truncated(law, settings) if cut else law), log_q
     log_law = _log_of_one(kind, log_policies, parts, state, settings)
-    drawn = largest_or(
-        settings.greedy, log_law, lambda: log_law.exp() if kind == "pad" else truncated(log_law.exp(), settings)
-    )
+    cut = cut and kind != "pad"
+    drawn = largest_or(settings.greedy, log_law, lambda: truncated(log_law.exp(), settings) if cut else log_law.exp())
     return drawn, []
 
 
@@ -184,11 +187,17 @@ def _of_part(strength: float | Tensor, part: Part, like: Tensor) -> float | Tens
 
 def mixture_law(log_q: Sequence[Tensor], parts: Sequence[Part], log_weights: Tensor) -> Tensor:
     """``sum_i softmax(log_weights)_i q_i`` as probabilities, ``[rows, vocab]``."""
-    weights = log_weights.softmax(-1)  # [rows, attributes]
-    total = log_q[0].new_zeros(len(log_weights), log_q[0].shape[-1])
+    weights = log_weights.softmax(-1).to(log_q[0])  # [rows, attributes]
+    total: Tensor | None = None
     for part, component in zip(parts, log_q, strict=True):  # a row once a part: no sum depends on an order
-        weight = weights[part.rows, part.attribute, None].to(component)
-        total[part.rows] += component.exp() * weight
+        weight = weights[part.rows, part.attribute, None]
+        share = component.exp().mul_(weight)
+        if total is None and isinstance(part.rows, slice) and part.rows == slice(0, len(log_weights)):
+            total = share
+            continue
+        total = share.new_zeros(len(log_weights), share.shape[-1]) if total is None else total
+        _add(total, part.rows, share)
+    assert total is not None
     return total
 
 
@@ -210,12 +219,24 @@ def log_product(
     Args:
         strengths: per attribute, one for all, or ``[rows]``.
     """
-    tilted = log_base.clone()
+    tilted, exponents = log_base.clone(), alphas.to(log_base)
     for part in parts:
-        strength = _of_part(strengths[part.attribute], part, tilted)
-        exponent = alphas[part.rows, part.attribute, None].to(tilted) * strength
-        tilted[part.rows] += exponent * (log_policies[part.policy] - log_policies[part.rho])
+        strength, exponent = (
+            _of_part(strengths[part.attribute], part, tilted),
+            exponents[part.rows, part.attribute, None],
+        )
+        if isinstance(strength, Tensor) or strength != 1.0:
+            exponent = exponent * strength
+        _add(tilted, part.rows, (log_policies[part.policy] - log_policies[part.rho]).mul_(exponent))
     return tilted.log_softmax(-1)
+
+
+def _add(total: Tensor, rows: Tensor | slice, more: Tensor) -> None:
+    """``total[rows] += more`` in place, no row twice."""
+    if isinstance(rows, slice):
+        total[rows].add_(more)
+    else:
+        total[rows] += more
 
 
 def log_q_of(
@@ -238,7 +259,11 @@ def log_q_of(
         if log_q:
             picked = log_q[i].gather(1, mine)
         elif part.plain and not isinstance(strength := strengths[part.attribute], Tensor) and strength == 1.0:
-            picked = log_policies[part.policy, mine[:, 0]][:, None]
+            lines = part.policy
+            if isinstance(lines, slice):
+                picked = log_policies[lines].gather(1, mine)
+            else:
+                picked = log_policies[lines, mine[:, 0]][:, None]
         else:
             picked = log_component(log_policies, part, strengths[part.attribute]).gather(1, mine)
         out.append(picked[:, 0])
@@ -262,7 +287,10 @@ def follow(
     """
     updated = state.log_weights.clone()
     for part, log_q in zip(parts, log_q_token, strict=True):
-        updated[part.rows, part.attribute] += log_q.to(updated)
+        if isinstance(part.rows, slice):
+            updated[part.rows, part.attribute].add_(log_q)  # in float64, as what it is added to
+        else:
+            updated[part.rows, part.attribute] += log_q.to(updated)
     updated = updated.log_softmax(-1)
     if horizon is None:
         return updated

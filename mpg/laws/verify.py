@@ -36,6 +36,8 @@ def settle(
     """
     wanted, proposed = (law.gather(1, draft[:, None])[:, 0] for law in (target, draft_law))
     accepted = accept_token(wanted, proposed, test)
+    if target.device.type != "cpu":  # which is not asked how many are rejected
+        return torch.where(accepted, draft, draw(residual(target, draft_law), replacement)), accepted
     token = draft.clone()
     rejected = (~accepted).nonzero()[:, 0]
     if len(rejected):

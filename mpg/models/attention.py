@@ -135,9 +135,19 @@ def _by_products(
 
 def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
     """One kernel over all, for keys ``[run, kv_heads, width, dim]``."""
-    mask = mask.repeat(1, 1, query.shape[2] // mask.shape[2], 1)
+    mask = folded(mask, query.shape[2] // mask.shape[2])
     with sdpa_kernel(_KERNELS):
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+
+
+def folded(mask: Tensor, groups: int) -> Tensor:
+    """A mask ``[lanes, 1, tokens, width]`` for so many heads in a row, ``[lanes, 1, groups * tokens, width]``.
+
+    The layers of a pass may be handed one that was folded once for all.
+    """
+    if groups == 1:
+        return mask
+    return mask.expand(-1, -1, groups, -1) if mask.shape[2] == 1 else mask.repeat(1, 1, groups, 1)
 
 
 def lane_mask(

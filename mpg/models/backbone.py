@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mpg.models.adapter_files import Lora, read_lora
 from mpg.models.attention import keys_across
-from mpg.models.cache import LaneCache
+from mpg.models.cache import WIDTH_STEP, LaneCache
 from mpg.models.head import Head
 from mpg.models.lane_linear import Mix, wrap
 from mpg.models.lean import LlamaPass
@@ -37,6 +37,8 @@ class BackboneSession(Protocol):
         extents: Tensor | None = None,
         *,
         trunks: Sequence[int] | None = None,
+        reach: int | None = None,
+        fresh: bool = False,
     ) -> Tensor:
         """Feed tokens to lanes.
 
@@ -48,6 +50,9 @@ class BackboneSession(Protocol):
             extents: how long each lane's text may become, ``[lanes]``, see :mod:`mpg.models.positions`; ``None``: what
                 is fed is its end.
             trunks: of a session with a trunk, each lane's trunk lane (:mod:`mpg.models.trunk`).
+            reach: all tokens are known to lie before this position; ``None``: a device has to be asked.
+            fresh: with a trunk, whether none of the tokens has been fed to another lane of a trunk lane before, and
+                those of a trunk lane are fed the same: a device need not be asked either.
 
         Returns:
             hidden states ``[lanes, time, hidden]``.
@@ -136,11 +141,12 @@ class TransformersBackbone:
         across = keys_across(self.device) and not joined
         return LaneCache(
             lanes=lanes,
-            capacity=capacity,
+            capacity=capacity if self.device.type == "cpu" else -(-capacity // WIDTH_STEP) * WIDTH_STEP,
             dtype=self.model.dtype,
             keys_across=across,
             joined=joined,
             first_layer=first_layer,
+            together=self.way == "lean" and not across,
         )
 
     def take_back(self, cache: LaneCache, trunk: Trunk | None) -> None:
@@ -158,9 +164,10 @@ class TransformersBackbone:
         tokens: Tensor,
         starts: Tensor,
         extents: Tensor | None,
+        reach: int | None,
     ) -> Tensor:
         """See :meth:`BackboneSession.append`."""
-        positions, mask = self._aimed(cache, lanes, mixes, tokens.shape[1], starts, extents)
+        positions, mask = self._aimed(cache, lanes, mixes, tokens.shape[1], starts, extents, reach)
         return self._pass(tokens, positions, mask, cache)
 
     @torch.inference_mode()
@@ -174,21 +181,21 @@ class TransformersBackbone:
         starts: Tensor,
         extents: Tensor | None,
         trunks: Sequence[int],
+        reach: int | None,
+        fresh: bool,
     ) -> Tensor:
         """The same, with the layers below ``cache.first_layer`` run in a trunk."""
         assert self._lean is not None
         lean, time, split = self._lean, tokens.shape[1], cache.first_layer
         below = mixes * torch.tensor([first < split for first in self.first_layers], dtype=mixes.dtype)
 
-        def run(places: list[int], of: list[int]) -> Tensor:
-            mine = torch.tensor(places)
-            at = mine.to(tokens.device)
+        def run(places: Sequence[int], at: Tensor, of: Sequence[int]) -> Tensor:
             extent = None if extents is None else extents[at]
-            positions, mask = self._aimed(trunk.cache, of, below[mine], time, starts[at], extent)
+            positions, mask = self._aimed(trunk.cache, of, below[list(places)], time, starts[at], extent, reach)
             return lean.layers(lean.embed(tokens[at]), positions, mask, trunk.cache, 0, split)
 
-        x = trunk.states(trunks, tokens, starts, run)
-        positions, mask = self._aimed(cache, lanes, mixes, time, starts, extents)
+        x = trunk.states(trunks, tokens, starts, run, fresh=fresh)
+        positions, mask = self._aimed(cache, lanes, mixes, time, starts, extents, reach)
         return lean.norm(lean.layers(x, positions, mask, cache, split, lean.n_layers))
 
     def _aimed(
@@ -199,13 +206,17 @@ class TransformersBackbone:
         time: int,
         starts: Tensor,
         extents: Tensor | None,
+        reach: int | None,
     ) -> tuple[Tensor, Tensor]:
         """Make the next layers' run be over these lanes; its positions ``[lanes, time]`` and its mask."""
-        mask = cache.aim(lanes, starts, time)
+        known = () if reach is None else (reach,)
+        mask = cache.aim(lanes, starts, time, *known)
         self._mix.set(mixes, time)
         if self.positions is not None:
             self.positions.set(starts + time if extents is None else extents)
-        positions = starts[:, None] + torch.arange(time, device=starts.device)
+        positions = starts[:, None]
+        if time > 1:
+            positions = positions + torch.arange(time, device=starts.device)
         if self.n_positions is not None:  # drafts past a row's longest response, which nobody keeps
             positions = positions.clamp_max(self.n_positions - 1)
         return positions, mask
@@ -226,11 +237,14 @@ class TransformersSession:
         extents: Tensor | None = None,
         *,
         trunks: Sequence[int] | None = None,
+        reach: int | None = None,
+        fresh: bool = False,
     ) -> Tensor:
         if self.trunk is not None:
             assert trunks is not None
-            return self._backbone.forward_from(self.trunk, self.cache, lanes, mixes, tokens, starts, extents, trunks)
-        return self._backbone.forward(self.cache, lanes, mixes, tokens, starts, extents)
+            given = (lanes, mixes, tokens, starts, extents, trunks, reach, fresh)
+            return self._backbone.forward_from(self.trunk, self.cache, *given)
+        return self._backbone.forward(self.cache, lanes, mixes, tokens, starts, extents, reach)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

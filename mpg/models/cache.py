@@ -14,10 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpg.models.sending import sent
+
 # More contiguous runs than this are gathered into one copy: a kernel call a run would cost more.
 _MAX_RUNS = 2
 # Positions that a copy gathered for drafting has room for beyond those in use: drafting goes on in it.
 _DRAFTS_AHEAD = 16
+# Widths on a device are multiples of it: they stay for so many tokens, and additive masks lie aligned.
+WIDTH_STEP = 64
+# Sets of lanes that are fed in turns: their indices stay on the device.
+_MOST_INDICES = 16
 
 
 class LaneCache:
@@ -27,6 +33,9 @@ class LaneCache:
     is the model's own). A pass over one or two contiguous runs of lanes attends to views of them, any
     other to a copy, which is kept while the same lanes are fed token by token.
 
+    On a CPU a pass is as wide as its longest lane. A device is never asked how long that is, where the caller knows a
+    bound, and looks at more than it must.
+
     Args:
         lanes, capacity: how many, of how many positions.
         dtype: of the model.
@@ -34,6 +43,8 @@ class LaneCache:
         joined: whether ``update`` answers with one tensor each, ``[lanes, kv_heads, width, dim]``, as transformers'
             own caches do and attention that looks at it wants; then ``keys_across`` must be False.
         first_layer: of the model's, the first that is kept here.
+        together: whether a layer's keys and values lie in one tensor, ``[lanes, capacity, 2 * kv_heads, head_dim]``:
+            :meth:`update_together` writes both at once. Then ``keys_across`` must be False.
     """
 
     # transformers asks these of a cache that is passed through `past_key_values`.
@@ -48,49 +59,78 @@ class LaneCache:
         keys_across: bool,
         joined: bool = False,
         first_layer: int = 0,
+        together: bool = False,
     ) -> None:
         self.lanes, self.capacity, self.keys_across = lanes, capacity, keys_across
-        self._dtype, self._joined, self.first_layer = dtype, joined, first_layer
+        self._dtype, self._joined, self.first_layer, self.together = dtype, joined, first_layer, together
         self._keys: list[Tensor] = []  # as values, whatever their order in memory
         self._values: list[Tensor] = []
+        self._both: list[Tensor] = []  # where they lie together
+        self._indices: dict[tuple[int, ...], Tensor] = {}
         self._runs: list[slice] | None = None
         self._gathered: list[tuple[Tensor, Tensor]] = []  # per layer, of `_gathered_lanes`
         self._gathered_lanes: tuple[int, ...] = ()
         self._room = 0
         self._lane_index = self._positions = self._starts = torch.empty(0, dtype=torch.long)
-        self._width = 0
+        self._flat: Tensor | None = None  # of what a pass writes, in `_both` seen as [lanes * capacity, ..]
+        self._flat_gathered: Tensor | None = None
+        self.width = 0  # key positions that a pass attends to
 
     def holds(self, lanes: int, capacity: int) -> bool:
         """Whether so many lanes of so many positions have room."""
         return self.lanes >= lanes and self.capacity >= capacity
 
-    def aim(self, lanes: Sequence[int], starts: Tensor, n_tokens: int) -> Tensor:
+    def aim(self, lanes: Sequence[int], starts: Tensor, n_tokens: int, reach: int | None = None) -> Tensor:
         """Say where the next forward pass writes; returns its attention mask.
 
         Args:
             lanes: those taking part, in the order of the pass's batch.
             starts: position of each lane's first new token, ``[lanes]``.
             n_tokens: new tokens a lane.
+            reach: all new tokens lie before this position; ``None``: nobody knows, so ``starts`` is asked.
 
         Returns:
             what is added to attention scores, ``[lanes, 1, n_tokens, width]``: 0 where a token sees (its
             own position and all before it), else -inf.
+
+        Raises:
+            ValueError: they reach beyond the capacity.
         """
-        positions = starts[:, None] + torch.arange(n_tokens, device=starts.device)  # [lanes, tokens]
-        self._width = int(positions.max()) + 1
-        if self._width > self.capacity:
-            raise ValueError(f"cache of {self.capacity} positions is too short for {self._width}")
+        device = starts.device
+        positions = starts[:, None]  # [lanes, tokens]
+        if n_tokens > 1:
+            positions = positions + torch.arange(n_tokens, device=device)
+        self.width = self._width_for(positions, reach)
         self._runs = _runs(lanes)
-        if n_tokens > 1 or self._runs or tuple(lanes) != self._gathered_lanes or self._width > self._room:
+        if n_tokens > 1 or self._runs or tuple(lanes) != self._gathered_lanes or self.width > self._room:
             self.forget()
             if n_tokens == 1 and not self._runs:
                 self._gathered_lanes = tuple(lanes)
-            self._room = min(self.capacity, self._width + _DRAFTS_AHEAD) if self._gathered_lanes else self._width
-        self._lane_index = torch.tensor(lanes, device=starts.device)[:, None]
+            ahead = _DRAFTS_AHEAD if self._gathered_lanes and device.type == "cpu" else 0
+            self._room = min(self.capacity, self.width + ahead)
+        self._lane_index = self._index_of(lanes, device)[:, None]
         self._positions, self._starts = positions, starts
-        hidden = torch.arange(self._width, device=starts.device) > positions[:, :, None]
-        mask = torch.zeros(hidden.shape, dtype=self._dtype, device=starts.device)
-        return mask.masked_fill_(hidden, -torch.inf)[:, None]
+        self._flat = self._flat_gathered = None
+        hidden = torch.arange(self.width, device=device) > positions[:, :, None]
+        zero = torch.zeros((), dtype=self._dtype, device=device)
+        return zero.masked_fill(hidden, -torch.inf)[:, None]
+
+    def _width_for(self, positions: Tensor, reach: int | None) -> int:
+        on_cpu = positions.device.type == "cpu"
+        if reach is None or on_cpu:
+            reach = int(positions.max()) + 1
+        if reach > self.capacity:
+            raise ValueError(f"cache of {self.capacity} positions is too short for {reach}")
+        return reach if on_cpu else min(self.capacity, -(-reach // WIDTH_STEP) * WIDTH_STEP)
+
+    def _index_of(self, lanes: Sequence[int], device: torch.device) -> Tensor:
+        """Lanes as a tensor, which is sent to a device once."""
+        key = tuple(lanes)
+        if key not in self._indices:
+            if len(self._indices) == _MOST_INDICES:
+                self._indices.clear()
+            self._indices[key] = sent(lanes, device)
+        return self._indices[key]
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Write ``[lanes, heads, tokens, dim]``; per run, all that it may attend to."""
@@ -100,14 +140,45 @@ class LaneCache:
             self._values.append(self._new(values, across=False))
         key_store, value_store = self._keys[layer_idx], self._values[layer_idx]
         self._write(key_store, value_store, self._lane_index, keys, values)
-        if self._runs:
-            seen = [self._view(key_store[run], value_store[run]) for run in self._runs]
-        else:
-            seen = [self._gather(key_store, value_store, keys, values, layer_idx)]
+        given = key_store, value_store, keys, values, layer_idx
+        seen = self._seen(layer_idx) if self._runs else [self._gather(*given)]
         if self._joined:
             k, v = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
             return k, v
         return [k for k, _ in seen], [v for _, v in seen]
+
+    def update_together(self, both: Tensor, layer_idx: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The same for keys and values side by side, ``[lanes, tokens, 2 * kv_heads, dim]``, written at once."""
+        layer = layer_idx - self.first_layer
+        kv_heads, dim = both.shape[2] // 2, both.shape[3]
+        if layer >= len(self._both):
+            store = both.new_zeros(self.lanes, self.capacity, 2 * kv_heads, dim)
+            self._both.append(store)
+            self._keys.append(store[:, :, :kv_heads].transpose(1, 2))
+            self._values.append(store[:, :, kv_heads:].transpose(1, 2))
+        store, fresh = self._both[layer], both.flatten(0, 1)
+        if self._flat is None:
+            self._flat = (self._lane_index * self.capacity + self._positions).flatten()
+        store.view(-1, *store.shape[2:]).index_copy_(0, self._flat, fresh)
+        seen = self._seen(layer) if self._runs else [self._gather_together(store, fresh, layer)]
+        return [k for k, _ in seen], [v for _, v in seen]
+
+    def _seen(self, layer: int) -> list[tuple[Tensor, Tensor]]:
+        return [self._view(self._keys[layer][run], self._values[layer][run]) for run in self._runs or ()]
+
+    def _gather_together(self, store: Tensor, fresh: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        if layer < len(self._gathered):
+            copied = self._gathered[layer][0]
+            if self._flat_gathered is None:
+                first = torch.arange(0, len(copied) * self._room, self._room, device=copied.device)
+                self._flat_gathered = (first[:, None] + self._positions).flatten()
+            copied.view(-1, *copied.shape[2:]).index_copy_(0, self._flat_gathered, fresh)
+        else:
+            copied = store[:, : self._room].index_select(0, self._lane_index[:, 0])
+            if self._gathered_lanes:
+                self._gathered.append((copied, copied))
+        keys, values = copied.transpose(1, 2).chunk(2, dim=1)
+        return self._view(keys, values)
 
     def _write(self, key_store: Tensor, value_store: Tensor, lanes: Tensor, keys: Tensor, values: Tensor) -> None:
         key_store[lanes, :, self._positions] = keys.transpose(1, 2)
@@ -115,7 +186,7 @@ class LaneCache:
 
     def _view(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """What a pass attends to, as it lies in memory."""
-        keys, values = keys[:, :, : self._width], values[:, :, : self._width]
+        keys, values = keys[:, :, : self.width], values[:, :, : self.width]
         return keys.transpose(2, 3) if self.keys_across else keys, values
 
     def _gather(
@@ -148,7 +219,9 @@ class LaneCache:
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of one lane over another's."""
         self.forget()
-        for store in (*self._keys, *self._values):
+        for store in self._both:
+            store[target, :length] = store[source, :length]
+        for store in () if self._both else (*self._keys, *self._values):
             store[target, :, :length] = store[source, :, :length]
 
     def read(self, lane: int, length: int) -> list[Tensor]:
@@ -169,7 +242,7 @@ class LaneCache:
 
     def get_mask_sizes(self, q_length: int, layer_idx: int = 0) -> tuple[int, int]:
         """How many positions a pass attends to, and the first of them."""
-        return self._width, 0
+        return self.width, 0
 
     def get_query_offset(self, layer_idx: int = 0) -> Tensor:
         """The position of each lane's first new token, ``[lanes]``; :func:`mpg.models.attention.lane_mask` reads it."""

@@ -68,6 +68,8 @@ class FunctionSession:
         extents: Tensor | None = None,
         *,
         trunks: Sequence[int] | None = None,
+        reach: int | None = None,
+        fresh: bool = False,
     ) -> Tensor:
         index = torch.tensor(lanes)
         positions = starts[:, None] + torch.arange(tokens.shape[1])  # [lanes, time]

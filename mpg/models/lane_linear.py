@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,11 +18,31 @@ from torch.nn import functional as F
 
 from mpg.models.adapter_files import Lora, check_fit, linear_shape
 from mpg.models.errors import AdapterError, BankError
+from mpg.models.sending import moved
 
 # Batch size that packed weights are laid out for: a hint, any other gives the same numbers.
 _PACK_HINT = 32
+# Mixes of passes that come in turns, remembered; a GPU multiplies by matrices whose sides are multiples of it.
+_MOST_MIXES, _ALIGNED = 16, 8
 # Layers that models of the Llama family call on one input, in the order of the calls.
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+@dataclass
+class _Coefficients:
+    """What a pass's mixes are to the layers.
+
+    Attributes:
+        adapters: each adapter's, ``[lanes, time or 1, adapters]``.
+        ranks: the same once for each of its ranks, ``[lanes, time or 1, sum of ranks]``.
+        zero_one: whether all are 0 or 1, as outside soups.
+        repeated: for so many layers side by side, an input's shape and a width: the mix, and where it is 0.
+    """
+
+    adapters: Tensor
+    ranks: Tensor
+    zero_one: bool
+    repeated: dict[tuple[int, torch.Size, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class Mix:
@@ -35,22 +55,37 @@ class Mix:
     def __init__(self, loras: Sequence[Lora], device: torch.device, dtype: torch.dtype) -> None:
         self._ranks = torch.tensor([lora.rank for lora in loras], dtype=torch.long)
         self._to: dict[str, Any] = {"device": device, "dtype": dtype}
-        self._repeated: dict[tuple[int, torch.Size], tuple[Tensor, Tensor]] = {}
-        self._time, self._zero_one = 1, False
-        self.coefficients: Tensor | None = None  # [lanes, time or 1, sum of ranks]; None: the bare model
-        self._adapters = torch.empty(0)
+        self._known: dict[tuple[bytes, torch.Size, int], _Coefficients | None] = {}
+        self._now: _Coefficients | None = None
+        self._time = 1
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether no adapter counts in the running pass."""
+        return self._now is None
 
     def set(self, mixes: Tensor, time: int) -> None:
         """For a pass of ``time`` tokens a lane.
 
         Args:
-            mixes: each adapter's in each lane, ``[lanes, adapters]``, or token by token, ``[lanes, time, adapters]``.
+            mixes: each adapter's in each lane, ``[lanes, adapters]``, or token by token, ``[lanes, time, adapters]``;
+                on the host. The same again costs a device nothing.
         """
-        self._repeated, self.coefficients, self._time = {}, None, time
-        if mixes.any():
-            self._zero_one = bool(((mixes == 0) | (mixes == 1)).all())  # as outside soups
-            self._adapters = mixes if mixes.ndim == 3 else mixes[:, None]
-            self.coefficients = self._adapters.repeat_interleave(self._ranks, dim=-1).to(**self._to)
+        key = mixes.numpy().tobytes(), mixes.shape, time
+        if key not in self._known:
+            if len(self._known) == _MOST_MIXES:
+                self._known.clear()
+            self._known[key] = self._coefficients(mixes)
+        self._now, self._time = self._known[key], time
+        if self._now is not None and time > 1:  # of many shapes, and large: for this pass alone
+            self._now.repeated.clear()
+
+    def _coefficients(self, mixes: Tensor) -> _Coefficients | None:
+        if not mixes.any():
+            return None
+        wide = mixes if mixes.ndim == 3 else mixes[:, None]
+        ranks = moved(wide.repeat_interleave(self._ranks, dim=-1), **self._to)
+        return _Coefficients(wide, ranks, bool(((mixes == 0) | (mixes == 1)).all()))
 
     def apply(self, low: Tensor, times: int, x: Tensor) -> Tensor:
         """``mix * low`` in place, of as many layers side by side over an input, ``[..., times * sum of ranks]``.
@@ -58,20 +93,24 @@ class Mix:
         An adapter that a lane has no share in is left out of it, not multiplied by 0, which would make NaN of what
         overflows there: a broken adapter costs the rows that use it.
         """
-        assert self.coefficients is not None
-        key = times, x.shape
-        if key not in self._repeated:  # a layer of a pass looks it up: there are hundreds
-            mix = self._spread(self.coefficients.repeat(1, 1, times), x)
-            self._repeated[key] = mix, mix == 0
-        mix, off = self._repeated[key]
+        assert self._now is not None
+        now, width = self._now, low.shape[-1]
+        key = times, x.shape, width
+        if key not in now.repeated:  # a layer of a pass looks it up: there are hundreds
+            wide = now.ranks.repeat(1, 1, times)
+            mix = self._spread(F.pad(wide, (0, width - wide.shape[-1])), x)
+            now.repeated[key] = mix, mix == 0
+        mix, off = now.repeated[key]
         low = low.masked_fill_(off, 0.0)
-        return low if self._zero_one else low.mul_(mix)
+        return low if now.zero_one else low.mul_(mix)
 
     def adapters(self, x: Tensor) -> Tensor:
         """``[lanes, time or 1, adapters]``, over an input."""
-        if self._adapters.device != self._to["device"] or self._adapters.dtype != self._to["dtype"]:
-            self._adapters = self._adapters.to(**self._to)
-        return self._spread(self._adapters, x)
+        assert self._now is not None
+        if self._now.adapters.device != self._to["device"]:
+            self._now.adapters = moved(self._now.adapters, **self._to)
+        self._now.adapters = self._now.adapters.to(self._to["dtype"])
+        return self._spread(self._now.adapters, x)
 
     def _spread(self, wide: Tensor, x: Tensor) -> Tensor:
         """To stand beside an input, of whatever shape a model gives it: ``[lanes, time, ..., in]``, or flat over both.
@@ -99,8 +138,9 @@ class LaneLinears(nn.Module):
     """Linear layers over one input, with low-rank deltas: ``y = [W | B] [x; mix * A x]``.
 
     The layers' W side by side with all adapters' B are one matrix, and so are their A: two products in
-    place of two a layer and adapter, and the large output is written once. A model calls its layers one
-    by one; the first call with an input computes all.
+    place of two a layer and adapter, and the large output is written once. A device, which waits for each
+    operation to be launched, has A below W instead, and adds ``B`` of the low ranks to what comes of W: it
+    need not join anything. A model calls its layers one by one; the first call with an input computes all.
 
     Args:
         layers: name -> linear layer, all of the same input; their weights are taken over.
@@ -120,6 +160,7 @@ class LaneLinears(nn.Module):
             zeros = [weight.new_zeros(size) for size in self.sizes]
             bias = torch.cat([z if b is None else b.detach() for b, z in zip(biases, zeros, strict=True)])
         self._down: MatMul | None = None
+        self._stacked: Tensor | None = None  # [out + low ranks, in]
         adapted = [name for name in layers if any(name in lora.factors for lora in loras)]
         self._n_adapted, self._n_low = len(adapted), 0
         self._scaled: _Scaled | None = None
@@ -128,8 +169,14 @@ class LaneLinears(nn.Module):
             self._down, self._n_low = MatMul(down), len(down)
             if gain.any() or shift.any():
                 self._scaled, bias = _Scaled(MatMul(up), gain, shift, bias), None
-            else:
+            elif weight.device.type == "cpu":
                 weight = torch.cat([weight, up], dim=1)
+            else:
+                more = -(len(weight) + self._n_low) % _ALIGNED
+                self._up = F.pad(up, (0, more)).T
+                self._n_out, self._n_low = len(weight), self._n_low + more
+                self._stacked = torch.cat([weight, F.pad(down, (0, 0, 0, more))])
+                self._down, weight = None, self._stacked[: self._n_out]
         self._main = MatMul(weight, bias)
         self._input: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
@@ -171,14 +218,23 @@ class LaneLinears(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """All layers' outputs side by side, ``[..., sum of sizes]``, for an input ``[..., in]``."""
+        if self._stacked is not None and not self._mix.is_bare:
+            return self._added(self._stacked, x)
         if self._down is None:
             return self._main(x)
-        if self._mix.coefficients is None:
+        if self._mix.is_bare:
             return self._main(F.pad(x, (0, self._n_low))) if self._scaled is None else self._scaled.bare(self._main(x))
         low = self._mix.apply(self._down(x), self._n_adapted, x)
         if self._scaled is not None:
             return self._scaled(self._main(x), low, self._mix.adapters(x))
         return self._main(torch.cat([x, low], dim=-1))
+
+    def _added(self, stacked: Tensor, x: Tensor) -> Tensor:
+        base, low = F.linear(x, stacked).tensor_split([self._n_out], dim=-1)
+        low = self._mix.apply(low, self._n_adapted, x)
+        base = base if self._main.bias is None else base + self._main.bias
+        base.flatten(0, -2).addmm_(low.flatten(0, -2), self._up)
+        return base
 
     def output(self, x: Tensor, place: int, *, last: bool) -> Tensor:
         """Of one layer; all are computed at the first call with an input, which is let go after the ``last``."""
@@ -239,7 +295,7 @@ class MatMul:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, pack: bool | None = None) -> None:
-        self._bias = bias
+        self.bias = bias
         wanted = weight.dtype == torch.bfloat16 if pack is None else pack
         self._packed = weight.device.type == "cpu" and wanted and _can_pack()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_HINT) if self._packed else weight
@@ -247,8 +303,8 @@ class MatMul:
     def __call__(self, x: Tensor) -> Tensor:
         """``x [..., in]`` -> ``[..., out]``."""
         if not self._packed:
-            return F.linear(x, self._weight, self._bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+            return F.linear(x, self._weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], "")
 
 
 def _can_pack() -> bool:

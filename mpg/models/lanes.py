@@ -18,12 +18,17 @@ from torch import Tensor
 from mpg.laws.layout import Layout
 from mpg.models.backbone import Backbone, BackboneSession
 from mpg.models.invocation import activation, invocations_of
-from mpg.models.states import Entries, States
+from mpg.models.sending import sent
+from mpg.models.states import Entries, Places, States
 from mpg.models.trunk import KeptTrunk, Shared
 
 # Tokens of one forward pass, all lanes together. On a CPU, whose matrix products gain nothing beyond, more
 # makes temporaries that the allocator hands back and takes anew: a quarter of such a pass is page faults.
 _TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_GPU = 512, 16384
+
+
+# Sets of lanes that are remembered; decoders that draw which lanes draft have one a round.
+_MOST_PICKED = 16
 
 
 class _Lanes:
@@ -94,7 +99,8 @@ class BankSession:
         by_length = [getattr(backbone, "positions", None) is not None for backbone in backbones]
         self._by_length = [by_length[home] for home in self._home]  # per branch
         self._extents: list[dict[int, int]] = []  # per row: branch -> how long its text may become, where it matters
-        self._cached: dict[object, Entries] = {}
+        self._cached: dict[object, Entries] = {}  # until rows come or go
+        self._foreseen: dict[str, Any] = {}  # of the next pass
         self._tokens_at_once = _TOKENS_AT_ONCE if self.device.type == "cpu" else _TOKENS_AT_ONCE_ON_GPU
 
     def _lanes_needed(self, slots: int, needs: Sequence[Sequence[int]]) -> list[int]:
@@ -272,6 +278,11 @@ class BankSession:
 
     def pick(self, pairs: Sequence[tuple[int, int]]) -> Entries:
         """Given (row, branch) pairs."""
+        if len(self._cached) >= _MOST_PICKED:
+            self._cached.clear()
+        return self._remembered(tuple(pairs), pairs)
+
+    def _picked(self, pairs: Sequence[tuple[int, int]]) -> Entries:
         homes = [self._home[branch] for _, branch in pairs]
         ordered = [pair for home in range(len(self._sizes)) for pair, h in zip(pairs, homes, strict=True) if h == home]
         lanes, mixes, sizes, on_from, extents, trunks = [], [], [], [], [], []
@@ -289,12 +300,11 @@ class BankSession:
             on_from.append(self._on_from_among(mine, self._sizes[home] - 1))
             by_length = any(branch in self._extents[row] for row, branch in mine)
             found = [self._extents[row][branch] for row, branch in mine] if by_length else []
-            extents.append(torch.tensor(found, device=self.device) if by_length else None)
+            extents.append(sent(found, self.device) if by_length else None)
             trunks.append(self._shared[home].trunk_lanes(mine))
-        rows, branches = zip(*ordered, strict=True) if ordered else ((), ())
+        at, whose = sent(ordered, self.device).view(len(ordered), 2).T.contiguous()
         return Entries(
-            torch.tensor(rows, dtype=torch.long, device=self.device),
-            torch.tensor(branches, dtype=torch.long, device=self.device),
+            Places(tuple(ordered), tuple(size for size in sizes if size), at, whose),
             tuple(sizes),
             tuple(lanes),
             tuple(mixes),
@@ -310,9 +320,9 @@ class BankSession:
             return None
         return torch.stack([torch.zeros(adapters, dtype=torch.long) if each is None else each for each in found])
 
-    def _remembered(self, key: str, pairs: Sequence[tuple[int, int]]) -> Entries:
+    def _remembered(self, key: object, pairs: Sequence[tuple[int, int]]) -> Entries:
         if key not in self._cached:
-            self._cached[key] = self.pick(pairs)
+            self._cached[key] = self._picked(pairs)
         return self._cached[key]
 
     def _references(self) -> list[tuple[int, int]]:
@@ -323,8 +333,19 @@ class BankSession:
 
     # ------------------------------------------------------------------ passes
 
+    def foresee(self, reach: int, *, fresh: bool = False) -> None:
+        """What the host knows of the next pass, so that a device need not be asked.
+
+        Args:
+            reach: all tokens that it feeds lie before this position.
+            fresh: no branch of a row has been fed what stands there now, and all that read the same are fed the same.
+        """
+        if self.device.type != "cpu":  # which is asked whatever there is to ask: it costs nothing
+            self._foreseen = {"reach": reach, "fresh": fresh}
+
     def append(self, entries: Entries, tokens: Tensor, starts: Tensor) -> States:
         """Feed ``tokens [entries, time]`` from positions ``starts [entries]`` on."""
+        known, self._foreseen = self._foreseen, {}
         parts, first = [], 0
         for k, (session, size, lanes, mixes) in enumerate(
             zip(self._sessions, entries.sizes, entries.lanes, entries.mixes, strict=True)
@@ -339,7 +360,7 @@ class BankSession:
                 if on_from is not None:
                     mix = _token_by_token(mix, on_from[mine], starts[at], tokens.shape[1])
                 extent = None if extents is None else extents[mine]
-                more: Any = {} if trunks is None else {"trunks": trunks[mine]}
+                more: Any = known if trunks is None else known | {"trunks": trunks[mine]}
                 fed.append(session.append(lanes[mine], mix, tokens[at], starts[at], extent, **more))
             if fed:
                 parts.append((session, torch.cat(fed) if len(fed) > 1 else fed[0]))

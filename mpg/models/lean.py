@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mpg.models.attention import attend
+from mpg.models.attention import attend, folded
 from mpg.models.cache import LaneCache
 from mpg.models.lane_linear import LaneLinears
+from mpg.models.positions import RowPositions
+
+# Positions whose turns are computed at a time, at least.
+_FEWEST_TURNS = 512
 
 
 class LlamaPass:
@@ -29,6 +33,8 @@ class LlamaPass:
         self._embed, self._rotary, self._norm = base.embed_tokens, base.rotary_emb, _RmsNorm(base.norm)
         self._layers = [_Layer(layer, index) for index, layer in enumerate(base.layers)]
         self.n_layers = len(self._layers)
+        self._by_length = RowPositions.concerns(model)
+        self._turns = torch.empty(0, 2, 0)  # cosines and signed sines of positions 0.., [positions, 2, dim]
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
         """Hidden states ``[lanes, time, hidden]`` of ``tokens [lanes, time]`` at ``positions``.
@@ -49,13 +55,28 @@ class LlamaPass:
 
     def layers(self, x: Tensor, positions: Tensor, mask: Tensor, cache: LaneCache, first: int, last: int) -> Tensor:
         """The layers from ``first`` up to ``last``, over ``x [lanes, time, hidden]``."""
-        cos, sin = self._rotary(x, position_ids=positions)  # [lanes, time, dim]
-        half = sin.shape[-1] // 2
-        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
-        cos = cos[:, :, None]
+        turns = self._turns_at(positions, cache.width, x)[..., None, :]  # [lanes, time, 2, 1, dim]
+        cos, signed = turns[:, :, 0], turns[:, :, 1]
+        if cache.together:
+            mask = folded(mask, self._layers[0].groups)
         for layer in self._layers[first:last]:
             x = layer(x, cos, signed, mask, cache)
         return x
+
+    def _turns_at(self, positions: Tensor, upto: int, x: Tensor) -> Tensor:
+        """Rotary cosines and signed sines at ``positions [lanes, time]``, all before ``upto``."""
+        if self._by_length:
+            return self._turned(positions, x)
+        known = self._turns
+        if len(known) < upto or (known.dtype, known.device) != (x.dtype, x.device):
+            table = torch.arange(max(upto, 2 * len(known), _FEWEST_TURNS), device=x.device)[None]
+            self._turns = self._turned(table, x)[0]
+        return self._turns[positions]
+
+    def _turned(self, positions: Tensor, x: Tensor) -> Tensor:
+        cos, sin = self._rotary(x, position_ids=positions)  # [lanes, time, dim]
+        half = sin.shape[-1] // 2
+        return torch.stack([cos, torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)], dim=2)
 
 
 class _Layer:
@@ -69,6 +90,7 @@ class _Layer:
         self._before, self._between = _RmsNorm(layer.input_layernorm), _RmsNorm(layer.post_attention_layernorm)
         sizes = self._qkv.sizes
         self._heads, self._kv_heads = sizes[0] // self._dim, sizes[1] // self._dim
+        self.groups = self._heads // self._kv_heads
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LaneCache) -> Tensor:
         x = x + self._attention(self._before(x), cos, sin, mask, cache)
@@ -80,10 +102,15 @@ class _Layer:
         states = self._qkv(x).view(lanes, time, -1, self._dim)  # queries, keys and values head by head
         turned = states[:, :, : self._heads + self._kv_heads]
         first, second = turned.chunk(2, dim=-1)
-        # Rotary positions (Su et al. 2021): x cos + (-x2, x1) sin.
-        turned = torch.addcmul(turned * cos, torch.cat([second, first], dim=-1), sin)
+        # Rotary positions (Su et al. 2021): x cos + (-x2, x1) sin; keys stay beside their values where both are written
+        # at once.
+        out = turned if cache.together else None
+        turned = torch.addcmul(turned * cos, torch.cat([second, first], dim=-1), sin, out=out)
         query, key = turned.transpose(1, 2).split([self._heads, self._kv_heads], dim=1)
-        keys, values = cache.update(key, states[:, :, self._heads + self._kv_heads :].transpose(1, 2), self._index)
+        if cache.together:
+            keys, values = cache.update_together(states[:, :, self._heads :], self._index)
+        else:
+            keys, values = cache.update(key, states[:, :, self._heads + self._kv_heads :].transpose(1, 2), self._index)
         return self._out(attend(query, keys, values, mask, self._scale, across=cache.keys_across).view(lanes, time, -1))
 
 

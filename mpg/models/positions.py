@@ -39,7 +39,12 @@ class RowPositions:
     @classmethod
     def of(cls, model: nn.Module) -> RowPositions | None:
         """``None``: no length changes anything."""
-        return cls(model) if _rotary(model) else None
+        return cls(model) if cls.concerns(model) else None
+
+    @staticmethod
+    def concerns(model: nn.Module) -> bool:
+        """Whether lengths change anything; otherwise a position is turned alike in every text."""
+        return bool(_rotary(model))
 
     def frequencies(self, extent: int) -> int:
         """The same number for extents that are read with the same frequencies."""

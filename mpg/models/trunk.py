@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mpg.models.cache import LaneCache
+from mpg.models.sending import sent
 
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
 
@@ -50,6 +51,30 @@ def n_trunks(lowest: Sequence[int], split: int) -> int:
     return below + (below < len(lowest))
 
 
+# Sets of lanes that are fed in turns: what is sent to a device for them stays there.
+_MOST_PLANS = 16
+
+
+class _Plan:
+    """Entries' trunk lanes, each run once.
+
+    Attributes:
+        lanes: of each entry; ``alike``: the first entry of its lane; both ``[entries]``, on the device.
+        places: the first entry of each lane, and ``mine``, the same on the device; ``of``: those lanes.
+        order: of each entry, its lane's place among them, ``[entries]``.
+    """
+
+    def __init__(self, lanes: tuple[int, ...], device: torch.device) -> None:
+        first: dict[int, int] = {}
+        for place, lane in enumerate(lanes):
+            first.setdefault(lane, place)
+        number = {lane: i for i, lane in enumerate(first)}
+        self.places, self.of = tuple(first.values()), tuple(first)
+        self.mine = sent(self.places, device)
+        of_each = sent([(lane, first[lane], number[lane]) for lane in lanes], device)
+        self.lanes, self.alike, self.order = of_each.T.contiguous()
+
+
 class Trunk:
     """The trunk's keys, values and what comes out of it, position by position, of a number of trunk lanes.
 
@@ -64,51 +89,68 @@ class Trunk:
         self._tokens = torch.zeros(shape, dtype=torch.long, device=device)
         self._hidden = torch.zeros(*shape, hidden_size, dtype=dtype, device=device)
         self._length = torch.zeros(cache.lanes, dtype=torch.long, device=device)  # of what is known, from 0 on
+        self._plans: dict[tuple[int, ...], _Plan] = {}
         self._copied: dict[int, tuple[int, int]] = {}  # trunk lane -> where its beginning was last copied from
         self._read: dict[tuple[int, int], KeptTrunk] = {}  # what was read last, as long as it is what stands there
         self._written: dict[int, KeptTrunk] = {}
 
     def states(
-        self, lanes: Sequence[int], tokens: Tensor, starts: Tensor, run: Callable[[list[int], list[int]], Tensor]
+        self,
+        lanes: Sequence[int],
+        tokens: Tensor,
+        starts: Tensor,
+        run: Callable[[Sequence[int], Tensor, Sequence[int]], Tensor],
+        *,
+        fresh: bool = False,
     ) -> Tensor:
         """What comes out of the trunk for ``tokens [entries, time]`` from ``starts [entries]`` on.
 
         Args:
             lanes: the trunk lane of each entry.
-            run: called with the places of some entries and their trunk lanes, no lane twice; runs the trunk over them.
+            run: called with the places of some entries, on the host and on the device, and their trunk lanes, no lane
+                twice; runs the trunk over them.
+            fresh: whether these tokens are known to be new and, within a lane, the same in the same places: a device is
+                not asked.
 
         Returns:
             ``[entries, time, hidden]``.
         """
-        first: dict[int, int] = {}
-        for place, lane in enumerate(lanes):
-            first.setdefault(lane, place)
-        time, device = tokens.shape[1], tokens.device
-        index = torch.tensor(lanes, device=device)[:, None]
-        at = starts[:, None] + torch.arange(time, device=device)
-        alike = torch.tensor([first[lane] for lane in lanes], device=device)
-        known = (self._tokens[index, at] == tokens).all() & (starts + time <= self._length[index[:, 0]]).all()
-        shared = (starts == starts[alike]).all() & (tokens == tokens[alike]).all()
-        is_known, is_shared = torch.stack([known, shared]).tolist()
-        if is_known:
-            return self._hidden[index, at]
-        if not is_shared:
-            return self._one_by_one(lanes, tokens, starts, run)
+        time, plan = tokens.shape[1], self._plan(lanes, tokens.device)
+        index = plan.lanes[:, None]
+        at = starts[:, None]
+        at = at + torch.arange(time, device=at.device) if time > 1 else at
+        if not fresh:
+            known = (self._tokens[index, at] == tokens).all() & (starts + time <= self._length[plan.lanes]).all()
+            alike = plan.alike
+            shared = (starts == starts[alike]).all() & (tokens == tokens[alike]).all()
+            is_known, is_shared = torch.stack([known, shared]).tolist()
+            if is_known:
+                return self._hidden[index, at]
+            if not is_shared:
+                return self._one_by_one(lanes, tokens, starts, run)
         self._copied.clear()
         self._read.clear()
-        places = list(first.values())
-        fresh = run(places, list(first))
-        mine = torch.tensor(places, device=device)
-        self._tokens[index[mine], at[mine]] = tokens[mine]
-        self._hidden[index[mine], at[mine]] = fresh
-        self._length[index[mine, 0]] = starts[mine] + time
-        if len(places) == len(lanes):
-            return fresh
-        order = {lane: i for i, lane in enumerate(first)}
-        return fresh[torch.tensor([order[lane] for lane in lanes], device=device)]
+        mine, of, place = plan.mine, plan.lanes[plan.mine][:, None], at[plan.mine]
+        done = run(plan.places, mine, plan.of)
+        self._tokens[of, place] = tokens[mine]
+        self._hidden[of, place] = done
+        self._length[of[:, 0]] = place[:, -1] + 1
+        return done if len(plan.places) == len(lanes) else done[plan.order]
+
+    def _plan(self, lanes: Sequence[int], device: torch.device) -> _Plan:
+        key = tuple(lanes)
+        if key not in self._plans:
+            if len(self._plans) == _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = _Plan(key, device)
+        return self._plans[key]
 
     def _one_by_one(
-        self, lanes: Sequence[int], tokens: Tensor, starts: Tensor, run: Callable[[list[int], list[int]], Tensor]
+        self,
+        lanes: Sequence[int],
+        tokens: Tensor,
+        starts: Tensor,
+        run: Callable[[Sequence[int], Tensor, Sequence[int]], Tensor],
     ) -> Tensor:
         """Entries of one trunk lane begin at different places: each lane once at a time."""
         turns: list[list[int]] = []
@@ -121,8 +163,10 @@ class Trunk:
         for places in turns:
             mine = torch.tensor(places, device=tokens.device)
 
-            def run_some(some: list[int], of: list[int], places: list[int] = places) -> Tensor:
-                return run([places[i] for i in some], of)
+            def run_some(
+                some: Sequence[int], at: Tensor, of: Sequence[int], places: list[int] = places, mine: Tensor = mine
+            ) -> Tensor:
+                return run([places[i] for i in some], mine[at], of)
 
             out[mine] = self.states([lanes[i] for i in places], tokens[mine], starts[mine], run_some)
         return out

@@ -18,8 +18,12 @@ class Workspace:
     def __init__(self) -> None:
         self._scaled = self._out = torch.empty(0, 0)
 
-    def log_policy(self, logits: Tensor, temperature: float | Tensor) -> Tensor:
-        """See :func:`mpg.laws.logspace.log_policy`; ``[rows, vocab]``."""
+    def log_policy(self, logits: Tensor, temperature: float | Tensor, *, check: bool = True) -> Tensor:
+        """See :func:`mpg.laws.logspace.log_policy`; ``[rows, vocab]``.
+
+        Args:
+            check: whether to look at once if they are numbers, which waits for a device.
+        """
         logits = logits if logits.dtype == torch.float64 else logits.float()
         shape, wanted = self._out.shape, (logits.dtype, logits.device, logits.shape[1])
         if (self._out.dtype, self._out.device, shape[1]) != wanted or shape[0] < len(logits):
@@ -28,7 +32,8 @@ class Workspace:
         by = divisor(temperature, logits)
         if by is not None:
             logits = torch.div(logits, by, out=self._scaled_like(out))
-        return checked(torch.log_softmax(logits, -1, out=out))
+        torch.log_softmax(logits, -1, out=out)
+        return checked(out) if check else out
 
     def _scaled_like(self, out: Tensor) -> Tensor:
         known = (self._scaled.dtype, self._scaled.device, self._scaled.shape[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from mpg.decoding.rows import ROUTE, Rows
 from mpg.laws.bound import RatioAlarm
 from mpg.laws.drawing import draw
-from mpg.laws.logspace import NotNumbersError
+from mpg.laws.logspace import NotNumbersError, broken_lines
 from mpg.laws.row_settings import RowSettings
 from mpg.laws.target import SUMS, follow, largest_or, log_q_of, token_law, truncated
 from mpg.models.bank import ModelBank
@@ -43,6 +43,7 @@ class Round:
         self.row_settings = RowSettings.of([settings], bank.attributes, device=bank.device)
         self._of_block: tuple[Block | None, RowSettings] = None, self.row_settings
         self.workspace = Workspace()
+        self._unseen: list[tuple[Tensor, Callable[[int | slice], tuple[Tensor, Tensor]]]] = []
         at_once = NUMBERS_AT_ONCE if bank.device.type == "cpu" else NUMBERS_AT_ONCE_ON_GPU
         self.lines_at_once = max(1, at_once // bank.vocab_size)
         self.eos_ids = torch.tensor(sorted(bank.eos_ids), dtype=torch.long, device=bank.device)
@@ -71,18 +72,24 @@ class Round:
 
     def feed_last(self, session: BankSession, rows: Rows, entries: Entries) -> States:
         """Feed each row's last token to some of its lanes."""
-        return session.append(entries, rows.last_tokens(entries)[:, None], rows.starts(entries))
+        starts = rows.starts(entries)
+        session.foresee(rows.reach(1), fresh=True)
+        return session.append(entries, rows.last_tokens(entries, starts)[:, None], starts)
 
-    def blocks(self, states: States, rows: Tensor) -> Iterator[Block]:
-        """The rows with their lanes, a few at a time."""
+    def blocks(self, states: States, rows: Tensor | None = None) -> Iterator[Block]:
+        """Rows with their lanes, a few at a time; ``None``: all, which the host knows by itself."""
         n_branches = self.bank.layout.n_branches + 1
-        size = max(1, self.lines_at_once * len(rows) // max(1, len(states)))
+        n = states.places.n_rows if rows is None else len(rows)
+        size = max(1, self.lines_at_once * n // max(1, len(states)))
+        if rows is None:
+            yield from states.places.blocks(size, self.bank.layout)
+            return
         for first in range(0, len(rows), size):
             yield block_of(states.rows, states.branches, rows[first : first + size], self.bank.layout, n_branches)
 
     def log_policies(self, states: States, block: Block, position: int) -> Tensor:
         """``[lines, vocab]``, until the next call."""
-        logits = states.logits(block.entries, position)
+        logits = states.logits(block.entries, position, block.by_part)
         return self.normalised(logits, states.lane_among(block.entries))
 
     def normalised(self, logits: Tensor, lane_of: Callable[[int | slice], tuple[Tensor, Tensor]]) -> Tensor:
@@ -92,17 +99,42 @@ class Round:
             lane_of: the row and the branch of a line, asked where it is broken; of all, where temperatures differ.
 
         Raises:
-            NotNumbersError: logits that are not numbers, with the row and the model that they are of.
+            NotNumbersError: logits that are not numbers, with the row and the model that they are of; a device is not
+                asked before the round is over (:meth:`broken`).
         """
         temperature = self.row_settings.temperature
         if isinstance(temperature, Tensor) and temperature.dim():
             temperature = temperature[lane_of(slice(None))[0]]
-        try:
-            return self.workspace.log_policy(logits, temperature)
-        except NotNumbersError as error:
-            error.slot, branch = map(int, lane_of(error.line))
-            error.whose = self.bank.layout.in_words(branch)
-            raise
+        log_policies = self.workspace.log_policy(logits, temperature, check=False)
+        self._unseen.append((broken_lines(log_policies), lane_of))
+        if logits.device.type == "cpu":
+            self.look()
+        return log_policies
+
+    def broken(self) -> Tensor | None:
+        """Whether any logits since the last look were not numbers, ``[1]`` bool; ``None``: there were none."""
+        if not self._unseen:
+            return None
+        lines = [broken for broken, _ in self._unseen]
+        return (torch.cat(lines) if len(lines) > 1 else lines[0]).any(0, keepdim=True)
+
+    def look(self) -> None:
+        """Look at them.
+
+        Raises:
+            NotNumbersError: see :meth:`normalised`.
+        """
+        unseen, self._unseen = self._unseen, []
+        for broken, lane_of in unseen:
+            if bool(broken.any()):
+                error = NotNumbersError(int(broken.nonzero()[0]))
+                error.slot, branch = map(int, lane_of(error.line))
+                error.whose = self.bank.layout.in_words(branch)
+                raise error
+
+    def seen(self) -> None:
+        """Nothing since the last look was broken, as somebody else has seen."""
+        self._unseen = []
 
     def settings_of(self, block: Block) -> RowSettings:
         """Of a block's rows."""
@@ -112,8 +144,22 @@ class Round:
 
     def target(self, rows: Rows, block: Block, log_policies: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See :func:`mpg.laws.target.token_law`."""
-        state = rows.target_state(block.rows)
+        state = rows.target_state(block.at)
         return token_law(self.kind, log_policies, block.parts, state, self.settings_of(block))
+
+    def target_and_proposal(
+        self, rows: Rows, block: Block, log_policies: Tensor
+    ) -> tuple[tuple[Tensor, list[Tensor]], Tensor]:
+        """:meth:`target`, and :meth:`proposal` of the block's references; a device cuts both at once."""
+        own, log_pi0 = self.settings_of(block), log_policies[: len(block.rows)]
+        if log_pi0.device.type == "cpu" or own.greedy is True or not own.truncates:
+            return self.target(rows, block, log_policies), self.proposal(log_pi0, own)
+        state = rows.target_state(block.at)
+        target, log_q = token_law(self.kind, log_policies, block.parts, state, own, cut=False)
+        both = torch.cat([target, largest_or(own.greedy, log_pi0, log_pi0.exp)])
+        twice = own if own.alike else own.at(torch.arange(len(log_pi0), device=both.device).repeat(2))
+        target, law = truncated(both, twice).chunk(2)
+        return (target, log_q), law
 
     def proposal(self, log_policies: Tensor, settings: RowSettings) -> Tensor:
         """The law that drafts of a model follow, as the target is cut: lossless, and accepted more often.
@@ -126,15 +172,16 @@ class Round:
     def keep(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor, log_q: Sequence[Tensor] = ()) -> None:
         """Write one token for each of the block's rows, with its books and the weights after it."""
         self.book(rows, block, log_policies, token)
-        position = rows.n_new[block.rows]
-        rows.log_weights[block.rows] = self.weights_after(rows, block, log_policies, token, position, log_q)
-        rows.write(block.rows, token, self.eos_ids)
+        if self.kind in SUMS:
+            position = rows.n_new[block.at]
+            rows.log_weights[block.at] = self.weights_after(rows, block, log_policies, token, position, log_q)
+        rows.write(block.at, token, self.eos_ids)
 
     def weights_after(
         self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor, position: Tensor, log_q: Sequence[Tensor]
     ) -> Tensor:
         """See :func:`mpg.laws.target.follow`."""
-        state = rows.target_state(block.rows)
+        state = rows.target_state(block.at)
         if self.kind not in SUMS:
             return state.log_weights
         own = self.settings_of(block)
@@ -151,25 +198,31 @@ class Round:
         return torch.cat(out)
 
     def draw_components(self, rows: Rows) -> Tensor:
-        """Draw an attribute from the mixture's weights where a horizon begins or none is drawn; which rows."""
+        """Draw an attribute from the mixture's weights where a horizon begins or none is drawn.
+
+        Returns:
+            where, ``[rows]`` bool.
+        """
         position, component = rows.n_new[: len(rows)], rows.component[: len(rows)]
         horizon, greedy = self.row_settings.horizon, self.row_settings.greedy
         begins = position == 0 if horizon is None else position % horizon == 0
-        drawn = (begins | (component < 0)).nonzero()[:, 0]
-        if len(drawn):
-            weights = rows.log_weights[drawn].softmax(-1)
-            weights = largest_or(greedy[drawn] if isinstance(greedy, Tensor) else greedy, weights, lambda: weights)
-            rows.component[drawn] = draw(weights, rows.uniforms_at(0, ROUTE)[drawn])
+        drawn = begins | (component < 0)
+        weights = rows.log_weights[: len(rows)].softmax(-1)
+        weights = largest_or(greedy, weights, lambda: weights)
+        rows.component[: len(rows)] = torch.where(drawn, draw(weights, rows.uniforms_at(0, ROUTE)), component)
         return drawn
 
-    def component_lanes(self, rows: Rows) -> list[tuple[int, int]]:
+    def component_lanes(self, components: Sequence[int]) -> list[tuple[int, int]]:
         """The (row, branch) lanes that ``q_i`` of each row's drawn attribute needs.
 
         ``q_i = pi_i`` needs one; a strength or an own reference takes three to normalise.
+
+        Args:
+            components: of each row.
         """
         layout = self.bank.layout
         pairs: set[tuple[int, int]] = set()
-        for row, i in enumerate(rows.component[: len(rows)].tolist()):
+        for row, i in enumerate(components):
             pairs |= (
                 {(row, layout.policy[i])}
                 if self.bare
@@ -179,7 +232,7 @@ class Round:
 
     def book(self, rows: Rows, block: Block, log_policies: Tensor, token: Tensor) -> None:
         """Add the next token's log-probability under every lane of the block to the row's sums."""
-        picked, mine = log_policies.gather(1, token[block.entry_rows, None])[:, 0], block.rows[block.entry_rows]
-        rows.log_probs[mine, block.branches] += picked.double()
+        picked, mine = log_policies.gather(1, token[block.entry_rows, None])[:, 0], block.entry_slots
+        rows.log_probs[mine, block.branches] += picked  # in float64
         if rows.token_log_probs is not None:
             rows.book_tokens(mine, rows.n_new[mine], block.branches, picked)

@@ -21,7 +21,7 @@ class BlockRound(WalkingRound):
         uniforms = rows.fresh_uniforms(2 * n + 1)  # drafts, tests, one replacement
         chunk = self.draft(session, rows, uniforms[:, :n])
         lengths = self.lengths(rows, chunk.tokens)
-        width = int(lengths.max())
+        width = self.longest(lengths, chunk)
         walk = self.walk(rows, chunk, width, n_laws=width)
         laws = chunk.laws[:width]
         counts, scaled = block_verdict(

@@ -14,7 +14,7 @@ class DirectRound(Round):
     def step(self, session: BankSession, rows: Rows) -> None:
         states = self.feed_last(session, rows, session.every_lane())
         uniforms = rows.uniforms_at(0, DRAFT)
-        for block in self.blocks(states, rows.every):
+        for block in self.blocks(states):
             log_policies = self.log_policies(states, block, 0)
             target, log_q = self.target(rows, block, log_policies)
-            self.keep(rows, block, log_policies, draw(target, uniforms[block.rows]), log_q)
+            self.keep(rows, block, log_policies, draw(target, uniforms[block.at]), log_q)

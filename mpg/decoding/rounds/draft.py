@@ -20,6 +20,9 @@ from mpg.laws.drawing import draw
 from mpg.models.lanes import BankSession
 from mpg.models.states import Entries, States
 
+# Drafts after which a device is asked whether all rows have ended: those that nobody has a use for cost less.
+_LOOK_EVERY = 16
+
 
 @dataclass
 class Chunk:
@@ -56,6 +59,7 @@ class ChunkRound(Round):
         room = rows.room()
         ended = torch.zeros(len(rows), dtype=torch.bool, device=token.device)
         for j in range(uniforms.shape[1]):
+            session.foresee(rows.reach(j + 1), fresh=True)
             states = session.append(entries, token[:, None], starts + j)
             log_policies = self.normalised(
                 states.logits(slice(None), 0), states.lane_among(rows.every)
@@ -67,7 +71,7 @@ class ChunkRound(Round):
             log_pi0.append(log_policies.gather(1, token[:, None])[:, 0].double())
             steps.append(states)
             ended |= torch.isin(token, self.eos_ids) | (j + 1 >= room)
-            if ended.all():
+            if (ended.device.type == "cpu" or j % _LOOK_EVERY == _LOOK_EVERY - 1) and ended.all():
                 break
         tokens = torch.stack(drafts, dim=1)
         joined = States.in_time(steps).joined(self.score(session, rows, session.others(), tokens))
@@ -75,8 +79,14 @@ class ChunkRound(Round):
 
     def score(self, session: BankSession, rows: Rows, entries: Entries, drafts: Tensor) -> States:
         """One pass of some lanes over ``drafts [rows, chunk]``: position j of its states judges draft j."""
-        fed = torch.cat([rows.last_tokens(entries)[:, None], drafts[entries.rows, :-1]], dim=1)
-        return session.append(entries, fed, rows.starts(entries))
+        starts = rows.starts(entries)
+        fed = torch.cat([rows.last_tokens(entries, starts)[:, None], drafts[entries.rows, :-1]], dim=1)
+        session.foresee(rows.reach(drafts.shape[1]))
+        return session.append(entries, fed, starts)
+
+    def longest(self, lengths: Tensor, chunk: Chunk) -> int:
+        """The most drafts up to an end of ``lengths [rows]``; on a device all, which costs less than to ask it."""
+        return int(lengths.max()) if lengths.device.type == "cpu" else chunk.tokens.shape[1]
 
     def lengths(self, rows: Rows, tokens: Tensor) -> Tensor:
         """Drafts up to a chunk's end, which its EOS and the row's last position are, ``[rows]``."""

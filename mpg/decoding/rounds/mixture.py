@@ -20,11 +20,12 @@ from mpg.laws.drawing import draw
 from mpg.laws.target import largest_or, log_component, mixture_law
 from mpg.laws.verify import settle
 from mpg.models.lanes import BankSession
-from mpg.models.states import States
+from mpg.models.states import Block, States
 
 # Up to so many lanes, all are fed every token at once: a pass over them takes hardly longer than one over
-# the drafting lanes alone, both being bound by reading the weights.
-_FEW_LANES = 64
+# the drafting lanes alone, both being bound by reading the weights. A GPU's 16-bit products are for as many lanes as
+# it has operations for a byte read: 295 on an H100 (989 TFLOP/s, 3.35 TB/s).
+_FEW_LANES, _FEW_LANES_ON_GPU = 64, 256
 
 
 @dataclass
@@ -63,14 +64,19 @@ class MixtureRound(ChunkRound):
         self.draw_components(rows)
         ends = self._ends(rows)
         every = session.every_lane()
-        together = self.draft_len is None and len(every) <= _FEW_LANES
+        few = _FEW_LANES if self.bank.device.type == "cpu" else _FEW_LANES_ON_GPU
+        together = self.draft_len is None and len(every) <= few
         drafted = self._draft(session, rows, 1 if together else self._length(ends), together=together)
         if self.bare and not self.tests:
-            self._keep_all(rows, drafted, torch.minimum(ends, self.lengths(rows, drafted.tokens)))
+            n = drafted.tokens.shape[1]
+            counts = None if n == 1 else torch.minimum(ends, self.lengths(rows, drafted.tokens))
+            self._keep_all(rows, drafted, counts)
             return
-        alive, states = rows.every, drafted.states
+        states, alive = drafted.states, rows.every
         for j in range(drafted.tokens.shape[1]):
-            accepted = self._settle(rows, states, drafted.tokens[:, j], alive, j)
+            accepted = self._settle(rows, states, drafted.tokens[:, j], None if j == 0 else alive, j)
+            if j + 1 == drafted.tokens.shape[1]:
+                break
             alive = alive[accepted & ~rows.ended()[alive] & (j + 1 < ends[alive])]
             if not len(alive):
                 break
@@ -87,84 +93,98 @@ class MixtureRound(ChunkRound):
 
     def _draft(self, session: BankSession, rows: Rows, n: int, *, together: bool) -> _Drafted:
         """Draft ``n`` tokens a row; ``together``: every lane is fed while drafting, so none is left to score."""
-        pairs, every = self.component_lanes(rows), session.every_lane()
-        drafting = every if together else session.pick(pairs)
-        starts, fed = rows.starts(drafting), rows.last_tokens(drafting)
+        every = session.every_lane()
+        drafting = every if together else session.pick(self.component_lanes(rows.component[: len(rows)].tolist()))
+        starts = rows.starts(drafting)
+        fed = rows.last_tokens(drafting, starts)
         drafts, steps = [], []
         log_probs = torch.empty(len(drafting), n, dtype=torch.float64, device=fed.device)
         for j in range(n):
-            states = session.append(drafting, fed[:, None], starts + j)
+            session.foresee(rows.reach(j + 1), fresh=True)
+            states = session.append(drafting, fed[:, None], starts + j if j else starts)
             drafts.append(self._draw(rows, states, rows.uniforms_at(j, DRAFT), log_probs[:, j]))
             steps.append(states)
-            fed = drafts[-1][drafting.rows]
+            fed = drafts[-1][drafting.rows] if j + 1 < n else fed
         tokens, scored = torch.stack(drafts, dim=1), None
         if not together:
-            taken = set(pairs)
-            lanes = zip(every.rows.tolist(), every.branches.tolist(), strict=True)
-            others = session.pick([lane for lane in lanes if lane not in taken])
+            taken = set(drafting.places.pairs)
+            others = session.pick([lane for lane in every.places.pairs if lane not in taken])
             if len(others):
                 scored = self.score(session, rows, others, tokens)
         return _Drafted(tokens, States.in_time(steps), scored, log_probs)
 
     def _draw(self, rows: Rows, states: States, uniforms: Tensor, log_probs: Tensor) -> Tensor:
         """A token of each row's component, ``[rows]``; its log-probability under each lane into ``log_probs``."""
-        component, token = rows.component[: len(rows)], torch.zeros_like(rows.every)
-        for block in self.blocks(states, rows.every):
+        token = torch.empty_like(rows.every)
+        for block in self.blocks(states):
             log_policies = self.log_policies(states, block, 0)
-            law, own = log_policies.new_empty(len(block.rows), log_policies.shape[1]), self.settings_of(block)
-            for part in block.parts:
-                mine = component[block.rows[part.rows]] == part.attribute
-                if mine.any():
-                    law[part.rows[mine]] = log_component(log_policies, part, own.strengths[part.attribute])[mine]
-            law = largest_or(own.greedy, law, law.exp_)
-            token[block.rows] = draw(law, uniforms[block.rows])
-            drawn = token[block.rows][block.entry_rows]
-            log_probs[block.entries] = log_policies.gather(1, drawn[:, None])[:, 0].double()
+            law = self._components(block, log_policies, rows.component[block.at])
+            law = largest_or(self.settings_of(block).greedy, law, law.exp_)
+            token[block.at] = drawn = draw(law, uniforms[block.at])
+            log_probs[block.entries] = log_policies.gather(1, drawn[block.entry_rows, None])[:, 0].double()
         return token
 
-    def _keep_all(self, rows: Rows, drafted: _Drafted, counts: Tensor) -> None:
-        """Nothing is truncated: every draft is accepted, up to its chunk's end ``counts [rows]``."""
+    def _components(self, block: Block, log_policies: Tensor, component: Tensor) -> Tensor:
+        """``log q_i`` of the attribute that each of a block's rows has drawn, ``[n, vocab]``: new memory."""
+        if self.bare:  # q_i = pi_i
+            return log_policies[block.policy_lines.gather(1, component[:, None])[:, 0]]
+        law, strengths = (
+            log_policies.new_empty(len(block.rows), log_policies.shape[1]),
+            self.settings_of(block).strengths,
+        )
+        for part in block.parts:
+            mine, rows = component[part.rows] == part.attribute, part.rows
+            if law.device.type == "cpu" and not bool(mine.any()):
+                continue
+            log_q = log_component(log_policies, part, strengths[part.attribute])
+            law[rows] = torch.where(mine[:, None], log_q, law[rows])
+        return law
+
+    def _keep_all(self, rows: Rows, drafted: _Drafted, counts: Tensor | None) -> None:
+        """Nothing is truncated: every draft is accepted, up to its chunk's end ``counts [rows]``; ``None``: all."""
         n, others, log_probs = drafted.tokens.shape[1], drafted.others, drafted.log_probs
         if others is not None:
-            places = torch.ones(len(others), n, device=counts.device).nonzero()  # (entry, position)
+            place = torch.arange(len(others) * n, device=log_probs.device)
+            places = torch.stack([place // n, place % n], dim=1)  # (entry, position)
             scored = self.log_probs_at(others, places, drafted.tokens[others.rows].flatten())
             log_probs = torch.cat([log_probs, scored.view(len(others), n)])
-        row, branch = drafted.states.rows, drafted.states.branches
-        kept = torch.arange(n, device=counts.device) < counts[row, None]  # [lanes, chunk]
-        total = torch.where(kept, log_probs, 0.0).sum(1)
+        held, size, horizon = drafted.states.places, len(rows), self.row_settings.horizon
+        row, branch = held.rows, held.branches
+        if counts is None:
+            total = log_probs[:, 0]
+        else:
+            kept = torch.arange(n, device=counts.device) < counts[row, None]  # [lanes, chunk]
+            total = torch.where(kept, log_probs, 0.0).sum(1)
         rows.log_probs[row, branch] += total
         if rows.token_log_probs is not None:
-            position = rows.n_new[row, None] + torch.arange(n, device=counts.device)
+            position = rows.n_new[row, None] + torch.arange(n, device=row.device)
             rows.book_tokens(row[:, None], position, branch[:, None], log_probs)
-        for attribute, policy in enumerate(self.bank.layout.policy):  # q_i = pi_i
-            mine = branch == policy
-            rows.log_weights[row[mine], attribute] += total[mine]
-        size, horizon = len(rows), self.row_settings.horizon
-        rows.log_weights[:size] = rows.log_weights[:size].log_softmax(-1)
-        for j in range(int(counts.max())):
-            alive = (counts > j).nonzero()[:, 0]
-            rows.write(alive, drafted.tokens[alive, j], self.eos_ids)
-            rows.count_draft(alive, torch.ones_like(alive, dtype=torch.bool))
+        lanes, mine, attribute = held.policies(self.bank.layout)  # q_i = pi_i
+        rows.log_weights[mine, attribute] += total[lanes]
+        updated = rows.log_weights[:size].log_softmax(-1)
+        rows.write_chunk(drafted.tokens, counts, self.eos_ids)
         if horizon is not None:
             begins = (rows.n_new[:size] % horizon == 0)[:, None]
-            rows.log_weights[:size] = torch.where(begins, rows.alphas[:size].log(), rows.log_weights[:size])
+            updated = torch.where(begins, rows.alphas[:size].log(), updated)
+        rows.log_weights[:size] = updated
 
-    def _settle(self, rows: Rows, states: States, drafts: Tensor, alive: Tensor, j: int) -> Tensor:
-        """Settle draft j of the rows alive; whether each is accepted, ``[alive]`` bool."""
-        all_accepted = torch.ones(len(rows), dtype=torch.bool, device=alive.device)
-        test, replacement = rows.uniforms_at(0, TEST), rows.uniforms_at(0, REPLACEMENT)
+    def _settle(self, rows: Rows, states: States, drafts: Tensor, alive: Tensor | None, j: int) -> Tensor:
+        """Settle draft j of the rows alive (``None``: all); whether each is accepted, ``[alive]`` bool."""
+        all_accepted = torch.ones_like(rows.every, dtype=torch.bool)
+        uniforms = rows.all_uniforms_at(0)
+        test, replacement = uniforms[:, TEST], uniforms[:, REPLACEMENT]
         for block in self.blocks(states, alive):
             log_policies = self.log_policies(states, block, j)
-            token = drafts[block.rows]
+            token = drafts[block.at]
             log_q: list[Tensor] = []
             accepted = torch.ones_like(token, dtype=torch.bool)
             if self.tests:
                 target, log_q = self.target(rows, block, log_policies)
                 # Of greedy drafts, which follow another law, none but the target's one token passes, whatever q.
-                law = mixture_law(log_q, block.parts, rows.log_weights[block.rows])
-                token, accepted = settle(target, law, token, test[block.rows], replacement[block.rows])
+                law = mixture_law(log_q, block.parts, rows.log_weights[block.at])
+                token, accepted = settle(target, law, token, test[block.at], replacement[block.at])
             self.keep(rows, block, log_policies, token, log_q)
-            rows.count_draft(block.rows, accepted)
-            all_accepted[block.rows] = accepted
-            rows.component[block.rows[~accepted]] = -1
-        return all_accepted[alive]
+            rows.count_draft(block.at, accepted)
+            all_accepted[block.at] = accepted
+            rows.component[block.at] = torch.where(accepted, rows.component[block.at], -1)
+        return all_accepted if alive is None else all_accepted[alive]

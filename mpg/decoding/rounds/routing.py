@@ -14,8 +14,11 @@ class RoutingRound(LaggingRound):
 
     def step(self, session: BankSession, rows: Rows) -> None:
         drawn = self.draw_components(rows)
-        one_hot = torch.nn.functional.one_hot(rows.component[drawn], rows.alphas.shape[1])
-        rows.log_weights[drawn] = one_hot.to(rows.log_weights).log()
-        pairs = self.component_lanes(rows)
-        self.catch_up(session, rows, pairs)
+        size, n = len(rows), rows.alphas.shape[1]
+        one_hot = rows.component[:size, None] == torch.arange(n, device=rows.device)
+        alone = rows.log_weights.new_zeros(()).masked_fill(~one_hot, -torch.inf)
+        rows.log_weights[:size] = torch.where(drawn[:, None], alone, rows.log_weights[:size])
+        seen = torch.cat([rows.component[:size, None], self.lag(rows)], dim=1).tolist()
+        pairs = self.component_lanes([component for component, *_ in seen])
+        self.catch_up(session, rows, pairs, [lag for _, *lag in seen])
         self.draw_from(session, rows, session.pick(pairs))

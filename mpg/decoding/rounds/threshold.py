@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from mpg.decoding.rows import Rows
 from mpg.laws.drawing import draw
 from mpg.laws.verify import accepted_prefix
 from mpg.models.lanes import BankSession
+from mpg.models.sending import sent
 
 
 class ThresholdRound(WalkingRound):
@@ -26,20 +28,22 @@ class ThresholdRound(WalkingRound):
         uniforms = rows.fresh_uniforms(n + 2)  # drafts, one test, one fallback token
         chunk = self.draft(session, rows, uniforms[:, :n])
         lengths = self.lengths(rows, chunk.tokens)
-        walk = self.walk(rows, chunk, int(lengths.max()), n_laws=1)  # for fallbacks
+        walk = self.walk(rows, chunk, self.longest(lengths, chunk), n_laws=1)  # for fallbacks
         log_r = self.log_prefix_ratios(chunk, walk, lengths)  # [rows, longest]
-        bounds = torch.tensor([math.log(w.bound) for w in rows.windows], dtype=torch.float64, device=log_r.device)
+        bounds = sent([math.log(w.bound) for w in rows.windows], log_r.device, torch.float64)
         counts = accepted_prefix(log_r, bounds, uniforms[:, n].log(), salvage=self.settings.salvage)
         counts = torch.minimum(counts, lengths)
-        self.record(rows, log_r[:, -1])
         self.keep_prefix(rows, chunk, walk, counts)
         size = len(rows)
         rows.n_tested[:size] += 1
         rows.n_accepted[:size] += (counts == lengths).long()
         rows.n_salvaged[:size] += ((counts > 0) & (counts < lengths)).long()
         rows.tries[:size] = torch.where(counts > 0, 0, rows.tries[:size] + 1)
-        tired = (rows.tries[:size] >= self.settings.max_tries).nonzero()[:, 0]
-        if len(tired):
+        given_up = rows.tries[:size] >= self.settings.max_tries
+        ratios, flags = torch.stack([log_r[:, -1].exp(), given_up.double()]).tolist()
+        self.record(rows, ratios)
+        if any(flags):
+            tired = sent([row for row, flag in enumerate(flags) if flag], log_r.device)
             # One token of the target itself: a restart has no memory, so this adds no bias.
             rows.tries[tired] = 0
             rows.n_fallbacks[tired] += 1
@@ -55,9 +59,9 @@ class ThresholdRound(WalkingRound):
         inside = torch.arange(steps.shape[1], device=steps.device) < lengths[:, None]
         return torch.where(inside, steps, 0.0).cumsum(1)
 
-    def record(self, rows: Rows, log_r: Tensor) -> None:
+    def record(self, rows: Rows, ratios: Sequence[float]) -> None:
         """Book the chunks' ratios: each row's window and the alarm on their mean."""
         rows.n_chunks[: len(rows)] += 1
-        for window, ratio in zip(rows.windows, log_r.exp().tolist(), strict=True):
+        for window, ratio in zip(rows.windows, ratios, strict=True):
             window.record(ratio)
             self.alarm.record(ratio)

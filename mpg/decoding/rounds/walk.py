@@ -44,6 +44,13 @@ class WalkingRound(ChunkRound):
         Args:
             n_laws: positions, from the first on, whose whole law is kept: a vocabulary of numbers a row each.
         """
+        lost: list[Tensor] = []
+        walk = self._walk(rows, chunk, n, n_laws, lost)
+        # A device is asked once for all of them, and seldom has to go again.
+        return self._walk(rows, chunk, n, n_laws, None) if lost and bool(torch.cat(lost).any()) else walk
+
+    def _walk(self, rows: Rows, chunk: Chunk, n: int, n_laws: int, lost: list[Tensor] | None) -> Walk:
+        """See :meth:`walk`; ``lost``: see :meth:`_log_target`."""
         before, log_probs = rows.log_weights[: len(rows)], rows.log_probs[: len(rows)]
         walk = Walk(
             log_target=log_probs.new_empty(n, len(rows)),
@@ -58,14 +65,14 @@ class WalkingRound(ChunkRound):
             log_probs.copy_(walk.log_probs[j])
             log_weights.copy_(walk.log_weights[j])
             rows.log_weights[: len(rows)] = log_weights
-            for block in self.blocks(chunk.states, rows.every):
+            for block in self.blocks(chunk.states):
                 log_policies = self.log_policies(chunk.states, block, j)
                 target, log_q = self.target(rows, block, log_policies)
                 mine = token[block.rows]
                 if j < n_laws:
                     law = target.new_empty(len(rows), target.shape[1]) if law is None else law
                     law[block.rows] = target
-                walk.log_target[j, block.rows] = self._log_target(rows, block, log_policies, target, mine)
+                walk.log_target[j, block.rows] = self._log_target(rows, block, log_policies, target, mine, lost)
                 picked = log_policies.gather(1, mine[block.entry_rows, None])[:, 0]
                 lane = block.rows[block.entry_rows], block.branches
                 log_probs[lane] += picked.double()
@@ -78,11 +85,20 @@ class WalkingRound(ChunkRound):
         rows.log_weights[: len(rows)] = walk.log_weights[0]
         return walk
 
-    def _log_target(self, rows: Rows, block: Block, log_policies: Tensor, law: Tensor, token: Tensor) -> Tensor:
-        """``log T(token)`` of a block's rows, ``[n]`` float64: exact where the probability has left float32's range."""
+    def _log_target(
+        self, rows: Rows, block: Block, log_policies: Tensor, law: Tensor, token: Tensor, later: list[Tensor] | None
+    ) -> Tensor:
+        """``log T(token)`` of a block's rows, ``[n]`` float64: exact where the probability has left float32's range.
+
+        Args:
+            later: where a device notes whether there are such, instead of being asked now.
+        """
         picked = law.gather(1, token[:, None])[:, 0]
         log_target, lost = picked.double().log(), picked < torch.finfo(picked.dtype).tiny
         own = self.settings_of(block)
+        if later is not None and lost.device.type != "cpu":
+            later += [] if own.greedy is True else [lost]
+            return log_target
         if own.greedy is True or not bool(lost.any()):
             return log_target
         log_law = log_token_law(self.kind, log_policies, block.parts, rows.target_state(block.rows), own)
@@ -97,6 +113,4 @@ class WalkingRound(ChunkRound):
             n, _, branches = (torch.arange(size, device=every.device) for size in walk.token_log_probs.shape)
             position = rows.n_new[every] + n[:, None]  # [chunk, rows]
             rows.book_tokens(every[:, None], position[:, :, None], branches, walk.token_log_probs)
-        for j in range(int(counts.max())):
-            mine = every[counts > j]
-            rows.write(mine, chunk.tokens[mine, j], self.eos_ids)
+        rows.write_prefix(chunk.tokens, counts, self.eos_ids)

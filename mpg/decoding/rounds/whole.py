@@ -38,11 +38,11 @@ class WholeRound(ThresholdRound):
         chunk = self.draft(session, rows, rows.fresh_uniforms_of_responses())
         uniforms = rows.fresh_uniforms(2)  # a test, a choice
         lengths = self.lengths(rows, chunk.tokens)
-        walk = self.walk(rows, chunk, int(lengths.max()), n_laws=0)
+        walk = self.walk(rows, chunk, self.longest(lengths, chunk), n_laws=0)
         log_r = self.log_prefix_ratios(chunk, walk, lengths)[:, -1]
         log_probs = walk.log_probs[lengths, rows.every]  # [rows, branches]
         bounds = [window.bound for window in rows.windows]
-        self.record(rows, log_r)
+        self.record(rows, log_r.exp().tolist())
         for slot in range(len(rows)):  # once a response, not once a token
             length, terms = int(lengths[slot]), walk.token_log_probs
             by_token = None if terms is None else terms[:length, slot]
