@@ -41,7 +41,8 @@ class RoundingSession:
 
     def __init__(self, inner: BackboneSession) -> None:
         self._inner = inner
-        self.logits, self.copy, self.close = inner.logits, inner.copy, inner.close
+        self.logits, self.close = inner.logits, inner.close
+        self.copy, self.read, self.write = inner.copy, inner.read, inner.write
 
     def append(
         self, lanes: Sequence[int], mixes: Tensor, tokens: Tensor, starts: Tensor, extents: Tensor | None = None

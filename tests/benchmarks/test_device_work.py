@@ -83,10 +83,12 @@ def trial() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_texts_and_books_on_a_device_are_those_on_a_cpu(trial: dict[str, Any]) -> None:
     assert trial["apart"] == []
 
 
+@pytest.mark.long
 def test_a_broken_model_is_named_in_the_step_that_it_breaks_in(trial: dict[str, Any]) -> None:
     assert trial["broken"].startswith("request 1: attribute 'a0': its logits are not numbers")
     assert trial["broken"].endswith("After 3 passes.")

@@ -64,6 +64,7 @@ def test_killed_at_random_moments_a_run_gives_the_same_bytes(
     assert not list(here.rglob("*.corrupt"))
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_noticed_and_the_run_goes_on_by_itself(
     place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
