@@ -118,8 +118,24 @@ def _sent(numbers: Sequence[int], device: torch.device) -> Tensor | slice:
     return slice(first, first + len(numbers)) if whole else sent(numbers, device)
 
 
+class _Placed:
+    """What has a row and a branch for each of its entries."""
+
+    places: Places
+
+    @property
+    def rows(self) -> Tensor:
+        """``[entries]``."""
+        return self.places.rows
+
+    @property
+    def branches(self) -> Tensor:
+        """``[entries]``."""
+        return self.places.branches
+
+
 @dataclass(frozen=True)
-class Entries:
+class Entries(_Placed):
     """Lanes of one pass, in its order: those of the first backbone first.
 
     Attributes:
@@ -143,18 +159,8 @@ class Entries:
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    @property
-    def rows(self) -> Tensor:
-        """``[entries]``."""
-        return self.places.rows
 
-    @property
-    def branches(self) -> Tensor:
-        """``[entries]``."""
-        return self.places.branches
-
-
-class States:
+class States(_Placed):
     """Hidden states of one or more passes; the vocabulary head runs only over what is asked for.
 
     Args:
@@ -166,16 +172,6 @@ class States:
 
     def __len__(self) -> int:
         return len(self.places.pairs)
-
-    @property
-    def rows(self) -> Tensor:
-        """``[entries]``."""
-        return self.places.rows
-
-    @property
-    def branches(self) -> Tensor:
-        """``[entries]``."""
-        return self.places.branches
 
     @staticmethod
     def in_time(steps: Sequence[States]) -> States:

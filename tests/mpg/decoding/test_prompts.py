@@ -140,3 +140,17 @@ def test_calls_at_any_place_leave_room_for_the_widest_prompt(bank: ModelBank, ma
     settings = DecoderSettings(name="mod", max_new_tokens=max_new_tokens)
     together = [each.token_ids for each in decode(bank, work, settings, batch_size=4)]
     assert together == [next(decode(bank, [request], settings)).token_ids for request in work]
+
+
+def test_what_is_copied_of_the_reference_is_what_it_would_have_run(
+    bank: ModelBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of their own that part from the reference's early and call late: books are those without a copy."""
+    own = [{"x": [20, 21, 22, 23, 24, *CALL, 9, 4]}, {"y": [5, 30, 31, 32, *CALL, 4]}, {"x": [5, 6, 33, 34, *CALL, 9]}]
+    work = [Request(r.prompt_ids, {"x": 0.5, "y": 0.5}, r.seed, own[i % 3]) for i, r in enumerate(asked(6, 2))]
+    settings = DecoderSettings(max_new_tokens=4)
+    got = list(decode(bank, work, settings, batch_size=3))
+    monkeypatch.setattr(BankSession, "bare_until", lambda *_: 0)
+    for done, wanted in zip(got, decode(bank, work, settings, batch_size=3), strict=True):
+        assert done.token_ids == wanted.token_ids
+        assert done.log_ratios == pytest.approx(wanted.log_ratios, abs=1e-4)
