@@ -1,7 +1,7 @@
 """Verdicts as probabilities: how many of evenly spread uniforms pass, without anything put in the place of a function.
 
-The decision trees (tests/decision_trees.py) replace ``passes`` by a branch: what it does with a uniform is looked at here
-(``draw``, which they replace as well, in tests/mpg/decoding/test_engine.py).
+The decision trees (tests/decision_trees.py) replace ``passes`` by a branch: what it does with a uniform is looked at
+here (``draw``, which they replace as well, in tests/mpg/decoding/test_engine.py).
 """
 
 from __future__ import annotations
