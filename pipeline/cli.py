@@ -30,7 +30,7 @@ from pipeline.commands import (
     train,
     verify,
 )
-from pipeline.commands.arguments import add_directory, place
+from pipeline.commands.arguments import add_directory, anywhere
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
         if command is not asked:
-            command.add_argument("--output", dest="output_folder", type=place, metavar="DIR",
+            command.add_argument("--output", dest="output_folder", type=anywhere, metavar="DIR",
                                  help="folder of the data set, from where you stand; left out: the job's")  # fmt: skip
     run.add_arguments(runs)
     plan.add_arguments(planned)

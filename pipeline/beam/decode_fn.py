@@ -21,6 +21,7 @@ from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.errors import RunError
 from pipeline.store.errors import output_errors, refused
+from pipeline.store.places import expanded
 from pipeline.store.shards import shard_name, write_rows
 from pipeline.store.stop import StopFile
 
@@ -31,12 +32,15 @@ class DecodeFn(beam.DoFn):
     After a stop was asked for, the rows in flight are finished and no others are begun.
     """
 
-    def __init__(self, sources: Sources, computed_with: ComputedWith, load: LoadBank | None, *, folder: str) -> None:
-        self._sources, self._with, self._load, self._folder = sources, computed_with, load, folder
+    def __init__(
+        self, sources: Sources, computed_with: ComputedWith, load: LoadBank | None, *, folder: str, ticks: str
+    ) -> None:
+        self._sources, self._with, self._load = sources, computed_with, load
+        self._folder, self._ticks = folder, Path(ticks)
         self._shared = Shared()
 
     def setup(self) -> None:
-        work = Path(self._folder)
+        work = expanded(self._folder)
 
         def make() -> ProcessBank:
             threads, batch_size = self._with.threads, self._with.batch_size
@@ -49,7 +53,7 @@ class DecodeFn(beam.DoFn):
 
         self._handle: ProcessBank = self._shared.acquire(make, tag=self._sources)
         note_machine(work, self._handle.device)
-        self._decoded, self._rejected = Ticker(work / "progress" / "decode"), Ticker(work / "progress" / "rejected")
+        self._decoded, self._rejected = Ticker(self._ticks / "decode"), Ticker(self._ticks / "rejected")
         self._stop = StopFile.of(work).watcher()
 
     def teardown(self) -> None:
@@ -86,13 +90,13 @@ class WriteFn(beam.DoFn):
         self._work = work
 
     def process(self, shard: DecodedShard) -> Iterator[WrittenShard]:
-        work = Path(self._work)
+        work = expanded(self._work)
         ids = tuple(row["row_id"] for row in shard.rows)
         path = None
         with output_errors(work):
             if shard.rows:
                 path = str(work / "generations" / shard_name(ids))
-                write_rows(shard.rows, "generations", Path(path))
+                write_rows(shard.rows, "generations", expanded(path))
             # After the rows: killed between the two, the next run makes dead letters again and no row in another batch.
             if shard.rejected:
                 name = shard_name(row["row_id"] for row in shard.rejected)

@@ -16,11 +16,12 @@ from pipeline.beam.work import BOOKS_FILE, Books, Work
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
 from pipeline.store.errors import OutputError, line_in, readable, refusal_in
+from pipeline.store.files import read_text, remove
 
 
 def execute(work: Work, options: PipelineOptions) -> None:
     """Run the graph to its end, in this process; its counts are in the work folder."""
-    (work.folder / BOOKS_FILE).unlink(missing_ok=True)
+    remove(work.folder / BOOKS_FILE)
     pipeline = beam.Pipeline(options=options)
     build(pipeline, work)
     pipeline.run().wait_until_finish()
@@ -40,7 +41,7 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
     n_earlier = sum(len(task.row_ids) for judge in work.judges for task in judge.earlier)
     to_judge = work.n_cells * len(work.judges) + n_earlier
     phases = [("decode", "decoding", work.n_cells), ("judge", "judging", to_judge)]
-    with ProgressBar(work.folder / "progress", phases):
+    with ProgressBar(work.ticks, phases):
         if in_processes(options):
             supervised(work, arguments)
         else:
@@ -53,4 +54,4 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
                 if line is None:
                     raise GraphFailed(f"{readable(error)}\n{error}") from error
                 raise OutputError(line) from None
-    return Books(**json.loads((work.folder / BOOKS_FILE).read_text(encoding="utf-8")))
+    return Books(**json.loads(read_text(work.folder / BOOKS_FILE)))

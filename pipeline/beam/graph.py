@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import apache_beam as beam
 
@@ -13,6 +12,8 @@ from pipeline.beam.decode_fn import DecodeFn, WriteFn
 from pipeline.beam.judge_fn import JudgeFn
 from pipeline.beam.work import BOOKS_FILE, Books, JudgeTask, Shard, Work, WrittenShard
 from pipeline.store.errors import output_errors
+from pipeline.store.files import write_bytes
+from pipeline.store.places import expanded
 
 
 def build(pipeline: beam.Pipeline, work: Work) -> None:
@@ -20,7 +21,7 @@ def build(pipeline: beam.Pipeline, work: Work) -> None:
     folder = str(work.folder)
     if work.shards:
         shards = [Shard(tuple(cells)) for cells in work.shards]
-        decode = DecodeFn(work.sources, work.computed_with, work.load, folder=folder)
+        decode = DecodeFn(work.sources, work.computed_with, work.load, folder=folder, ticks=str(work.ticks))
         written = (
             pipeline
             | "Shards of the grid" >> beam.Create(shards)
@@ -32,7 +33,10 @@ def build(pipeline: beam.Pipeline, work: Work) -> None:
         written = pipeline | "No shards to decode" >> beam.Create([])
     books = [written | "Count rows and tokens" >> beam.Map(Books.of)]
     for each in work.judges:
-        who, judge = each.judge.called, JudgeFn(each, threads=work.computed_with.threads, folder=folder)
+        who, judge = (
+            each.judge.called,
+            JudgeFn(each, threads=work.computed_with.threads, folder=folder, ticks=str(work.ticks)),
+        )
         judged = (
             (
                 written | f"Rows to judge by {who}" >> beam.FlatMap(to_judge_tasks),
@@ -67,5 +71,6 @@ def total(books: Iterable[Books]) -> Books:
 
 
 def write_books(books: Books, path: str) -> None:
-    with output_errors(Path(path).parent):
-        Path(path).write_text(json.dumps(asdict(books)), encoding="utf-8")
+    place = expanded(path)
+    with output_errors(place.parent):
+        write_bytes(json.dumps(asdict(books)).encode(), place)

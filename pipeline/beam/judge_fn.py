@@ -15,6 +15,7 @@ from pipeline.decode.machine import passes_of
 from pipeline.judging.registry import COLUMNS, item_of, load_assigned
 from pipeline.judging.table import judgment_rows
 from pipeline.store.errors import output_errors
+from pipeline.store.places import expanded
 from pipeline.store.shards import read_shard, shard_name, write_rows
 from pipeline.store.stop import StopFile
 
@@ -22,14 +23,14 @@ from pipeline.store.stop import StopFile
 class JudgeFn(beam.DoFn):
     """Score every text on every attribute; what can't be scored is written with its reason."""
 
-    def __init__(self, work: JudgeWork, *, threads: int, folder: str) -> None:
-        self._work, self._threads, self._folder = work, threads, folder
+    def __init__(self, work: JudgeWork, *, threads: int, folder: str, ticks: str) -> None:
+        self._work, self._threads, self._folder, self._ticks = work, threads, folder, Path(ticks)
         self._shared = Shared()
 
     def setup(self) -> None:
         self._judge: Judge = self._shared.acquire(lambda: load_assigned(self._work.judge), tag=self._work.label)
-        self._ticker = Ticker(Path(self._folder) / "progress" / "judge")
-        self._stop = StopFile.of(Path(self._folder)).watcher()
+        self._ticker = Ticker(self._ticks / "judge")
+        self._stop = StopFile.of(expanded(self._folder)).watcher()
 
     def teardown(self) -> None:
         self._ticker.close()
@@ -40,15 +41,15 @@ class JudgeFn(beam.DoFn):
 
     def _judge_rows(self, task: JudgeTask) -> int:
         wanted, attributes = set(task.row_ids), self._work.judge.attributes
-        table = read_shard(Path(task.path), "generations", COLUMNS)
+        table = read_shard(expanded(task.path), "generations", COLUMNS)
         items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
         with passes_of(self._threads):
             scores = self._judge.judge(items, attributes)
         label = label_of(self._judge)
         rows = judgment_rows(items, label, scores)
         name = shard_name((item.key for item in items), label, *attributes)
-        with output_errors(Path(self._folder)):
-            write_rows(rows, "judgments", Path(self._folder) / "judgments" / name)
+        with output_errors(expanded(self._folder)):
+            write_rows(rows, "judgments", expanded(self._folder) / "judgments" / name)
         for _ in items:
             self._ticker.tick()
         return len(rows)

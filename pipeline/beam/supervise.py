@@ -24,6 +24,7 @@ import psutil
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
 from pipeline.store.errors import OutputError, line_in, readable, refusal_in
+from pipeline.store.files import exists, remove
 
 if TYPE_CHECKING:
     from pipeline.beam.work import Work
@@ -56,7 +57,7 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
     """
     from pipeline.beam.work import BOOKS_FILE
 
-    (work.folder / BOOKS_FILE).unlink(missing_ok=True)
+    remove(work.folder / BOOKS_FILE)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.beam.child", str(os.getpid())],
         stdin=subprocess.PIPE,
@@ -117,7 +118,7 @@ def _wait(process: subprocess.Popen[bytes], books: Path, said: Sequence[str]) ->
         gone = [f"worker process {pid}" for pid, worker in workers.items() if not _is_alive(worker)]
         if any(_WORKER_GONE in line for line in tuple(said)):  # as soon as it was there, so that it was never seen
             gone.append("a worker process")
-        if done_at is None and books.exists():  # they are written while all workers live
+        if done_at is None and exists(books):  # they are written while all workers live
             done_at = time.monotonic()
         if gone and (done_at is None or time.monotonic() - done_at > _END_S):
             with suppress(subprocess.TimeoutExpired):

@@ -13,6 +13,7 @@ from pipeline.plan.cells import PlannedCell, Sources
 from pipeline.plan.computed_with import ComputedWith
 
 BOOKS_FILE = "books.json"
+PROGRESS = "progress"  # in the work folder
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ class Work:
     folder: Path
     computed_with: ComputedWith
     load: LoadBank | None = None  # of the model bank, see ProcessBank
+    progress: Path | None = None  # folder of this machine that workers on it tick in; None: in the work folder
+
+    @property
+    def ticks(self) -> Path:
+        """Where workers of this machine say that a row is done."""
+        return self.progress or self.folder / PROGRESS
 
     @property
     def n_cells(self) -> int:

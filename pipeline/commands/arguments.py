@@ -17,6 +17,14 @@ def place(text: str) -> Path:
     return expanded(text)
 
 
+def anywhere(text: str) -> Path:
+    """The same, or the URL of a folder in a store."""
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def source(text: str) -> str:
     """A file, a folder, or a name for something else, as an id of the Hub."""
     return str(expanded(text)) if text.startswith("~") else text

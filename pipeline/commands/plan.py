@@ -14,7 +14,7 @@ from pipeline.plan.computed_with import settled
 from pipeline.plan.merged import texts_of
 from pipeline.store.dataset import PLAN_FILE, prepare
 from pipeline.store.errors import OutputError
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import write_bytes
 
 if TYPE_CHECKING:
     from pipeline.run.estimate import Estimate, Forecast

@@ -60,7 +60,7 @@ def report(options: argparse.Namespace) -> Outcome:
 
         return Outcome(short_form(ms))
     from pipeline.publish.report.page import page
-    from pipeline.store.shards import write_bytes
+    from pipeline.store.files import write_bytes
 
     content = page(ms, options.texts).encode("utf-8", "backslashreplace")
     try:

@@ -13,7 +13,7 @@ from evaluation.judges.own import CARD_FILE
 from personas.examples import Example
 from personas.preferences import PreferencePair
 from pipeline.job.adapters import ADAPTER_CARD
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import write_bytes
 
 if TYPE_CHECKING:
     from evaluation.features.embedding import Embedder

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.decode.loading import LoadBank, loaded
 from pipeline.plan.cells import Sources
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import write_bytes
 
 logger = logging.getLogger(__name__)
 

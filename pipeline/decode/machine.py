@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.computed_with import cores
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import listing, make_folder, read_text, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +56,10 @@ def note_machine(work: Path, device: str) -> None:
     content = json.dumps(machine)
     path = work / _MACHINES / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
     with suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
         write_bytes(content.encode(), path)
 
 
 def machines(work: Path) -> list[dict[str, Any]]:
     """Those that have decoded rows of the data set."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted((work / _MACHINES).glob("*.json"))]
+    return [json.loads(read_text(work / _MACHINES / name)) for name in listing(work / _MACHINES, ".json")]

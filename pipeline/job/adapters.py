@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from evaluation.judges.own import CARD_FILE, OwnJudge, own_judge
 from personas.attributes import KNOWN, Attribute
 from pipeline.job.fields import AttributeSpec, ClassifierJudge
 from pipeline.job.known import assignments
-from pipeline.store.places import expanded
+from pipeline.store.files import here
+from pipeline.store.places import expanded, is_local, is_url, joined
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
@@ -122,7 +124,14 @@ def own_judges_of(entries: Sequence[str]) -> dict[str, OwnJudge]:
 
 
 def resolved(folder: Path, place: str) -> str:
-    """A place: an absolute path if there is such a thing, from a job file's folder; else as it is, a Hub id."""
+    """A place: an absolute path if there is such a thing, from a job file's folder; else as it is, a Hub id.
+
+    Of what is in a store: of a copy on this machine.
+    """
+    if is_url(place) or not is_local(folder):
+        with suppress(OSError, ValueError):  # a Hub id, or what a check of the job has a word on
+            return str(here(joined(folder, place)))
+        return place
     path = folder / expanded(place)
     path = path.resolve() if path.name == ".." else path  # a folder's own name is recorded
     return str(path) if path.exists() else place

@@ -35,7 +35,7 @@ from pipeline.job.fields import (
     SimplexPersonas,
 )
 from pipeline.job.known import counted, is_remote
-from pipeline.store.places import expanded, is_url
+from pipeline.store.places import expanded, is_url, url_problem
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
@@ -214,7 +214,9 @@ def _pin_problems(job: Job, field: str, each: AttributeSpec) -> Iterator[Problem
 def _folder_problems(job: Job, field: str, place: str, *needed: str) -> Iterator[Problem]:
     """What is wrong with a folder or Hub id; ``needed``: files of which one must be there."""
     resolved = Path(job.resolve(place))
-    if not resolved.exists():
+    if is_url(place) and not resolved.exists():
+        yield Problem(field, f"{place!r}: {url_problem(place) or 'nothing can be fetched from there'}; check the place")
+    elif not resolved.exists():
         if not HUB_ID.fullmatch(place):
             yield Problem(field, f"{place!r} is no folder in {str(job.folder)!r}; give a folder or a Hub id")
     elif not resolved.is_dir() or not any((resolved / name).exists() for name in needed or ("",)):
@@ -347,9 +349,9 @@ def _place_problems(job: Job) -> Iterator[Problem]:
     if "\0" in job.output or any(len(part.encode()) > 255 for part in Path(job.output).parts):
         yield Problem("output", f"{show(job.output)} is no name that a folder can have; give another")
         return
-    if is_url(job.output):
-        remedy = "is a URL; a run writes to a folder: name one, and copy or publish it afterwards"
-        yield Problem("output", f"{job.output!r} {remedy}")
+    problem = url_problem(job.output, writes=True) if is_url(job.output) else None
+    if problem is not None:
+        yield Problem("output", f"{job.output!r}: {problem}")
     elif job.output_folder.is_file():
         yield Problem("output", f"{job.output!r} is a file; name a folder")
 

@@ -17,7 +17,8 @@ from pipeline.job.errors import JobError, Problem, problems_of
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.job.read import apply_overrides, read_yaml, unstorable
 from pipeline.job.recorded import missing_places, record_of
-from pipeline.store.places import expanded, is_url
+from pipeline.store.files import here
+from pipeline.store.places import expanded, is_local, is_url
 
 
 def load_job(
@@ -38,9 +39,13 @@ def load_job(
     Raises:
         JobError: with one line for each problem: file, field, value, remedy.
     """
-    file, path = str(path), expanded(path)
+    file = str(path)
+    try:
+        path = expanded(path)
+    except ValueError as error:
+        raise JobError(file, [Problem("job file", str(error).partition(": ")[2])]) from error
     record = record_of(path)  # first: it may finish an exchange of the file
-    data = read_yaml(path)
+    data = read_yaml(_copy(path, file))
     if record is not None:
         data["output"] = str(record.output)
     set_paths = apply_overrides(data, overrides, file)
@@ -65,6 +70,16 @@ def load_job(
         if not problems:
             return job
     raise JobError(file, [_with_origin(problem, set_paths) for problem in problems])
+
+
+def _copy(path: Path, file: str) -> Path:
+    """The job file on this machine. Raises JobError: it is in a store, and can't be had from there."""
+    try:
+        return path if is_local(path) else here(path)
+    except OSError as error:
+        raise JobError(
+            file, [Problem("job file", f"can't be fetched ({error.strerror or error}); check the URL")]
+        ) from error
 
 
 def _with_origin(problem: Problem, set_paths: Sequence[str]) -> Problem:

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr
 from personas import weights as grids
 from personas.attributes import Attribute, Persona, mbti_type
 from personas.data_sets import DataSet
-from personas.files import load_personas
+from personas.files import PersonaError, load_personas
 from personas.prompts import NO_PROMPT, Prompt, PromptError, PromptTable, read_prompts, read_prompts_of
 from personas.records import Grid
 from pipeline.job.adapters import attribute_of, resolved
@@ -45,7 +45,8 @@ from pipeline.job.fields import (
 from pipeline.job.prompt_source import PromptSource
 from pipeline.job.recorded import recorded
 from pipeline.job.split import Split
-from pipeline.store.places import expanded
+from pipeline.store.files import here
+from pipeline.store.places import is_local, joined
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"
 
@@ -122,7 +123,7 @@ class Job(Frozen):
         description="{template, pretty_name, language, tags, license}: what stands on the data set's card.",
     )
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
-    output: Text = Field(description="Folder of the data set, relative to the job file's folder.")
+    output: Text = Field(description="Folder of the data set, relative to the job file's folder, or s3://, gs://.")
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _shipped: dict[str, Path] = PrivateAttr(default_factory=lambda: shipped_adapters())
@@ -140,8 +141,8 @@ class Job(Frozen):
     @property
     def output_folder(self) -> Path:
         """The data set's folder, absolute."""
-        path = self._folder / expanded(self.output)
-        return path.resolve() if ".." in path.parts else path
+        path = joined(self._folder, self.output)
+        return path.resolve() if is_local(path) and ".." in path.parts else path
 
     @property
     def shipped_names(self) -> tuple[str, ...]:
@@ -204,8 +205,7 @@ class Job(Frozen):
         }
         if source.file is not None:
             place = source.file
-            path = self._folder / expanded(source.file)
-            table = read_prompts(path, encoding=source.encoding, **shared)
+            table = read_prompts(_here(self._folder, source.file), encoding=source.encoding, **shared)
         else:
             assert source.dataset is not None
             place = source.dataset
@@ -250,7 +250,10 @@ class Job(Frozen):
     def _filed_personas(self) -> list[Persona]:
         """The personas of the job's file. Raises PersonaError, see `personas.files`."""
         assert isinstance(self.personas, FilePersonas)
-        path = self._folder / expanded(self.personas.file)
+        try:
+            path = _here(self._folder, self.personas.file)
+        except PromptError as error:
+            raise PersonaError(error.source, error.problem) from error
         return load_personas(path, self.attribute_names, normalize=self.personas.normalize)
 
     def build_personas(self) -> tuple[Persona, ...]:
@@ -316,6 +319,16 @@ class Job(Frozen):
     def cells(self, prompts: Sequence[Prompt]) -> Grid:
         """The grid prompt x persona x sample, prompt by prompt; cells are made when asked for."""
         return Grid(tuple(prompts), self.build_personas(), self.samples_per_cell)
+
+
+def _here(folder: Path, place: str) -> Path:
+    """A file that a job names, on this machine. Raises PromptError: it is in a store, and can't be had from there."""
+    try:
+        return here(joined(folder, place))
+    except FileNotFoundError as error:
+        raise PromptError(place, "no such file") from error
+    except (OSError, ValueError) as error:
+        raise PromptError(place, f"can't be fetched ({getattr(error, 'strerror', None) or error})") from error
 
 
 def shipped_adapters(folder: Path | None = None) -> dict[str, Path]:

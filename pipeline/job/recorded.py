@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from personas.attributes import KNOWN
 from personas.words import show
 from pipeline.job.errors import Problem
-from pipeline.store.places import expanded
+from pipeline.store.files import exists
+from pipeline.store.places import is_local, is_url, joined
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
@@ -85,7 +86,7 @@ def missing_places(job: Job, record: Record) -> Problem | None:
     for field, holder, name in named_places(job.model_dump(mode="json")):
         place = holder[name]
         may_be_an_id = name not in ("file", "template") and _is_bare(place or "")
-        if place and not may_be_an_id and not (job.folder / expanded(place)).exists():
+        if place and not may_be_an_id and not exists(joined(job.folder, place)):
             found.append(f"{field}.{name} {show(place)}")
     if not found:
         return None
@@ -121,13 +122,13 @@ def named_places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], st
 
 def _is_bare(place: str) -> bool:
     """Whether a place is written as ids of the Hub are, too."""
-    return not place.startswith((".", "/", "~"))
+    return not place.startswith((".", "/", "~")) and not is_url(place)
 
 
 def _portable(folder: Path, place: str) -> str:
     """The place without the machine's own part; what is there and looks like an id of the Hub is marked by ``./``."""
-    if os.path.isabs(place):
+    if os.path.isabs(place) and is_local(folder):
         # By way of the real folders, since .. leaves a link by its other side; the last name stays, rows record it.
         path = Path(os.path.normpath(place))
         place = os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, os.path.realpath(folder))
-    return f"./{place}" if _is_bare(place) and (folder / place).exists() else place
+    return f"./{place}" if _is_bare(place) and not is_url(place) and exists(joined(folder, place)) else place

@@ -14,6 +14,7 @@ from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, ROLE_PLAY, Attribute
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 from pipeline.job.known import Assignment, is_remote
+from pipeline.store.files import folder_here
 from pipeline.store.spending import Spending
 
 if TYPE_CHECKING:
@@ -161,8 +162,9 @@ def load_remote_judge(spec: OpenAIJudge, attributes: Sequence[Attribute], work: 
     from evaluation.endpoint.settings import JudgeSetupError
 
     try:
-        rubrics, cache = rubrics_of(attributes), JudgmentCache(work / "judge-cache.sqlite")
-        judge = REMOTE_LOADERS[spec.kind](spec, rubrics, cache, work, mode)
+        at = folder_here(work)  # SQLite needs a disk
+        rubrics, cache = rubrics_of(attributes), JudgmentCache(at / "judge-cache.sqlite")
+        judge = REMOTE_LOADERS[spec.kind](spec, rubrics, cache, at, mode)
         judge.budget.earlier = Spending(work).earlier.judges.get(judge.name, 0.0)
         return judge
     except JudgeSetupError as error:

@@ -25,11 +25,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.job.model import Job
 from pipeline.store.dataset import RUN_FILE, WORK_FOLDER
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import listing, read_parquet, read_text, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +103,9 @@ def decided(job: Job, workers: int, n_cells: int) -> ComputedWith:
 def kept(output: Path) -> ComputedWith | None:
     """What a data set is computed with, as far as that was decided; ``None``: it is not, or was not noted."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return _read(json.loads((output / WORK_FOLDER / FILE).read_text("utf-8")))
+        return _read(json.loads(read_text(output / WORK_FOLDER / FILE)))
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return _read(json.loads((output / RUN_FILE).read_text("utf-8"))["computed_with"])
+        return _read(json.loads(read_text(output / RUN_FILE))["computed_with"])
     return None
 
 
@@ -128,13 +126,13 @@ def settled(output: Path, job: Job, workers: int, n_cells: int) -> ComputedWith:
         workers: processes that share this machine.
         n_cells: rows of the plan.
     """
-    first = next(iter(sorted((output / WORK_FOLDER / "generations").glob("*.parquet"))), None)
+    first = next(iter(listing(output / WORK_FOLDER / "generations", ".parquet")), None)
     asked = decided(job, workers, n_cells)
     if first is None:
         return asked
     found = kept(output)
     if found is None:  # rows of a version that noted nothing
-        dtype = asked.dtype if job.model.dtype != "auto" else _dtype_of(first)
+        dtype = asked.dtype if job.model.dtype != "auto" else _dtype_of(output / WORK_FOLDER / "generations" / first)
         found = asked = replace(asked, dtype=dtype, regrouped=True)
         logger.warning(
             "it is not noted what the rows in %s were computed with; from now on: %s (ids and float32 texts are the "
@@ -174,7 +172,7 @@ def _listed(values: ComputedWith, names: Sequence[str]) -> str:
 
 
 def _dtype_of(shard: Path) -> str:
-    return str(pq.read_table(shard, columns=["dtype"]).column(0)[0])
+    return str(read_parquet(shard, ["dtype"]).column(0)[0])
 
 
 # --------------------------------------------------------------------------- machines

@@ -15,7 +15,7 @@ from pathlib import Path
 from personas.prompts import canonical_json
 from pipeline.plan.plan import Plan
 from pipeline.store.dataset import RUN_FILE, WORK_FOLDER
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import listing, read_text, write_bytes
 
 FILE = "read-with.json"  # in the work folder: model's label -> part -> hash; in run.json for good
 
@@ -34,7 +34,7 @@ def parts_of(plan: Plan) -> dict[str, str]:
 
 def problem_with(output: Path, plan: Plan) -> str | None:
     """Why a data set can't be gone on with, in one line; ``None``: it can, or nobody noted what it was read with."""
-    there = any(any((output / WORK_FOLDER / name).glob("*.parquet")) for name in ("generations", "rejected"))
+    there = any(listing(output / WORK_FOLDER / name, ".parquet") for name in ("generations", "rejected"))
     changed = change_since(output, plan) if there else None
     return None if changed is None else f"{changed}; bring the earlier files back, or give another output"
 
@@ -56,8 +56,8 @@ def keep(output: Path, plan: Plan) -> None:
 
 def _kept(output: Path) -> dict[str, dict[str, str]]:
     with suppress(OSError, ValueError, TypeError):
-        return dict(json.loads((output / WORK_FOLDER / FILE).read_text("utf-8")))
+        return dict(json.loads(read_text(output / WORK_FOLDER / FILE)))
     with suppress(OSError, ValueError, TypeError, KeyError):  # a copy without its work folder
-        run = json.loads((output / RUN_FILE).read_text("utf-8"))
+        run = json.loads(read_text(output / RUN_FILE))
         return {run["model"]: dict(run["read_with"])}
     return {}

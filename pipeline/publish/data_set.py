@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -38,10 +37,11 @@ from pipeline.store.dataset import (
     write_tables,
 )
 from pipeline.store.exchange import exchange, next_files
+from pipeline.store.files import exists, put_folder, read_text, remove_tree, write_bytes
 from pipeline.store.layout import IsTest, Sizes, among, files_in, ids_in_test, in_order_of_files, write_dataset
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_files
 from pipeline.store.schema import TABLES
-from pipeline.store.shards import read_shard, write_bytes
+from pipeline.store.shards import read_shard
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ def write_data_set(
     write_bytes(recorded_text(job).encode(), coming / JOB_FILE)
     _write_about(coming, job, tables, ids, summary, run, elsewhere)
     keep_job_folder(coming / WORK_FOLDER, job.folder)
-    exchange(output, [*FOLDERS.values(), *gone])
-    shutil.rmtree(output / PARTIAL, ignore_errors=True)
+    exchange(output, coming, [*FOLDERS.values(), *gone])
+    remove_tree(output / PARTIAL)
 
 
 def write_partial(
@@ -72,14 +72,14 @@ def write_partial(
     """Put what there is so far beside the data set; returns its folder, ``None`` for nothing. Raises OSError."""
     target = output / PARTIAL
     if not any(table.num_rows for table in tables.values()):
-        shutil.rmtree(target, ignore_errors=True)
+        remove_tree(target)
         return None
     coming = next_files(output)
     ids = test_ids(job.split, tables["generations"])
     write_tables(coming, tables, ids, sizes)
     _write_about(coming, job, tables, ids, summary, run)
-    shutil.rmtree(target, ignore_errors=True)
-    coming.rename(target)
+    remove_tree(target)
+    put_folder(coming, target)
     return target
 
 
@@ -139,7 +139,7 @@ def write_judgments(
     files = others | {f"{place}/{entry['file']}": entry for entry in entries}
     forms = fitting(output, files)
     gone = say_what_goes(output, forms)
-    if (output / DATASET_MANIFEST).is_file():  # else nobody knows what its other files should be
+    if exists(output / DATASET_MANIFEST):  # else nobody knows what its other files should be
         write_files(coming, files | forms)
     held = held_in(output) if is_complete(output) else None
     if held is not None:
@@ -154,7 +154,7 @@ def write_judgments(
         ordered = in_order_of_files(judgments, is_test)
         _write_record(coming, run)
         _write_card_of(output, coming, job, run, [place, *gone], {"judgments": ordered})
-    exchange(output, [place, *gone])
+    exchange(output, coming, [place, *gone])
 
 
 def write_form(output: Path, form: str, table: pa.Table, is_test: IsTest | None, sizes: Sizes | None = None) -> None:
@@ -173,7 +173,7 @@ def write_form(output: Path, form: str, table: pa.Table, is_test: IsTest | None,
     held = held_in(output)
     if held is not None:
         _write_card_of(output, coming, *held, [form])
-    exchange(output, [form])
+    exchange(output, coming, [form])
 
 
 def refresh_card(output: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -192,15 +192,15 @@ def refresh_card(output: Path, changes: Mapping[str, Any] = MappingProxyType({})
             run |= changes
             _write_record(coming, run)
         _write_card_of(output, coming, job, run)
-        exchange(output, [])
+        exchange(output, coming, [])
 
 
 def held_in(output: Path) -> tuple[Job, dict[str, Any]] | None:
     """A data set's job and record; ``None``, after a warning: they can't be read, and what is said of it stays."""
     try:
         folder = {"folder": output.absolute(), "shipped": {}}
-        job = Job.model_validate(json.loads((output / JOB_FILE).read_text("utf-8")), context=folder)
-        run: dict[str, Any] = json.loads((output / RUN_FILE).read_text("utf-8"))
+        job = Job.model_validate(json.loads(read_text(output / JOB_FILE)), context=folder)
+        run: dict[str, Any] = json.loads(read_text(output / RUN_FILE))
         run["judges"] = list(run["judges"])
         run["counts"] = dict(run["counts"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 from personas.text import storable
 from pipeline.plan.cells import PlannedCell
 from pipeline.store.dataset import set_aside_judgments
+from pipeline.store.files import remove
 from pipeline.store.shards import shard_name, shard_tables, write_rows
 
 _LABELS = ("prompt_id", "persona", "profile", "personality")
@@ -40,7 +41,7 @@ def relabel(work: Path, cells: Iterable[PlannedCell]) -> int:
                 rows = [_labelled(row, planned.get(row["row_id"])) for row in cells_of]
                 # Of another name: the shard's own would for a moment be of a content that its manifest does not know.
                 write_rows(rows, name, path.with_name(shard_name((row["row_id"] for row in rows), *_words(rows))))
-                path.unlink()
+                remove(path)
     return sum(map(len, found.values()))
 
 

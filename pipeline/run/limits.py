@@ -58,12 +58,12 @@ class Limits:
         with suppress(OSError):
             self._spending.note(self.now())
 
-    def rejections(self, work: Path, n_cells: int, n_dead: int) -> Condition:
+    def rejections(self, progress: Path, n_cells: int, n_dead: int) -> Condition:
         """Too many rows are dead letters; ``n_dead`` were before and stay so."""
         most = self._job.max_rejected_fraction * n_cells
 
         def rejected() -> Stop | None:
-            n = n_dead + ticks(work / "progress" / "rejected")
+            n = n_dead + ticks(progress / "rejected")
             if n <= most:
                 return None
             return Stop(f"{n} of {n_cells} rows were rejected", ExitStatus.TOO_MANY_REJECTED)

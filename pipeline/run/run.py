@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ from typing import Any
 from pipeline.beam import execute
 from pipeline.beam.options import beam_options, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
-from pipeline.beam.work import Work
+from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
 from pipeline.exit_status import ExitStatus
 from pipeline.job.adapters import own_judges
@@ -42,6 +43,7 @@ from pipeline.store.dataset import dead_ids, done_ids, ids_without, n_shards, pr
 from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
+from pipeline.store.places import is_local
 from pipeline.store.shards import read_shards
 from pipeline.store.spending import Spending
 from pipeline.store.stop import StopFile, Watch, graceful_signals
@@ -120,6 +122,7 @@ class _Run:
     ) -> None:
         self.job, self.output, self.work, self.stop = job, output, work, stop
         self.beam_arguments, self.load = beam_arguments, load
+        self.progress = work / PROGRESS if is_local(work) else Path(tempfile.mkdtemp(prefix="mpg-progress-"))
         self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
         self.computed_with = computed_with.settled(output, job, workers, n_texts)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
@@ -159,8 +162,8 @@ class _Run:
             if deaths and n_shards(self.work) > n_files:
                 deaths = 0
             n_files = n_shards(self.work)
-            shutil.rmtree(self.work / "progress", ignore_errors=True)  # or old ticks would count as new ones
-            conditions = [self.limits.rejections(self.work, len(cells), n_dead), *self.limits.conditions()]
+            shutil.rmtree(self.progress, ignore_errors=True)  # or old ticks would count as new ones
+            conditions = [self.limits.rejections(self.progress, len(cells), n_dead), *self.limits.conditions()]
             if not work.is_empty and self.stop.at_once(conditions):
                 return  # before a model is loaded for nothing
             began = time.time()
@@ -212,6 +215,7 @@ class _Run:
             folder=self.work,
             computed_with=self.computed_with,
             load=self.load,
+            progress=self.progress,
         )
         return work, len((dead & planned) - {cell.row_id for shard in work.shards for cell in shard})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -10,17 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.store.errors import OutputError, is_writable
+from pipeline.store.files import copy, exists, listing, make_folder, move, read_text, remove_tree, write_bytes
 from pipeline.store.layout import Sizes, among, files_in, write_dataset
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_manifest
-from pipeline.store.shards import (
-    append_entry,
-    free_name,
-    read_shards,
-    shard_name,
-    shard_tables,
-    write_bytes,
-    write_rows,
-)
+from pipeline.store.places import expanded, is_local
+from pipeline.store.shards import append_entry, free_name, read_shards, shard_name, shard_tables, write_rows
 
 WORK_FOLDER = ".work"
 RUN_FILE = "run.json"
@@ -30,6 +23,7 @@ FIGURES = "figures"  # folder of the card's pictures, beside it
 PLAN_FILE = "plan.json"  # in the work folder
 PARTIAL = "partial"  # what a run that did not end well has so far, as a data set of its own
 _JOB_FOLDER = "job-folder"
+_TAKEN_UP = "taken-up"  # in a folder of shards in a store: what was in the data set is in it
 # Table -> its folder in the data set.
 FOLDERS = {"generations": "data", "judgments": "judgments", "rejected": "rejected"}
 # Forms to train on (`mpg export`), each a folder of the data set.
@@ -73,20 +67,28 @@ def shards_folder(output: Path, name: str) -> Path:
     what their manifest says. Raises OSError.
     """
     folder = output / WORK_FOLDER / name
-    if not folder.is_dir():
+    if not is_local(folder):
+        if not exists(folder / _TAKEN_UP):
+            _take_up(output, name, folder)
+            write_bytes(b"", folder / _TAKEN_UP)  # killed before it, the next command copies the same files again
+    elif not folder.is_dir():
         scratch = folder.with_name(f".{name}.tmp")  # renamed when it is whole: a killed copy counts for nothing
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_tree(scratch)
         scratch.mkdir(parents=True)
-        for i, place in enumerate(_data_sets(output)):
-            known = files_of(place)
-            for file in files_in(place / FOLDERS[name]):
-                target = scratch / f"{i}-{file.name}"
-                shutil.copyfile(file, target)
-                entry = known.get(f"{FOLDERS[name]}/{file.name}")
-                if entry is not None:  # else it is taken up if it is sound, as any shard without a line
-                    append_entry(scratch, entry | {"file": target.name})
+        _take_up(output, name, scratch)
         scratch.rename(folder)
     return folder
+
+
+def _take_up(output: Path, name: str, folder: Path) -> None:
+    for i, place in enumerate(_data_sets(output)):
+        known = files_of(place)
+        for file in files_in(place / FOLDERS[name]):
+            target = folder / f"{i}-{file.name}"
+            copy(file, target)
+            entry = known.get(f"{FOLDERS[name]}/{file.name}")
+            if entry is not None:  # else it is taken up if it is sound, as any shard without a line
+                append_entry(folder, entry | {"file": target.name})
 
 
 def _data_sets(output: Path) -> tuple[Path, Path]:
@@ -100,7 +102,7 @@ def is_complete(output: Path) -> bool:
 
 def n_shards(work: Path) -> int:
     """How many shards there are, of all tables."""
-    return sum(len(list((work / name).glob("*.parquet"))) for name in FOLDERS)
+    return sum(len(listing(work / name, ".parquet")) for name in FOLDERS)
 
 
 def set_aside_judgments(work: Path, row_ids: AbstractSet[str]) -> None:
@@ -114,19 +116,19 @@ def set_aside_judgments(work: Path, row_ids: AbstractSet[str]) -> None:
         rest = [row for row in rows if row["row_id"] not in row_ids]
         if rest:
             write_rows(rest, "judgments", path.with_name(shard_name([path.name, *(row["row_id"] for row in rest)])))
-        path.rename(free_name(path.with_suffix(".stale")))
+        move(path, free_name(path.with_suffix(".stale")))
 
 
 def keep_job_folder(work: Path, folder: Path) -> None:
     """Remember what the job's paths are relative to, on this machine: no data set names a place. Raises OSError."""
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     write_bytes(str(folder).encode(), work / _JOB_FOLDER)
 
 
 def job_folder(work: Path) -> Path | None:
     """What the paths of the data set's job are relative to; ``None`` where it was not written on this machine."""
     try:
-        return Path((work / _JOB_FOLDER).read_text("utf-8"))
+        return expanded(read_text(work / _JOB_FOLDER))
     except OSError:
         return None
 

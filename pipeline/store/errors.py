@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.store.files import remove, store_errors, write_bytes
+from pipeline.store.places import is_local
+
 _BEGIN, _REFUSED, _END = "<<mpg: ", "<<mpg, refused: ", " :mpg>>"
 
 
@@ -30,15 +33,18 @@ def output_errors(folder: Path) -> Iterator[None]:
         OutputError: in place of an OSError.
     """
     try:
-        yield
+        with store_errors(folder):
+            yield
     except OSError as error:
         raise OutputError(f"{_BEGIN}output: {what_happened(error, folder)}{_END}") from error
 
 
 def what_happened(error: OSError, folder: Path) -> str:
     """The error in a line: where, what, and what to do."""
-    what = (error.strerror or type(error).__name__).lower()
-    if not folder.is_dir():
+    what = (error.strerror or str(error) or type(error).__name__).lower()
+    if not is_local(folder):
+        remedy = "see to its address, keys and rights"
+    elif not folder.is_dir():
         what, remedy = "is gone", "bring it back, or name another folder"
     else:
         remedy = "make room, or see to it that it can be written"
@@ -74,6 +80,13 @@ def readable(error: BaseException | str) -> str:
 def is_writable(folder: Path) -> bool:
     """Whether a file can be made there; asked by making one, since permissions don't tell root of a read-only disk."""
     probe = folder / f".probe-{os.getpid()}"
+    if not is_local(folder):
+        try:
+            write_bytes(b".", probe)
+            remove(probe)
+        except OSError:
+            return False
+        return True
     try:
         probe.write_bytes(b"." * 4096)  # an empty file fits on a full disk
     except OSError:

@@ -8,16 +8,28 @@ the journal, a killed command leaves the present data set as it is.
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.store.dataset import WORK_FOLDER
+from pipeline.store.files import (
+    exists,
+    files_below,
+    listing,
+    make_folder,
+    move,
+    put_folder,
+    read_text,
+    remove,
+    remove_tree,
+    sync_folder,
+    write_bytes,
+)
 from pipeline.store.lock import FolderLock
 from pipeline.store.manifest import DATASET_MANIFEST
-from pipeline.store.shards import sync_folder, write_bytes
+from pipeline.store.places import is_local
 
 NEXT = "next"  # in the work folder: the files to come, and below WORK_FOLDER in it those of the work folder
 JOURNAL = "exchange.json"  # in the work folder
@@ -25,27 +37,33 @@ GATHERING = "gathering"  # lock of those who share a work folder and exchange
 
 
 def next_files(output: Path) -> Path:
-    """An empty folder for the files to come. Raises OSError."""
+    """An empty folder of this machine for the files to come. Raises OSError."""
+    if not is_local(output):
+        return Path(tempfile.mkdtemp(prefix="mpg-next-"))
     folder = output / WORK_FOLDER / NEXT
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     folder.mkdir(parents=True)
     return folder
 
 
-def exchange(output: Path, folders: Iterable[str], *, replace: Callable[[Path, Path], None] = os.replace) -> None:
+def exchange(
+    output: Path, coming: Path, folders: Iterable[str], *, replace: Callable[[Path, Path], None] = move
+) -> None:
     """Put the files of :func:`next_files` into their places, and remove what they replace.
 
     Args:
         output: folder of the data set; nobody else exchanges its files now, see :func:`finish_exchange`.
+        coming: the folder of the next files; of a data set in a store they go there first.
         folders: whose Parquet files go unless they are among the next ones.
         replace: moves a file.
 
     Raises:
         OSError: as of any file; what the journal says is done by the next command then.
     """
-    coming = output / WORK_FOLDER / NEXT
-    files = sorted(str(path.relative_to(coming)) for path in coming.rglob("*") if path.is_file())
-    there = [str(path.relative_to(output)) for folder in folders for path in (output / folder).glob("*.parquet")]
+    files = files_below(coming)
+    there = [f"{folder}/{name}" for folder in folders for name in listing(output / folder, ".parquet")]
+    if not is_local(output):
+        put_folder(coming, output / WORK_FOLDER / NEXT)
     journal = {"files": files, "removed": sorted(set(there) - set(files))}
     write_bytes(json.dumps(journal).encode(), output / WORK_FOLDER / JOURNAL)
     _exchange(output, replace)
@@ -53,8 +71,8 @@ def exchange(output: Path, folders: Iterable[str], *, replace: Callable[[Path, P
 
 def finish_exchange(output: Path) -> None:
     """Finish what a killed command began, if one did; from inside the data set's lock. Raises OSError."""
-    if (output / WORK_FOLDER / JOURNAL).is_file():
-        _exchange(output, os.replace)
+    if exists(output / WORK_FOLDER / JOURNAL):
+        _exchange(output, move)
 
 
 def finish_any_exchange(output: Path) -> None:
@@ -63,31 +81,32 @@ def finish_any_exchange(output: Path) -> None:
     Raises:
         FolderInUse: another command works there. OSError: a folder that can't be written.
     """
-    if (output / WORK_FOLDER / JOURNAL).is_file():
+    if exists(output / WORK_FOLDER / JOURNAL):
         with FolderLock(output / WORK_FOLDER), FolderLock(output / WORK_FOLDER, wait=True, name=GATHERING):
             finish_exchange(output)
 
 
 def _exchange(output: Path, replace: Callable[[Path, Path], None]) -> None:
     work = output / WORK_FOLDER
-    journal, coming = json.loads((work / JOURNAL).read_text("utf-8")), work / NEXT
+    journal, coming = json.loads(read_text(work / JOURNAL)), work / NEXT
     last = [name for name in journal["files"] if name == DATASET_MANIFEST]
     for name in journal["files"]:
         if name not in last:
             _move(coming / name, output / name, replace)
     for name in journal["removed"]:
-        (output / name).unlink(missing_ok=True)
+        remove(output / name)
         with suppress(OSError):  # there are others
-            (output / name).parent.rmdir()  # no folder for no rows
+            if is_local(output):
+                (output / name).parent.rmdir()  # no folder for no rows
     for name in last:
         _move(coming / name, output / name, replace)
     for folder in {(output / name).parent for name in journal["files"]}:
         sync_folder(folder)
-    (work / JOURNAL).unlink()
-    shutil.rmtree(coming, ignore_errors=True)
+    remove(work / JOURNAL)
+    remove_tree(coming)
 
 
 def _move(source: Path, target: Path, replace: Callable[[Path, Path], None]) -> None:
-    if source.is_file():  # else an earlier try has moved it
-        target.parent.mkdir(parents=True, exist_ok=True)
+    if exists(source):  # else an earlier try has moved it
+        make_folder(target.parent)
         replace(source, target)

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.store.shards import PARQUET, sync_folder
+from pipeline.store.files import listing, read_parquet, sync_folder
+from pipeline.store.shards import PARQUET
 
 SPLITS = ("train", "test")
 # Rows -> whether each belongs to the test split: bool [rows].
@@ -112,7 +113,7 @@ def numbered(folder: Path, parts: Sequence[Mapping[str, Entry]]) -> list[Entry]:
 
 def files_in(folder: Path) -> list[Path]:
     """A table's files: those of the train split before those of the test split, each in the order of their rows."""
-    return sorted(folder.glob("*.parquet"), key=lambda path: (path.name.startswith("test-"), path.name))
+    return [folder / name for name in sorted(listing(folder, ".parquet"), key=lambda n: (n.startswith("test-"), n))]
 
 
 def in_order_of_files(table: pa.Table, is_test: IsTest | None) -> pa.Table:
@@ -134,7 +135,7 @@ def among(row_ids: AbstractSet[str], column: str = "row_id") -> IsTest | None:
 def ids_in_test(folder: Path) -> frozenset[str]:
     """Row ids in the files of the test split. Raises OSError, pa.ArrowException: a file that can't be read."""
     files = [path for path in files_in(folder) if path.name.startswith("test-")]
-    return frozenset(i for path in files for i in pq.read_table(path, columns=["row_id"]).column(0).to_pylist())
+    return frozenset(i for path in files for i in read_parquet(path, ["row_id"]).column(0).to_pylist())
 
 
 def _write(rows: pa.Table, path: Path, sizes: Sizes) -> Entry:

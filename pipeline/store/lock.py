@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from pipeline.store.lease import Held, Lease
+from pipeline.store.places import is_local
+
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "lock"
@@ -25,7 +28,8 @@ class FolderInUse(RuntimeError):
 class FolderLock:
     """Holds a work folder: ``with FolderLock(folder): ...``.
 
-    The system lets go of it when the process ends, however it ends: no lock outlives its run.
+    On a disk the system lets go of it when the process ends, however it ends: no lock outlives its run. In a store it
+    is a lease (:class:`pipeline.store.lease.Lease`).
 
     Args:
         folder: exists.
@@ -40,8 +44,15 @@ class FolderLock:
     def __init__(self, folder: Path, *, shared: bool = False, wait: bool = False, name: str = LOCK_FILE) -> None:
         self._path, self._shared, self._wait = folder / name, shared, wait
         self._descriptor = -1
+        self._lease = None if is_local(folder) else Lease(self._path, wait=wait)
 
     def __enter__(self) -> FolderLock:
+        if self._lease is not None:
+            try:
+                self._lease.look() if self._shared else self._lease.take()
+            except Held as error:
+                raise FolderInUse(f"{self._path.parent} is in use by {error}; wait for it, or stop it") from error
+            return self
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
@@ -68,6 +79,8 @@ class FolderLock:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._lease is not None:
+            self._lease.give_back()
         if self._descriptor >= 0:
             if not self._shared:
                 with suppress(OSError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import exists, files_below, read_bytes, read_text, write_bytes
 
 DATASET_MANIFEST = "manifest.json"
 
@@ -27,7 +27,7 @@ def write_files(output: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 def files_of(output: Path) -> dict[str, dict[str, Any]]:
     """folder/file -> its rows, bytes and SHA-256, by the data set's manifest; empty where none can be read."""
     try:
-        return dict(json.loads((output / DATASET_MANIFEST).read_text("utf-8")))
+        return dict(json.loads(read_text(output / DATASET_MANIFEST)))
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -38,13 +38,14 @@ def changed_files(output: Path) -> dict[str, str]:
     Raises:
         OSError, ValueError: there is no manifest, or it can't be read.
     """
-    files = json.loads((output / DATASET_MANIFEST).read_text("utf-8"))
+    files = json.loads(read_text(output / DATASET_MANIFEST))
     problems = {}
     for name, entry in files.items():
         path = output / name
-        if not path.is_file():
+        if not exists(path):
             problems[name] = "missing"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        elif hashlib.sha256(read_bytes(path)).hexdigest() != entry["sha256"]:
             problems[name] = f"not the {entry['bytes']} bytes that were written"
-    found = {str(path.relative_to(output)) for path in output.glob("*/*.parquet") if path.parent.name[0] != "."}
+    places = [name.split("/") for name in files_below(output)]
+    found = {"/".join(each) for each in places if len(each) == 2 and each[0][0] != "." and each[1].endswith(".parquet")}
     return problems | {name: "not in the manifest" for name in sorted(found - set(files))}

@@ -2,7 +2,8 @@
 
 Each folder of shards has a ``manifest.jsonl``: a line for each shard as it was finished, with its rows, bytes and
 SHA-256. Lines are appended in one write each, so that several processes may; a line that a killed one left half is
-no line. A shard without a line (its writer was killed between the two) is taken up if every page of it is sound.
+no line. A shard without a line (its writer was killed between the two) is taken up if every page of it is sound. In a
+store (``s3://``) nothing can be appended and a put is whole or not there: no shard has a line, all are looked at so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 
 from personas.text import one_line, storable
 from pipeline.store.errors import TooNew
+from pipeline.store.files import exists, listing, move, read_bytes, read_parquet, write_bytes
+from pipeline.store.places import is_local
 from pipeline.store.schema import TABLES, NewerSchema, as_of_today
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ def shard_name(row_ids: Iterable[str], *more: str) -> str:
 
 
 def write_table(table: pa.Table, path: Path) -> dict[str, Any]:
-    """Write to a temporary name, sync, rename: a killed writer leaves no half a file.
+    """Write it whole: a killed writer leaves no half a file.
 
     Returns:
         what a manifest says of it: ``file``, ``rows``, ``bytes``, ``sha256``.
@@ -54,29 +57,6 @@ def write_table(table: pa.Table, path: Path) -> dict[str, Any]:
         "bytes": content.size,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-
-
-def write_bytes(content: Any, path: Path) -> None:
-    """Replace a file's content, wholly or not at all. Raises OSError."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in it last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_rows(rows: Sequence[dict[str, Any]], table_name: str, path: Path) -> None:
@@ -114,7 +94,9 @@ def _is_row(row: dict[str, Any], schema: pa.Schema) -> bool:
 
 
 def append_entry(folder: Path, entry: dict[str, Any]) -> None:
-    """A line for a finished shard in its folder's manifest. Raises OSError."""
+    """A line for a finished shard in its folder's manifest, on a disk. Raises OSError."""
+    if not is_local(folder):
+        return
     # It begins a line, too: what a killed process left half of spoils only itself.
     line = f"\n{json.dumps(entry)}\n".encode()
     descriptor = os.open(folder / MANIFEST, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -128,7 +110,7 @@ def append_entry(folder: Path, entry: dict[str, Any]) -> None:
 def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
     """File name -> its last line in the folder's manifest; lines that are not whole are left out."""
     try:
-        lines = (folder / MANIFEST).read_bytes().split(b"\n")
+        lines = (folder / MANIFEST).read_bytes().split(b"\n") if is_local(folder) else []
     except FileNotFoundError:
         return {}
     entries: dict[str, dict[str, Any]] = {}
@@ -153,8 +135,8 @@ def shard_tables(
         TooNew: one that a later version of this project wrote.
     """
     known = manifest_of(folder)
-    for path in sorted(folder.glob("*.parquet")):
-        content, entry = path.read_bytes(), known.get(path.name)
+    for path in (folder / name for name in listing(folder, ".parquet")):
+        content, entry = read_bytes(path), known.get(path.name)
         problem = None
         if entry is not None and (entry["bytes"], entry["sha256"]) != (
             len(content),
@@ -171,7 +153,7 @@ def shard_tables(
                 problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
         if problem is not None:
             logger.warning("shard %s %s: set aside, its rows are made again", path, problem)
-            path.rename(free_name(path.with_suffix(".corrupt")))
+            move(path, free_name(path.with_suffix(".corrupt")))
             continue
         if entry is None:
             digest = hashlib.sha256(content).hexdigest()
@@ -181,14 +163,14 @@ def shard_tables(
 
 def read_shard(path: Path, table_name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One file of a table under today's schema. Raises OSError, NewerSchema, ValueError: no such table."""
-    table = as_of_today(pq.read_table(path), table_name)
+    table = as_of_today(read_parquet(path), table_name)
     return table if columns is None else table.select(list(columns))
 
 
 def free_name(path: Path) -> Path:
     """The path, or the first of ``path-1``, ``path-2``, ... that is not there."""
     names = (path if n == 0 else path.with_name(f"{path.name}-{n}") for n in range(10**6))
-    return next(name for name in names if not name.exists())
+    return next(name for name in names if not exists(name))
 
 
 def read_shards(folder: Path, table_name: str, columns: Sequence[str] | None = None) -> pa.Table:

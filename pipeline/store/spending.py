@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import listing, make_folder, read_text, write_bytes
 
 FOLDER = "spent"  # in the work folder
 # How often a command writes down what it has spent, in seconds: what a killed one may leave out.
@@ -70,12 +70,12 @@ class Spending:
         """Keep what this command has spent so far; nothing for nothing. Raises OSError."""
         self._noted = time.monotonic()
         if now.total > 0:
-            self._file.parent.mkdir(exist_ok=True)
+            make_folder(self._file.parent)
             write_bytes(json.dumps({"devices": now.devices, "judges": dict(now.judges)}).encode(), self._file)
 
 
 def _all(folder: Path) -> Iterator[Spent]:
-    for path in sorted(folder.glob("*.json")):
+    for name in listing(folder, ".json"):
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            found = json.loads(path.read_text("utf-8"))
+            found = json.loads(read_text(folder / name))
             yield Spent(float(found["devices"]), {str(name): float(cost) for name, cost in found["judges"].items()})

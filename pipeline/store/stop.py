@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from pipeline.exit_status import ExitStatus
+from pipeline.store.files import exists, read_text, remove, write_bytes
+from pipeline.store.places import expanded, is_local
 
 STOP_FILE = "stop"
 INTERRUPTED = "interrupted"
@@ -24,6 +26,7 @@ INTERRUPTED = "interrupted"
 _EVERY_S = 0.5
 # A worker asks for the file at most so often: a look costs a few microseconds, on a network more.
 _LOOK_EVERY_S = 0.2
+_LOOK_IN_STORE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ class StopFile:
     def request(self, reason: str, status: ExitStatus = ExitStatus.TRY_AGAIN) -> None:
         """Ask all to stop; the first reason stays."""
         if self.found() is None:
-            Path(self.path).write_text(json.dumps([reason, status]), encoding="utf-8")
+            write_bytes(json.dumps([reason, status]).encode(), expanded(self.path))
 
     def found(self) -> Stop | None:
         """Why the run is to stop; ``None``: it is not."""
         try:
-            reason, status = json.loads(Path(self.path).read_text(encoding="utf-8"))
+            reason, status = json.loads(read_text(expanded(self.path)))
             return Stop(reason, ExitStatus(status))
         except FileNotFoundError:
             return None
@@ -72,17 +75,20 @@ class StopFile:
 
     def clear(self) -> None:
         """Of an earlier run."""
-        Path(self.path).unlink(missing_ok=True)
+        remove(expanded(self.path))
 
     def watcher(self) -> Callable[[], bool]:
         """Whether to stop, cheap enough to be asked all the time."""
-        last, found = 0.0, False
+        last, found, place = 0.0, False, expanded(self.path)
+        every_s = _LOOK_EVERY_S if is_local(place) else _LOOK_IN_STORE_EVERY_S
 
         def requested() -> bool:
             nonlocal last, found
             now = time.monotonic()
-            if not found and now - last > _LOOK_EVERY_S:
-                last, found = now, os.path.exists(self.path)
+            if not found and now - last > every_s:
+                last = now
+                with suppress(OSError):  # a store that does not answer now says nothing about a stop
+                    found = exists(place)
             return found
 
         return requested

@@ -26,7 +26,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from personas.text import one_line
 from pipeline.job.model import Job
 from pipeline.publish.card.words import Md, code, inline
-from pipeline.store.places import expanded
+from pipeline.store.files import here
+from pipeline.store.places import joined
 
 TEMPLATE = Path(__file__).with_name("card.md")
 # What an author's template extends to replace blocks of the one that ships.
@@ -48,10 +49,9 @@ def template_text(job: Job) -> str | None:
     given = job.card.template
     if given is None:
         return None
-    path = job.folder / expanded(given)
     where = f"card.template: {given!r} (in {str(job.folder)!r})"
     try:
-        content = path.read_bytes()
+        content = here(joined(job.folder, given)).read_bytes()
     except OSError as error:
         raise TemplateProblem(f"{where}: {error.strerror or 'can not be read'}; check the path") from error
     if len(content) > MOST_BYTES:

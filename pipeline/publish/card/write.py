@@ -20,7 +20,7 @@ from pipeline.publish.licence_rules import STATED, LicenceError, Part, Resolved,
 from pipeline.publish.licence_sources import of_judges
 from pipeline.publish.summary import Summary
 from pipeline.store.dataset import CARD_FILE, FIGURES
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import write_bytes
 
 logger = logging.getLogger(__name__)
 

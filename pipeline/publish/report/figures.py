@@ -11,7 +11,7 @@ from pipeline.publish.report.colours import LIGHT
 from pipeline.publish.report.measures import Measures
 from pipeline.publish.report.parts import Shown
 from pipeline.publish.report.read import read_data_set
-from pipeline.store.shards import write_bytes
+from pipeline.store.files import write_bytes
 
 # Plots side by side, and their width in pixels, of which the pictures have half as many again.
 _COLUMNS, _WIDTH, _SCALE = 2, 320, 1.5

@@ -1,0 +1,257 @@
+"""What differs between this machine's disk and an object store, in one place: whole puts, moves, listings, errors.
+
+On a disk a file is replaced by a temporary one and a rename, and is synced; in a store it is one put, which is there
+wholly or not at all. Folders are made on a disk, and need not be in a store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.store.places import is_local
+
+# Modules whose errors are a store's, where fsspec has not made an OSError of them.
+_STORES = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "fsspec", "huggingface_hub", "s3fs")
+
+
+@contextmanager
+def store_errors(place: Path) -> Iterator[None]:
+    """Whatever a store's client raises is an OSError that names the place; FileNotFoundError stays what it is."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if is_local(place) or not of_store(error):
+            raise
+        raise OSError(None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", str(place)) from error
+
+
+def of_store(error: BaseException) -> bool:
+    """Whether an error is one that a store's client raises."""
+    return any(kind.__module__.partition(".")[0] in _STORES for kind in type(error).__mro__)
+
+
+def write_bytes(content: Any, path: Path) -> None:
+    """Replace a file's content, wholly or not at all. Raises OSError."""
+    if not is_local(path):
+        with store_errors(path):
+            _fs(path).pipe_file(_key(path), bytes(content))
+        return
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def create(content: bytes, path: Path) -> bool:
+    """Make a file that is not there; False: it is there. Of several that try one succeeds. Raises OSError."""
+    try:
+        with store_errors(path):
+            if is_local(path):
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+            else:
+                _fs(path).pipe_file(_key(path), content, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises OSError; FileNotFoundError: there is none."""
+    with store_errors(path):
+        return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The same as text. Raises OSError, UnicodeDecodeError."""
+    return read_bytes(path).decode("utf-8")
+
+
+def read_parquet(path: Path, columns: list[str] | None = None, **how: Any) -> pa.Table:
+    """A Parquet file, whole. Raises OSError, pa.ArrowException."""
+    source = path if is_local(path) else pa.BufferReader(read_bytes(path))
+    return pq.read_table(source, columns=columns, **how)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder. Raises OSError."""
+    with store_errors(path):
+        return path.exists()
+
+
+def listing(folder: Path, suffix: str = "") -> dict[str, int]:
+    """Name -> bytes of a folder's files, by name, as they are now; a folder that is not there has none.
+
+    Raises:
+        OSError
+    """
+    if is_local(folder):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            found = {each.name: each for each in entries if each.name.endswith(suffix) and each.is_file()}
+            return {name: found[name].stat().st_size for name in sorted(found)}
+        return {}
+    try:
+        with store_errors(folder):
+            entries = _fs(folder).ls(_key(folder), detail=True)
+    except FileNotFoundError:
+        return {}
+    names = {each["name"].rstrip("/").rpartition("/")[2]: each for each in entries if each["type"] == "file"}
+    return {name: int(names[name]["size"]) for name in sorted(names) if name.endswith(suffix)}
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where files need one. Raises OSError."""
+    if is_local(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file over another, or to where there is none; within one store. Raises OSError."""
+    if is_local(source):
+        os.replace(source, target)
+        return
+    with store_errors(source):
+        _fs(source).copy(_key(source), _key(target))
+        _fs(source).rm_file(_key(source))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file from any place to any other. Raises OSError."""
+    if is_local(source) and is_local(target):
+        shutil.copyfile(source, target)
+    elif not is_local(source) and not is_local(target) and _fs(source) is _fs(target):
+        with store_errors(source):
+            _fs(source).copy(_key(source), _key(target))
+    elif is_local(target):
+        with store_errors(source):
+            _fs(source).get_file(_key(source), str(target))
+    elif is_local(source):
+        with store_errors(target):
+            _fs(target).put_file(str(source), _key(target))
+    else:
+        write_bytes(read_bytes(source), target)
+
+
+def put_folder(source: Path, target: Path) -> None:
+    """Move a folder of this machine to where there is none, or where there is no longer one. Raises OSError."""
+    remove_tree(target)
+    if is_local(target):
+        source.rename(target)
+        return
+    for name in files_below(source):
+        copy(source / name, target / name)
+    remove_tree(source)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if there is one. Raises OSError."""
+    with suppress(FileNotFoundError), store_errors(path):
+        if is_local(path):
+            path.unlink()
+        else:
+            _fs(path).rm_file(_key(path))
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all that is in it, as far as that goes."""
+    if is_local(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError), store_errors(path):
+        _fs(path).rm(_key(path), recursive=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in it last through a power cut."""
+    if is_local(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def files_below(folder: Path) -> list[str]:
+    """Relative names of all files in a folder and its folders, hidden ones too, sorted. Raises OSError."""
+    if is_local(folder):
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    with store_errors(folder):
+        root = _key(folder).rstrip("/") + "/"
+        return sorted(name.removeprefix(root) for name in _fs(folder).find(_key(folder)))
+
+
+def here(place: Path) -> Path:
+    """The place itself if it is on this machine; else a copy of that file or folder, as it is there now.
+
+    Copies are kept in a temporary folder by URL and by what the store says of each file (size, and checksum or time),
+    so that what has not changed is not fetched again. Raises OSError.
+    """
+    if is_local(place):
+        return place
+    with store_errors(place):
+        fs, key = _fs(place), _key(place)
+        found = fs.find(key, detail=True)
+        if not found:
+            raise FileNotFoundError(None, "no such file or folder", str(place))
+    state = hashlib.sha256(repr([str(place), *sorted((n, _state(i)) for n, i in found.items())]).encode()).hexdigest()
+    root = _copies() / state[:24]
+    target = root / (place.name or "root")
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
+            for name in found:
+                below = name.removeprefix(key).lstrip("/")
+                to = Path(scratch) / target.name / below if below else Path(scratch) / target.name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                with store_errors(place):
+                    fs.get_file(name, str(to))
+            with suppress(OSError):  # another process was quicker
+                os.rename(scratch, root)
+                Path(scratch).mkdir()
+    return target
+
+
+def folder_here(folder: Path) -> Path:
+    """The folder itself if it is on this machine; else one that is, always the same for it. Raises OSError."""
+    if is_local(folder):
+        return folder
+    found = _copies() / hashlib.sha256(str(folder).encode()).hexdigest()[:24]
+    found.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def _copies() -> Path:
+    """What is kept on this machine for what is in stores, of this user."""
+    folder = Path(tempfile.gettempdir()) / f"mpg-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _state(entry: dict[str, Any]) -> list[str]:
+    return [str(entry.get(name)) for name in ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "created")]
+
+
+def _fs(path: Path) -> Any:
+    return path.fs  # type: ignore[attr-defined]
+
+
+def _key(path: Path) -> str:
+    return str(path.path)  # type: ignore[attr-defined]

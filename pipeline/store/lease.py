@@ -1,0 +1,111 @@
+"""A lock in a store: an object that only one can create, and that its holder writes anew while it lives.
+
+A store has no ``flock``. So whoever comes looks whether the holder's beat moves: one whose beat has stood still for
+:data:`DEAD_AFTER_S`, by the clock of the one who looks, is gone, and the lease is taken over. Clocks of two machines
+are never compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.store.files import create, read_bytes, remove, write_bytes
+
+BEAT_EVERY_S = 10.0
+DEAD_AFTER_S = 45.0
+_LOOK_EVERY_S = 1.0
+# A store that creates whatever is there already lets two in: each looks again, after so long, whether it is the one.
+_SETTLE_S = 0.3
+
+
+class Held(RuntimeError):
+    """Somebody else holds it; the message says who."""
+
+
+class Lease:
+    """Of a folder in a store.
+
+    Args:
+        path: of the object.
+        wait: until it is free, instead of an error.
+    """
+
+    def __init__(self, path: Path, *, wait: bool = False) -> None:
+        self._path, self._wait = path, wait
+        self._me = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self) -> None:
+        """Hold it from now on. Raises Held; OSError: the store can't be written."""
+        while True:
+            if create(self._beat(0), self._path):
+                time.sleep(_SETTLE_S)
+                if self._holder().get("token") == self._me["token"]:
+                    break
+            self.look()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def look(self) -> None:
+        """Come back once nobody holds it: at once, or when its holder has long been dead. Raises Held, OSError."""
+        seen, since = self._holder(), time.monotonic()
+        while seen:
+            if self._is_gone(seen):
+                remove(self._path)
+                return
+            time.sleep(_LOOK_EVERY_S)
+            now = self._holder()
+            if now != seen:
+                if now and not self._wait:
+                    raise Held(_shown(now))
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > DEAD_AFTER_S:
+                remove(self._path)
+                return
+
+    def give_back(self) -> None:
+        """Let go of it; nothing where it is somebody else's."""
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join()
+            self._thread = None
+            with suppress(OSError):
+                if self._holder().get("token") == self._me["token"]:
+                    remove(self._path)
+
+    def _keep(self) -> None:
+        beat = 0
+        while not self._ended.wait(BEAT_EVERY_S):
+            beat += 1
+            with suppress(OSError):  # the next beat may reach the store again
+                write_bytes(self._beat(beat), self._path)
+
+    def _beat(self, number: int) -> bytes:
+        return json.dumps(self._me | {"beat": number}).encode()
+
+    def _holder(self) -> dict[str, object]:
+        try:
+            return dict(json.loads(read_bytes(self._path)))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError):
+            return {"host": "?", "pid": "?"}
+
+    def _is_gone(self, holder: dict[str, object]) -> bool:
+        """Whether it was a process of this machine that has ended."""
+        pid = holder.get("pid")
+        if holder.get("host") != self._me["host"] or not isinstance(pid, int) or pid == os.getpid():
+            return False
+        return not os.path.exists(f"/proc/{pid}") if os.path.isdir("/proc/self") else False
+
+
+def _shown(holder: dict[str, object]) -> str:
+    return f"another process (host {holder.get('host')}, pid {holder.get('pid')})"
