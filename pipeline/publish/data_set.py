@@ -62,7 +62,7 @@ def write_data_set(
     write_bytes(recorded_text(job).encode(), coming / JOB_FILE)
     _write_about(coming, job, tables, ids, summary, run, elsewhere)
     keep_job_folder(coming / WORK_FOLDER, job.folder)
-    exchange(output, coming, [*FOLDERS.values(), *gone])
+    exchange(output, [*FOLDERS.values(), *gone], coming=coming)
     remove_tree(output / PARTIAL)
 
 
@@ -154,7 +154,7 @@ def write_judgments(
         ordered = in_order_of_files(judgments, is_test)
         _write_record(coming, run)
         _write_card_of(output, coming, job, run, [place, *gone], {"judgments": ordered})
-    exchange(output, coming, [place, *gone])
+    exchange(output, [place, *gone], coming=coming)
 
 
 def write_form(output: Path, form: str, table: pa.Table, is_test: IsTest | None, sizes: Sizes | None = None) -> None:
@@ -173,7 +173,7 @@ def write_form(output: Path, form: str, table: pa.Table, is_test: IsTest | None,
     held = held_in(output)
     if held is not None:
         _write_card_of(output, coming, *held, [form])
-    exchange(output, coming, [form])
+    exchange(output, [form], coming=coming)
 
 
 def refresh_card(output: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -192,7 +192,7 @@ def refresh_card(output: Path, changes: Mapping[str, Any] = MappingProxyType({})
             run |= changes
             _write_record(coming, run)
         _write_card_of(output, coming, job, run)
-        exchange(output, coming, [])
+        exchange(output, [], coming=coming)
 
 
 def held_in(output: Path) -> tuple[Job, dict[str, Any]] | None:

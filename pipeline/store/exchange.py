@@ -47,23 +47,27 @@ def next_files(output: Path) -> Path:
 
 
 def exchange(
-    output: Path, coming: Path, folders: Iterable[str], *, replace: Callable[[Path, Path], None] = move
+    output: Path,
+    folders: Iterable[str],
+    *,
+    coming: Path | None = None,
+    replace: Callable[[Path, Path], None] = move,
 ) -> None:
     """Put the files of :func:`next_files` into their places, and remove what they replace.
 
     Args:
         output: folder of the data set; nobody else exchanges its files now, see :func:`finish_exchange`.
-        coming: the folder of the next files; of a data set in a store they go there first.
         folders: whose Parquet files go unless they are among the next ones.
+        coming: the folder of the next files; of a data set in a store they go there first. ``None``: they are there.
         replace: moves a file.
 
     Raises:
         OSError: as of any file; what the journal says is done by the next command then.
     """
-    files = files_below(coming)
-    there = [f"{folder}/{name}" for folder in folders for name in listing(output / folder, ".parquet")]
-    if not is_local(output):
+    if coming is not None and not is_local(output):
         put_folder(coming, output / WORK_FOLDER / NEXT)
+    files = files_below(output / WORK_FOLDER / NEXT)
+    there = [f"{folder}/{name}" for folder in folders for name in listing(output / folder, ".parquet")]
     journal = {"files": files, "removed": sorted(set(there) - set(files))}
     write_bytes(json.dumps(journal).encode(), output / WORK_FOLDER / JOURNAL)
     _exchange(output, replace)

@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from pipeline.store.places import is_local
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Modules whose errors are a store's, where fsspec has not made an OSError of them.
 _STORES = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "fsspec", "huggingface_hub", "s3fs")
@@ -88,6 +88,9 @@ def read_text(path: Path) -> str:
 
 def read_parquet(path: Path, columns: list[str] | None = None, **how: Any) -> pa.Table:
     """A Parquet file, whole. Raises OSError, pa.ArrowException."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     source = path if is_local(path) else pa.BufferReader(read_bytes(path))
     return pq.read_table(source, columns=columns, **how)
 
