@@ -77,8 +77,10 @@ def create(content: bytes, path: Path) -> bool:
 
 def read_bytes(path: Path) -> bytes:
     """A file's content. Raises OSError; FileNotFoundError: there is none."""
-    with store_errors(path):
+    if is_local(path):
         return path.read_bytes()
+    with store_errors(path):
+        return bytes(_fs(path).cat_file(_key(path)))
 
 
 def read_text(path: Path) -> str:

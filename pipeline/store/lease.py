@@ -21,7 +21,7 @@ from pipeline.store.files import create, read_bytes, remove, write_bytes
 BEAT_EVERY_S = 10.0
 DEAD_AFTER_S = 45.0
 _LOOK_EVERY_S = 1.0
-# A store that creates whatever is there already lets two in: each looks again, after so long, whether it is the one.
+# A store that makes what is there already may let two in: each looks again, after so long, whether it is the one.
 _SETTLE_S = 0.3
 
 
@@ -46,7 +46,7 @@ class Lease:
     def take(self) -> None:
         """Hold it from now on. Raises Held; OSError: the store can't be written."""
         while True:
-            if create(self._beat(0), self._path):
+            if not self._holder() and create(self._beat(0), self._path):
                 time.sleep(_SETTLE_S)
                 if self._holder().get("token") == self._me["token"]:
                     break

@@ -24,8 +24,6 @@ _PACKAGES = {
     "memory": ("fsspec", ""),
 }
 _READ_ONLY = ("hf", "http", "https")
-# A listing is what is there now: fsspec's own caches would show a run what it was when it began.
-_OPTIONS: dict[str, Any] = {"use_listings_cache": False}
 
 
 def expanded(place: str | Path) -> Path:
@@ -43,10 +41,9 @@ def expanded(place: str | Path) -> Path:
     problem = url_problem(place)
     if problem is not None:
         raise ValueError(f"{place}: {problem}")
-    _before_gcsfs()
     from upath import UPath
 
-    return cast(Path, UPath(place, **({} if scheme_of(place) == "memory" else _OPTIONS)))
+    return cast(Path, UPath(place, **_options(scheme_of(place))))
 
 
 def joined(folder: Path, place: str | Path) -> Path:
@@ -94,7 +91,13 @@ def url_problem(url: str, *, writes: bool = False) -> str | None:
     return None
 
 
-def _before_gcsfs() -> None:
-    # gcsfs asks by gRPC what kind of bucket it is; an emulator has no gRPC, and it waits a minute for nothing.
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme == "memory":
+        return {}
+    # A listing is what is there now: fsspec's own caches would show a run what it was when it began.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if scheme in ("gs", "gcs") and os.environ.get("STORAGE_EMULATOR_HOST"):
+        # An emulator asks for no key. Nor has it gRPC, by which gcsfs would ask for a minute what kind of bucket it is.
+        options["token"] = "anon"
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    return options

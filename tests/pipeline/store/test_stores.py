@@ -1,0 +1,225 @@
+"""Files in stores: the same laws on a disk, in memory, on a real S3 server and on a GCS emulator."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.store import files, lease
+from pipeline.store.errors import OutputError, output_errors
+from pipeline.store.exchange import exchange, finish_exchange, next_files
+from pipeline.store.lock import FolderInUse, FolderLock
+from pipeline.store.places import expanded, is_local, is_url, joined, url_problem
+from pipeline.store.stop import StopFile
+from tests.store_servers import BUCKET, gcs_server, s3_server
+
+KINDS = ("disk", "memory", "s3", "gs")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, str]]:
+    with s3_server() as s3, gcs_server() as gcs:
+        yield s3 | gcs
+
+
+@pytest.fixture(params=KINDS)
+def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of each kind of place."""
+    if request.param in ("s3", "gs"):
+        for name, value in request.getfixturevalue("servers").items():
+            monkeypatch.setenv(name, value)
+        fsspec.filesystem(request.param).clear_instance_cache()
+    name = uuid.uuid4().hex
+    where = {"disk": str(tmp_path / name), "memory": f"memory://{name}"}
+    place = expanded(where.get(request.param, f"{request.param}://{BUCKET}/{name}"))
+    files.make_folder(place)
+    return place
+
+
+def test_what_is_put_is_there_whole_and_replaced_whole(root: Path) -> None:
+    files.write_bytes(b"one", root / "a.bin")
+    files.write_bytes(b"other", root / "a.bin")
+    assert files.read_bytes(root / "a.bin") == b"other" and files.exists(root / "a.bin")
+    assert files.listing(root) == {"a.bin": 5}
+    with pytest.raises(FileNotFoundError):
+        files.read_bytes(root / "b.bin")
+    assert not files.exists(root / "b.bin")
+
+
+def test_listings_are_what_is_there_now(root: Path) -> None:
+    assert files.listing(root / "none") == {} and files.files_below(root) == []
+    for name in ("b.parquet", "a.parquet", "c.json"):
+        files.make_folder(root / "in")
+        files.write_bytes(name.encode(), root / "in" / name)
+        assert name in files.listing(root / "in")
+    assert list(files.listing(root / "in", ".parquet")) == ["a.parquet", "b.parquet"]
+    assert files.files_below(root) == ["in/a.parquet", "in/b.parquet", "in/c.json"]
+    files.remove(root / "in" / "a.parquet")
+    files.remove(root / "in" / "a.parquet")
+    assert list(files.listing(root / "in", ".parquet")) == ["b.parquet"]
+    files.remove_tree(root / "in")
+    assert files.listing(root / "in") == {}
+
+
+def test_moves_and_copies_keep_the_content(root: Path, tmp_path: Path) -> None:
+    files.write_bytes(b"x", root / "a")
+    files.move(root / "a", root / "b")
+    assert files.listing(root) == {"b": 1}
+    files.copy(root / "b", root / "c")
+    files.copy(root / "c", tmp_path / "down")
+    files.copy(tmp_path / "down", root / "up")
+    assert files.listing(root) == {"b": 1, "c": 1, "up": 1} and (tmp_path / "down").read_bytes() == b"x"
+
+
+def test_of_several_that_create_a_file_one_does(root: Path) -> None:
+    if str(root).startswith("gs://"):
+        pytest.skip("the emulator ignores ifGenerationMatch=0, which gcsfs sends: a lease looks again who holds it")
+    made: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda i=i: made.append(files.create(str(i).encode(), root / "lock"))) for i in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [False] * 4 + [True]
+
+
+def test_a_copy_here_is_made_again_where_it_has_changed(root: Path) -> None:
+    files.make_folder(root / "adapter")
+    for name, content in (("config.json", b"{}"), ("weights", b"w")):
+        files.write_bytes(content, root / "adapter" / name)
+    copy = files.here(root / "adapter")
+    assert copy.name == "adapter" and sorted(each.name for each in copy.iterdir()) == ["config.json", "weights"]
+    assert files.here(root / "adapter") == copy
+    files.write_bytes(b"other", root / "adapter" / "weights")
+    assert (files.here(root / "adapter") / "weights").read_bytes() == b"other"
+    assert files.here(root / "adapter" / "config.json").read_bytes() == b"{}"
+    if not is_local(root):
+        with pytest.raises(FileNotFoundError):
+            files.here(root / "nowhere")
+
+
+def test_parquet_is_read_from_anywhere(root: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1, 2], "b": ["x", "y"]}), tmp_path / "t.parquet")
+    files.copy(tmp_path / "t.parquet", root / "t.parquet")
+    assert files.read_parquet(root / "t.parquet", ["b"]).to_pydict() == {"b": ["x", "y"]}
+
+
+def test_an_exchange_that_was_killed_is_finished_by_the_next_command(root: Path) -> None:
+    for name in ("data/old.parquet", "manifest.json", ".work/x"):
+        files.make_folder((root / name).parent)
+        files.write_bytes(b"old", root / name)
+    coming = next_files(root)
+    for name in ("data/new.parquet", "manifest.json", "README.md"):
+        files.make_folder((coming / name).parent)
+        files.write_bytes(b"new", coming / name)
+    moved = []
+
+    def killed_after_one(source: Path, target: Path) -> None:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(target)
+        files.move(source, target)
+
+    with pytest.raises(KeyboardInterrupt):
+        exchange(root, ["data"], coming=coming, replace=killed_after_one)
+    finish_exchange(root)
+    new = ["README.md", "data/new.parquet", "manifest.json"]
+    assert files.files_below(root) == [".work/x", *new]
+    assert {files.read_bytes(root / name) for name in new} == {b"new"}
+
+
+def test_a_stop_is_seen_by_workers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.store.stop._LOOK_IN_STORE_EVERY_S", 0.0)
+    stop = StopFile.of(root)
+    requested = stop.watcher()
+    assert not requested() and stop.found() is None
+    stop.request("enough")
+    stop.request("later")
+    time.sleep(0.3)
+    assert requested() and stop.reason() == "enough"
+    stop.clear()
+    assert stop.found() is None
+
+
+def test_one_works_on_a_folder_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_EVERY_S", 0.2)
+    monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.1)
+    for _ in range(2):
+        with FolderLock(root), pytest.raises(FolderInUse, match=r"is in use by another process \(host .*, pid \d+\)"):
+            FolderLock(root).__enter__()
+    with FolderLock(root), pytest.raises(FolderInUse):
+        FolderLock(root, shared=True).__enter__()
+    with FolderLock(root, name="other"), FolderLock(root):
+        pass
+
+
+def test_a_lease_whose_holder_is_dead_is_taken_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_local(root):
+        pytest.skip("the system lets go of a lock on a disk (tests of kills)")
+    monkeypatch.setattr(lease, "DEAD_AFTER_S", 1.0)
+    monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.1)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = lease.socket.gethostname()
+    for host, pid, least in ((here, gone.pid, 0.0), ("elsewhere", 1, 1.0)):
+        files.write_bytes(f'{{"host": "{host}", "pid": {pid}, "token": "t", "beat": 7}}'.encode(), root / "lock")
+        began = time.monotonic()
+        with FolderLock(root):
+            assert time.monotonic() - began >= least
+        assert not files.exists(root / "lock")
+
+
+def test_a_store_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    place = expanded("s3://bucket/x")
+    with pytest.raises(OutputError) as caught, output_errors(place):
+        files.write_bytes(b"", place / "a")
+    assert "\n" not in str(caught.value) and "s3://bucket/x" in str(caught.value)
+    assert "see to its address, keys and rights" in str(caught.value)
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    ("url", "writes", "says"),
+    [
+        ("s3:///x", False, "names no bucket"),
+        ("azure://c/x", False, "is no store that is known here"),
+        ("hf://datasets/a/b", True, "can be read only"),
+        ("s3://b/x", True, None),
+        ("memory://b/x", True, None),
+        ("file:///x", True, None),
+    ],
+)
+def test_urls_that_can_not_be_opened_say_why(url: str, writes: bool, says: str | None) -> None:
+    found = url_problem(url, writes=writes)
+    assert (found is None) if says is None else (found is not None and says in found)
+
+
+def test_a_store_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for url, extra in (("s3://b/x", "mpg-scr[s3]"), ("gs://b/x", "mpg-scr[gcp]")):
+        assert extra in str(url_problem(url))
+
+
+def test_places_are_joined_as_they_are_written(tmp_path: Path) -> None:
+    store = expanded("memory://b/jobs")
+    assert str(joined(store, "../out")) == "memory://b/out" and str(joined(store, "a/b")) == "memory://b/jobs/a/b"
+    assert joined(tmp_path, "out") == tmp_path / "out" and joined(store, tmp_path) == tmp_path
+    assert str(joined(tmp_path, "memory://b/out")) == "memory://b/out"
+    assert expanded(f"file://{tmp_path}") == tmp_path and is_url("s3://b") and not is_url("a/b")
