@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from pipeline.beam.graph import build
-from pipeline.beam.options import beam_options, in_processes
+from pipeline.beam.options import beam_options, in_processes, take_hints, without_timeout
 from pipeline.beam.progress import ProgressBar
+from pipeline.beam.runners import IN_PROCESS, in_process_runner
 from pipeline.beam.supervise import GraphFailed, supervised
+from pipeline.beam.wait import run_to_end
 from pipeline.beam.work import BOOKS_FILE, Books, Work
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
@@ -19,11 +21,18 @@ from pipeline.store.errors import OutputError, line_in, readable, refusal_in
 
 
 def execute(work: Work, options: PipelineOptions) -> None:
-    """Run the graph to its end, in this process; its counts are in the work folder."""
+    """Run the graph to its end; its counts are in the work folder.
+
+    Raises:
+        GraphFailed: a service that runs it has ended it otherwise, or is gone. Else what the graph raises.
+    """
     (work.folder / BOOKS_FILE).unlink(missing_ok=True)
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline, work)
-    pipeline.run().wait_until_finish()
+    hints = take_hints(options)
+    without_timeout(options)
+    here = options.view_as(StandardOptions).runner == IN_PROCESS
+    pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
+    build(pipeline, work, hints)
+    run_to_end(pipeline)
 
 
 def run(work: Work, arguments: Sequence[str]) -> Books:
@@ -46,6 +55,8 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
         else:
             try:
                 execute(work, options)
+            except GraphFailed:
+                raise
             except Exception as error:
                 line, refusal = line_in(error), refusal_in(error)
                 if refusal is not None:
