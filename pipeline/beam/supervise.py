@@ -44,7 +44,9 @@ class WorkerDied(RuntimeError):
 
 
 class GraphFailed(RuntimeError):
-    """The graph ended with an error; the message is its last words."""
+    """The graph ended with an error; the message is its last words, the status what a command ends with then."""
+
+    status = ExitStatus.FAILED
 
 
 def supervised(work: Work, arguments: Sequence[str]) -> None:
