@@ -64,4 +64,8 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
                 if line is None:
                     raise GraphFailed(f"{readable(error)}\n{error}") from error
                 raise OutputError(line) from None
-    return Books(**json.loads((work.folder / BOOKS_FILE).read_text(encoding="utf-8")))
+    try:
+        return Books(**json.loads((work.folder / BOOKS_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        seen = "give an output that workers and this process see"
+        raise GraphFailed(f"output: the workers have written to another {work.folder} than this; {seen}") from None
