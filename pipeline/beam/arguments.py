@@ -93,7 +93,7 @@ def look_at(arguments: Sequence[str], output: str) -> tuple[list[str], list[str]
 
 def unreachable(arguments: Sequence[str]) -> list[str]:
     """Servers that a run with these options, in which nothing is wrong, has to reach and that do not answer now."""
-    return elsewhere.unreachable(beam_options(arguments), _runner(arguments))
+    return elsewhere.unreachable(beam_options(arguments))
 
 
 def _named() -> _Parser:

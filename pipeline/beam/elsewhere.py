@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ EMBEDDED = "embed"  # Beam's word for a job service inside this process
 ENVIRONMENTS = ("DOCKER", "EXTERNAL", "LOOPBACK", "PROCESS")
 # A job service on this machine answers within milliseconds; one that starts, within seconds.
 _ANSWERS_S = 10.0
+# A look may fail for a moment, under load or while a pool is moved.
+_SILENT_LOOKS = 3
 _POOL = "python -m apache_beam.runners.worker.worker_pool_main"
 _INSTALLS = "--sdk_container_image=IMAGE, or --setup_file, --requirements_file or --extra_package"
 
@@ -45,21 +47,37 @@ def problems_of(options: PipelineOptions, runner: Runner) -> list[str]:
     return []
 
 
-def unreachable(options: PipelineOptions, runner: Runner) -> list[str]:
+def unreachable(options: PipelineOptions) -> list[str]:
     """Who does not answer now, of those that a run asks: the job service, and a pool of workers beside it."""
     portable = options.view_as(PortableOptions)
     endpoint = portable.job_endpoint
-    if runner.workers is not Workers.PORTABLE or not endpoint or endpoint == EMBEDDED:
+    if not endpoint or endpoint == EMBEDDED:
         return []
     pool = _pool(portable)
     found = [_no_service(endpoint)]
     if pool is not None and _is_here(endpoint) and _is_here(pool):  # else it is the cluster that has to reach it
-        silent = _silent(pool)
-        start = (
-            f"start it: python -m apache_beam.runners.worker.worker_pool_main --service_port={pool.rpartition(':')[2]}"
-        )
-        found.append(silent and f"--environment_config={pool}: {silent}; {start}")
+        silent, start = _silent(pool), f"{_POOL} --service_port={pool.rpartition(':')[2]}"
+        found.append(silent and f"--environment_config={pool}: {silent}; start a pool of workers: {start}")
     return [each for each in found if each]
+
+
+def gone(options: PipelineOptions) -> Callable[[], str | None] | None:
+    """Whether a pool of workers that answers from here has ceased to, for a run to ask; ``None``: there is none.
+
+    Beam's local job service waits for ever for workers that are gone.
+    """
+    portable = options.view_as(PortableOptions)
+    pool = _pool(portable) if portable.job_endpoint else None
+    if pool is None or _silent(pool) is not None:
+        return None
+    n_silent = 0
+
+    def look() -> str | None:
+        nonlocal n_silent
+        n_silent = n_silent + 1 if _silent(pool) else 0
+        return f"the pool of workers at {pool} is gone" if n_silent >= _SILENT_LOOKS else None
+
+    return look
 
 
 def notes_of(options: PipelineOptions, runner: Runner) -> list[str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from pipeline.beam import elsewhere
 from pipeline.beam.graph import build
 from pipeline.beam.options import beam_options, in_processes, take_hints, without_timeout
 from pipeline.beam.progress import ProgressBar
 from pipeline.beam.runners import IN_PROCESS, in_process_runner
-from pipeline.beam.supervise import GraphFailed, supervised
-from pipeline.beam.wait import run_to_end
+from pipeline.beam.supervise import KILLED, GraphFailed, WorkerDied, a_worker_is_gone, supervised
+from pipeline.beam.wait import ServiceGone, run_to_end
 from pipeline.beam.work import BOOKS_FILE, Books, Work
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
@@ -30,9 +32,28 @@ def execute(work: Work, options: PipelineOptions) -> None:
     hints = take_hints(options)
     without_timeout(options)
     here = options.view_as(StandardOptions).runner == IN_PROCESS
-    pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
-    build(pipeline, work, hints)
-    run_to_end(pipeline)
+    with _reached(options):
+        pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
+        build(pipeline, work, hints)
+        run_to_end(pipeline, elsewhere.gone(options))
+
+
+@contextmanager
+def _reached(options: PipelineOptions) -> Iterator[None]:
+    """Name the server that does not answer, before the graph is sent to it or after the graph has failed."""
+
+    def look() -> None:
+        for line in elsewhere.unreachable(options):
+            raise ServiceGone(f"{line}; the same command goes on from the rows that are written")
+
+    look()
+    try:
+        yield
+    except GraphFailed:
+        raise
+    except Exception:
+        look()
+        raise
 
 
 def run(work: Work, arguments: Sequence[str]) -> Books:
@@ -61,6 +82,8 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
                 line, refusal = line_in(error), refusal_in(error)
                 if refusal is not None:
                     raise RunError(refusal, ExitStatus.BAD_INPUT) from None
+                if line is None and a_worker_is_gone(str(error)):
+                    raise WorkerDied(f"a worker process {KILLED}") from error
                 if line is None:
                     raise GraphFailed(f"{readable(error)}\n{error}") from error
                 raise OutputError(line) from None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import apache_beam as beam
 import grpc
@@ -16,6 +18,8 @@ from pipeline.exit_status import ExitStatus
 
 # Name that Beam gives the thread which logs, as the root's, all that a job service says: tracebacks of workers too.
 _LISTENER = "wait_until_finish_read"
+# How often it is asked whether what the runner needs is gone, in seconds.
+_EVERY_S = 2.0
 
 
 class ServiceGone(GraphFailed):
@@ -24,21 +28,50 @@ class ServiceGone(GraphFailed):
     status = ExitStatus.TRY_AGAIN
 
 
-def run_to_end(pipeline: beam.Pipeline) -> None:
+def run_to_end(pipeline: beam.Pipeline, gone: Callable[[], str | None] | None = None) -> None:
     """Hand the graph to its runner and wait until it has ended.
 
+    Args:
+        gone: asked now and then while it runs: what the runner needs and is gone, which it may not notice; or ``None``.
+
     Raises:
-        GraphFailed: the service that runs it is gone (ServiceGone), or says that it was cancelled, say. Else what the
-            graph raises.
+        GraphFailed: the service that runs it, or what that needs, is gone (ServiceGone), or it was cancelled, say.
+            Else what the graph raises.
     """
     try:
         with _without_its_log():
-            state = pipeline.run().wait_until_finish()
+            state = _ended(pipeline.run(), gone)
     except grpc.RpcError as error:
-        why = f"the job service is gone ({error.code().name.lower()}: {error.details()})"
-        raise ServiceGone(f"{why}; start it again, the same command goes on from the rows that are written") from error
+        raise _gone(f"the job service is gone ({error.code().name.lower()}: {error.details()})") from error
     if state not in (None, PipelineState.DONE):  # in this process, a result may have no state
         raise GraphFailed(f"the graph has ended as {state}, not as {PipelineState.DONE}; the same command goes on")
+
+
+def _ended(result: Any, gone: Callable[[], str | None] | None) -> Any:
+    """The state in which a graph has ended."""
+    if gone is None:
+        return result.wait_until_finish()
+    state: Future[Any] = Future()
+
+    def wait() -> None:
+        try:
+            state.set_result(result.wait_until_finish())
+        except BaseException as error:
+            state.set_exception(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    while True:
+        with suppress(TimeoutError):
+            return state.result(timeout=_EVERY_S)
+        why = gone()
+        if why is not None:
+            with suppress(grpc.RpcError):
+                result.cancel()
+            raise _gone(why)
+
+
+def _gone(why: str) -> ServiceGone:
+    return ServiceGone(f"{why}; start it again, the same command goes on from the rows that are written")
 
 
 @contextmanager

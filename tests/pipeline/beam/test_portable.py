@@ -82,6 +82,27 @@ def test_a_job_service_that_is_gone_is_one_line_and_the_run_goes_on(
     assert checksums(here / "out") == undisturbed[0]
 
 
+def test_workers_that_are_killed_cost_their_shards_time_and_a_pool_that_is_gone_is_named(
+    servers: Servers, place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    run = start(place, here, *servers.options)
+    wait_for(lambda: shards_in(here) >= 1 or run.poll() is not None, "a shard", LONGEST_S)
+    for worker in servers.pool.workers():
+        worker.kill()
+    n = shards_in(here)
+    wait_for(lambda: shards_in(here) > n + 1 or run.poll() is not None, "more shards", LONGEST_S)
+    servers.pool.kill()
+    assert finished(run, LONGEST_S) == ExitStatus.TRY_AGAIN, log_of(here)
+    lines = said(here)
+    assert "a worker process was killed" in lines[0] and "its shard is made again" in lines[0]
+    assert servers.pool.address in lines[-1] and "the same command goes on" in lines[-1]
+    assert "Traceback" not in log_of(here)
+    servers.pool.start()
+    assert finished(start(place, here, *servers.options), LONGEST_S) == 0, log_of(here)
+    assert checksums(here / "out") == undisturbed[0]
+
+
 # ------------------------------------------------------------------ before anything is loaded
 
 
