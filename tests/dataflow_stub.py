@@ -32,7 +32,7 @@ class DataflowStub:
                 stub.asked.append(f"GET {path}")
                 if path.endswith("/jobs/job-1"):
                     self._answer({"id": "job-1", "currentState": ends})
-                elif ends == "JOB_STATE_DONE":
+                elif ends != "JOB_STATE_FAILED":
                     self._answer({})
                 else:
                     error = {"id": "m", "messageText": "no GPU is left", "messageImportance": "JOB_MESSAGE_ERROR"}

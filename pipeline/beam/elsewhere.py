@@ -16,11 +16,13 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
+    GoogleCloudOptions,
     JobServerOptions,
     PipelineOptions,
     PortableOptions,
     SetupOptions,
     SparkRunnerOptions,
+    StandardOptions,
     WorkerOptions,
 )
 
@@ -48,7 +50,9 @@ def problems_of(options: PipelineOptions, runner: Runner) -> list[str]:
 
 
 def unreachable(options: PipelineOptions) -> list[str]:
-    """Who does not answer now, of those that a run asks: the job service, and a pool of workers beside it."""
+    """Who does not answer now, of those that a run asks: the job service, and a pool of workers beside it; Google."""
+    if str(options.view_as(StandardOptions).runner).endswith("DataflowRunner"):
+        return list(_no_credentials(options))
     portable = options.view_as(PortableOptions)
     endpoint = portable.job_endpoint
     if not endpoint or endpoint == EMBEDDED:
@@ -245,6 +249,20 @@ def _container_problems(options: PipelineOptions, runner: Runner) -> Iterator[st
 
 def _image_options(portable: PortableOptions) -> list[str]:
     return [each for each in portable.environment_options or () if each.startswith("docker_container_image=")]
+
+
+def _no_credentials(options: PipelineOptions) -> Iterator[str]:
+    """Beam would go on without, and be refused in an answer of many lines."""
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    if options.view_as(GoogleCloudOptions).no_auth:
+        return
+    try:
+        google.auth.default()
+    except DefaultCredentialsError:
+        remedy = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
+        yield f"--runner=DataflowRunner: this machine has no credentials of Google's; {remedy}"
 
 
 def _packages(options: PipelineOptions) -> Iterator[tuple[str, str]]:

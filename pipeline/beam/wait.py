@@ -43,6 +43,11 @@ def run_to_end(pipeline: beam.Pipeline, gone: Callable[[], str | None] | None = 
             state = _ended(pipeline.run(), gone)
     except grpc.RpcError as error:
         raise _gone(f"the job service is gone ({error.code().name.lower()}: {error.details()})") from error
+    except Exception as error:
+        first, _, rest = str(error).partition("\n")
+        if rest.strip() != "None":
+            raise
+        raise GraphFailed(f"{first.rstrip(':')}: no reason was given; the job's page has its messages") from error
     if state not in (None, PipelineState.DONE):  # in this process, a result may have no state
         raise GraphFailed(f"the graph has ended as {state}, not as {PipelineState.DONE}; the same command goes on")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -12,15 +13,25 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
-from pipeline.beam.execute import execute
+from pipeline.beam.arguments import argument_problems, unreachable
+from pipeline.beam.execute import execute, run
 from pipeline.beam.graph import build
 from pipeline.beam.options import beam_options, take_hints
+from pipeline.beam.supervise import GraphFailed
 from pipeline.beam.work import Work
 from pipeline.job.load import load_job
 from pipeline.plan import computed_with
 from pipeline.plan.plan import Plan
 from tests.beam_servers import free_port
 from tests.dataflow_stub import DataflowStub
+
+
+def has_gcp() -> bool:
+    try:
+        return find_spec("google.cloud.dataflow") is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
+
 
 HINTS = {"accelerator": "type:nvidia-l4;count:1;install-nvidia-driver", "min_ram": "16GB"}
 READ_BACK = {
@@ -114,6 +125,35 @@ def test_a_submission_reaches_its_end_with_the_whole_job_in_the_bucket(work: Wor
     assert images == {"europe-docker.pkg.dev/some-project/images/mpg-scr:1"}
 
 
-def test_a_job_that_fails_there_says_why(work: Work, storage: ModuleType) -> None:
-    with DataflowStub("JOB_STATE_FAILED") as stub, pytest.raises(Exception, match="no GPU is left"):
-        execute(replace(work, shards=[]), beam_options(options_for(stub)))
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("JOB_STATE_FAILED", "no GPU is left"),
+        ("JOB_STATE_CANCELLED", "State: CANCELLED, Error: no reason was given; the job's page has its messages"),
+    ],
+)
+def test_a_job_that_ends_otherwise_says_why(work: Work, storage: ModuleType, state: str, words: str) -> None:
+    with DataflowStub(state) as stub, pytest.raises(GraphFailed) as caught:
+        run(replace(work, shards=[]), options_for(stub))
+    assert words in str(caught.value).splitlines()[0]
+
+
+def test_credentials_are_looked_for_before_anything_is_sent(
+    storage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DataflowStub() as stub:
+        options = options_for(stub)
+        assert argument_problems(options) == [] == unreachable(options)
+        monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+        monkeypatch.setenv("NO_GCE_CHECK", "true")
+        monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+        (line,) = unreachable([each for each in options if each != "--no_auth"])
+    assert line.startswith("--runner=DataflowRunner: this machine has no credentials of Google's; run `gcloud auth")
+    assert stub.asked == []
+
+
+@pytest.mark.skipif(has_gcp(), reason="apache-beam[gcp] is there")
+def test_without_its_packages_the_extra_is_named() -> None:
+    place = ["--project=some-project", "--region=x", "--temp_location=gs://bucket/tmp"]
+    (line,) = argument_problems(["--runner=dataflow", "--sdk_container_image=image", *place])
+    assert line.startswith("--runner=dataflow: lacks a package (") and line.endswith("; pip install 'mpg-scr[gcp]'")
