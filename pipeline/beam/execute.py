@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from pipeline.beam import elsewhere
 from pipeline.beam.graph import build
-from pipeline.beam.options import beam_options, in_processes
+from pipeline.beam.options import beam_options, in_processes, take_hints, without_timeout
 from pipeline.beam.progress import ProgressBar
-from pipeline.beam.supervise import GraphFailed, supervised
+from pipeline.beam.runners import IN_PROCESS, in_process_runner
+from pipeline.beam.supervise import KILLED, GraphFailed, WorkerDied, a_worker_is_gone, supervised
+from pipeline.beam.wait import ServiceGone, run_to_end
 from pipeline.beam.work import BOOKS_FILE, Books, Work
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
@@ -20,11 +24,37 @@ from pipeline.store.files import read_text, remove
 
 
 def execute(work: Work, options: PipelineOptions) -> None:
-    """Run the graph to its end, in this process; its counts are in the work folder."""
+    """Run the graph to its end; its counts are in the work folder.
+
+    Raises:
+        GraphFailed: a service that runs it has ended it otherwise, or is gone. Else what the graph raises.
+    """
     remove(work.folder / BOOKS_FILE)
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline, work)
-    pipeline.run().wait_until_finish()
+    hints = take_hints(options)
+    without_timeout(options)
+    here = options.view_as(StandardOptions).runner == IN_PROCESS
+    with _reached(options):
+        pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
+        build(pipeline, work, hints)
+        run_to_end(pipeline, elsewhere.gone(options))
+
+
+@contextmanager
+def _reached(options: PipelineOptions) -> Iterator[None]:
+    """Name the server that does not answer, before the graph is sent to it or after the graph has failed."""
+
+    def look() -> None:
+        for line in elsewhere.unreachable(options):
+            raise ServiceGone(f"{line}; the same command goes on from the rows that are written")
+
+    look()
+    try:
+        yield
+    except GraphFailed:
+        raise
+    except Exception:
+        look()
+        raise
 
 
 def run(work: Work, arguments: Sequence[str]) -> Books:
@@ -47,11 +77,19 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
         else:
             try:
                 execute(work, options)
+            except GraphFailed:
+                raise
             except Exception as error:
                 line, refusal = line_in(error), refusal_in(error)
                 if refusal is not None:
                     raise RunError(refusal, ExitStatus.BAD_INPUT) from None
+                if line is None and a_worker_is_gone(str(error)):
+                    raise WorkerDied(f"a worker process {KILLED}") from error
                 if line is None:
                     raise GraphFailed(f"{readable(error)}\n{error}") from error
                 raise OutputError(line) from None
-    return Books(**json.loads(read_text(work.folder / BOOKS_FILE)))
+    try:
+        return Books(**json.loads(read_text(work.folder / BOOKS_FILE)))
+    except FileNotFoundError:
+        seen = "give an output that workers and this process see"
+        raise GraphFailed(f"output: the workers have written to another {work.folder} than this; {seen}") from None

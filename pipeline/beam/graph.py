@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 
 import apache_beam as beam
@@ -16,8 +16,12 @@ from pipeline.store.files import write_bytes
 from pipeline.store.places import expanded
 
 
-def build(pipeline: beam.Pipeline, work: Work) -> None:
-    """Add the whole graph to a pipeline. Its results are files below ``work.folder``."""
+def build(pipeline: beam.Pipeline, work: Work, hints: Mapping[str, str]) -> None:
+    """Add the whole graph to a pipeline. Its results are files below ``work.folder``.
+
+    Args:
+        hints: Beam's resource hints of the step that decodes, the one that needs the device: name -> value.
+    """
     folder = str(work.folder)
     if work.shards:
         shards = [Shard(tuple(cells)) for cells in work.shards]
@@ -26,7 +30,7 @@ def build(pipeline: beam.Pipeline, work: Work) -> None:
             pipeline
             | "Shards of the grid" >> beam.Create(shards)
             | "Spread shards over workers" >> beam.Reshuffle()
-            | "Decode every cell" >> beam.ParDo(decode)
+            | "Decode every cell" >> beam.ParDo(decode).with_resource_hints(**hints)
             | "Write the shard" >> beam.ParDo(WriteFn(folder))
         )
     else:  # every row is there: no model needs to be loaded

@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.transforms.resources import parse_resource_hints
 
-DIRECT = "DirectRunner"
+from pipeline.beam.runners import DIRECT, IN_PROCESS, runner_path
+
+# Beam ends what it reads of a job service after `--job_server_timeout`, 300 s, and with it the run: a year is no limit.
+NO_TIMEOUT_S = 365 * 24 * 3600
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Beam's own options.
-
-    ``--allow_unsafe_triggers`` keeps the DirectRunner from looking for the Prism binary, which it
-    would download; nothing here uses a trigger.
-    """
-    flags = list(arguments)
-    if not any(flag.startswith("--runner") for flag in flags):
-        flags.append("--runner=DirectRunner")
-    if not any(flag.startswith("--allow_unsafe_triggers") for flag in flags):
-        flags.append("--allow_unsafe_triggers")
-    return PipelineOptions(flags)
-
-
-def runner_path(asked: str) -> str:
-    """A runner's class by its dotted path, as Beam finds it: in any case, with ``Runner`` at its end or without.
-
-    A name that Beam does not know is its own path.
-    """
-    paths = {path.rpartition(".")[2].lower(): path for path in StandardOptions.ALL_KNOWN_RUNNERS}
-    word = asked.lower()
-    return paths.get(word, paths.get(f"{word}runner", asked))
+    """Beam's own options, the runner by its class's path."""
+    options = PipelineOptions(list(arguments))
+    standard = options.view_as(StandardOptions)
+    standard.runner = runner_path(standard.runner or DIRECT)
+    return options
 
 
 def in_processes(options: PipelineOptions) -> bool:
-    """Whether the DirectRunner is to start worker processes."""
-    direct = runner_path(options.view_as(StandardOptions).runner or DIRECT).rpartition(".")[2] == DIRECT
+    """Whether worker processes are to be started on this machine."""
+    direct = options.view_as(StandardOptions).runner == IN_PROCESS
     return direct and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
 
 def n_workers(options: PipelineOptions) -> int:
-    """Worker processes that share this machine (1 unless DirectRunner runs several)."""
+    """Worker processes that share this machine (1 unless several are asked for)."""
     if not in_processes(options):
         return 1
     asked = options.view_as(DirectOptions).direct_num_workers  # 0: as many as there are cores
     return int(asked or os.cpu_count() or 1)
+
+
+def hints_of(options: PipelineOptions) -> dict[str, str]:
+    """Beam's ``--resource_hint``, by name.
+
+    Raises:
+        ValueError: a hint that Beam does not know, or a value of none's form.
+    """
+    given = options.view_as(StandardOptions).resource_hints
+    hints = dict(given) if isinstance(given, Mapping) else dict(each.partition("=")[::2] for each in given)
+    for name, value in hints.items():
+        if not value:
+            raise ValueError(f"Resource hint {name} has no value.")
+    parse_resource_hints(hints)
+    return hints
+
+
+def take_hints(options: PipelineOptions) -> dict[str, str]:
+    """The resource hints, taken out of the options, where Beam would put them on every step."""
+    hints = hints_of(options)
+    options.view_as(StandardOptions).resource_hints = []
+    return hints
+
+
+def without_timeout(options: PipelineOptions) -> None:
+    """Let a job last as long as it does, whatever the job service's requests may take."""
+    options.view_as(PortableOptions).job_server_timeout = NO_TIMEOUT_S

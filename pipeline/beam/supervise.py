@@ -35,6 +35,7 @@ _GRACE_S = 5.0
 _KEPT_LINES = 400
 # What Beam says when it does notice that a worker is gone, as it does while it hands it work.
 _WORKER_GONE, _CHANNEL_CLOSED = "Worker subprocess exited with return code", "Channel closed prematurely"
+KILLED = "was killed, by hand or by the system for want of memory"
 # How long the end of a graph may take after its work is done.
 _END_S = 60.0
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
@@ -45,7 +46,9 @@ class WorkerDied(RuntimeError):
 
 
 class GraphFailed(RuntimeError):
-    """The graph ended with an error; the message is its last words."""
+    """The graph ended with an error; the message is its last words, the status what a command ends with then."""
+
+    status = ExitStatus.FAILED
 
 
 def supervised(work: Work, arguments: Sequence[str]) -> None:
@@ -86,15 +89,19 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
     refusal = refusal_in(text)
     if refusal is not None:
         raise RunError(refusal, ExitStatus.BAD_INPUT)
-    last = said[-1] if said else ""
-    if process.returncode and dead is None and (_WORKER_GONE in text or _CHANNEL_CLOSED in last):
+    if process.returncode and dead is None and a_worker_is_gone(text):
         dead = "a worker process"
     if process.returncode < 0 and dead is None:
         dead = f"the graph process (signal {-process.returncode})"
     if dead is not None:
-        raise WorkerDied(f"{dead} was killed, by hand or by the system for want of memory")
+        raise WorkerDied(f"{dead} {KILLED}")
     if process.returncode:
         raise GraphFailed(f"{readable(text)}\n{text}")
+
+
+def a_worker_is_gone(text: str) -> bool:
+    """Whether the text of an error is Beam's on a worker that is gone, of which its last line tells."""
+    return _WORKER_GONE in text or _CHANNEL_CLOSED in (text.splitlines() or [""])[-1]
 
 
 def _listen(pipe: IO[bytes], said: deque[str]) -> None:

@@ -44,7 +44,7 @@ class Findings:
         problems: it can't run so: field, value, remedy.
         notes: worth a word.
         unknown: what could not be looked at, and why.
-        unreachable: what the Hub has and can't be asked about now: a run can't begin.
+        unreachable: who can't be asked now, the Hub or a job service of Beam's: a run can't begin.
     """
 
     problems: tuple[str, ...] = ()
@@ -66,10 +66,10 @@ def preflight(
     """
     problems, notes, unknown, unreachable = list[str](), list[str](), list[str](), list[str]()
     if beam_arguments:
-        from pipeline.beam.arguments import argument_notes, argument_problems
+        from pipeline.beam.arguments import look_at
 
-        problems += argument_problems(beam_arguments)
-        notes += argument_notes(beam_arguments) if not problems else []
+        wrong, silent, words = look_at(beam_arguments, job.output)
+        problems, unreachable, notes = problems + wrong, unreachable + silent, notes + words
     output = job.output_folder
     problems += filter(None, [output_problem(output)])
     notes += filter(None, [in_use(output)])

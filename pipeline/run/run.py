@@ -183,7 +183,7 @@ class _Run:
                 continue
             except GraphFailed as error:  # whatever it was, what is finished is there to look at
                 logger.error("%s", error)
-                self.stop.request(str(error).splitlines()[0], ExitStatus.FAILED)
+                self.stop.request(str(error).splitlines()[0], error.status)
                 return
             break
         self.decode_s += books.decode_s

@@ -1,0 +1,100 @@
+"""Waiting for a graph that a runner has, wherever it runs: it has ended well, or one line says why not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import apache_beam as beam
+import grpc
+from apache_beam.runners.runner import PipelineState
+
+from pipeline.beam.supervise import GraphFailed
+from pipeline.exit_status import ExitStatus
+
+# Name that Beam gives the thread which logs, as the root's, all that a job service says: tracebacks of workers too.
+_LISTENER = "wait_until_finish_read"
+# How often it is asked whether what the runner needs is gone, in seconds.
+_EVERY_S = 2.0
+
+
+class ServiceGone(GraphFailed):
+    """A service that ran the graph no longer answers; what is written is kept."""
+
+    status = ExitStatus.TRY_AGAIN
+
+
+def run_to_end(pipeline: beam.Pipeline, gone: Callable[[], str | None] | None = None) -> None:
+    """Hand the graph to its runner and wait until it has ended.
+
+    Args:
+        gone: asked now and then while it runs: what the runner needs and is gone, which it may not notice; or ``None``.
+
+    Raises:
+        GraphFailed: the service that runs it, or what that needs, is gone (ServiceGone), or it was cancelled, say.
+            Else what the graph raises.
+    """
+    try:
+        with _without_its_log():
+            state = _ended(pipeline.run(), gone)
+    except grpc.RpcError as error:
+        raise _gone(f"the job service is gone ({error.code().name.lower()}: {error.details()})") from error
+    except Exception as error:
+        first, _, rest = str(error).partition("\n")
+        if rest.strip() != "None":
+            raise
+        raise GraphFailed(f"{first.rstrip(':')}: no reason was given; the job's page has its messages") from error
+    if state not in (None, PipelineState.DONE):  # in this process, a result may have no state
+        raise GraphFailed(f"the graph has ended as {state}, not as {PipelineState.DONE}; the same command goes on")
+
+
+def _ended(result: Any, gone: Callable[[], str | None] | None) -> Any:
+    """The state in which a graph has ended."""
+    if gone is None:
+        return result.wait_until_finish()
+    state: Future[Any] = Future()
+
+    def wait() -> None:
+        try:
+            state.set_result(result.wait_until_finish())
+        except BaseException as error:
+            state.set_exception(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    while True:
+        with suppress(TimeoutError):
+            return state.result(timeout=_EVERY_S)
+        why = gone()
+        if why is not None:
+            with suppress(grpc.RpcError):
+                result.cancel()
+            raise _gone(why)
+
+
+def _gone(why: str) -> ServiceGone:
+    return ServiceGone(f"{why}; start it again, the same command goes on from the rows that are written")
+
+
+@contextmanager
+def _without_its_log() -> Iterator[None]:
+    """What fails the graph is raised, its traceback in the text: it need not be said twice, nor how a thread ended."""
+    root, before = logging.getLogger(), threading.excepthook
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.threadName != _LISTENER
+
+    def of_others(ended: threading.ExceptHookArgs) -> None:
+        if ended.thread is None or ended.thread.name != _LISTENER:
+            before(ended)
+
+    root.addFilter(others)
+    threading.excepthook = of_others
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+        root.removeFilter(others)

@@ -1,0 +1,159 @@
+"""A submission to Dataflow without a network: options, hints, the job's specification in a bucket, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import apache_beam as beam
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.portability.common_urns import resource_hints
+
+from pipeline.beam.arguments import argument_problems, unreachable
+from pipeline.beam.execute import execute, run
+from pipeline.beam.graph import build
+from pipeline.beam.options import beam_options, take_hints
+from pipeline.beam.supervise import GraphFailed
+from pipeline.beam.work import Work
+from pipeline.job.load import load_job
+from pipeline.plan import computed_with
+from pipeline.plan.plan import Plan
+from tests.beam_servers import free_port
+from tests.dataflow_stub import DataflowStub
+
+
+def has_gcp() -> bool:
+    try:
+        return find_spec("google.cloud.dataflow") is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
+
+
+HINTS = {"accelerator": "type:nvidia-l4;count:1;install-nvidia-driver", "min_ram": "16GB"}
+READ_BACK = {
+    resource_hints.ACCELERATOR.urn: HINTS["accelerator"].encode(),
+    resource_hints.MIN_RAM_BYTES.urn: b"%d" % 16e9,
+}
+
+
+@pytest.fixture
+def work(job_file: Path) -> Work:
+    """What a run of the tiny job has to do at its beginning."""
+    job = load_job(job_file)
+    settled = computed_with.settled(job.output_folder, job, 1, 12)
+    plan = Plan.of(job, settled.dtype, settled.attributes)
+    cells = plan.cells(job.cells(job.load_prompts()))
+    (folder := job.output_folder / ".work").mkdir(parents=True)
+    return Work([cells[:6], cells[6:]], [], plan.sources, folder, settled)
+
+
+def steps_with_hints(pipeline: beam_runner_api_pb2.Pipeline) -> dict[str, dict[str, bytes]]:
+    """The steps whose environment has hints, by their labels."""
+    environments, found = pipeline.components.environments, {}
+    for step in pipeline.components.transforms.values():
+        hints = dict(environments[step.environment_id].resource_hints) if step.environment_id else {}
+        if hints:
+            found[step.unique_name.split("/")[0]] = hints
+    return found
+
+
+def test_a_resource_hint_is_the_decode_steps_alone(work: Work) -> None:
+    options = beam_options(["--runner=dataflow", *(f"--resource_hint={name}={of}" for name, of in HINTS.items())])
+    hints = take_hints(options)
+    assert hints == HINTS
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=options)
+    build(pipeline, work, hints)
+    assert steps_with_hints(pipeline.to_runner_api()) == {"Decode every cell": READ_BACK}
+
+
+def test_without_a_hint_no_step_has_one(work: Work) -> None:
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options([]))
+    build(pipeline, work, {})
+    assert steps_with_hints(pipeline.to_runner_api()) == {}
+
+
+# ------------------------------------------------------------------ with apache-beam[gcp]
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """An emulator of Google's storage with a bucket, as the environment's; its client's module."""
+    why = "needs apache-beam[gcp] and gcp-storage-emulator"
+    pytest.importorskip("google.cloud.dataflow", reason=why)
+    client = pytest.importorskip("google.cloud.storage", reason=why)
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason=why)
+    port = free_port()
+    server = emulator.create_server("localhost", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
+    yield client
+    server.stop()
+
+
+def options_for(stub: DataflowStub) -> list[str]:
+    return [
+        "--runner=DataflowRunner",
+        "--project=some-project",
+        "--region=europe-west4",
+        "--temp_location=gs://bucket/tmp",
+        "--sdk_container_image=europe-docker.pkg.dev/some-project/images/mpg-scr:1",
+        f"--dataflow_endpoint={stub.address}",
+        "--no_auth",
+        *(f"--resource_hint={name}={of}" for name, of in HINTS.items()),
+    ]
+
+
+def test_a_submission_reaches_its_end_with_the_whole_job_in_the_bucket(work: Work, storage: ModuleType) -> None:
+    with DataflowStub() as stub:
+        execute(work, beam_options(options_for(stub)))
+    (job,) = stub.jobs
+    assert stub.asked[0] == "POST /v1b3/projects/some-project/locations/europe-west4/jobs"
+    place = job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
+    assert place.startswith("gs://bucket/tmp/")
+    name = place.removeprefix("gs://bucket/")
+    blob = storage.Client.create_anonymous_client().bucket("bucket").blob(name)
+    pipeline = beam_runner_api_pb2.Pipeline.FromString(blob.download_as_bytes())
+    assert steps_with_hints(pipeline) == {"Decode every cell": READ_BACK}
+    images = {
+        beam_runner_api_pb2.DockerPayload.FromString(each.payload).container_image
+        for each in pipeline.components.environments.values()
+    }
+    assert images == {"europe-docker.pkg.dev/some-project/images/mpg-scr:1"}
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("JOB_STATE_FAILED", "no GPU is left"),
+        ("JOB_STATE_CANCELLED", "State: CANCELLED, Error: no reason was given; the job's page has its messages"),
+    ],
+)
+def test_a_job_that_ends_otherwise_says_why(work: Work, storage: ModuleType, state: str, words: str) -> None:
+    with DataflowStub(state) as stub, pytest.raises(GraphFailed) as caught:
+        run(replace(work, shards=[]), options_for(stub))
+    assert words in str(caught.value).splitlines()[0]
+
+
+def test_credentials_are_looked_for_before_anything_is_sent(
+    storage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DataflowStub() as stub:
+        options = options_for(stub)
+        assert argument_problems(options) == [] == unreachable(options)
+        monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+        monkeypatch.setenv("NO_GCE_CHECK", "true")
+        monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+        (line,) = unreachable([each for each in options if each != "--no_auth"])
+    assert line.startswith("--runner=DataflowRunner: this machine has no credentials of Google's; run `gcloud auth")
+    assert stub.asked == []
+
+
+@pytest.mark.skipif(has_gcp(), reason="apache-beam[gcp] is there")
+def test_without_its_packages_the_extra_is_named() -> None:
+    place = ["--project=some-project", "--region=x", "--temp_location=gs://bucket/tmp"]
+    (line,) = argument_problems(["--runner=dataflow", "--sdk_container_image=image", *place])
+    assert line.startswith("--runner=dataflow: lacks a package (") and line.endswith("; pip install 'mpg-scr[gcp]'")
