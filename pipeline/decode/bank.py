@@ -74,11 +74,12 @@ class ProcessBank:
         self.on: dict[str, Any] = {"dtype": sources.dtype}
         if unit:
             self.on["devices"] = [{"name": each.card, "index": each.index, "memory": each.memory} for each in unit]
+        bank, device = self.bank, self.device  # no way back to here: its lease ends when nobody has it any more
         self.batch_size = BatchSize(
             batch_size,
             now=0 if memory is None else remembered_sizes(memory).get(self.device, 0),
-            on_change=None if memory is None else lambda size: remember_size(memory, self.device, size),
-            free=lambda: free_bytes(self.bank),
+            on_change=None if memory is None else lambda size: remember_size(memory, device, size),
+            free=lambda: free_bytes(bank),
         )
 
 
