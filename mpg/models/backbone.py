@@ -99,7 +99,8 @@ class TransformersBackbone:
     """A causal language model and the LoRA adapters over it.
 
     Args:
-        model: a transformers causal LM in eval mode; it is changed in place (linear layers, attention).
+        model: a transformers causal LM in eval mode; it is changed in place (linear layers, attention). It may span
+            several devices (:mod:`mpg.models.spanning`).
         adapters: PEFT adapter folders, or what was read of them, one branch each, in order.
 
     Raises:
@@ -110,6 +111,7 @@ class TransformersBackbone:
     def __init__(self, model: Any, adapters: Sequence[Path | Lora] = (), way: str | None = None) -> None:
         self.model = model
         self.device = model.device
+        self.devices = tuple(dict.fromkeys(each.device for each in model.parameters()))
         self.n_branches = 1 + len(adapters)
         self._spare: tuple[LaneCache, Trunk | None] | None = None
         loras = [each if isinstance(each, Lora) else read_lora(each) for each in adapters]
@@ -168,7 +170,7 @@ class TransformersBackbone:
     ) -> Tensor:
         """See :meth:`BackboneSession.append`."""
         positions, mask = self._aimed(cache, lanes, mixes, tokens.shape[1], starts, extents, reach)
-        return self._pass(tokens, positions, mask, cache)
+        return self._pass(tokens, positions, mask, cache).to(self.device)
 
     @torch.inference_mode()
     def forward_from(
@@ -192,11 +194,11 @@ class TransformersBackbone:
         def run(places: Sequence[int], at: Tensor, of: Sequence[int]) -> Tensor:
             extent = None if extents is None else extents[at]
             positions, mask = self._aimed(trunk.cache, of, below[list(places)], time, starts[at], extent, reach)
-            return lean.layers(lean.embed(tokens[at]), positions, mask, trunk.cache, 0, split)
+            return lean.layers(lean.embed(tokens[at]), positions, mask, trunk.cache, 0, split).to(self.device)
 
         x = trunk.states(trunks, tokens, starts, run, fresh=fresh)
         positions, mask = self._aimed(cache, lanes, mixes, time, starts, extents, reach)
-        return lean.norm(lean.layers(x, positions, mask, cache, split, lean.n_layers))
+        return lean.norm(lean.layers(x, positions, mask, cache, split, lean.n_layers)).to(self.device)
 
     def _aimed(
         self,

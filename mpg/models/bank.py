@@ -164,6 +164,7 @@ class ModelBank:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         style: ChatStyle = PLAIN,
+        max_memory: Mapping[torch.device, int] | None = None,
     ) -> ModelBank:
         """Load a transformers model with LoRA adapters over it and, where given, whole models.
 
@@ -177,6 +178,8 @@ class ModelBank:
             revision: of the reference, on the Hub.
             dtype: of the weights and the cache.
             style: what the chat template is told beside the messages: it may close turns, which ends texts, by that.
+            max_memory: devices that models larger than one may span, ``device`` first, and the bytes of each that
+                weights may take (:mod:`mpg.models.spanning`).
 
         Raises:
             BankError: an adapter for another base, a model with another tokenizer, weights that are
@@ -184,8 +187,9 @@ class ModelBank:
         """
         _check_references(attributes, references or {})
         loaded = load_models(
-            model, attributes, references or {}, revision=revision, dtype=dtype, device=device, style=style
-        )
+            model, attributes, references or {}, revision=revision, dtype=dtype, device=device, style=style,
+            max_memory=max_memory,
+        )  # fmt: skip
         return cls(**vars(loaded))
 
 

@@ -72,8 +72,10 @@ class LaneCache:
         self._gathered_lanes: tuple[int, ...] = ()
         self._room = 0
         self._lane_index = self._positions = self._starts = torch.empty(0, dtype=torch.long)
-        self._flat: Tensor | None = None  # of what a pass writes, in `_both` seen as [lanes * capacity, ..]
-        self._flat_gathered: Tensor | None = None
+        # By device, since layers may lie on several: the pass's lanes and positions, and
+        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._flat: dict[torch.device, Tensor] = {}  # what it writes, in `_both` seen as [lanes * capacity, ..]
+        self._flat_gathered: dict[torch.device, Tensor] = {}
         self.width = 0  # key positions that a pass attends to
 
     def holds(self, lanes: int, capacity: int) -> bool:
@@ -110,7 +112,7 @@ class LaneCache:
             self._room = min(self.capacity, self.width + ahead)
         self._lane_index = self._index_of(lanes, device)[:, None]
         self._positions, self._starts = positions, starts
-        self._flat = self._flat_gathered = None
+        self._on, self._flat, self._flat_gathered = {}, {}, {}
         hidden = torch.arange(self.width, device=device) > positions[:, :, None]
         zero = torch.zeros((), dtype=self._dtype, device=device)
         return zero.masked_fill(hidden, -torch.inf)[:, None]
@@ -139,7 +141,7 @@ class LaneCache:
             self._keys.append(self._new(keys, across=self.keys_across))
             self._values.append(self._new(values, across=False))
         key_store, value_store = self._keys[layer_idx], self._values[layer_idx]
-        self._write(key_store, value_store, self._lane_index, keys, values)
+        self._write(key_store, value_store, *self._aimed_on(keys.device), keys, values)
         given = key_store, value_store, keys, values, layer_idx
         seen = self._seen(layer_idx) if self._runs else [self._gather(*given)]
         if self._joined:
@@ -157,9 +159,10 @@ class LaneCache:
             self._keys.append(store[:, :, :kv_heads].transpose(1, 2))
             self._values.append(store[:, :, kv_heads:].transpose(1, 2))
         store, fresh = self._both[layer], both.flatten(0, 1)
-        if self._flat is None:
-            self._flat = (self._lane_index * self.capacity + self._positions).flatten()
-        store.view(-1, *store.shape[2:]).index_copy_(0, self._flat, fresh)
+        if both.device not in self._flat:
+            lanes, positions = self._aimed_on(both.device)
+            self._flat[both.device] = (lanes * self.capacity + positions).flatten()
+        store.view(-1, *store.shape[2:]).index_copy_(0, self._flat[both.device], fresh)
         seen = self._seen(layer) if self._runs else [self._gather_together(store, fresh, layer)]
         return [k for k, _ in seen], [v for _, v in seen]
 
@@ -169,20 +172,29 @@ class LaneCache:
     def _gather_together(self, store: Tensor, fresh: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         if layer < len(self._gathered):
             copied = self._gathered[layer][0]
-            if self._flat_gathered is None:
-                first = torch.arange(0, len(copied) * self._room, self._room, device=copied.device)
-                self._flat_gathered = (first[:, None] + self._positions).flatten()
-            copied.view(-1, *copied.shape[2:]).index_copy_(0, self._flat_gathered, fresh)
+            device = copied.device
+            if device not in self._flat_gathered:
+                first = torch.arange(0, len(copied) * self._room, self._room, device=device)
+                self._flat_gathered[device] = (first[:, None] + self._aimed_on(device)[1]).flatten()
+            copied.view(-1, *copied.shape[2:]).index_copy_(0, self._flat_gathered[device], fresh)
         else:
-            copied = store[:, : self._room].index_select(0, self._lane_index[:, 0])
+            copied = store[:, : self._room].index_select(0, self._aimed_on(store.device)[0][:, 0])
             if self._gathered_lanes:
                 self._gathered.append((copied, copied))
         keys, values = copied.transpose(1, 2).chunk(2, dim=1)
         return self._view(keys, values)
 
-    def _write(self, key_store: Tensor, value_store: Tensor, lanes: Tensor, keys: Tensor, values: Tensor) -> None:
-        key_store[lanes, :, self._positions] = keys.transpose(1, 2)
-        value_store[lanes, :, self._positions] = values.transpose(1, 2)
+    def _aimed_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The pass's lanes ``[lanes, 1]`` and positions ``[lanes, tokens]``, on a layer's device."""
+        if device not in self._on:
+            self._on[device] = self._lane_index.to(device), self._positions.to(device)
+        return self._on[device]
+
+    def _write(
+        self, key_store: Tensor, value_store: Tensor, lanes: Tensor, positions: Tensor, keys: Tensor, values: Tensor
+    ) -> None:
+        key_store[lanes, :, positions] = keys.transpose(1, 2)
+        value_store[lanes, :, positions] = values.transpose(1, 2)
 
     def _view(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """What a pass attends to, as it lies in memory."""
@@ -192,10 +204,11 @@ class LaneCache:
     def _gather(
         self, key_store: Tensor, value_store: Tensor, keys: Tensor, values: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
-        lanes = self._lane_index[:, 0]
+        index, positions = self._aimed_on(keys.device)
+        lanes = index[:, 0]
         if layer < len(self._gathered):
             copies = self._gathered[layer]
-            self._write(*copies, torch.arange(len(lanes), device=lanes.device)[:, None], keys, values)
+            self._write(*copies, torch.arange(len(lanes), device=lanes.device)[:, None], positions, keys, values)
         else:
             key_store = key_store[:, :, : self._room]
             # Gathered as it lies in memory: a copy keeps the order of the axes.

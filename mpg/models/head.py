@@ -35,6 +35,7 @@ class Head:
         if not isinstance(head, nn.Linear):
             raise BankError(f"model type {model.config.model_type!r}: its vocabulary head is no linear layer")
         self.n_tokens, self._linear = head.out_features, Float32Linear(head.weight.detach(), head.bias)
+        self._device = head.weight.device
         self._forward: Any = None if bare else self._own_forward(model, head)
 
     def _own_forward(self, model: Any, head: nn.Module) -> Any:
@@ -49,6 +50,8 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """``[..., hidden]`` -> ``[..., vocab]``."""
+        if hidden.device != self._device:  # of a model that spans several
+            return self(hidden.to(self._device)).to(hidden.device)
         if self._forward is None:
             return self._linear(hidden)
         self._given.hidden = hidden.reshape(-1, 1, hidden.shape[-1])

@@ -36,13 +36,13 @@ class _Coefficients:
         adapters: each adapter's, ``[lanes, time or 1, adapters]``.
         ranks: the same once for each of its ranks, ``[lanes, time or 1, sum of ranks]``.
         zero_one: whether all are 0 or 1, as outside soups.
-        repeated: for so many layers side by side, an input's shape and a width: the mix, and where it is 0.
+        repeated: for so many layers side by side, an input's shape, a width and a device: the mix, and where it is 0.
     """
 
     adapters: Tensor
     ranks: Tensor
     zero_one: bool
-    repeated: dict[tuple[int, torch.Size, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    repeated: dict[tuple[int, torch.Size, int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class Mix:
@@ -95,9 +95,9 @@ class Mix:
         """
         assert self._now is not None
         now, width = self._now, low.shape[-1]
-        key = times, x.shape, width
+        key = times, x.shape, width, x.device
         if key not in now.repeated:  # a layer of a pass looks it up: there are hundreds
-            wide = now.ranks.repeat(1, 1, times)
+            wide = now.ranks.to(x.device).repeat(1, 1, times)
             mix = self._spread(F.pad(wide, (0, width - wide.shape[-1])), x)
             now.repeated[key] = mix, mix == 0
         mix, off = now.repeated[key]
@@ -110,7 +110,7 @@ class Mix:
         if self._now.adapters.device != self._to["device"]:
             self._now.adapters = moved(self._now.adapters, **self._to)
         self._now.adapters = self._now.adapters.to(self._to["dtype"])
-        return self._spread(self._now.adapters, x)
+        return self._spread(self._now.adapters.to(x.device), x)
 
     def _spread(self, wide: Tensor, x: Tensor) -> Tensor:
         """To stand beside an input, of whatever shape a model gives it: ``[lanes, time, ..., in]``, or flat over both.

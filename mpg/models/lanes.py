@@ -24,7 +24,7 @@ from mpg.models.trunk import KeptTrunk, Shared
 
 # Tokens of one forward pass, all lanes together. On a CPU, whose matrix products gain nothing beyond, more
 # makes temporaries that the allocator hands back and takes anew: a quarter of such a pass is page faults.
-_TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_GPU = 512, 16384
+_TOKENS_AT_ONCE, TOKENS_AT_ONCE_ON_GPU = 512, 16384
 
 
 # Sets of lanes that are remembered; decoders that draw which lanes draft have one a round.
@@ -101,7 +101,7 @@ class BankSession:
         self._extents: list[dict[int, int]] = []  # per row: branch -> how long its text may become, where it matters
         self._cached: dict[object, Entries] = {}  # until rows come or go
         self._foreseen: dict[str, Any] = {}  # of the next pass
-        self._tokens_at_once = _TOKENS_AT_ONCE if self.device.type == "cpu" else _TOKENS_AT_ONCE_ON_GPU
+        self._tokens_at_once = _TOKENS_AT_ONCE if self.device.type == "cpu" else TOKENS_AT_ONCE_ON_GPU
 
     def _lanes_needed(self, slots: int, needs: Sequence[Sequence[int]]) -> list[int]:
         """Lanes of each backbone: a reference's for every slot, and what the ``slots`` widest rows take besides."""

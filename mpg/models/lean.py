@@ -51,7 +51,7 @@ class LlamaPass:
 
     def norm(self, x: Tensor) -> Tensor:
         """What comes after the last layer."""
-        return self._norm(x)
+        return self._norm(x.to(self._norm.device))
 
     def layers(self, x: Tensor, positions: Tensor, mask: Tensor, cache: LaneCache, first: int, last: int) -> Tensor:
         """The layers from ``first`` up to ``last``, over ``x [lanes, time, hidden]``."""
@@ -60,6 +60,8 @@ class LlamaPass:
         if cache.together:
             mask = folded(mask, self._layers[0].groups)
         for layer in self._layers[first:last]:
+            if layer.device != x.device:  # of a model that spans several
+                x, cos, signed, mask = (each.to(layer.device) for each in (x, cos, signed, mask))
             x = layer(x, cos, signed, mask, cache)
         return x
 
@@ -88,6 +90,7 @@ class _Layer:
         self._gate_up = _group(mlp.gate_proj, mlp.up_proj)
         self._act = mlp.act_fn
         self._before, self._between = _RmsNorm(layer.input_layernorm), _RmsNorm(layer.post_attention_layernorm)
+        self.device = self._before.device
         sizes = self._qkv.sizes
         self._heads, self._kv_heads = sizes[0] // self._dim, sizes[1] // self._dim
         self.groups = self._heads // self._kv_heads
@@ -130,6 +133,7 @@ class _RmsNorm:
 
     def __init__(self, norm: Any) -> None:
         self._weight, self._epsilon = norm.weight.detach(), norm.variance_epsilon
+        self.device = self._weight.device
         self._twice = torch.cat([self._weight, self._weight]) if self._weight.device.type == "cpu" else None
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from mpg.models.ends import Ends, ends_of
 from mpg.models.errors import BankError
 from mpg.models.hub import HubUnreachable, Place, adapter_folder, one_line
 from mpg.models.positions import max_positions_of
-from mpg.models.pretrained import check_files, config_of, load_tokenizer, load_weights
+from mpg.models.pretrained import check_files, config_of, load_tokenizer, load_weights, skeleton_of
 from mpg.models.probe import check_laws, own_laws
 from mpg.models.served import check_device
 from mpg.models.template import PLAIN, ChatStyle
@@ -47,6 +47,7 @@ def load_models(
     dtype: torch.dtype,
     device: torch.device | str,
     style: ChatStyle,
+    max_memory: Mapping[torch.device, int] | None = None,
 ) -> Loaded:
     """See :meth:`mpg.ModelBank.load`; ``references`` are of some of the attributes."""
     reference = Place.of(model) if revision is None or isinstance(model, Place) else Place(str(model), revision)
@@ -60,9 +61,10 @@ def load_models(
     sizes = [vocab_size_of(config_of(place)) for place in (reference, *wholes.values())]
     for source, size in zip(wholes.values(), sizes[1:], strict=True):
         _check_same_vocabulary(tokenizer, source, size, sizes[0])
-    base = load_weights(reference, dtype, device)
+    room = None if max_memory is None else dict(max_memory)
+    base = load_weights(reference, dtype, device, room)
     backbones = [_backbone(reference, base, loras)]
-    backbones += [_backbone(source, load_weights(source, dtype, device)) for source in wholes.values()]
+    backbones += [_backbone(source, load_weights(source, dtype, device, room)) for source in wholes.values()]
     branch = {name: i for i, name in enumerate([*adapters, *wholes], start=1)}
     return Loaded(
         backbones=backbones,
@@ -142,6 +144,17 @@ def ends_at(model: Place, skeleton: Any, tokenizer: Any, style: ChatStyle = PLAI
         return ends_of(found, skeleton.config, tokenizer, embeddings_of(skeleton), style)
     except BankError as error:
         raise BankError(f"{model}: {error}") from error
+
+
+def weight_bytes(model: Place, others: Sequence[Place], dtype: str) -> int:
+    """What the weights of a model take in memory, and of those of ``others`` that are whole models; none is loaded.
+
+    Raises:
+        BankError: one can't be had or is not served.
+    """
+    wholes = [place for place in others if adapter_folder(place) is None]
+    counts = (sum(each.numel() for each in skeleton_of(place).parameters()) for place in (model, *wholes))
+    return sum(counts) * int(getattr(torch, dtype).itemsize)
 
 
 def vocab_size_of(config: Any) -> int:

@@ -18,6 +18,7 @@ from mpg.models.embedded import resolve
 from mpg.models.errors import BankError
 from mpg.models.hub import Place, PlaceError, hub_errors, one_line
 from mpg.models.served import check_config
+from mpg.models.spanning import spread
 
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 # Numbers that are weights as they stand; integers and 8-bit floats are quantized ones, or none (masks, positions).
@@ -80,8 +81,16 @@ def load_tokenizer(place: Place) -> Any:
             raise BankError(f"{place}: its tokenizer can't be loaded ({one_line(error)})") from error
 
 
-def load_weights(place: Place, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
+def load_weights(
+    place: Place,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    room: dict[torch.device, int] | None = None,
+) -> Any:
     """A model, in eval mode.
+
+    Args:
+        room: the devices that it may span, see :func:`mpg.models.spanning.spread`; ``None``: all is on ``device``.
 
     Raises:
         BankError: it can't be had or is not served; files that are damaged, or are not all that it is made of.
@@ -112,7 +121,7 @@ def load_weights(place: Place, dtype: torch.dtype, device: torch.device | str = 
         _check_folder(place, config.parent)  # what has just been fetched
     # Of its files' own: what the engine reads of a pass is always the same.
     model.config.return_dict, model.config.output_attentions, model.config.output_hidden_states = True, False, False
-    return model.to(device).eval()
+    return (model.to(device) if room is None else spread(model, room, str(place))).eval()
 
 
 def _check_weights(place: Place, info: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from pipeline.beam.progress import Ticker
 from pipeline.beam.work import DecodedShard, Shard, WrittenShard
 from pipeline.decode.bank import BATCH_SIZES, ProcessBank
 from pipeline.decode.cells import decode_cells
-from pipeline.decode.loading import LoadBank
+from pipeline.decode.devices import Device, devices_here, named
+from pipeline.decode.leases import LeaseError
+from pipeline.decode.loading import LoadBank, units_for
 from pipeline.decode.machine import note_machine
+from pipeline.decode.per_device import PerDevice
 from pipeline.decode.rows import to_dead_letter
 from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
@@ -30,6 +35,8 @@ class DecodeFn(beam.DoFn):
     """Decode every cell of a shard; a cell that can't be goes to the dead letters, alone.
 
     After a stop was asked for, the rows in flight are finished and no others are begun.
+    Where the machine has devices, it is done on whichever is free, by the process that has loaded there
+    (:mod:`pipeline.decode.per_device`); where it has none, by this process.
     """
 
     def __init__(
@@ -40,42 +47,75 @@ class DecodeFn(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
-        work = expanded(self._folder)
-
-        def make() -> ProcessBank:
-            threads, batch_size = self._with.threads, self._with.batch_size
-            try:
-                return ProcessBank(
-                    self._sources, threads=threads, batch_size=batch_size, memory=work / BATCH_SIZES, load=self._load
+        self._stop = StopFile.of(expanded(self._folder)).watcher()
+        self._decode: Callable[[Shard], DecodedShard | None]
+        try:
+            devices = devices_here()
+            if devices:
+                units = {named(unit): unit for unit in units_for(self._sources, devices)}
+                self._decode = PerDevice(
+                    lambda name: self._decoder(self._bank(units[name])), list(units), tag=self._tag(), stop=self._stop
                 )
-            except RunError as error:
-                raise refused(str(error)) from error
+            else:
+                handle = self._shared.acquire(lambda: self._bank(()), tag=self._sources)
+                self._decode = self._decoder(handle)
+        except (RunError, LeaseError) as error:
+            raise refused(str(error)) from error
 
-        self._handle: ProcessBank = self._shared.acquire(make, tag=self._sources)
-        note_machine(work, self._handle.device)
-        self._decoded, self._rejected = Ticker(self._ticks / "decode"), Ticker(self._ticks / "rejected")
-        self._stop = StopFile.of(work).watcher()
+    def _bank(self, unit: Sequence[Device]) -> ProcessBank:
+        threads, batch_size, memory = self._with.threads, self._with.batch_size, expanded(self._folder) / BATCH_SIZES
+        try:
+            return ProcessBank(
+                self._sources, threads=threads, batch_size=batch_size, memory=memory, load=self._load, unit=unit
+            )
+        except RunError as error:
+            raise refused(str(error)) from error
 
-    def teardown(self) -> None:
-        self._decoded.close()
-        self._rejected.close()
+    def _decoder(self, handle: ProcessBank) -> ShardDecoder:
+        return ShardDecoder(handle, self._sources, expanded(self._folder), self._ticks)
+
+    def _tag(self) -> str:
+        """Runs of one tag decode the same with the same."""
+        return hashlib.sha256(repr((self._sources, self._with, self._folder)).encode()).hexdigest()
 
     def process(self, shard: Shard) -> Iterator[DecodedShard]:
         if not self._stop():
-            yield self._decode(shard)
+            decoded = self._decode(shard)
+            if decoded is not None:
+                yield decoded
 
-    def _decode(self, shard: Shard) -> DecodedShard:
+
+class ShardDecoder:
+    """Decodes shards on a bank, one at a time; it may outlive the graph that it was made in."""
+
+    def __init__(self, handle: ProcessBank, sources: Sources, work: Path, ticks: Path) -> None:
+        self._handle, self._sources, self._work, self._ticks = handle, sources, work, ticks
+        note_machine(work, handle.device, handle.on)
+
+    def close(self) -> None:
+        """Give the bank back, and its memory with it where nobody else has it."""
+        from mpg.decoding.resilient import give_memory_back
+
+        del self._handle
+        give_memory_back()
+
+    def __call__(self, shard: Shard) -> DecodedShard:
         result = DecodedShard(started_s=time.time())
         rows: dict[str, dict[str, Any]] = {}
-        with self._handle.lock:
+        stop = StopFile.of(self._work).watcher()
+        with (
+            self._handle.lock,
+            closing(Ticker(self._ticks / "decode")) as decoded,
+            closing(Ticker(self._ticks / "rejected")) as rejected,
+        ):
             for cell, outcome in decode_cells(
-                self._handle, shard.cells, self._sources, stop=self._stop, on_done=self._decoded.tick
+                self._handle, shard.cells, self._sources, stop=stop, on_done=decoded.tick
             ):
                 if isinstance(outcome, dict):
                     rows[cell.row_id] = outcome
                 else:
                     result.rejected.append(to_dead_letter(cell, outcome.reason, outcome.message))
-                    self._rejected.tick()
+                    rejected.tick()
         result.rows = [rows[cell.row_id] for cell in shard.cells if cell.row_id in rows]
         order = [cell.row_id for cell in shard.cells]
         result.rejected.sort(key=lambda row: order.index(row["row_id"]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from mpg.models.embedded import EmbeddedModelError
 from mpg.models.errors import AdapterError, BankError
 from mpg.models.hub import one_line
+from pipeline.decode.devices import Device, units_of
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.cells import Sources
 from pipeline.plan.errors import RunError
@@ -74,3 +75,22 @@ def loaded(sources: Sources, load: LoadBank, **how: Any) -> Any:
             with loading(f"{field}.reference", place=references[name]):
                 some({name: place}, {name: references[name]})
     raise RunError(found, ExitStatus.BAD_INPUT)
+
+
+def units_for(sources: Sources, devices: Sequence[Device]) -> list[tuple[Device, ...]]:
+    """The groups of devices that a job's bank may lie on, see :func:`pipeline.decode.devices.units_of`.
+
+    Raises:
+        RunError: its weights fit on none, or a model can't be had.
+    """
+    if not sum(device.memory for device in devices):  # simulated ones
+        return [(device,) for device in devices]
+    from mpg.models.load import weight_bytes
+
+    with loading("model.id", "attributes"):
+        weights = weight_bytes(sources.model, [place for _, place in (*sources.adapters, *sources.references)],
+                               sources.dtype)  # fmt: skip
+    try:
+        return units_of(devices, weights)
+    except ValueError as error:
+        raise RunError(str(error), ExitStatus.BAD_INPUT) from error

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,13 @@ def processor() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def note_machine(work: Path, device: str) -> None:
-    """Note that this machine decodes rows of the data set. It is for the record alone: no error ends a run."""
-    machine = {"processor": processor(), "device": device, "cores": cores()}
+def note_machine(work: Path, device: str, on: Mapping[str, Any] | None = None) -> None:
+    """Note that this machine decodes rows of the data set. It is for the record alone: no error ends a run.
+
+    Args:
+        on: what else is known of where the model bank lies, see :class:`pipeline.decode.bank.ProcessBank`.
+    """
+    machine = {"processor": processor(), "device": device, "cores": cores(), **(on or {})}
     content = json.dumps(machine)
     path = work / _MACHINES / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
     with suppress(OSError):

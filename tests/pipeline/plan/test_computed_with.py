@@ -225,7 +225,7 @@ def test_the_record_says_what_a_run_was_computed_with(place: Path, tmp_path: Pat
     wanted |= {"attributes": ["E", "J"], "regrouped": False, "smaller_batches": {}}
     machines = record["computed_with"].pop("machines")
     assert record["computed_with"] == wanted
-    assert machines == [{"processor": processor(), "device": "cpu", "cores": cores()}]
+    assert machines == [{"processor": processor(), "device": "cpu", "cores": cores(), "dtype": "float32"}]
     assert "," in processor()
     began, ended = (datetime.fromisoformat(record["timings"][name]) for name in ("began", "ended"))
     assert began.tzinfo is not None and 0 <= (ended - began).total_seconds() < 600
