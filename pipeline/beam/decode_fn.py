@@ -13,6 +13,7 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from pipeline.beam.progress import Ticker
+from pipeline.beam.travel import packed_sources, unpacked_sources
 from pipeline.beam.work import DecodedShard, Shard, WrittenShard
 from pipeline.decode.bank import BATCH_SIZES, ProcessBank
 from pipeline.decode.cells import decode_cells
@@ -42,17 +43,19 @@ class DecodeFn(beam.DoFn):
     def __init__(
         self, sources: Sources, computed_with: ComputedWith, load: LoadBank | None, *, folder: str, ticks: str
     ) -> None:
-        self._sources, self._with, self._load = sources, computed_with, load
+        self._sources, self._with, self._load = packed_sources(sources), computed_with, load
         self._folder, self._ticks = folder, Path(ticks)
         self._shared = Shared()
 
     def setup(self) -> None:
         self._stop = StopFile.of(expanded(self._folder)).watcher()
         self._decode: Callable[[Shard], DecodedShard | None]
+        with output_errors(expanded(self._folder)):
+            self._here = unpacked_sources(self._sources)
         try:
             devices = devices_here()
             if devices:
-                units = {named(unit): unit for unit in units_for(self._sources, devices)}
+                units = {named(unit): unit for unit in units_for(self._here, devices)}
                 self._decode = PerDevice(
                     lambda name: self._decoder(self._bank(units[name])), list(units), tag=self._tag(), stop=self._stop
                 )
@@ -66,13 +69,13 @@ class DecodeFn(beam.DoFn):
         threads, batch_size, memory = self._with.threads, self._with.batch_size, expanded(self._folder) / BATCH_SIZES
         try:
             return ProcessBank(
-                self._sources, threads=threads, batch_size=batch_size, memory=memory, load=self._load, unit=unit
+                self._here, threads=threads, batch_size=batch_size, memory=memory, load=self._load, unit=unit
             )
         except RunError as error:
             raise refused(str(error)) from error
 
     def _decoder(self, handle: ProcessBank) -> ShardDecoder:
-        return ShardDecoder(handle, self._sources, expanded(self._folder), self._ticks)
+        return ShardDecoder(handle, self._here, expanded(self._folder), self._ticks)
 
     def _tag(self) -> str:
         """Runs of one tag decode the same with the same."""

@@ -10,6 +10,7 @@ from apache_beam.utils.shared import Shared
 
 from evaluation.items import Judge, label_of
 from pipeline.beam.progress import Ticker
+from pipeline.beam.travel import packed_judge, unpacked_judge
 from pipeline.beam.work import JudgeTask, JudgeWork
 from pipeline.decode.machine import passes_of
 from pipeline.judging.registry import COLUMNS, item_of, load_assigned
@@ -24,11 +25,13 @@ class JudgeFn(beam.DoFn):
     """Score every text on every attribute; what can't be scored is written with its reason."""
 
     def __init__(self, work: JudgeWork, *, threads: int, folder: str, ticks: str) -> None:
-        self._work, self._threads, self._folder, self._ticks = work, threads, folder, Path(ticks)
+        self._work, self._threads, self._folder, self._ticks = packed_judge(work), threads, folder, Path(ticks)
         self._shared = Shared()
 
     def setup(self) -> None:
-        self._judge: Judge = self._shared.acquire(lambda: load_assigned(self._work.judge), tag=self._work.label)
+        self._judge: Judge = self._shared.acquire(
+            lambda: load_assigned(unpacked_judge(self._work).judge), tag=self._work.label
+        )
         self._ticker = Ticker(self._ticks / "judge")
         self._stop = StopFile.of(expanded(self._folder)).watcher()
 

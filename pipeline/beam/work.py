@@ -55,11 +55,16 @@ class JudgeTask:
 
 @dataclass(frozen=True)
 class JudgeWork:
-    """What one judge has to do: its attributes, and the rows of earlier runs that it has not judged."""
+    """What one judge has to do: its attributes, and the rows of earlier runs that it has not judged.
+
+    Attributes:
+        folder: of a judge beside an adapter, where workers elsewhere find it otherwise (:mod:`pipeline.beam.travel`).
+    """
 
     judge: Assignment
     label: str
     earlier: tuple[JudgeTask, ...] = ()
+    folder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipeline.store.places import is_local
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_ORIGIN = ".origin"  # beside a copy: the URL that it is of
 # Modules whose errors are a store's, where fsspec has not made an OSError of them.
 _STORES = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "fsspec", "huggingface_hub", "s3fs")
 
@@ -228,10 +229,21 @@ def here(place: Path) -> Path:
                 to.parent.mkdir(parents=True, exist_ok=True)
                 with store_errors(place):
                     fs.get_file(name, str(to))
+            (Path(scratch) / _ORIGIN).write_text(str(place), "utf-8")
             with suppress(OSError):  # another process was quicker
                 os.rename(scratch, root)
                 Path(scratch).mkdir()
     return target
+
+
+def url_of(copy: Path) -> str | None:
+    """The URL of what :func:`here` has copied, or of something in it; ``None``: it is no copy."""
+    for each in copy.parents:
+        if each.parent == _copies():
+            with suppress(OSError):
+                inside = copy.relative_to(each).parts[1:]
+                return "/".join([(each / _ORIGIN).read_text("utf-8").rstrip("/"), *inside])
+    return None
 
 
 def folder_here(folder: Path) -> Path:
