@@ -158,7 +158,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing(
 def test_workers_that_share_nothing_but_the_bucket(
     s3: str, place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
-    """Beam's own job service and worker pool, with another home, folder and temporary files; the pool is killed once."""
+    """Beam's own job service and worker pool, with a home, folder and temporary files of their own; one is killed."""
     put(place, f"{s3}/jobs")
     beam = Servers(tmp_path / "servers")
     command = ["--output", f"{s3}/out", "--set", f"model.id={s3}/jobs/base"]
