@@ -6,15 +6,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
+import mpg
+from personas import Cell
 from pipeline.beam.progress import Ticker
-from pipeline.beam.travel import packed_sources, unpacked_sources
-from pipeline.beam.work import DecodedShard, Shard, WrittenShard
+from pipeline.beam.travel import packed_plan, unpacked_sources
+from pipeline.beam.work import DecodedShard, Places, Shard, WrittenShard
 from pipeline.decode.bank import BATCH_SIZES, ProcessBank
 from pipeline.decode.cells import decode_cells
 from pipeline.decode.devices import Device, devices_here, named
@@ -26,6 +29,7 @@ from pipeline.decode.rows import to_dead_letter
 from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.errors import RunError
+from pipeline.plan.stored import StoredPlan
 from pipeline.store.errors import output_errors, refused
 from pipeline.store.places import expanded
 from pipeline.store.shards import shard_name, write_rows
@@ -33,7 +37,7 @@ from pipeline.store.stop import StopFile
 
 
 class DecodeFn(beam.DoFn):
-    """Decode every cell of a shard; a cell that can't be goes to the dead letters, alone.
+    """Decode every cell of a shard, given by places; a cell that can't be goes to the dead letters, alone.
 
     After a stop was asked for, the rows in flight are finished and no others are begun.
     Where the machine has devices, it is done on whichever is free, by the process that has loaded there
@@ -41,17 +45,18 @@ class DecodeFn(beam.DoFn):
     """
 
     def __init__(
-        self, sources: Sources, computed_with: ComputedWith, load: LoadBank | None, *, folder: str, ticks: str
+        self, plan: StoredPlan, computed_with: ComputedWith, load: LoadBank | None, *, folder: str, ticks: str
     ) -> None:
-        self._sources, self._with, self._load = packed_sources(sources), computed_with, load
+        self._plan, self._with, self._load = packed_plan(plan), computed_with, load
         self._folder, self._ticks = folder, Path(ticks)
-        self._shared = Shared()
+        self._shared, self._shared_grid = Shared(), Shared()
 
     def setup(self) -> None:
         self._stop = StopFile.of(expanded(self._folder)).watcher()
         self._decode: Callable[[Shard], DecodedShard | None]
         with output_errors(expanded(self._folder)):
-            self._here = unpacked_sources(self._sources)
+            self._here = unpacked_sources(self._plan.rule.sources)
+            self._grid: Grid = self._shared_grid.acquire(self._open, tag=self._plan.folder)
         try:
             devices = devices_here()
             if devices:
@@ -60,10 +65,15 @@ class DecodeFn(beam.DoFn):
                     lambda name: self._decoder(self._bank(units[name])), list(units), tag=self._tag(), stop=self._stop
                 )
             else:
-                handle = self._shared.acquire(lambda: self._bank(()), tag=self._sources)
+                handle = self._shared.acquire(lambda: self._bank(()), tag=self._plan.rule.sources)
                 self._decode = self._decoder(handle)
         except (RunError, LeaseError) as error:
             raise refused(str(error)) from error
+
+    def _open(self) -> Grid:
+        from mpg.models.pretrained import load_tokenizer
+
+        return Grid(self._plan.grid(), load_tokenizer(self._here.model))
 
     def _bank(self, unit: Sequence[Device]) -> ProcessBank:
         threads, batch_size, memory = self._with.threads, self._with.batch_size, expanded(self._folder) / BATCH_SIZES
@@ -79,13 +89,31 @@ class DecodeFn(beam.DoFn):
 
     def _tag(self) -> str:
         """Runs of one tag decode the same with the same."""
-        return hashlib.sha256(repr((self._sources, self._with, self._folder)).encode()).hexdigest()
+        return hashlib.sha256(repr((self._plan.rule.sources, self._with, self._folder)).encode()).hexdigest()
 
-    def process(self, shard: Shard) -> Iterator[DecodedShard]:
+    def process(self, places: Places) -> Iterator[DecodedShard]:
         if not self._stop():
-            decoded = self._decode(shard)
+            decoded = self._decode(self._shard(places))
             if decoded is not None:
                 yield decoded
+
+    def _shard(self, places: Places) -> Shard:
+        with output_errors(expanded(self._folder)):
+            cells = self._plan.cells(self._grid.cells, places.all(), self._grid.tokenizer)
+        if cells[0].row_id != places.first_id:
+            raise refused(
+                f"plan: this worker (mpg-scr {mpg.__version__}) makes other rows of it than the process that planned "
+                "them: install the same version of this project, transformers and the model's files on both"
+            )
+        return Shard(tuple(cells))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a process makes planned cells with."""
+
+    cells: Sequence[Cell]
+    tokenizer: Any
 
 
 class ShardDecoder:

@@ -68,9 +68,7 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
         RunError: a model can't be loaded, which no later run cures.
     """
     options = beam_options(arguments)
-    n_earlier = sum(len(task.row_ids) for judge in work.judges for task in judge.earlier)
-    to_judge = work.n_cells * len(work.judges) + n_earlier
-    phases = [("decode", "decoding", work.n_cells), ("judge", "judging", to_judge)]
+    phases = [("decode", "decoding", work.n_cells), ("judge", "judging", work.n_to_judge)]
     with ProgressBar(work.ticks, phases):
         if in_processes(options):
             supervised(work, arguments)

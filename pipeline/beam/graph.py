@@ -1,4 +1,4 @@
-"""The Beam graph: planned cells -> decoded rows -> Parquet shards -> judgments -> counts."""
+"""The Beam graph: places in the plan -> decoded rows -> Parquet shards -> judgments -> counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import apache_beam as beam
 
 from pipeline.beam.decode_fn import DecodeFn, WriteFn
 from pipeline.beam.judge_fn import JudgeFn
-from pipeline.beam.work import BOOKS_FILE, Books, JudgeTask, Shard, Work, WrittenShard
+from pipeline.beam.to_do import shards_in, tasks_in
+from pipeline.beam.work import BOOKS_FILE, Books, JudgeTask, Work, WrittenShard
 from pipeline.store.errors import output_errors
 from pipeline.store.files import write_bytes
 from pipeline.store.places import expanded
@@ -23,12 +24,12 @@ def build(pipeline: beam.Pipeline, work: Work, hints: Mapping[str, str]) -> None
         hints: Beam's resource hints of the step that decodes, the one that needs the device: name -> value.
     """
     folder = str(work.folder)
-    if work.shards:
-        shards = [Shard(tuple(cells)) for cells in work.shards]
-        decode = DecodeFn(work.sources, work.computed_with, work.load, folder=folder, ticks=str(work.ticks))
+    if work.shards is not None:
+        decode = DecodeFn(work.plan, work.computed_with, work.load, folder=folder, ticks=str(work.ticks))
         written = (
             pipeline
-            | "Shards of the grid" >> beam.Create(shards)
+            | "Plan" >> beam.Create([work.shards.path])
+            | "Shards of the grid" >> beam.FlatMap(shards_in)
             | "Spread shards over workers" >> beam.Reshuffle()
             | "Decode every cell" >> beam.ParDo(decode).with_resource_hints(**hints)
             | "Write the shard" >> beam.ParDo(WriteFn(folder))
@@ -44,7 +45,9 @@ def build(pipeline: beam.Pipeline, work: Work, hints: Mapping[str, str]) -> None
         judged = (
             (
                 written | f"Rows to judge by {who}" >> beam.FlatMap(to_judge_tasks),
-                pipeline | f"Rows of earlier runs to judge by {who}" >> beam.Create(list(each.earlier)),
+                pipeline
+                | f"Earlier runs for {who}" >> beam.Create([] if each.earlier is None else [each.earlier.path])
+                | f"Rows of earlier runs to judge by {who}" >> beam.FlatMap(tasks_in),
             )
             | f"All rows to judge by {who}" >> beam.Flatten()
             | f"Spread rows over judges ({who})" >> beam.Reshuffle()

@@ -14,6 +14,7 @@ from mpg.models.hub import Place
 from pipeline.beam.work import JudgeWork
 from pipeline.job.model import SHIPPED_ADAPTERS
 from pipeline.plan.cells import Sources
+from pipeline.plan.stored import StoredPlan
 from pipeline.store.files import here, url_of
 from pipeline.store.places import expanded, is_url
 
@@ -38,6 +39,11 @@ def unpacked(place: str) -> str:
 def packed_sources(sources: Sources) -> Sources:
     """Sources as they travel."""
     return _with(sources, packed)
+
+
+def packed_plan(plan: StoredPlan) -> StoredPlan:
+    """A plan as it travels."""
+    return replace(plan, rule=replace(plan.rule, sources=packed_sources(plan.rule.sources)))
 
 
 def unpacked_sources(sources: Sources) -> Sources:

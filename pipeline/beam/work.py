@@ -9,11 +9,36 @@ from typing import Any
 
 from pipeline.decode.loading import LoadBank
 from pipeline.job.known import Assignment
-from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.cells import PlannedCell
 from pipeline.plan.computed_with import ComputedWith
+from pipeline.plan.stored import StoredPlan
 
 BOOKS_FILE = "books.json"
 PROGRESS = "progress"  # in the work folder
+
+
+@dataclass(frozen=True)
+class ToDo:
+    """A file that says what is left to do (:mod:`pipeline.beam.to_do`), and for how many rows."""
+
+    path: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """Cells that one worker decodes together, by their places in the plan's grid.
+
+    Attributes:
+        runs: of neighbours: first and last of each.
+        first_id: row id of the first: a worker that finds another there does not have the driver's plan, or version.
+    """
+
+    runs: tuple[tuple[int, int], ...]
+    first_id: str
+
+    def all(self) -> list[int]:
+        return [place for first, last in self.runs for place in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
@@ -58,12 +83,13 @@ class JudgeWork:
     """What one judge has to do: its attributes, and the rows of earlier runs that it has not judged.
 
     Attributes:
+        earlier: those rows; ``None``: there are none.
         folder: of a judge beside an adapter, where workers elsewhere find it otherwise (:mod:`pipeline.beam.travel`).
     """
 
     judge: Assignment
     label: str
-    earlier: tuple[JudgeTask, ...] = ()
+    earlier: ToDo | None = None
     folder: str | None = None
 
 
@@ -100,11 +126,15 @@ class Books:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has left to do, where and with what; the cells of a shard are decoded and written together."""
+    """What a run has left to do, where and with what.
 
-    shards: Sequence[Sequence[PlannedCell]]
+    Attributes:
+        shards: to decode; ``None``: there are none.
+    """
+
+    shards: ToDo | None
     judges: Sequence[JudgeWork]
-    sources: Sources
+    plan: StoredPlan
     folder: Path
     computed_with: ComputedWith
     load: LoadBank | None = None  # of the model bank, see ProcessBank
@@ -117,9 +147,14 @@ class Work:
 
     @property
     def n_cells(self) -> int:
-        return sum(map(len, self.shards))
+        return self.shards.n if self.shards is not None else 0
+
+    @property
+    def n_to_judge(self) -> int:
+        """Texts, once for each judge."""
+        return sum(self.n_cells + (judge.earlier.n if judge.earlier is not None else 0) for judge in self.judges)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to decode or to judge."""
-        return not self.shards and not any(judge.earlier for judge in self.judges)
+        return not self.n_cells and not self.n_to_judge

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -38,12 +38,21 @@ class Draws:
             for persona in self.grid.personas:
                 self.drawn[prompt.prompt_id, persona.name] = self.rule.rows_per_cell
 
+    @property
+    def widest(self) -> Grid:
+        """The grid of all candidates that may ever be drawn."""
+        return replace(self.grid, samples_per_cell=self.rule.max_candidates)
+
+    def places(self) -> list[int]:
+        """Of all candidates drawn so far in :attr:`widest`, in its order."""
+        cells = ((prompt.prompt_id, persona.name) for prompt in self.grid.prompts for persona in self.grid.personas)
+        most = self.rule.max_candidates
+        return [i * most + sample for i, key in enumerate(cells) for sample in range(self.drawn[key])]
+
     def candidates(self) -> Iterator[Cell]:
-        """All candidates drawn so far, cell by cell, in the grid's order."""
-        for prompt in self.grid.prompts:
-            for persona in self.grid.personas:
-                for index in range(self.drawn[prompt.prompt_id, persona.name]):
-                    yield Cell(prompt, persona, index)
+        """The same as cells."""
+        widest = self.widest
+        return (widest[place] for place in self.places())
 
     def draw_more(
         self,

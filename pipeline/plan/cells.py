@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from mpg.models.hub import Place
@@ -68,7 +69,11 @@ class ControlRule:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One row to be written: everything a worker needs, and nothing it could decide differently."""
+    """One row to be written: everything a worker needs, and nothing it could decide differently.
+
+    Attributes:
+        place: in its grid, by which workers find it again (:mod:`pipeline.plan.stored`).
+    """
 
     row_id: str
     seed: int
@@ -86,6 +91,7 @@ class PlannedCell:
     control: str | None = None  # what becomes of the control tokens in its texts (the job's word); None: there are none
     style: ChatStyle = PLAIN  # what the chat template is told beside the messages
     reads_clock: bool = False  # whether the template asks for the day where it writes its chats
+    place: int = field(default=0, compare=False)
 
     def chat(self) -> list[dict[str, str]]:
         """The prompt, as the job gave it."""
@@ -225,17 +231,19 @@ def plan_cells(
     systems: Systems | None = None,
     control: ControlRule | None = None,
     template: TemplateRule | None = None,
+    places: Iterable[int] | None = None,
 ) -> list[PlannedCell]:
     """Give every cell its settings, id and seed; cells that come to the same row are planned once.
 
     Args:
         control: what becomes of control tokens in texts; ``None``: they are read as such.
         template: how chats are put to the model's template; ``None``: as ever, by a template that reads no clock.
+        places: of the cells in the grid that they are of; ``None``: they are that grid.
     """
     revisions, systems = dict(sources.adapter_revisions), systems or Systems()
     template = template or TemplateRule()
     planned: dict[str, PlannedCell] = {}
-    for cell in grid:
+    for place, cell in zip(count() if places is None else places, grid, strict=False):
         found = resolved(cell.persona, settings, systems)
         if found.persona is not cell.persona:
             cell = replace(cell, persona=found.persona)
@@ -277,6 +285,7 @@ def plan_cells(
                 control=marked,
                 style=template.style,
                 reads_clock="date" in depends_on,
+                place=place,
             ),
         )
     return list(planned.values())

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpg.models.control_tokens import control_tokens_of
 from mpg.models.ends import Ends
-from mpg.models.template import reads_clock
 from personas import Cell
 from pipeline.job.model import Job
-from pipeline.plan.cells import ControlRule, PlannedCell, Sources, TemplateRule, plan_cells
-from pipeline.plan.sources import chat_style, decoder_settings, resolved
+from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.rule import Rule
+from pipeline.plan.sources import decoder_settings, resolved
 from pipeline.plan.systems import Systems
 
 if TYPE_CHECKING:
@@ -61,11 +59,18 @@ class Plan:
         known = found.tokenizer, found.max_positions, found.n_embeddings, found.ends, found.invocations
         return cls(job, found.sources, decoder_settings(job), systems, *known)
 
-    def cells(self, grid: Iterable[Cell] | None = None) -> list[PlannedCell]:
-        """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts."""
+    @property
+    def rule(self) -> Rule:
+        """What makes cells of places, on any machine."""
+        ends = None if self.ends.ids == self.ends.stated else tuple(sorted(self.ends.ids))
+        return Rule(self.settings, self.sources, self.job.seed, self.systems, self.job.control_tokens, ends)
+
+    def cells(self, grid: Iterable[Cell] | None = None, places: Iterable[int] | None = None) -> list[PlannedCell]:
+        """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts.
+
+        Args:
+            places: see :meth:`Rule.cells`.
+        """
         if grid is None:
             grid = self.job.cells(self.job.load_prompts())
-        control = ControlRule(self.job.control_tokens, control_tokens_of(self.tokenizer).in_text)
-        ends = None if self.ends.ids == self.ends.stated else tuple(sorted(self.ends.ids))
-        template = TemplateRule(chat_style(self.job), ends, partial(reads_clock, self.tokenizer))
-        return plan_cells(grid, self.settings, self.sources, self.job.seed, self.systems, control, template)
+        return self.rule.cells(grid, self.tokenizer, places)

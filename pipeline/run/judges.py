@@ -17,6 +17,7 @@ from evaluation.items import is_independent, label_of
 from evaluation.judges.openai import OpenAIJudge
 from evaluation.judges.weights_card import JudgeWeightsError
 from evaluation.scores import UNASKED
+from pipeline.beam.to_do import keep_tasks
 from pipeline.beam.work import JudgeTask, JudgeWork
 from pipeline.exit_status import ExitStatus
 from pipeline.job.adapters import judging_lines, own_judges
@@ -121,7 +122,7 @@ class RunJudges:
     def of_workers(self, wanted: set[str]) -> list[JudgeWork]:
         """Those that workers ask, with what earlier runs have left them of the wanted rows."""
         return [
-            JudgeWork(each, label, left_to_judge(self._work, label, each.attributes, wanted))
+            JudgeWork(each, label, keep_tasks(self._work, left_to_judge(self._work, label, each.attributes, wanted)))
             for each, label in self._local
         ]
 

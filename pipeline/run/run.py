@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.beam import execute
 from pipeline.beam.options import beam_options, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
+from pipeline.beam.to_do import forget, keep_shards
 from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
 from pipeline.exit_status import ExitStatus
@@ -30,6 +31,7 @@ from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.ranges import shards_of
 from pipeline.plan.split import split_problems
+from pipeline.plan.stored import store_plan
 from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.gather import gather_rows
 from pipeline.publish.licence_sources import collect
@@ -142,12 +144,15 @@ class _Run:
             read_with.keep(self.output, self.plan)
         try:
             grid = self.job.cells(self.job.load_prompts())
-            if self.job.accept is None:
+            draws = None if self.job.accept is None else accept.Draws(self.job.accept, grid)
+            with output_errors(self.output):
+                self.stored = store_plan(self.work, self.plan.rule, grid if draws is None else draws.widest)
+            if draws is None:
                 cells = kept = self.plan.cells(grid)
                 self.generate(cells)
                 accepted, n_waiting = None, 0
             else:
-                cells, kept, accepted, n_waiting = self.until_enough(accept.Draws(self.job.accept, grid))
+                cells, kept, accepted, n_waiting = self.until_enough(draws)
         finally:
             self.limits.note()
         return self.finish(cells, kept, accepted, n_waiting)
@@ -208,16 +213,19 @@ class _Run:
         if regrouped and not self.computed_with.regrouped:
             self.computed_with = replace(self.computed_with, regrouped=True)
             computed_with.keep(self.output, self.computed_with)
-        work = Work(
-            shards=whole + regrouped,
-            judges=self.judges.of_workers(planned),
-            sources=self.plan.sources,
-            folder=self.work,
-            computed_with=self.computed_with,
-            load=self.load,
-            progress=self.progress,
-        )
-        return work, len((dead & planned) - {cell.row_id for shard in work.shards for cell in shard})
+        shards = whole + regrouped
+        with output_errors(self.output):
+            forget(self.work)
+            work = Work(
+                shards=keep_shards(self.work, shards),
+                judges=self.judges.of_workers(planned),
+                plan=self.stored,
+                folder=self.work,
+                computed_with=self.computed_with,
+                load=self.load,
+                progress=self.progress,
+            )
+        return work, len((dead & planned) - {cell.row_id for shard in shards for cell in shard})
 
     def say_what_they_lack(self, planned: set[str]) -> None:
         """A word on rows that were written before the job asked for their tokens."""
@@ -238,7 +246,7 @@ class _Run:
         """
         judged, seen = counted(self.job.judges, self.job.attribute_names, own_judges(self.job)), set[str]()
         while True:
-            cells = self.plan.cells(draws.candidates())
+            cells = self.plan.cells(draws.candidates(), draws.places())
             self.generate(cells)
             table, done = merged(read_shards(self.work / "judgments", "judgments")), done_ids(self.work)
             scores = accept.adherence(cells, table, judged, self.judges.labels, self.job.panel)

@@ -18,10 +18,12 @@ from pipeline.beam.execute import execute, run
 from pipeline.beam.graph import build
 from pipeline.beam.options import beam_options, take_hints
 from pipeline.beam.supervise import GraphFailed
+from pipeline.beam.to_do import keep_shards
 from pipeline.beam.work import Work
 from pipeline.job.load import load_job
 from pipeline.plan import computed_with
 from pipeline.plan.plan import Plan
+from pipeline.plan.stored import store_plan
 from tests.beam_servers import free_port
 from tests.dataflow_stub import DataflowStub
 
@@ -46,9 +48,10 @@ def work(job_file: Path) -> Work:
     job = load_job(job_file)
     settled = computed_with.settled(job.output_folder, job, 1, 12)
     plan = Plan.of(job, settled.dtype, settled.attributes)
-    cells = plan.cells(job.cells(job.load_prompts()))
+    cells = plan.cells(grid := job.cells(job.load_prompts()))
     (folder := job.output_folder / ".work").mkdir(parents=True)
-    return Work([cells[:6], cells[6:]], [], plan.sources, folder, settled)
+    stored = store_plan(folder, plan.rule, grid)
+    return Work(keep_shards(folder, [cells[:6], cells[6:]]), [], stored, folder, settled)
 
 
 def steps_with_hints(pipeline: beam_runner_api_pb2.Pipeline) -> dict[str, dict[str, bytes]]:

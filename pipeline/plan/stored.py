@@ -1,0 +1,137 @@
+"""A plan on storage: prompts and personas, in order, each once, where every worker reads what it needs of them.
+
+What travels through Beam is :class:`StoredPlan`, whose size does not depend on the grid's, and places in that grid
+(:mod:`pipeline.beam.to_do`): a cell's place gives its prompt, persona and sample by ``divmod``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from personas import Cell, Grid, Message, Persona, Prompt
+from pipeline.plan.cells import PlannedCell
+from pipeline.plan.rule import Rule
+from pipeline.store.files import here, listing, make_folder, remove_tree, write_bytes
+from pipeline.store.places import expanded
+
+PLANS = "plan"  # in the work folder: a folder for the plan's content
+_DONE = "whole"  # in it, last
+_GROUP = 1024  # prompts, or personas, that are read at once
+_GROUPS_KEPT = 8
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """How a worker finds the plan.
+
+    Attributes:
+        rule: its sources as they travel, where workers are elsewhere (:mod:`pipeline.beam.travel`).
+        folder: of the prompts and personas.
+        samples: of each cell of the grid.
+    """
+
+    rule: Rule
+    folder: str
+    samples: int
+
+    def grid(self) -> Sequence[Cell]:
+        """The grid, read where it is asked for. Raises OSError."""
+        return _StoredGrid(here(expanded(self.folder)), self.samples)
+
+    def cells(self, grid: Sequence[Cell], places: Sequence[int], tokenizer: Any) -> list[PlannedCell]:
+        """The cells at some places."""
+        return self.rule.cells((grid[place] for place in places), tokenizer, places)
+
+
+def store_plan(work: Path, rule: Rule, grid: Grid) -> StoredPlan:
+    """Write a grid's prompts and personas into the work folder, unless they are there. Raises OSError.
+
+    Texts are JSON in ASCII: a prompt that is no valid Unicode is a dead letter with its reason, not an error here.
+    """
+    digest = hashlib.sha256()
+    for each in (*map(_of_prompt, grid.prompts), *map(_of_persona, grid.personas)):
+        digest.update(each.encode() + b"\n")
+    folder = work / PLANS / digest.hexdigest()[:24]
+    if _DONE not in listing(folder):
+        remove_tree(work / PLANS)  # of other plans: nobody asks for them again
+        make_folder(folder)
+        write_bytes(_table(map(_of_prompt, grid.prompts)), folder / "prompts.parquet")
+        write_bytes(_table(map(_of_persona, grid.personas)), folder / "personas.parquet")
+        write_bytes(b"", folder / _DONE)
+    return StoredPlan(rule, str(folder), grid.samples_per_cell)
+
+
+class _StoredGrid(Sequence[Cell]):
+    """Cells by their places; of prompts and personas only those groups are read that are asked for."""
+
+    def __init__(self, folder: Path, samples: int) -> None:
+        self._prompts, self._personas = _Records(folder / "prompts.parquet"), _Records(folder / "personas.parquet")
+        self._samples = samples
+        self._prompt = lru_cache(_GROUP)(lambda i: _prompt_of(self._prompts[i]))
+        self._persona = lru_cache(_GROUP)(lambda i: _persona_of(self._personas[i]))
+
+    def __len__(self) -> int:
+        return len(self._prompts) * len(self._personas) * self._samples
+
+    @overload
+    def __getitem__(self, place: int) -> Cell: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Cell]: ...
+    def __getitem__(self, place: int | slice) -> Cell | list[Cell]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        cell, sample = divmod(range(len(self))[place], self._samples)
+        prompt, persona = divmod(cell, len(self._personas))
+        return Cell(self._prompt(prompt), self._persona(persona), sample)
+
+
+class _Records:
+    """Texts of a Parquet file by their places, read group by group."""
+
+    def __init__(self, path: Path) -> None:
+        file = pq.ParquetFile(path, memory_map=True)
+        self._n = file.metadata.num_rows
+        self._group = lru_cache(_GROUPS_KEPT)(lambda i: file.read_row_group(i).column(0))
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, place: int) -> Any:
+        group, i = divmod(place, _GROUP)
+        return json.loads(self._group(group)[i].as_py())
+
+
+def _table(records: Iterable[str]) -> bytes:
+    sink, schema = pa.BufferOutputStream(), pa.schema([pa.field("json", pa.string(), nullable=False)])
+    records = iter(records)
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        while group := list(islice(records, _GROUP)):
+            writer.write_table(pa.table([group], schema=schema), row_group_size=_GROUP)
+    return sink.getvalue().to_pybytes()
+
+
+def _of_prompt(prompt: Prompt) -> str:
+    return json.dumps([prompt.prompt_id, [[message.role, message.content] for message in prompt.messages]])
+
+
+def _prompt_of(record: list[Any]) -> Prompt:
+    return Prompt(record[0], tuple(Message(role, content) for role, content in record[1]))
+
+
+def _of_persona(persona: Persona) -> str:
+    mappings = {name: dict(getattr(persona, name)) for name in ("weights", "strengths")}
+    return json.dumps({"name": persona.name, **mappings, **persona.texts})
+
+
+def _persona_of(record: dict[str, Any]) -> Persona:
+    return Persona(**record)

@@ -1,0 +1,70 @@
+"""The graph: its size does not depend on the job's, and a worker that would make other rows makes none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.beam.execute import run
+from pipeline.beam.graph import build
+from pipeline.beam.options import beam_options
+from pipeline.beam.to_do import keep_shards, keep_tasks
+from pipeline.beam.work import JudgeTask, JudgeWork, Work
+from pipeline.job.adapters import own_judges
+from pipeline.job.known import assignments
+from pipeline.job.load import load_job
+from pipeline.plan import computed_with
+from pipeline.plan.errors import RunError
+from pipeline.plan.plan import Plan
+from pipeline.plan.stored import store_plan
+from tests.tiny_job import write_prompts
+
+MOST_BYTES = 100_000
+
+
+def work_of(job_file: Path, *, judged: bool) -> Work:
+    """What a run has to do at its beginning; ``judged``: every row also waits for a judge from an earlier run."""
+    job = load_job(job_file)
+    settled = computed_with.settled(job.output_folder, job, 1, 12)
+    plan = Plan.of(job, settled.dtype, settled.attributes)
+    cells = plan.cells(grid := job.cells(job.load_prompts()))
+    (folder := job.output_folder / ".work").mkdir(parents=True, exist_ok=True)
+    shards = [cells[i : i + 5] for i in range(0, len(cells), 5)]
+    earlier = keep_tasks(folder, [JudgeTask("x.parquet", tuple(cell.row_id for cell in shard)) for shard in shards])
+    judges = [
+        JudgeWork(each, each.called, earlier if judged else None)
+        for each in assignments(job.judges, job.attribute_names, own_judges(job))
+    ]
+    return Work(keep_shards(folder, shards), judges, store_plan(folder, plan.rule, grid), folder, settled)
+
+
+def size_of(work: Work) -> int:
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=beam_options([]))
+    build(pipeline, work, {})
+    return int(pipeline.to_runner_api().ByteSize())
+
+
+def test_the_graph_does_not_grow_with_the_grid(job_file: Path) -> None:
+    few = work_of(job_file, judged=True)
+    write_prompts(job_file.parent, tuple(f"prompt {i}" for i in range(1000)))
+    many = work_of(job_file, judged=True)
+    assert (few.n_cells, many.n_cells) == (12, 4000) and many.n_to_judge == 2 * many.n_cells
+    sizes = size_of(few), size_of(many)
+    assert sizes[0] == pytest.approx(sizes[1], abs=200) and max(sizes) < MOST_BYTES, sizes
+
+
+def test_a_worker_that_would_make_other_rows_is_refused(job_file: Path) -> None:
+    work = replace(work_of(job_file, judged=False), judges=[])
+    other = replace(work, plan=replace(work.plan, rule=replace(work.plan.rule, seed=7)))
+    with pytest.raises(
+        RunError, match=r"^plan: this worker \(mpg-scr .*\) makes other rows .*install the same version"
+    ):
+        run(other, [])
+    assert not list((work.folder / "generations").glob("*.parquet"))
+    assert run(work, []).n_rows == 12
+    ids = {i for path in (work.folder / "generations").glob("*.parquet") for i in pq.read_table(path)["row_id"]}
+    assert len(ids) == 12
