@@ -15,6 +15,7 @@ from apache_beam.utils.shared import Shared
 
 import mpg
 from personas import Cell
+from pipeline.beam.metrics import count_shard
 from pipeline.beam.progress import Ticker
 from pipeline.beam.travel import packed_plan, unpacked_sources
 from pipeline.beam.work import DecodedShard, Places, Shard, WrittenShard
@@ -172,6 +173,7 @@ class WriteFn(beam.DoFn):
             if shard.rejected:
                 name = shard_name(row["row_id"] for row in shard.rejected)
                 write_rows(shard.rejected, "rejected", work / "rejected" / name)
+        count_shard(shard)
         yield WrittenShard(
             path=path,
             row_ids=ids,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import apache_beam as beam
@@ -23,8 +23,11 @@ from pipeline.store.errors import OutputError, line_in, readable, refusal_in
 from pipeline.store.files import read_text, remove
 
 
-def execute(work: Work, options: PipelineOptions) -> None:
+def execute(work: Work, options: PipelineOptions, seen: Callable[[Mapping[str, int]], object] | None = None) -> None:
     """Run the graph to its end; its counts are in the work folder.
+
+    Args:
+        seen: told now and then what workers elsewhere have counted so far.
 
     Raises:
         GraphFailed: a service that runs it has ended it otherwise, or is gone. Else what the graph raises.
@@ -36,7 +39,7 @@ def execute(work: Work, options: PipelineOptions) -> None:
     with _reached(options):
         pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
         build(pipeline, work, hints)
-        run_to_end(pipeline, elsewhere.gone(options))
+        run_to_end(pipeline, elsewhere.gone(options), None if here else seen)
 
 
 @contextmanager
@@ -69,12 +72,12 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
     """
     options = beam_options(arguments)
     phases = [("decode", "decoding", work.n_cells), ("judge", "judging", work.n_to_judge)]
-    with ProgressBar(work.ticks, phases):
+    with ProgressBar(work.ticks, phases) as bar:
         if in_processes(options):
             supervised(work, arguments)
         else:
             try:
-                execute(work, options)
+                execute(work, options, bar.seen)
             except GraphFailed:
                 raise
             except Exception as error:

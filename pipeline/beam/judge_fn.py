@@ -9,6 +9,7 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from evaluation.items import Judge, label_of
+from pipeline.beam.metrics import count_judgments
 from pipeline.beam.progress import Ticker
 from pipeline.beam.travel import packed_judge, unpacked_judge
 from pipeline.beam.work import JudgeTask, JudgeWork
@@ -53,6 +54,7 @@ class JudgeFn(beam.DoFn):
         name = shard_name((item.key for item in items), label, *attributes)
         with output_errors(expanded(self._folder)):
             write_rows(rows, "judgments", expanded(self._folder) / "judgments" / name)
+        count_judgments(len(items), rows)
         for _ in items:
             self._ticker.tick()
         return len(rows)

@@ -1,7 +1,8 @@
 """A progress bar over rows that several processes finish.
 
 Every worker process appends one byte a row to a file of its own; the driver adds up the sizes. It
-needs no queue, survives a worker's death and costs one small write a row.
+needs no queue, survives a worker's death and costs one small write a row. Of workers on other machines
+Beam's counters tell, shard by shard.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -60,10 +61,15 @@ class ProgressBar:
 
     def __init__(self, folder: Path, phases: Sequence[tuple[str, str, int]]) -> None:
         self._folder, self._phases = folder, [phase for phase in phases if phase[2] > 0]
+        self._counted: dict[str, int] = {}
         self._interactive = sys.stderr.isatty()
         tqdm.monitor_interval = 0  # its watchdog would repeat lines in a log file
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def seen(self, counts: Mapping[str, int]) -> None:
+        """What Beam has counted so far, see :mod:`pipeline.beam.metrics`."""
+        self._counted = {"decode": counts.get("rows", 0) + counts.get("rejected", 0), "judge": counts.get("judged", 0)}
 
     def _watch(self) -> None:
         for name, label, total in self._phases:
@@ -80,7 +86,8 @@ class ProgressBar:
             stopped = False
             while bar.n < total and not stopped:
                 stopped = self._stop.wait(0.5)
-                step = min(ticks(self._folder / name), total) - bar.n
+                done = max(ticks(self._folder / name), self._counted.get(name, 0))
+                step = min(done, total) - bar.n
                 if step:
                     bar.update(step)
             bar.close()

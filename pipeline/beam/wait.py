@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,6 +13,7 @@ import apache_beam as beam
 import grpc
 from apache_beam.runners.runner import PipelineState
 
+from pipeline.beam.metrics import counts_of
 from pipeline.beam.supervise import GraphFailed
 from pipeline.exit_status import ExitStatus
 
@@ -28,11 +29,16 @@ class ServiceGone(GraphFailed):
     status = ExitStatus.TRY_AGAIN
 
 
-def run_to_end(pipeline: beam.Pipeline, gone: Callable[[], str | None] | None = None) -> None:
+def run_to_end(
+    pipeline: beam.Pipeline,
+    gone: Callable[[], str | None] | None = None,
+    seen: Callable[[Mapping[str, int]], object] | None = None,
+) -> None:
     """Hand the graph to its runner and wait until it has ended.
 
     Args:
         gone: asked now and then while it runs: what the runner needs and is gone, which it may not notice; or ``None``.
+        seen: told as often what has been counted so far (:mod:`pipeline.beam.metrics`).
 
     Raises:
         GraphFailed: the service that runs it, or what that needs, is gone (ServiceGone), or it was cancelled, say.
@@ -40,7 +46,7 @@ def run_to_end(pipeline: beam.Pipeline, gone: Callable[[], str | None] | None = 
     """
     try:
         with _without_its_log():
-            state = _ended(pipeline.run(), gone)
+            state = _ended(pipeline.run(), gone, seen)
     except grpc.RpcError as error:
         raise _gone(f"the job service is gone ({error.code().name.lower()}: {error.details()})") from error
     except Exception as error:
@@ -52,9 +58,11 @@ def run_to_end(pipeline: beam.Pipeline, gone: Callable[[], str | None] | None = 
         raise GraphFailed(f"the graph has ended as {state}, not as {PipelineState.DONE}; the same command goes on")
 
 
-def _ended(result: Any, gone: Callable[[], str | None] | None) -> Any:
+def _ended(
+    result: Any, gone: Callable[[], str | None] | None, seen: Callable[[Mapping[str, int]], object] | None
+) -> Any:
     """The state in which a graph has ended."""
-    if gone is None:
+    if gone is None and seen is None:
         return result.wait_until_finish()
     state: Future[Any] = Future()
 
@@ -68,7 +76,10 @@ def _ended(result: Any, gone: Callable[[], str | None] | None) -> Any:
     while True:
         with suppress(TimeoutError):
             return state.result(timeout=_EVERY_S)
-        why = gone()
+        if seen is not None:
+            with suppress(Exception):  # a service may have no counts yet, or none at all: the run goes on
+                seen(counts_of(result))
+        why = gone() if gone is not None else None
         if why is not None:
             with suppress(grpc.RpcError):
                 result.cancel()

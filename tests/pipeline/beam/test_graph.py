@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.beam.execute import run
 from pipeline.beam.graph import build
+from pipeline.beam.metrics import counts_of
 from pipeline.beam.options import beam_options
+from pipeline.beam.runners import in_process_runner
 from pipeline.beam.to_do import keep_shards, keep_tasks
 from pipeline.beam.work import JudgeTask, JudgeWork, Work
 from pipeline.job.adapters import own_judges
@@ -68,3 +71,26 @@ def test_a_worker_that_would_make_other_rows_is_refused(job_file: Path) -> None:
     assert run(work, []).n_rows == 12
     ids = {i for path in (work.folder / "generations").glob("*.parquet") for i in pq.read_table(path)["row_id"]}
     assert len(ids) == 12
+
+
+def test_what_is_written_is_counted_by_beams_own_metrics(job_file: Path) -> None:
+    write_prompts(job_file.parent, ("hello you", "what now?", ""))  # the last one is no prompt to any model
+    work = work_of(job_file, judged=False)
+    pipeline = beam.Pipeline(runner=in_process_runner(options := beam_options([])), options=options)
+    build(pipeline, work, {})
+    (result := pipeline.run()).wait_until_finish()
+    rows = [row for path in (work.folder / "generations").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    judged = pa.concat_tables(pq.read_table(path) for path in (work.folder / "judgments").glob("*.parquet"))
+    assert counts_of(result) == {
+        "rows": 8,
+        "rejected": 4,
+        "tokens": sum(row["n_tokens"] for row in rows),
+        "judged": 8 * len(work.judges),
+        "judgments": judged.num_rows,
+        "unscored": judged["score"].null_count,
+    }
+    found = {each.key.metric.name: each.result for each in result.metrics().query()["distributions"]}
+    rates = [row["acceptance_rate"] for row in rows if row["acceptance_rate"] is not None]
+    assert found["acceptance_per_mille"].count == len(rates) > 0
+    assert found["acceptance_per_mille"].mean == pytest.approx(1000 * sum(rates) / len(rates), abs=1)
+    assert found["seconds_a_shard"].count == 3

@@ -176,6 +176,7 @@ def test_workers_that_share_nothing_but_the_bucket(
             assert finished(start(place, tmp_path / "here", *command, *beam.options), LONGEST_S) == 0
     finally:
         beam.end()
+    assert "/64 rows" in log_of(tmp_path / "here").replace(" 0/64 rows", "")  # the bar moves by what Beam has counted
     found, wanted = checksums_in(f"{s3}/out"), undisturbed[0]
     tables = [name for name in wanted if name.endswith(".parquet")]
     assert tables and {name: found[name] for name in tables} == {name: wanted[name] for name in tables}
