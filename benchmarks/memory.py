@@ -19,9 +19,12 @@ from pathlib import Path
 import torch
 
 from mpg import DecoderSettings, ModelBank, Request, decode
+from mpg.models.chat import encode_chat
 from mpg.models.dtype import pick_dtype
 from mpg.models.embedded import SMOLLM2
 from pipeline.job.model import shipped_adapters
+
+_PROMPT = "days are left until the holidays begin. What would you do with them?"
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,11 @@ def peak_mib(case: Case) -> tuple[float, float]:
     bank.eos_ids = frozenset()  # all rows run to the full length
     settings = DecoderSettings(name=case.decoder, max_new_tokens=case.tokens, n_candidates=2)
     weights = dict.fromkeys(adapters, 1 / len(adapters)) if adapters else {}
+    # Chats as a job's, since the adapters are on from where an answer begins; all of one length.
+    chats = [[{"role": "user", "content": f"{10 + i} {_PROMPT}"}] for i in range(case.rows)]
     requests = [
-        Request(list(range(100 + i, 148 + i)), {f"a{i % case.adapters}": 1.0} if case.one_each else weights, seed=i)
-        for i in range(case.rows)
+        Request(encode_chat(bank.tokenizer, chat), {f"a{i % case.adapters}": 1.0} if case.one_each else weights, seed=i)
+        for i, chat in enumerate(chats)
     ]
     before = _now(cuda)
     for _ in decode(bank, requests, settings, batch_size=case.rows):

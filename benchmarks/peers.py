@@ -11,10 +11,13 @@ vLLM's CPU build is installed into an environment of its own at the first start 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shlex
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -31,6 +34,7 @@ from benchmarks.peers_process import REQUIREMENT, Missing, Vllm, environment
 from mpg import DecoderSettings
 from mpg.models.dtype import pick_dtype
 from mpg.models.embedded import SMOLLM2, resolve
+from mpg.models.hub import ADAPTER_CONFIG
 from pipeline.decode.machine import processor
 
 PAGE = ROOT / "benchmarks" / "peers.md"
@@ -58,6 +62,7 @@ NOTES = f"""\
   its scheduler's) and a prefix cache that is emptied before each turn. LoRA turns its compilation off. One adapter a
   row is no mixture; it is the least that one could cost there. By segments, a row goes on under another drawn adapter
   every {HORIZON} tokens: the law of `sum` with that horizon, strength 1, but no log-ratios and no `log_prob_reference`.
+- Adapters that are on from the answer alone, which vLLM refuses, are on from the beginning there.
 - **complete books**: every token is scored under all N + 1 branches."""
 
 Run = Callable[[int], int]
@@ -166,10 +171,11 @@ def vllm_runs(bench: Bench, dtype: str, stack: ExitStack) -> tuple[dict[str, Run
     }
     runs: dict[str, Run] = {}
     versions: set[str] = set()
+    copies = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     for name, adapters, rows in (("bare", [], names[:1]), ("adapters", list(bench.adapters.values()), names[1:])):
         loads = {
             "model": str(Path(resolve(options.model)).absolute()),
-            "adapters": [str(Path(each).absolute()) for each in adapters],
+            "adapters": [str(always_on(Path(each).absolute(), copies / str(i))) for i, each in enumerate(adapters)],
             "dtype": dtype,
             "rows": max(options.batch),
         }
@@ -182,6 +188,16 @@ def vllm_runs(bench: Bench, dtype: str, stack: ExitStack) -> tuple[dict[str, Run
         versions.add(f"vLLM {process.about['version']} on {process.about['threads']} threads")
         runs |= {row: _asks(process, bench, passes[row]) for row in rows}
     return runs, sorted(versions)
+
+
+def always_on(adapter: Path, copy: Path) -> Path:
+    """An adapter as vLLM takes it: of one that is on from the answer (aLoRA) a copy that is on from the beginning."""
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
+    if config.get("alora_invocation_tokens") is None:
+        return adapter
+    shutil.copytree(adapter, copy)
+    (copy / ADAPTER_CONFIG).write_text(json.dumps(config | {"alora_invocation_tokens": None}), "utf-8")
+    return copy
 
 
 def _raises(reason: str) -> Run:

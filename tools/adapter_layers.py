@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -23,18 +24,20 @@ from tools.adapter_curves import write_curves
 from tools.shipped_adapters import CARD_FILE, train
 
 N_LAYERS = 30  # of the embedded model
-# The adapters' own lanes are as many parameters at any height: a rank of 4 over all layers, of 8 over a half or less.
-_RANKS = {"all": 4}
-_RANK = 8
-VARIANTS = ("all", "top:1/2", "top:1/3", "top:1/5", "top:1/3, from the answer")
+# An adapter has as many parameters at any height: a rank of 4 over all layers, of 8 over a half or less.
+VARIANTS = {"all": Recipe()} | {
+    name: Recipe(layers=name.split(",")[0], rank=8, lora_alpha=16, from_answer="answer" in name, learning_rate=rate)
+    for name, rate in (
+        ("top:1/2", 7e-4),
+        ("top:1/3", 7e-4),
+        ("top:1/5", 7e-4),
+        ("top:1/3, from the answer", 7e-4),
+        ("top:1/3, from the answer, rate .0014", 1.4e-3),
+        ("top:1/4, from the answer, rate .0018", 1.8e-3),
+        ("top:1/5, from the answer, rate .0025", 2.5e-3),
+    )
+}
 _AT_ONCE = 4  # adapters beside each other, of which the table counts the lanes
-
-
-def recipe_of(variant: str) -> Recipe:
-    """The recipe of a variant: layers, and ``, from the answer`` where the adapter is on from there."""
-    layers, _, later = variant.partition(", ")
-    rank = _RANKS.get(layers, _RANK)
-    return Recipe(layers=layers, rank=rank, lora_alpha=2 * rank, from_answer=bool(later))
 
 
 def lanes_of(recipe: Recipe, n_adapters: int) -> Fraction:
@@ -45,12 +48,12 @@ def lanes_of(recipe: Recipe, n_adapters: int) -> Fraction:
 
 
 def folder_of(variant: str) -> str:
-    return variant.replace(", ", "-").replace(" ", "-").replace(":", "-").replace("/", "-")
+    return re.sub("[^a-z0-9.]+", "-", variant)
 
 
 def row_of(variant: str, card: dict[str, Any]) -> str:
     """A line of the table."""
-    recipe, held_out = recipe_of(variant), card["held_out"]
+    recipe, held_out = VARIANTS[variant], card["held_out"]
     answer, prompt = lanes_of(recipe, _AT_ONCE), 1 if recipe.from_answer else lanes_of(recipe, _AT_ONCE)
     cells = [f"{card['name']}, {variant}", f"{held_out['accuracy']:.3f}", f"{held_out['mean_margin']:.1f}"]
     cells += [f"{held_out['kl_per_token']:.3f}", f"{held_out['acceptance_per_token']:.2f}"]
@@ -65,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with the preference pairs")
     parser.add_argument("--output", type=Path, default=Path("out/adapter-layers"))
     parser.add_argument("--only", nargs="*", default=["E", "J"], choices=list(MBTI), help="attributes")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="layers; with ', from the answer'")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), help="layers")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     lines = []
@@ -73,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = options.output / folder_of(variant)
         for name in options.only:
             if not (folder / name / CARD_FILE).is_file():
-                train(name, options.data, folder, recipe_of(variant))
+                train(name, options.data, folder, VARIANTS[variant])
         cards = [folder / name / CARD_FILE for name in options.only]
         if not all("curve" in json.loads(card.read_text("utf-8")) for card in cards):
             write_curves(folder, options.only, output=folder / "curves")

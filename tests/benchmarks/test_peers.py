@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,20 @@ def test_vllm_is_asked_for_the_same_texts(page, adapters: dict[str, Path], tmp_p
     assert one == [True, bare[1], 10, True, [x, y]]
     assert first[:4] == [True, bare[1], 8, True] and then[:4] == [True, [n + 8 for n in bare[1]], 2, True]
     assert {*first[4], *then[4]} <= {x, y} and len(first[4]) == 2
+
+
+def test_an_adapter_that_begins_at_the_answer_is_always_on_in_vllm(adapters: dict[str, Path], tmp_path: Path) -> None:
+    """vLLM refuses aLoRA; all else of the copy is the adapter's, which stays as it is."""
+    plain, later = adapters["x"], tmp_path / "later"
+    assert peers.always_on(plain, tmp_path / "none") == plain and not (tmp_path / "none").exists()
+    shutil.copytree(plain, later)
+    config = json.loads((later / "adapter_config.json").read_text("utf-8")) | {"alora_invocation_tokens": [1, 2]}
+    (later / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    copy = peers.always_on(later, tmp_path / "copy")
+    assert json.loads((copy / "adapter_config.json").read_text("utf-8")) == config | {"alora_invocation_tokens": None}
+    weights = "adapter_model.safetensors"
+    assert (copy / weights).read_bytes() == (plain / weights).read_bytes()
+    assert json.loads((later / "adapter_config.json").read_text("utf-8")) == config
 
 
 @pytest.mark.parametrize(
