@@ -50,7 +50,11 @@ def gcs_server() -> Iterator[dict[str, str]]:
     port = free_port()
     command = [str(_SCRIPTS / "gcp-storage-emulator"), "start", f"--port={port}", "--in-memory"]
     with _process([*command, f"--default-bucket={BUCKET}"], f"http://127.0.0.1:{port}/storage/v1/b"):
-        yield {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+        # gcsfs reads the second when it is imported, which a test may do before any place is named.
+        yield {
+            "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        }
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from pipeline.plan import computed_with
 from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
 from pipeline.plan.stored import store_plan
+from pipeline.store.dataset import prepare
 from tests.tiny_job import write_prompts
 
 MOST_BYTES = 100_000
@@ -35,7 +36,7 @@ def work_of(job_file: Path, *, judged: bool) -> Work:
     settled = computed_with.settled(job.output_folder, job, 1, 12)
     plan = Plan.of(job, settled.dtype, settled.attributes)
     cells = plan.cells(grid := job.cells(job.load_prompts()))
-    (folder := job.output_folder / ".work").mkdir(parents=True, exist_ok=True)
+    folder = prepare(job.output_folder)
     shards = [cells[i : i + 5] for i in range(0, len(cells), 5)]
     earlier = keep_tasks(folder, [JudgeTask("x.parquet", tuple(cell.row_id for cell in shard)) for shard in shards])
     judges = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +18,12 @@ from datasets import load_dataset
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
 from pipeline.store import files
+from pipeline.store.lock import FolderLock
 from pipeline.store.places import expanded
 from tests.beam_servers import Servers
 from tests.run_process import finished, log_of, start, wait_for
 from tests.store_servers import BUCKET, gcs_server, s3_environment, s3_server, unsteady
-from tests.tiny_job import checksums, make_job
+from tests.tiny_job import checksums, make_job, write_job
 
 LONGEST_S = 400.0
 
@@ -76,8 +79,9 @@ def test_all_that_a_job_names_may_be_in_a_store(s3: str, tmp_path: Path) -> None
     make_job(tmp_path / "here")
     assert main(["run", str(tmp_path / "here" / "job.yaml")]) == 0
     assert checksums_in(f"{s3}/out") == checksums(tmp_path / "here" / "out")
-    at = "${S3}/jobs/".replace("${S3}", s3)
-    make_job(tmp_path / "mixed", model={"id": f"{at}base", "dtype": "float32"}, prompts={"file": f"{at}prompts.jsonl"})
+    at = f"{s3}/jobs/"
+    make_job(tmp_path / "mixed", ("other", "prompts"))
+    write_job(tmp_path / "mixed", model={"id": f"{at}base", "dtype": "float32"}, prompts={"file": f"{at}prompts.jsonl"})
     assert main(["run", str(tmp_path / "mixed" / "job.yaml")]) == 0
     of = "data/train-00000-of-00001.parquet"
     assert checksums(tmp_path / "mixed" / "out")[of] == checksums(tmp_path / "here" / "out")[of]
@@ -89,7 +93,8 @@ def test_what_is_not_there_is_one_line(s3: str, tmp_path: Path, capsys: pytest.C
     assert "attributes[0].adapter" in (said := capsys.readouterr().err) and f"{s3}/none" in said
     assert main(["check", f"{s3}/none.yaml"]) == ExitStatus.BAD_INPUT
     assert "job file" in (said := capsys.readouterr().err) and f"{s3}/none.yaml" in said
-    assert main(["run", str(job), "--output", "azure://x/y"]) == ExitStatus.BAD_INPUT
+    with pytest.raises(SystemExit, match=str(ExitStatus.BAD_INPUT.value)):
+        main(["run", str(job), "--output", "azure://x/y"])
     assert "is no store that is known here" in capsys.readouterr().err
 
 
@@ -106,8 +111,6 @@ def test_datasets_and_duckdb_read_it_from_the_bucket(s3: str, job_file: Path, tm
 
 
 def s3_address() -> str:
-    import os
-
     return os.environ["AWS_ENDPOINT_URL"]
 
 
@@ -128,15 +131,11 @@ def test_a_driver_that_is_killed_loses_nothing(
     assert checksums_in(s3) == undisturbed[0]
 
 
-def test_a_second_run_is_told_who_works_there(s3: str, place: Path, tmp_path: Path) -> None:
-    run = start(place, tmp_path / "here", "--output", s3, "--set", "judges=[]")
-    try:
-        wait_for(lambda: shards_at(s3) >= 1 or run.poll() is not None, "a shard", LONGEST_S)
-        assert finished(start(place, tmp_path / "other", "--output", s3)) == ExitStatus.TRY_AGAIN
-        assert "is in use by another process (host" in log_of(tmp_path / "other")
-    finally:
-        run.kill()
-        run.wait()
+def test_a_second_run_is_told_who_works_there(s3: str, job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with FolderLock(expanded(s3) / ".work"):
+        assert main(["run", str(job_file), "--output", s3]) == ExitStatus.TRY_AGAIN
+    assert f"is in use by another process (host {socket.gethostname()}, pid {os.getpid()})" in capsys.readouterr().err
+    assert main(["run", str(job_file), "--output", s3]) == 0
 
 
 def test_a_store_that_fails_now_and_then_loses_nothing(
