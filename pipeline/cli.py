@@ -27,6 +27,7 @@ from pipeline.commands import (
     questionnaire,
     report,
     run,
+    status,
     train,
     verify,
 )
@@ -136,6 +137,8 @@ _COMMANDS = {
     "publish": _Command(publish.publish, again="; the same command goes on, and what is uploaded is not sent again"),
     "export": _Command(export.export, loads_models=False),
     "report": _Command(report.report, loads_models=False),
+    "status": _Command(status.status, loads_models=False),
+    "stop": _Command(status.stop, loads_models=False),
     "schema": _Command(check.schema, loads_models=False),
 }
 
@@ -209,6 +212,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_arguments(
         commands.add_parser("report", help="write one HTML page to look at a data set, or several side by side")
     )
+    status.add_arguments(commands.add_parser("status", help="how far a run is, told from its output, wherever it runs"))
+    status.add_stop_arguments(commands.add_parser("stop", help="end a run, wherever it runs; the same command goes on"))
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     for command in commands.choices.values():
         add_directory(command, "directory_after")

@@ -48,6 +48,7 @@ from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.places import is_local
 from pipeline.store.shards import read_shards
 from pipeline.store.spending import Spending
+from pipeline.store.state import note_planned
 from pipeline.store.stop import StopFile, Watch, graceful_signals
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class _Run:
         load: LoadBank | None,
         n_texts: int,
     ) -> None:
-        self.job, self.output, self.work, self.stop = job, output, work, stop
+        self.job, self.output, self.work, self.stop, self.n_texts = job, output, work, stop, n_texts
         self.beam_arguments, self.load = beam_arguments, load
         self.progress = work / PROGRESS if is_local(work) else Path(tempfile.mkdtemp(prefix="mpg-progress-"))
         self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
@@ -146,6 +147,7 @@ class _Run:
             grid = self.job.cells(self.job.load_prompts())
             draws = None if self.job.accept is None else accept.Draws(self.job.accept, grid)
             with output_errors(self.output):
+                note_planned(self.work, self.n_texts)
                 self.stored = store_plan(self.work, self.plan.rule, grid if draws is None else draws.widest)
             if draws is None:
                 cells = kept = self.plan.cells(grid)

@@ -22,7 +22,11 @@ _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class FolderInUse(RuntimeError):
-    """Another process works on the folder; the message names its host and pid."""
+    """Another process works on the folder; the message names its host and pid, ``holder`` nothing else."""
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(f"{folder} is in use by {holder}; wait for it, or stop it")
+        self.holder = holder
 
 
 class FolderLock:
@@ -51,7 +55,7 @@ class FolderLock:
             try:
                 self._lease.look() if self._shared else self._lease.take()
             except Held as error:
-                raise FolderInUse(f"{self._path.parent} is in use by {error}; wait for it, or stop it") from error
+                raise FolderInUse(self._path.parent, str(error)) from error
             return self
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -66,7 +70,7 @@ class FolderLock:
                     self._descriptor = -1
                     return self
                 raise
-            raise FolderInUse(f"{self._path.parent} is in use by {_shown(holder)}; wait for it, or stop it") from error
+            raise FolderInUse(self._path.parent, _shown(holder)) from error
         try:  # an earlier holder's words, if it was killed, are no longer true
             os.ftruncate(self._descriptor, 0)
             if not self._shared:

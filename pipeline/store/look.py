@@ -41,7 +41,7 @@ def _problem(output: Path) -> str | None:
 
 
 def in_use(output: Path) -> str | None:
-    """Who works on the folder now, if anybody does."""
+    """Who works on the folder now, if anybody does, as a line for people."""
     work = output / WORK_FOLDER
     try:
         if not exists(work / LOCK_FILE):
@@ -52,3 +52,22 @@ def in_use(output: Path) -> str | None:
         return f"output: {error}"
     except OSError:
         return None
+
+
+def holder(output: Path, *, wait: bool = False) -> str | None:
+    """Who works on the folder now: ``another process (host H, pid N)``; ``None``: nobody.
+
+    Args:
+        wait: until nobody does, as far as the place tells.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    work = output / WORK_FOLDER
+    if not exists(work / LOCK_FILE):
+        return None
+    try:
+        with FolderLock(work, shared=True, wait=wait):
+            return None
+    except FolderInUse as error:
+        return error.holder
