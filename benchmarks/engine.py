@@ -1,4 +1,4 @@
-"""Decoders side by side: ``python benchmarks/engine.py``. What bounds the figures: ``benchmarks/README.md``.
+"""Decoders side by side: ``python -m benchmarks.engine``. What bounds the figures: ``benchmarks/README.md``.
 
 Everything runs in one process: the embedded model, the shipped adapters with equal weights. For each batch
 size the decoders take turns, so that a drift of the machine's speed touches all alike; a figure is the

@@ -79,7 +79,7 @@ def main() -> None:
 def log_laws(bank: ModelBank, head: Callable[[Tensor], Tensor], prompt: list[int], response: tuple[int, ...]) -> Tensor:
     """Of each token of a response under every branch, ``[branches, tokens, vocab]``."""
     session = bank.session(1, len(prompt) + len(response))
-    session.add_row(range(bank.layout.n_branches))
+    session.add_row(range(bank.layout.n_branches), prompt_of=lambda _: prompt)
     entries = session.every_lane()
     ids = torch.tensor([[*prompt, *response][:-1]]).expand(len(entries), -1)
     states = session.append(entries, ids, torch.zeros_like(entries.rows))

@@ -1,4 +1,4 @@
-"""How far inferred weights are from the true ones, by number of pairs: ``python benchmarks/infer_weights.py``.
+"""How far inferred weights are from the true ones, by number of pairs: ``python -m benchmarks.infer_weights``.
 
 Real models, a simulated user: SmolLM2-135M writes two answers to each prompt, and the user prefers one by the
 Bradley-Terry model over the shipped adapters' log-ratios with known weights. For each number of pairs many

@@ -1,4 +1,4 @@
-"""Judgments a second behind an endpoint: ``python benchmarks/judging.py``.
+"""Judgments a second behind an endpoint: ``python -m benchmarks.judging``.
 
 A server of its own process answers every call after 200 ms; 32 calls may be in flight, which bounds the rate at 160
 calls a second whatever the client does. Both ways to count are printed: calls, and judgments (an attribute of a text

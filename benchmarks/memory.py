@@ -1,4 +1,4 @@
-"""Peak memory of decoding with N adapters against the reference alone: ``python benchmarks/memory.py``.
+"""Peak memory of decoding with N adapters against the reference alone: ``python -m benchmarks.memory``.
 
 Both hold the same number of lanes, hence the same KV cache: N adapters x R rows against (N + 1) R rows of
 the bare model. Besides, what decoding adds to the loaded models where little should be held: whole responses of 8 and

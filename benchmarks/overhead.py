@@ -1,7 +1,7 @@
 """What Beam, shards and bookkeeping cost: a whole job's wall time against the bare engine's, for the same cells.
 
-    PYTHONPATH=. python benchmarks/overhead.py                       # workflows/demo.yaml
-    PYTHONPATH=. python benchmarks/overhead.py --set prompts.limit=36 --turns 3
+    python -m benchmarks.overhead                       # workflows/demo.yaml
+    python -m benchmarks.overhead --set prompts.limit=36 --turns 3
 
 Both are processes of their own, from their start to their end, turn by turn: one loads the models and hands all cells
 to ``mpg.decode`` at once, the other is ``mpg run`` without a judge, from job file to data set.

@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> str:
 `{command}`, {date.today()}; {processor()}, {torch.get_num_threads()} threads; {dtype}; {", ".join(versions)}.
 
 {options.model}, {options.adapters} adapters with equal weights, {options.tokens} new tokens a row, temperature 1,
-nothing truncated unless said. Tokens/s, in brackets the multiple of `generate`; {options.turns} turns, medians.
+nothing truncated unless said. Tokens/s, in brackets the multiple of `generate`:
+of {options.turns} turns the median, of the tokens/s and, apart from it, of each turn's multiple.
 
 {table(rows, options.batch, speeds)}
 

@@ -48,6 +48,7 @@ def answer_start(tokenizer: Any, style: ChatStyle = PLAIN) -> list[int]:
     chats = [[{"role": "user", "content": text}] for text in ("mqzxkw", "4+4=", "So.\n")]
     asked = chats[0][0]
     chats.append([asked, {"role": "assistant", "content": "wkxzqm"}, {"role": "user", "content": "Why?"}])
+    chats += [[{"role": "system", "content": text}, asked] for text in ("zqkwm", "Be brief.")]
     prompts = []
     for chat in chats:
         try:

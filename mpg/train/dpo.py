@@ -34,7 +34,7 @@ from mpg.models.probe import check_numbers, own_laws
 from mpg.models.template import PLAIN, ChatStyle, argument_problem, reads_day, template_problem
 from mpg.settings import DEFAULT_DATE
 from mpg.train.modpo import with_margins
-from mpg.train.pairs import digest, length_grouped, refused_system, rows_of, with_pad_token
+from mpg.train.pairs import IN_AN_ANSWER, digest, length_grouped, refused_system, rows_of, with_pad_token
 from mpg.train.recipe import Recipe, adapted_layers, own_weight
 from mpg.train.rewards import reward_report
 from mpg.train.save import put_in_place, save_adapter
@@ -280,10 +280,11 @@ def _short_enough(
         logger.warning("%s: %d pairs %s and are left out", name, n, reason)
     for kind, some, limit in (("to train on", rows, 1), ("held out", held_out_rows, 2)):
         if not some:
+            (why, n), *_ = left_out.most_common(1) or [("", 0)]
+            remedy = "leave out --from-answer" if why.startswith(IN_AN_ANSWER) else "raise max_pair_tokens"
             raise TrainError(
                 f"{name}: no pair {kind} has at most {limit * recipe.max_pair_tokens} tokens"
-                f"{f' ({sum(left_out.values())} {next(iter(left_out))})' if left_out else ''}; "
-                "give more prompts, or raise max_pair_tokens"
+                f"{f' ({n} {why})' if n else ''}; give more prompts, or {remedy}"
             )
     logger.info("%s: %d pairs to train on, %d held out", name, len(rows), len(held_out_rows))
     return rows, held_out_rows

@@ -18,6 +18,8 @@ from mpg.request import stranger_in
 
 # What a row is made of, as TRL's DPO names it.
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+# Why a pair can't train an adapter that is on from the answer alone.
+IN_AN_ANSWER = "hold in an answer what an answer begins after"
 
 
 def rows_of(
@@ -51,8 +53,8 @@ def rows_of(
     rows = []
     for pair in pairs:
         row = _row_of(tokenizer, pair, style, n_embeddings)
-        if start and isinstance(row, dict) and _starts_again(row, start):
-            row = "hold in an answer what an answer begins after"
+        if start and isinstance(row, dict):
+            row = _start_problem(tokenizer, row, start) or row
         if isinstance(row, str):
             if left_out is not None:
                 left_out[row] += 1
@@ -83,11 +85,15 @@ def _row_of(tokenizer: Any, pair: Any, style: ChatStyle, n_embeddings: int | Non
     return dict(zip(COLUMNS, (prompt, *sides), strict=True)) | {"n_tokens": longest}
 
 
-def _starts_again(row: Mapping[str, Any], start: Sequence[int]) -> bool:
-    """Whether an answer, or where it meets the prompt, holds what is looked for at the end of the prompt alone."""
+def _start_problem(tokenizer: Any, row: Mapping[str, Any], start: Sequence[int]) -> str | None:
+    """Why a trainer and a decoder would not both find what an answer begins after at the end of the prompt."""
     prompt, *sides = (row[column] for column in COLUMNS)
-    places = {activation(None, text, start) for text in (prompt, *([*prompt, *side] for side in sides))}
-    return len(places) > 1 or prompt[-len(start) :] != list(start)
+    shown = repr(tokenizer.decode(start))
+    if prompt[-len(start) :] != list(start):
+        return f"have a prompt that does not end with what an answer begins after ({shown})"
+    if len({activation(None, text, start) for text in (prompt, *([*prompt, *side] for side in sides))}) > 1:
+        return f"{IN_AN_ANSWER} ({shown})"
+    return None
 
 
 def closed_answer(tokenizer: Any, text: str, style: ChatStyle = PLAIN) -> list[int]:

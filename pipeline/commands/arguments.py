@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.places import expanded, is_url
+from pipeline.store.places import expanded, is_url, url_problem
 
 
 def place(text: str) -> Path:
@@ -18,7 +18,10 @@ def place(text: str) -> Path:
 
 
 def anywhere(text: str) -> Path:
-    """The same, or the URL of a folder in a store."""
+    """The same, or the URL of a folder in a store that can be written."""
+    problem = url_problem(text, writes=True) if is_url(text) else None
+    if problem is not None:
+        raise argparse.ArgumentTypeError(f"{text!r}: {problem}")
     try:
         return expanded(text)
     except ValueError as error:

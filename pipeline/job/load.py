@@ -65,7 +65,7 @@ def load_job(
     if job is not None:
         missing = None if record is None else missing_places(job, record)
         problems = list(problems_in(job)) if missing is None else [missing]
-        if record is None and job.output_folder == folder:
+        if record is None and not problems and job.output_folder == folder:
             problems.append(Problem("output", f"{job.output!r} is the job file's own folder; name another, e.g. out"))
         if not problems:
             return job

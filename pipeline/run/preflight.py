@@ -21,7 +21,7 @@ from pipeline.plan.read_with import problem_with
 from pipeline.plan.sources import SourcesUnreachable, chat_style
 from pipeline.publish.card import template_problem
 from pipeline.run.judges import judge_problems, rubric_problems
-from pipeline.run.trained import trained_otherwise
+from pipeline.run.trained import begins_otherwise, trained_otherwise
 from pipeline.store.look import in_use, output_problem
 
 # Prompts (each under each system message that it is read with) that are put into tokens at most: seconds.
@@ -71,7 +71,8 @@ def preflight(
         wrong, silent, words = look_at(beam_arguments, job.output)
         problems, unreachable, notes = problems + wrong, unreachable + silent, notes + words
     output = job.output_folder
-    problems += filter(None, [output_problem(output)])
+    unusable = output_problem(output)
+    problems += filter(None, [unusable])
     notes += filter(None, [in_use(output)])
     problems += judge_problems(job, keys=runs)
     problems += filter(None, [template_problem(job)])
@@ -83,10 +84,11 @@ def preflight(
         else:
             plan = Plan.of(job, "float32", unreachable=unreachable)
             problems += rubric_problems(job) if not unreachable else []
-            problems += filter(None, [problem_with(output, plan)])
+            problems += filter(None, [problem_with(output, plan)]) if unusable is None else []
             notes += end_notes(plan.tokenizer, plan.ends)
             if not unreachable:
                 with_system = any(message.role == "system" for prompt in prompts for message in prompt.messages)
+                problems += begins_otherwise(plan)
                 notes += trained_otherwise(plan, told=with_system or _tells(plan))
             told = _told_problem(plan)
             if told is not None:

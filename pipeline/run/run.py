@@ -146,9 +146,7 @@ class _Run:
         try:
             grid = self.job.cells(self.job.load_prompts())
             draws = None if self.job.accept is None else accept.Draws(self.job.accept, grid)
-            with output_errors(self.output):
-                note_planned(self.work, self.n_texts)
-                self.stored = store_plan(self.work, self.plan.rule, grid if draws is None else draws.widest)
+            self.grid = grid if draws is None else draws.widest
             if draws is None:
                 cells = kept = self.plan.cells(grid)
                 self.generate(cells)
@@ -218,10 +216,11 @@ class _Run:
         shards = whole + regrouped
         with output_errors(self.output):
             forget(self.work)
+            note_planned(self.work, self.n_texts)
             work = Work(
                 shards=keep_shards(self.work, shards),
                 judges=self.judges.of_workers(planned),
-                plan=self.stored,
+                plan=store_plan(self.work, self.plan.rule, self.grid),
                 folder=self.work,
                 computed_with=self.computed_with,
                 load=self.load,

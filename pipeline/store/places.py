@@ -43,7 +43,8 @@ def expanded(place: str | Path) -> Path:
         raise ValueError(f"{place}: {problem}")
     from upath import UPath
 
-    return cast(Path, UPath(place, **_options(scheme_of(place))))
+    scheme, rest = place.split("://", 1)
+    return cast(Path, UPath(f"{scheme.lower()}://{rest}", **_options(scheme.lower())))
 
 
 def joined(folder: Path, place: str | Path) -> Path:

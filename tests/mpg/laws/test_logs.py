@@ -189,6 +189,25 @@ def test_the_alarm_holds_its_tongue_where_ratios_are_beyond_floats(largest: floa
     assert not alarm.check()
 
 
+@pytest.mark.parametrize("sigma", [0.5, 2.5, 4.0])
+def test_the_alarm_does_not_take_a_tail_that_was_not_drawn_for_a_fault(sigma: float) -> None:
+    """Ratios whose expectation is 1, log-normal: of the wider ones many samples have a mean far below."""
+    generator, alarms, low = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        alarm = RatioAlarm()
+        for ratio in np.exp(generator.normal(-(sigma**2) / 2, sigma, 300)):
+            alarm.record(float(ratio))
+        alarms, low = alarms + alarm.check(), low + (alarm.mean < 0.7)
+    assert alarms <= 1 and (low > 60) == (sigma > 1)
+
+
+def test_the_alarm_hears_a_denominator_that_is_off_by_a_tenth() -> None:
+    generator, alarm = np.random.default_rng(1), RatioAlarm()
+    for ratio in np.exp(generator.normal(-(0.5**2) / 2, 0.5, 1000)):
+        alarm.record(0.9 * float(ratio))
+    assert alarm.check()
+
+
 def test_segments_of_a_mixture_far_apart_are_weighed_in_log_space() -> None:
     segments = np.array([[-5000.0, -1.0], [-3.0, -4000.0], [-900.0, -2.0]])
     assert log_likelihood(segments, np.array([1.0, 0.0])) == pytest.approx(-5903.0)

@@ -176,5 +176,25 @@ def test_an_answer_that_holds_what_answers_begin_after_is_left_out() -> None:
     assert tokenizer.decode(start) == "\nReply:"
     pairs = [PreferencePair("a?", "Reply: no", "no"), PreferencePair("b?", "x\nReply: no", "no")]
     rows = rows_of(tokenizer, pairs, 160, left_out=left_out, start=start)
-    assert len(rows) == 1 and left_out == {"hold in an answer what an answer begins after": 1}
+    assert len(rows) == 1 and left_out == {"hold in an answer what an answer begins after ('\\nReply:')": 1}
     assert len(rows_of(tokenizer, pairs, 160)) == 2
+
+
+def test_what_answers_begin_after_does_not_depend_on_a_system_message() -> None:
+    """Nor on anything else that a chat holds; a prompt that lacks it all the same is left out with its reason."""
+    template = "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}"
+    template += "{% for m in messages if m['role'] == 'system' %}{{ m['content'] }}{% endfor %}Reply:"
+    tokenizer = spelling_tokenizer(template=template)
+    start, left_out = answer_start(tokenizer), Counter[str]()
+    assert tokenizer.decode(start) == "Reply:"
+    assert rows_of(tokenizer, [PreferencePair("a?", "yes", "no")], 160, left_out=left_out, start=[*start, 7]) == []
+    assert left_out == {f"have a prompt that does not end with what an answer begins after "
+                        f"({tokenizer.decode([*start, 7])!r})": 1}  # fmt: skip
+
+
+def test_answers_that_hold_what_answers_begin_after_are_told_what_to_do(tmp_path: Path) -> None:
+    base = spelling_llama(tmp_path / "base", template="{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    with pytest.raises(
+        TrainError, match=r"hold in an answer what .* \(' '\)\); give more .*or leave out --from-answer"
+    ):
+        train(tmp_path / "yes", base, from_answer=True)

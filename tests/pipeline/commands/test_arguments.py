@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import mpg
@@ -42,10 +43,41 @@ def test_a_tilde_is_the_home_folder_everywhere_in_a_job(home: Path) -> None:
     assert load_job(file, output="~/y").output_folder == home / "y"
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("azure://b/x", "is no store that is known"),
+        ("hf://datasets/me/x", "can be read only"),
+        ("s3:///x", "no bucket"),
+    ],
+)
+def test_a_store_that_no_run_can_write_to_is_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], url: str, says: str
+) -> None:
+    for command in ("check", "plan", "run"):
+        with pytest.raises(SystemExit) as end:
+            main([command, "~/job.yaml", "--output", url])
+        assert end.value.code == 2 and says in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(JobError, match=f"output: '{url}': .*{says}"):
+        load_job("~/job.yaml", [f"output={url}"])
+
+
+def test_a_store_without_keys_is_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.filesystem("s3").clear_instance_cache()
+    for command in ("check", "plan", "run"):
+        assert main([command, "~/job.yaml", "--output", "S3://bucket/x"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "output: s3://bucket/x can't be written" in line and "see to its address, keys and rights" in line
+
+
 @pytest.mark.parametrize("url", ["s3://bucket/x", "GS://bucket/x", "file:///tmp/x", "hf://datasets/me/x"])
 def test_a_url_is_no_folder_wherever_a_place_is_named(home: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
     for words in (
-        *([command, "~/job.yaml", "--output", url] for command in ("check", "plan", "run")),
         ["init", url],
         ["verify", url],
         ["judge", "~/no.jsonl", "--attributes", "E", "--output", url],
@@ -58,9 +90,6 @@ def test_a_url_is_no_folder_wherever_a_place_is_named(home: Path, capsys: pytest
             main(words)
         said = capsys.readouterr().err.splitlines()[-1]
         assert end.value.code == 2 and f"{url!r} is a URL" in said, words
-    for how in ({"overrides": [f"output={url}"]}, {"output": url}):
-        with pytest.raises(JobError, match=r"output: .* is a URL; a run writes to a folder"):
-            load_job("~/job.yaml", **how)
     assert list(Path.cwd().iterdir()) == []
 
 

@@ -140,7 +140,8 @@ def test_a_folder_that_vanishes_is_one_line(place: Path, tmp_path: Path) -> None
     ("output", "words"),
     [
         ("/proc/mpg", "output: /proc can't be written"),
-        ("gs://bucket/corpus", "output: 'gs://bucket/corpus' is a URL; a run writes to a folder"),
+        ("azure://bucket/corpus", "azure:// is no store that is known here"),
+        ("hf://datasets/me/x", "hf:// can be read only"),
     ],
 )
 def test_an_output_that_can_not_be_is_one_line_before_a_model_is_loaded(

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from mpg import ModelBank, Request, decode
+from mpg.models.chat import answer_start
 from mpg.settings import DEFAULT_DATE, DecoderSettings
 from pipeline.cli import main
 from pipeline.decode.requests import RejectedCell, encode
@@ -248,6 +249,31 @@ def test_an_adapter_that_was_trained_on_other_chats_is_worth_a_word(
     assert notes[0].startswith(f"attributes[0].adapter: E was trained with {says}") and "; set model." in notes[0]
     assert main(["check", str(job), *(f"--set={each}" for each in overrides)]) == 0
     assert f"note: {notes[0]}" in capsys.readouterr().out
+
+
+def test_an_adapter_that_is_on_from_the_answer_is_refused_where_answers_begin_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chats of several turns hold what it waits for in an earlier one: it would be on from there, without a word."""
+    job = job_of(tmp_path, "qwen3")
+    own_chats(tmp_path, [("user", "hi"), ("assistant", "you"), ("user", "what?")])
+    start = answer_start(AutoTokenizer.from_pretrained(tmp_path / "base"))
+    config = tmp_path / "E" / "adapter_config.json"
+    own, other = {"recipe": {"from_answer": True}}, start[::-1]
+    for tokens, card, overrides, refused in (
+        (start, own, [], False),
+        (start, own, [OFF], False),  # which adds to what an answer begins after
+        (other, own, [], True),
+        (other, {"recipe": {}}, [], False),  # a foreign aLoRA is on from wherever it says
+    ):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"alora_invocation_tokens": tokens}))
+        (tmp_path / "E" / "card.json").write_text(json.dumps({"name": "E"} | card))
+        problems = [each for each in looked(job, *overrides).problems if "is on from where" in each]
+        assert bool(problems) == refused, problems
+        if refused:
+            assert problems[0].startswith("attributes[0].adapter: E is on from where an answer begins, in its training")
+            assert main(["run", str(job), *(f"--set={each}" for each in overrides)]) == 2
+            assert not (tmp_path / "out").exists() and problems[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
