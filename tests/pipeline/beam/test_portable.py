@@ -67,6 +67,7 @@ def test_ctrl_c_finishes_the_rows_in_flight(servers: Servers, place: Path, tmp_p
     assert 0 < shards_in(here) < 16
 
 
+@pytest.mark.long
 def test_a_job_service_that_is_gone_is_one_line_and_the_run_goes_on(
     servers: Servers, place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_job_service_that_is_gone_is_one_line_and_the_run_goes_on(
     assert checksums(here / "out") == undisturbed[0]
 
 
+@pytest.mark.long
 def test_workers_that_are_killed_cost_their_shards_time_and_a_pool_that_is_gone_is_named(
     servers: Servers, place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def shards_at(url: str) -> int:
     return len(files.listing(expanded(url) / ".work" / "generations", ".parquet"))
 
 
+@pytest.mark.long
 def test_a_driver_that_is_killed_loses_nothing(
     s3: str, place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_second_run_is_told_who_works_there(s3: str, job_file: Path, capsys: p
     assert main(["run", str(job_file), "--output", s3]) == 0
 
 
+@pytest.mark.long
 def test_a_store_that_fails_now_and_then_loses_nothing(
     s3: str,
     servers: dict[str, dict[str, str]],
