@@ -137,7 +137,7 @@ def test_a_submission_reaches_its_end_with_the_whole_job_in_the_bucket(work: Wor
 )
 def test_a_job_that_ends_otherwise_says_why(work: Work, storage: ModuleType, state: str, words: str) -> None:
     with DataflowStub(state) as stub, pytest.raises(GraphFailed) as caught:
-        run(replace(work, shards=[]), options_for(stub))
+        run(replace(work, shards=None), options_for(stub))
     assert words in str(caught.value).splitlines()[0]
 
 
