@@ -47,6 +47,7 @@ def test_the_data_set_is_the_in_process_ones(
     assert "64/64 rows" in log_of(here)  # the bar moves as the workers do
 
 
+@pytest.mark.long
 def test_a_model_that_is_refused_is_one_line(servers: Servers, tmp_path: Path) -> None:
     make_job(tmp_path, judges=[])
     no_numbers(tmp_path / "base")
@@ -58,6 +59,7 @@ def test_a_model_that_is_refused_is_one_line(servers: Servers, tmp_path: Path) -
     )
 
 
+@pytest.mark.long
 def test_ctrl_c_finishes_the_rows_in_flight(servers: Servers, place: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     run = start(place, here, "--set", "judges=[]", *servers.options)
