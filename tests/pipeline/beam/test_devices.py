@@ -47,6 +47,7 @@ def loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 TWO = ("--direct_num_workers=3", "--direct_running_mode=multi_processing")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("beam", "most"), [((), 1), (TWO, 2)])
 def test_a_run_loads_a_bank_a_device(
     job_file: Path, loads: Path, monkeypatch: pytest.MonkeyPatch, beam: tuple[str, ...], most: int

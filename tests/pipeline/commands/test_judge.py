@@ -83,6 +83,7 @@ def test_what_failed_is_asked_again_and_replaced(corpus: Path, tmp_path: Path) -
     assert sum(server.calls.values()) == 20
 
 
+@pytest.mark.long
 def test_a_judge_that_is_stopped_goes_on(corpus: Path, tmp_path: Path) -> None:
     """Ctrl-C, then kill -9, in the middle of the work: no text lost, none asked twice once answered."""
     server = JudgeServer(delay_s=0.15)

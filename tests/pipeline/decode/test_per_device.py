@@ -148,7 +148,7 @@ def test_a_bank_that_nobody_uses_makes_room_for_another_run(short: Path) -> None
         found.start(2, "2,3,4", tag="a", idle_s=0.2)
         assert found.lines(0, 3) == ["4", "9", "16"]
         for _ in range(4):
-            found.start(2, "5,6", tag="b")
+            found.start(2, "5,6", tag="b", seconds=0.4)  # longer than a's is idle: one device is too few
         for i in range(4):
             assert found.lines(1 + i, 2) == ["25", "36"]
         log = found.log()

@@ -17,7 +17,7 @@ from datasets import load_dataset
 
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
-from pipeline.store import files
+from pipeline.store import files, lease
 from pipeline.store.lock import FolderLock
 from pipeline.store.places import expanded
 from tests.beam_servers import Servers
@@ -132,7 +132,10 @@ def test_a_driver_that_is_killed_loses_nothing(
     assert checksums_in(s3) == undisturbed[0]
 
 
-def test_a_second_run_is_told_who_works_there(s3: str, job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_is_told_who_works_there(
+    s3: str, job_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_EVERY_S", 0.2)
     with FolderLock(expanded(s3) / ".work"):
         assert main(["run", str(job_file), "--output", s3]) == ExitStatus.TRY_AGAIN
     assert f"is in use by another process (host {socket.gethostname()}, pid {os.getpid()})" in capsys.readouterr().err
@@ -156,6 +159,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing(
     assert checksums_in(s3) == undisturbed[0]
 
 
+@pytest.mark.long
 def test_workers_that_share_nothing_but_the_bucket(
     s3: str, place: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:

@@ -268,6 +268,7 @@ def test_candidates_that_could_not_be_judged_are_not_taken_for_bad_ones(
     assert len(rows(job_file.parent / "out" / ".work", "generations")) == 12  # no more were drawn
 
 
+@pytest.mark.long
 def test_a_deadline_ends_a_judge_behind_an_endpoint(
     job_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
