@@ -52,30 +52,33 @@ class Work:
 
 
 class DeviceTensor(Tensor):
-    """A tensor that says it lies on the device; ``host`` is what it holds."""
+    """A tensor that says it lies on a device, the pretended one unless another is named; ``host`` is what it holds."""
 
     host: Tensor
 
     @staticmethod
-    def __new__(cls, host: Tensor) -> DeviceTensor:
+    def __new__(cls, host: Tensor, device: torch.device | None = None) -> DeviceTensor:
         made: DeviceTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, host.size(), strides=host.stride(), storage_offset=host.storage_offset(), dtype=host.dtype,
-            layout=host.layout, device=torch.device(DEVICE, 0),
+            layout=host.layout, device=device or torch.device(DEVICE, 0),
         )  # fmt: skip
         made.host = host
         return made
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
+    def data_ptr(self) -> int:  # accelerate tells tied weights by it
+        return self.host.data_ptr()
+
     def tolist(self) -> Any:  # torch has none for tensors of another class
         return self.to("cpu").tolist()
 
     def __repr__(self, **_: Any) -> str:
-        return f"DeviceTensor({self.host!r})"
+        return f"DeviceTensor({self.host!r}, {self.device})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise RuntimeError(f"{func}: outside pretending()")
+        raise RuntimeError(f"{func}: outside of what pretends its device")
 
 
 class _Pretending(TorchDispatchMode):
@@ -91,7 +94,7 @@ class _Pretending(TorchDispatchMode):
         to = next((each.type for each in flat if isinstance(each, torch.device)), None)
         if not mine and to != DEVICE:
             return func(*args, **kwargs)
-        if func not in _ONE and _is_composed(func.name()):
+        if is_composed(func):
             with self:
                 return func.decompose(*args, **kwargs)
         self._record(func, args, kwargs, tensors, mine, to)
@@ -99,7 +102,7 @@ class _Pretending(TorchDispatchMode):
         if to == DEVICE:
             hosts = [torch.device("cpu") if isinstance(each, torch.device) else each for each in hosts]
         given, named = tree_unflatten(hosts, spec)
-        out = _computed(func, given, named)
+        out = computed(func, given, named)
         if to == "cpu" or (to is None and func is _aten.copy_.default and not isinstance(args[0], DeviceTensor)):
             return args[0] if func is _aten.copy_.default else out
         known = {id(each.host): each for each in mine}
@@ -140,13 +143,17 @@ class _Pretending(TorchDispatchMode):
             self.work.widths[args[1].shape[2]] += 1
 
 
+def is_composed(func: Any) -> bool:
+    """Whether an operator is but others in a row, on a device, too."""
+    return func not in _ONE and _has_parts(func.name())
+
+
 @cache
-def _is_composed(name: str) -> bool:
-    """Whether an operator is but others in a row."""
+def _has_parts(name: str) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd"))
 
 
-def _computed(func: Any, args: Any, kwargs: Any) -> Any:
+def computed(func: Any, args: Any, kwargs: Any) -> Any:
     """An operator's result, where a CPU has none, or one that lies otherwise in memory, made to be as CUDA's."""
     if func is _aten.mm.dtype:
         return args[0].to(args[2]) @ args[1].to(args[2])
@@ -172,12 +179,19 @@ def _place() -> str:
 @contextmanager
 def pretending() -> Iterator[Work]:
     """Inside, ``device=DEVICE`` is the pretended device; what it is given is recorded."""
+    with entered(mode := _Pretending()):
+        yield mode.work
+
+
+@contextmanager
+def entered(mode: TorchDispatchMode) -> Iterator[None]:
+    """Inside, a mode stands for a device that is none."""
     _bring_device()
-    mode, before = _Pretending(), torch._C._only_lift_cpu_tensors()
+    before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(.., device=)` makes it on the CPU and sends it
     try:
         with torch.inference_mode(), mode:  # a view of what was made outside one cannot be made inside
-            yield mode.work
+            yield
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
 

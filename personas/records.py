@@ -38,8 +38,8 @@ class Grid(Sequence[Cell]):
     Its length is known and any cell can be had by position without building the others.
     """
 
-    prompts: tuple[Prompt, ...]
-    personas: tuple[Persona, ...]
+    prompts: Sequence[Prompt]
+    personas: Sequence[Persona]
     samples_per_cell: int = 1
 
     def __len__(self) -> int:

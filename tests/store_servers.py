@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -81,11 +81,11 @@ def _ask(request: urllib.request.Request) -> None:
 
 
 class _Unsteady(BaseHTTPRequestHandler):
-    """Passes requests on, and answers every nth with 503."""
+    """Passes requests on, and refuses some."""
 
     protocol_version = "HTTP/1.1"
     target = ""
-    every = 0
+    refuses: ClassVar[Callable[[int], int]]
     counter: ClassVar[dict[str, int]] = {}
     lock = threading.Lock()
 
@@ -93,10 +93,10 @@ class _Unsteady(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.lock:
             self.counter["asked"] += 1
-            refuse = self.counter["asked"] % self.every == 0
-            self.counter["refused"] += refuse
-        if refuse:
-            self._answer(503, [], b"<Error><Code>SlowDown</Code><Message>Slow down.</Message></Error>")
+            code = type(self).refuses(self.counter["asked"])
+            self.counter["refused"] += code != 0
+        if code:
+            self._answer(code, [], _ERRORS[code])
             return
         connection = http.client.HTTPConnection(self.target, timeout=30)
         connection.request(self.command, self.path, body, dict(self.headers))
@@ -127,13 +127,22 @@ class _Unsteady(BaseHTTPRequestHandler):
         pass
 
 
+_ERRORS = {
+    403: b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+    503: b"<Error><Code>SlowDown</Code><Message>Slow down.</Message></Error>",
+}
+
+
 @contextmanager
-def unsteady(address: str, every: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """The address of a way to a server on which every nth request is answered by 503; and how many were."""
+def unsteady(address: str, refuses: Callable[[int], int]) -> Iterator[tuple[str, dict[str, int]]]:
+    """The address of a way to a server on which some requests are refused; and how many were asked and refused.
+
+    Args:
+        refuses: the number of a request -> 503 (which clients repeat), 403 (which they don't), or 0: it is passed on.
+    """
     counter = {"asked": 0, "refused": 0}
-    handler = type(
-        "Handler", (_Unsteady,), {"target": address.removeprefix("http://"), "every": every, "counter": counter}
-    )
+    members = {"target": address.removeprefix("http://"), "refuses": staticmethod(refuses), "counter": counter}
+    handler = type("Handler", (_Unsteady,), members)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -109,7 +109,7 @@ def infer_weights(options: argparse.Namespace) -> Outcome:
     except ValueError as error:
         raise InferError(f"--{str(error).removeprefix('decoder.')}") from error
     style = style_of(options)
-    _check_template(options.model, [example.as_chat() for example in examples], style)
+    _check_template(options.model, [example.as_chat() for example in examples], style, adapters)
     found = _infer(_load(options.model, adapters, style), examples, settings, options, style)
     weights = dict(zip(found.weights, rounded(list(found.weights.values())), strict=True))
     save_personas(output, [Persona(options.name or output.stem, weights)])
@@ -135,14 +135,22 @@ def _load(model: str, adapters: Mapping[str, Place], style: ChatStyle) -> ModelB
         raise InferError(f"--model {model}: {' '.join(str(error).split())}") from error
 
 
-def _check_template(model: str, chats: Sequence[Sequence[Mapping[str, str]]], style: ChatStyle) -> None:
-    """Raises InferError: the model's chat template does not take what it will be given. No weights are loaded."""
+def _check_template(
+    model: str, chats: Sequence[Sequence[Mapping[str, str]]], style: ChatStyle, adapters: Mapping[str, Place]
+) -> None:
+    """Raises InferError: the model's chat template does not take what it will be given. No weights are loaded.
+
+    Args:
+        adapters: that may be on from where it begins an answer.
+    """
+    from mpg.models.adapter_files import read_lora
     from mpg.models.chat import stranger_problem
-    from mpg.models.hub import Place
+    from mpg.models.hub import Place, adapter_folder
     from mpg.models.load import embeddings_of
     from mpg.models.pretrained import load_tokenizer, skeleton_of
     from mpg.models.template import argument_problem, fate_of, reads_day, template_problem
     from mpg.settings import DEFAULT_DATE
+    from pipeline.plan.cards import start_problem
 
     try:
         n_embeddings, tokenizer = embeddings_of(skeleton_of(Place(model))), load_tokenizer(Place(model))
@@ -151,6 +159,12 @@ def _check_template(model: str, chats: Sequence[Sequence[Mapping[str, str]]], st
     problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
     if problem is not None:
         raise InferError(f"--model {model}: {problem}")
+    for name, adapter in adapters.items():
+        with loading(f"--model {model}", f"--attributes {name}"):
+            folder = adapter_folder(adapter)
+            problem = None if folder is None else start_problem(adapter, read_lora(folder).invocation, tokenizer, style)
+        if problem is not None:
+            raise InferError(f"--attributes {name}: {problem}")
     argument = argument_problem(tokenizer, style)
     if argument is not None:
         raise InferError(f"--template-argument {argument}")

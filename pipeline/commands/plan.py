@@ -8,12 +8,12 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pipeline.commands.shared import InputError, Outcome, job_of, looked_at
+from pipeline.commands.shared import InputError, NotNow, Outcome, job_of, looked_at
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import settled
 from pipeline.plan.merged import texts_of
 from pipeline.store.dataset import PLAN_FILE, prepare
-from pipeline.store.errors import OutputError
+from pipeline.store.errors import OutputError, what_happened
 from pipeline.store.files import write_bytes
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def plan(options: argparse.Namespace) -> Outcome:
         left = left_of(work, planned.cells(job.cells(prompts)), job)
     except OutputError as error:
         raise InputError(f"{options.job}: {error}") from error
+    except OSError as error:
+        raise NotNow(f"{options.job}: output: {what_happened(error, output)}") from error
     if texts.note is not None:
         logger.info("%s", texts.note)
     if left.nothing:
@@ -69,7 +71,10 @@ def plan(options: argparse.Namespace) -> Outcome:
     except EstimateError as error:
         raise InputError(str(error)) from error
     kept = asdict(made) | {"of": job.work_hash()}
-    write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
+    try:
+        write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
+    except OSError as error:
+        raise NotNow(f"{options.job}: output: {what_happened(error, output)}") from error
     return Outcome(report(made, job))
 
 

@@ -20,6 +20,10 @@ from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.plan.merged import texts_of
 from pipeline.plan.split import split_problems
+from pipeline.store.dataset import FOLDERS
+from pipeline.store.files import listing
+from pipeline.store.layout import SPLITS
+from pipeline.store.places import is_local
 
 if TYPE_CHECKING:
     from pipeline.run.preflight import Findings
@@ -55,7 +59,12 @@ class Outcome:
 
 
 def opened_by(folder: Path, config: str | None = None) -> str:
-    """A line with the Python that opens a data set, whatever its folder is called."""
+    """A line with the Python that opens a data set, whatever its folder is called, or the URL of a store."""
+    if not is_local(folder):
+        data = folder / FOLDERS["generations"]
+        there = {name.partition("-")[0] for name in listing(data, ".parquet")}
+        files = {split: f"{data}/{split}-*.parquet" for split in SPLITS if split in there}
+        return f'open it:  datasets.load_dataset("parquet", data_files={json.dumps(files)})'
     named = ", ".join(json.dumps(each, ensure_ascii=False) for each in (str(folder), config) if each is not None)
     return f"open it:  datasets.load_dataset({named})"
 

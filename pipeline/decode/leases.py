@@ -13,11 +13,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from pipeline.store.files import own_folder
 
 # A unit: by what its devices are called on this machine, in their order.
 Unit = tuple[str, ...]
@@ -121,9 +122,8 @@ def _check(folder: Path) -> None:
         raise LeaseError(f"{folder}: longer than the {_LONGEST_FOLDER} bytes that the addresses of devices leave; "
                          f"set {FOLDER_VARIABLE} to a shorter one")  # fmt: skip
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(folder)
+        own_folder(folder)
+    except PermissionError as error:
+        raise LeaseError(f"{folder}: {error.strerror}; set {FOLDER_VARIABLE} to one") from error
     except OSError as error:
         raise LeaseError(f"{folder}: {error.strerror}; set {FOLDER_VARIABLE} to a folder of yours") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise LeaseError(f"{folder}: not a folder that you alone may write; set {FOLDER_VARIABLE} to one")

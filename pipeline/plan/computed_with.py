@@ -101,10 +101,14 @@ def decided(job: Job, workers: int, n_cells: int) -> ComputedWith:
 
 
 def kept(output: Path) -> ComputedWith | None:
-    """What a data set is computed with, as far as that was decided; ``None``: it is not, or was not noted."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    """What a data set is computed with, as far as that was decided; ``None``: it is not, or was not noted.
+
+    Raises:
+        OSError: it can't be read now.
+    """
+    with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
         return _read(json.loads(read_text(output / WORK_FOLDER / FILE)))
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
         return _read(json.loads(read_text(output / RUN_FILE))["computed_with"])
     return None
 

@@ -55,9 +55,9 @@ def keep(output: Path, plan: Plan) -> None:
 
 
 def _kept(output: Path) -> dict[str, dict[str, str]]:
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(FileNotFoundError, ValueError, TypeError):
         return dict(json.loads(read_text(output / WORK_FOLDER / FILE)))
-    with suppress(OSError, ValueError, TypeError, KeyError):  # a copy without its work folder
+    with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # a copy without its work folder
         run = json.loads(read_text(output / RUN_FILE))
         return {run["model"]: dict(run["read_with"])}
     return {}

@@ -16,6 +16,7 @@ from mpg.models.hub import HubUnreachable, NoRevision, Place
 from mpg.models.template import ChatStyle, argument_problem, template_problem
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
+from pipeline.plan.cards import start_problem
 from pipeline.plan.cells import Sources
 from pipeline.plan.errors import RunError
 
@@ -97,6 +98,9 @@ def resolved(
                     needs = check_source(skeleton, tokenizer, place, model)
                     if needs.invocation:
                         invocations.setdefault(each.name, []).append(needs.invocation)
+                        problem = start_problem(place, needs.invocation, tokenizer, chat_style(job))
+                        if problem is not None:
+                            raise BankError(problem)
                     n_embeddings = min(n_embeddings, needs.n_embeddings or n_embeddings)
                     positions = [n for n in (max_positions, needs.max_positions) if n is not None]
                     max_positions = min(positions, default=None)

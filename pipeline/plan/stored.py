@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,7 @@ PLANS = "plan"  # in the work folder: a folder for the plan's content
 _DONE = "whole"  # in it, last
 _GROUP = 1024  # prompts, or personas, that are read at once
 _GROUPS_KEPT = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,11 @@ class StoredPlan:
     folder: str
     samples: int
 
-    def grid(self) -> Sequence[Cell]:
-        """The grid, read where it is asked for. Raises OSError."""
-        return _StoredGrid(here(expanded(self.folder)), self.samples)
+    def grid(self) -> Grid:
+        """The grid, of which only what is asked for is read. Raises OSError."""
+        folder = here(expanded(self.folder))
+        prompts = _Records(folder / "prompts.parquet", _prompt_of)
+        return Grid(prompts, _Records(folder / "personas.parquet", _persona_of), self.samples)
 
     def cells(self, grid: Sequence[Cell], places: Sequence[int], tokenizer: Any) -> list[PlannedCell]:
         """The cells at some places."""
@@ -71,44 +74,26 @@ def store_plan(work: Path, rule: Rule, grid: Grid) -> StoredPlan:
     return StoredPlan(rule, str(folder), grid.samples_per_cell)
 
 
-class _StoredGrid(Sequence[Cell]):
-    """Cells by their places; of prompts and personas only those groups are read that are asked for."""
+class _Records(Sequence[T]):
+    """What a Parquet file holds, by places; only those groups are read that are asked for."""
 
-    def __init__(self, folder: Path, samples: int) -> None:
-        self._prompts, self._personas = _Records(folder / "prompts.parquet"), _Records(folder / "personas.parquet")
-        self._samples = samples
-        self._prompt = lru_cache(_GROUP)(lambda i: _prompt_of(self._prompts[i]))
-        self._persona = lru_cache(_GROUP)(lambda i: _persona_of(self._personas[i]))
-
-    def __len__(self) -> int:
-        return len(self._prompts) * len(self._personas) * self._samples
-
-    @overload
-    def __getitem__(self, place: int) -> Cell: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Cell]: ...
-    def __getitem__(self, place: int | slice) -> Cell | list[Cell]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        cell, sample = divmod(range(len(self))[place], self._samples)
-        prompt, persona = divmod(cell, len(self._personas))
-        return Cell(self._prompt(prompt), self._persona(persona), sample)
-
-
-class _Records:
-    """Texts of a Parquet file by their places, read group by group."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: Callable[[Any], T]) -> None:
         file = pq.ParquetFile(path, memory_map=True)
         self._n = file.metadata.num_rows
         self._group = lru_cache(_GROUPS_KEPT)(lambda i: file.read_row_group(i).column(0))
+        self._made = lru_cache(_GROUP)(lambda i: made(json.loads(self._group(i // _GROUP)[i % _GROUP].as_py())))
 
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, place: int) -> Any:
-        group, i = divmod(place, _GROUP)
-        return json.loads(self._group(group)[i].as_py())
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[T]: ...
+    def __getitem__(self, place: int | slice) -> T | list[T]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(self._n))]
+        return self._made(range(self._n)[place])
 
 
 def _table(records: Iterable[str]) -> bytes:

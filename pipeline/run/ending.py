@@ -16,6 +16,7 @@ from pipeline.judging.verdict import Verdict
 from pipeline.plan.cells import PlannedCell
 from pipeline.publish.of_source import n_rejected_cells
 from pipeline.store.dataset import RUN_FILE, is_complete
+from pipeline.store.files import read_text
 from pipeline.store.stop import Stop
 
 
@@ -102,11 +103,11 @@ def ending_of(
 
 
 def has_its_scores(output: Path) -> bool:
-    """Whether a data set is there of which nothing was to be said."""
+    """Whether a data set is there of which nothing was to be said. Raises OSError."""
     try:
-        run = json.loads((output / RUN_FILE).read_text("utf-8"))
+        run = json.loads(read_text(output / RUN_FILE))
         return is_complete(output) and run.get("ended", {"why": None})["why"] is None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

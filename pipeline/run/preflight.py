@@ -21,7 +21,8 @@ from pipeline.plan.read_with import problem_with
 from pipeline.plan.sources import SourcesUnreachable, chat_style
 from pipeline.publish.card import template_problem
 from pipeline.run.judges import judge_problems, rubric_problems
-from pipeline.run.trained import begins_otherwise, trained_otherwise
+from pipeline.run.trained import trained_otherwise
+from pipeline.store.errors import what_happened
 from pipeline.store.look import in_use, output_problem
 
 # Prompts (each under each system message that it is read with) that are put into tokens at most: seconds.
@@ -88,7 +89,6 @@ def preflight(
             notes += end_notes(plan.tokenizer, plan.ends)
             if not unreachable:
                 with_system = any(message.role == "system" for prompt in prompts for message in prompt.messages)
-                problems += begins_otherwise(plan)
                 notes += trained_otherwise(plan, told=with_system or _tells(plan))
             told = _told_problem(plan)
             if told is not None:
@@ -104,6 +104,8 @@ def preflight(
         problems.append(f"model.id: {error}")
     except RunError as error:
         problems.append(str(error))
+    except OSError as error:
+        problems.append(f"output: {what_happened(error, output)}")
     return Findings(tuple(problems), tuple(notes), tuple(unknown), tuple(unreachable))
 
 

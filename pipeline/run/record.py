@@ -30,6 +30,7 @@ from pipeline.publish.of_source import n_rejected_cells
 from pipeline.run.ending import Ending, on_record
 from pipeline.run.judges import RunJudges
 from pipeline.store.dataset import PLAN_FILE
+from pipeline.store.files import read_text
 from pipeline.store.shards import read_shards
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def _instant(seconds: float) -> str:
 def expected_of(work: Path, job: Job) -> dict[str, Any] | None:
     """What ``mpg plan`` expected, if it was asked about this very job."""
     try:
-        expected: dict[str, Any] = json.loads((work / PLAN_FILE).read_text("utf-8"))
+        expected: dict[str, Any] = json.loads(read_text(work / PLAN_FILE))
         return expected if expected["of"] == job.work_hash() else None
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError):
         return None

@@ -8,8 +8,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.store.errors import OutputError, is_writable
-from pipeline.store.files import copy, exists, listing, make_folder, move, read_text, remove_tree, write_bytes
+from pipeline.store.errors import OutputError, is_writable, unwritable
+from pipeline.store.files import (
+    copy,
+    exists,
+    is_file,
+    is_filled,
+    is_folder,
+    listing,
+    make_folder,
+    move,
+    read_text,
+    remove_tree,
+    write_bytes,
+)
 from pipeline.store.layout import Sizes, among, files_in, write_dataset
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_manifest
 from pipeline.store.places import expanded, is_local
@@ -39,24 +51,24 @@ def prepare(output: Path) -> Path:
         OutputError: a file in its place, a folder that something else has filled, or one that can't be written.
     """
     work = output / WORK_FOLDER
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"output: {output} is a file; give a folder")
     try:
+        if is_file(output):
+            raise OutputError(f"output: {output} is a file; give a folder")
         if is_foreign(output):
             raise OutputError(f"output: {output} holds files of something else; give an empty or new folder")
         for name in FOLDERS:
             shards_folder(output, name)
     except OSError as error:
-        raise OutputError(f"output: {output} can't be written ({error.strerror}); give a folder you own") from error
+        raise OutputError(f"output: {unwritable(output, error)}") from error
     if not is_writable(work):
-        raise OutputError(f"output: {output} can't be written (read-only, or full); make room, or give another folder")
+        raise OutputError(f"output: {unwritable(output)}")
     return work
 
 
 def is_foreign(output: Path) -> bool:
     """Whether something else has filled the folder. Raises OSError."""
-    ours = (output / WORK_FOLDER).is_dir() or any((place / DATASET_MANIFEST).is_file() for place in _data_sets(output))
-    return output.is_dir() and any(output.iterdir()) and not ours
+    ours = is_folder(output / WORK_FOLDER) or any(is_file(place / DATASET_MANIFEST) for place in _data_sets(output))
+    return not ours and is_filled(output)
 
 
 def shards_folder(output: Path, name: str) -> Path:
@@ -96,8 +108,12 @@ def _data_sets(output: Path) -> tuple[Path, Path]:
 
 
 def is_complete(output: Path) -> bool:
-    """Whether a data set is there: its record is written with the rest of it, and only if it is whole."""
-    return (output / RUN_FILE).is_file() and (output / DATASET_MANIFEST).is_file()
+    """Whether a data set is there: its record is written with the rest of it, and only if it is whole.
+
+    Raises:
+        OSError: nobody can tell.
+    """
+    return is_file(output / RUN_FILE) and is_file(output / DATASET_MANIFEST)
 
 
 def n_shards(work: Path) -> int:
@@ -129,7 +145,7 @@ def job_folder(work: Path) -> Path | None:
     """What the paths of the data set's job are relative to; ``None`` where it was not written on this machine."""
     try:
         return expanded(read_text(work / _JOB_FOLDER))
-    except OSError:
+    except FileNotFoundError:
         return None
 
 

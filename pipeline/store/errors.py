@@ -77,6 +77,18 @@ def readable(error: BaseException | str) -> str:
     return line_in(error) or lines[-1].strip()
 
 
+def unwritable(place: Path, error: OSError | None = None) -> str:
+    """Why a folder, or a place in a store, can't be written, and the remedy; without an error a file can't be made."""
+    if not is_local(place):
+        why, remedy = "no file can be made there", "see to its address, keys and rights"
+    else:
+        why, remedy = "read-only, or full", "make room, or give another folder"
+    if error is not None:
+        why = error.strerror or str(error)
+        remedy = remedy if not is_local(place) else "give a folder you own"
+    return f"{place} can't be written ({why}); {remedy}"
+
+
 def is_writable(folder: Path) -> bool:
     """Whether a file can be made there; asked by making one, since permissions don't tell root of a read-only disk."""
     probe = folder / f".probe-{os.getpid()}"

@@ -6,9 +6,11 @@ wholly or not at all. Folders are made on a disk, and need not be in a store.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -99,9 +101,35 @@ def read_parquet(path: Path, columns: list[str] | None = None, **how: Any) -> pa
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder. Raises OSError."""
-    with store_errors(path):
-        return path.exists()
+    """Whether there is such a file or folder. Raises OSError: nobody can tell, as a store does not answer, say."""
+    return path.exists() if is_local(path) else _kind(path) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. Raises OSError: as :func:`exists`; fsspec's own takes any error for a no."""
+    return path.is_file() if is_local(path) else _kind(path) == "file"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder. Raises OSError: as :func:`exists`."""
+    return path.is_dir() if is_local(path) else _kind(path) == "directory"
+
+
+def is_filled(folder: Path) -> bool:
+    """Whether there is anything in a folder. Raises OSError: as :func:`exists`."""
+    if is_local(folder):
+        return folder.is_dir() and any(folder.iterdir())
+    with suppress(FileNotFoundError), store_errors(folder):
+        key = _key(folder).rstrip("/")
+        return any(name.rstrip("/") != key for name in _fs(folder).ls(_key(folder), detail=False))
+    return False
+
+
+def _kind(path: Path) -> str | None:
+    """``file``, ``directory``, or ``None``: there is nothing in the store."""
+    with suppress(FileNotFoundError), store_errors(path):
+        return str(_fs(path).info(_key(path))["type"])
+    return None
 
 
 def listing(folder: Path, suffix: str = "") -> dict[str, int]:
@@ -159,10 +187,12 @@ def copy(source: Path, target: Path) -> None:
 
 def put_folder(source: Path, target: Path) -> None:
     """Move a folder of this machine to where there is none, or where there is no longer one. Raises OSError."""
-    remove_tree(target)
     if is_local(target):
+        remove_tree(target)
         source.rename(target)
         return
+    with suppress(FileNotFoundError), store_errors(target):  # what stays of another would be taken for this one's
+        _fs(target).rm(_key(target), recursive=True)
     for name in files_below(source):
         copy(source / name, target / name)
     remove_tree(source)
@@ -257,8 +287,19 @@ def folder_here(folder: Path) -> Path:
 
 def _copies() -> Path:
     """What is kept on this machine for what is in stores, of this user."""
-    folder = Path(tempfile.gettempdir()) / f"mpg-{os.getuid()}"
+    return own_folder(Path(tempfile.gettempdir()) / f"mpg-{os.getuid()}")
+
+
+def own_folder(folder: Path) -> Path:
+    """A folder of this machine that this user alone may write, made if need be: what lies there is believed.
+
+    Raises:
+        PermissionError: it is somebody else's, or others may write there, too. OSError: it can't be made.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "not a folder that you alone may write", str(folder))
     return folder
 
 

@@ -8,6 +8,7 @@ are never compared.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -17,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.store.files import create, read_bytes, remove, write_bytes
+
+logger = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 10.0
 DEAD_AFTER_S = 45.0
@@ -56,11 +59,14 @@ class Lease:
 
     def look(self) -> None:
         """Come back once nobody holds it: at once, or when its holder has long been dead. Raises Held, OSError."""
-        seen, since = self._holder(), time.monotonic()
+        seen, since, said = self._holder(), time.monotonic(), False
         while seen:
             if self._is_gone(seen):
                 remove(self._path)
                 return
+            if not said and time.monotonic() - since > BEAT_EVERY_S:
+                said = True
+                logger.info("%s: looking for up to %.0f s whether %s is alive", self._path, DEAD_AFTER_S, _shown(seen))
             time.sleep(_LOOK_EVERY_S)
             now = self._holder()
             if now != seen:

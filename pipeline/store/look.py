@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from pipeline.store.dataset import WORK_FOLDER, is_foreign
-from pipeline.store.errors import is_writable
-from pipeline.store.files import exists, remove, store_errors, write_bytes
+from pipeline.store.errors import is_writable, unwritable
+from pipeline.store.files import exists, is_file, remove, store_errors, write_bytes
 from pipeline.store.lock import LOCK_FILE, FolderInUse, FolderLock
 from pipeline.store.places import is_local
 
@@ -18,12 +18,11 @@ def output_problem(output: Path) -> str | None:
         with store_errors(output):
             return _problem(output)
     except OSError as error:
-        remedy = "give a folder you own" if is_local(output) else "see to its address, keys and rights"
-        return f"output: {output} can't be written ({error.strerror or error}); {remedy}"
+        return f"output: {unwritable(output, error)}"
 
 
 def _problem(output: Path) -> str | None:
-    if output.exists() and not output.is_dir():
+    if is_file(output):
         return f"output: {output} is a file; give a folder"
     work = output / WORK_FOLDER
     if is_foreign(output):
@@ -36,7 +35,7 @@ def _problem(output: Path) -> str | None:
     if not there.is_dir():
         return f"output: {output} can't be made, as {there} is no folder; give another"
     if not is_writable(there):
-        return f"output: {there} can't be written (read-only, or full); make room, or give another folder"
+        return f"output: {unwritable(there)}"
     return None
 
 

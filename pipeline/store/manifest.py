@@ -25,10 +25,14 @@ def write_files(output: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def files_of(output: Path) -> dict[str, dict[str, Any]]:
-    """folder/file -> its rows, bytes and SHA-256, by the data set's manifest; empty where none can be read."""
+    """folder/file -> its rows, bytes and SHA-256, by the data set's manifest; empty where there is none.
+
+    Raises:
+        OSError: it can't be read now.
+    """
     try:
         return dict(json.loads(read_text(output / DATASET_MANIFEST)))
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return {}
 
 

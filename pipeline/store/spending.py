@@ -76,6 +76,6 @@ class Spending:
 
 def _all(folder: Path) -> Iterator[Spent]:
     for name in listing(folder, ".json"):
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
             found = json.loads(read_text(folder / name))
             yield Spent(float(found["devices"]), {str(name): float(cost) for name, cost in found["judges"].items()})

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store.dataset import RUN_FILE, WORK_FOLDER, is_complete
-from pipeline.store.files import exists, listing, read_bytes, read_text, store_errors, write_bytes
+from pipeline.store.files import exists, listing, read_bytes, read_text, write_bytes
 from pipeline.store.look import holder
 from pipeline.store.shards import manifest_of
 from pipeline.store.stop import StopFile
@@ -49,11 +49,10 @@ def state_of(output: Path) -> State:
         OSError: the folder can't be read.
     """
     work = output / WORK_FOLDER
-    with store_errors(output):
-        complete = is_complete(output)
+    complete = is_complete(output)
     run: dict[str, Any] = {}
     if complete:
-        with suppress(OSError, ValueError):
+        with suppress(FileNotFoundError, ValueError):
             run = dict(json.loads(read_text(output / RUN_FILE)))
     (written, shards), (rejected, _) = (_rows(work / name) for name in ("generations", "rejected"))
     return State(
@@ -75,12 +74,11 @@ def note_planned(work: Path, rows: int) -> None:
 
 def is_output(output: Path) -> bool:
     """Whether it is the output of a run. Raises OSError."""
-    with store_errors(output):
-        return exists(output / WORK_FOLDER) or is_complete(output)
+    return exists(output / WORK_FOLDER) or is_complete(output)
 
 
 def _planned(work: Path) -> int | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         return int(json.loads(read_text(work / PLANNED_FILE))["rows"])
     return None
 
@@ -93,6 +91,8 @@ def _rows(folder: Path) -> tuple[int, int]:
         if name in known:
             n += known[name]["rows"]
         else:
-            with suppress(pa.ArrowException, OSError):  # half a file, or one that is just moved: a run looks after it
-                n += pq.read_metadata(pa.BufferReader(read_bytes(folder / name))).num_rows
+            with suppress(FileNotFoundError):  # just moved
+                content = pa.BufferReader(read_bytes(folder / name))
+                with suppress(pa.ArrowException, OSError):  # half a file: a run looks after it
+                    n += pq.read_metadata(content).num_rows
     return n, len(names)

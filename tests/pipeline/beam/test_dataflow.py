@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import apache_beam as beam
+import google.cloud.storage
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
@@ -24,16 +25,8 @@ from pipeline.job.load import load_job
 from pipeline.plan import computed_with
 from pipeline.plan.plan import Plan
 from pipeline.plan.stored import store_plan
-from tests.beam_servers import free_port
 from tests.dataflow_stub import DataflowStub
-
-
-def has_gcp() -> bool:
-    try:
-        return find_spec("google.cloud.dataflow") is not None
-    except ModuleNotFoundError:  # of a package above it
-        return False
-
+from tests.store_servers import gcs_server
 
 HINTS = {"accelerator": "type:nvidia-l4;count:1;install-nvidia-driver", "min_ram": "16GB"}
 READ_BACK = {
@@ -79,22 +72,13 @@ def test_without_a_hint_no_step_has_one(work: Work) -> None:
     assert steps_with_hints(pipeline.to_runner_api()) == {}
 
 
-# ------------------------------------------------------------------ with apache-beam[gcp]
-
-
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """An emulator of Google's storage with a bucket, as the environment's; its client's module."""
-    why = "needs apache-beam[gcp] and gcp-storage-emulator"
-    pytest.importorskip("google.cloud.dataflow", reason=why)
-    client = pytest.importorskip("google.cloud.storage", reason=why)
-    emulator = pytest.importorskip("gcp_storage_emulator.server", reason=why)
-    port = free_port()
-    server = emulator.create_server("localhost", port, in_memory=True, default_bucket="bucket")
-    server.start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
-    yield client
-    server.stop()
+    with gcs_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield google.cloud.storage
 
 
 def options_for(stub: DataflowStub) -> list[str]:
@@ -155,8 +139,11 @@ def test_credentials_are_looked_for_before_anything_is_sent(
     assert stub.asked == []
 
 
-@pytest.mark.skipif(has_gcp(), reason="apache-beam[gcp] is there")
-def test_without_its_packages_the_extra_is_named() -> None:
+def test_without_its_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("apache_beam.runners.dataflow")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "google.cloud.dataflow", None)
+    monkeypatch.delattr(google.cloud, "dataflow", raising=False)
     place = ["--project=some-project", "--region=x", "--temp_location=gs://bucket/tmp"]
     (line,) = argument_problems(["--runner=dataflow", "--sdk_container_image=image", *place])
     assert line.startswith("--runner=dataflow: lacks a package (") and line.endswith("; pip install 'mpg-scr[gcp]'")

@@ -8,8 +8,11 @@ import signal
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+import datasets
 import duckdb
 import fsspec
 import pytest
@@ -19,11 +22,12 @@ from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
 from pipeline.store import files, lease
 from pipeline.store.lock import FolderLock
+from pipeline.store.manifest import changed_files
 from pipeline.store.places import expanded
 from tests.beam_servers import Servers
 from tests.run_process import finished, log_of, start, wait_for
 from tests.store_servers import BUCKET, gcs_server, s3_environment, s3_server, unsteady
-from tests.tiny_job import checksums, make_job, write_job
+from tests.tiny_job import checksums, make_job, rows, write_job, write_prompts
 
 LONGEST_S = 400.0
 
@@ -98,6 +102,109 @@ def test_what_is_not_there_is_one_line(s3: str, tmp_path: Path, capsys: pytest.C
     assert "is no store that is known here" in capsys.readouterr().err
 
 
+def test_what_is_printed_opens_it(
+    s3: str, job_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    split = "split={by: prompt, test_fraction: 0.5, seed: 1}"
+    assert main(["run", str(job_file), "--output", s3, "--set", split, "--set", "judges=[]"]) == 0
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if each.startswith("open it:  "))
+    opened = eval(line.removeprefix("open it:  "), {"datasets": datasets})
+    sides = {name: side.num_rows for name, side in opened.items()}
+    assert set(sides) == {"train", "test"} and sum(sides.values()) == 12
+
+
+def refusing(servers: dict[str, dict[str, str]], after: int) -> AbstractContextManager[tuple[str, dict[str, int]]]:
+    """A way to the S3 server on which all requests but the first are refused, as where keys are withdrawn."""
+    return unsteady(servers["s3"]["AWS_ENDPOINT_URL"], lambda n: 403 * (n > after))
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease whose holder can't write any more is known to be dead at once."""
+    for name, seconds in (("DEAD_AFTER_S", 0.5), ("_LOOK_EVERY_S", 0.1), ("BEAT_EVERY_S", 0.2)):
+        monkeypatch.setattr(lease, name, seconds)
+
+
+def said_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """A command's status, its output, and the last line of what it says; any traceback fails the test."""
+    capsys.readouterr()
+    status = main(words)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return status, out, (err.strip().splitlines() or [""])[-1]
+
+
+@pytest.mark.usefixtures("short_leases")
+@pytest.mark.parametrize("command", ["check", "plan", "status", "stop"])
+def test_a_store_that_refuses_from_some_request_on_is_one_line(
+    command: str,
+    s3: str,
+    servers: dict[str, dict[str, str]],
+    job_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What can't be read now is not taken for what is not there, whichever it is."""
+    assert main(["run", str(job_file), "--output", s3, "--set", "judges=[]"]) == 0
+    words = [command, s3] if command in ("status", "stop") else [command, str(job_file), "--output", s3]
+    whole = said_of(words, capsys)
+    assert whole[0] == 0
+    for after in range(0, 400, 3):
+        with refusing(servers, after) as (address, counter):
+            _use(monkeypatch, s3_environment(address), "s3")
+            found = said_of(words, capsys)
+        if not counter["refused"]:
+            break
+        if found[0]:
+            assert found[2].startswith("mpg: ") and s3 in found[2], (after, found)
+        else:
+            assert found[:2] == whole[:2], after
+    assert after > 3
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("short_leases")
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_run_whose_store_refuses_from_some_request_on_loses_nothing(
+    grown: bool,
+    servers: dict[str, dict[str, str]],
+    job_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A first run, or one that exchanges a data set for a larger one: the same command then makes what it should."""
+    prompts = ("hello you", "what now?", "tell me more")
+    _use(monkeypatch, servers["s3"], "s3")
+    assert main(["run", str(job_file)]) == 0
+    wanted = {table: texts(job_file.parent / "out", table) for table in ("data", "judgments")}
+    for after in range(1, 600, 11):
+        url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+        words = ["run", str(job_file), "--output", url]
+        if grown:
+            write_prompts(job_file.parent, prompts[:2])
+            assert main(words) == 0
+            write_prompts(job_file.parent, prompts)
+        with refusing(servers, after) as (address, counter):
+            _use(monkeypatch, s3_environment(address), "s3")
+            status, _, line = said_of(words, capsys)
+        _use(monkeypatch, servers["s3"], "s3")
+        assert status == 0 or (line.startswith("mpg: ") and url in line), (after, line)
+        assert said_of(words, capsys)[0] == 0, after
+        copy = files.here(expanded(url))
+        assert changed_files(copy) == {}, after
+        assert {table: texts(copy, table) for table in wanted} == wanted, after
+        if not counter["refused"]:
+            break
+    assert after > 100 and not counter["refused"]
+
+
+def texts(output: Path, table: str) -> list[tuple[Any, ...]]:
+    """A table's rows, in order, by what has no last digits: those of a data set that has grown are its own."""
+    kept = ("row_id", "prompt_id", "persona", "response", "attribute", "judge", "score")
+    return [tuple(row.get(name) for name in kept) for row in rows(output, table)]
+
+
 def test_datasets_and_duckdb_read_it_from_the_bucket(s3: str, job_file: Path, tmp_path: Path) -> None:
     assert main(["run", str(job_file), "--output", s3]) == 0
     options = {"client_kwargs": {"endpoint_url": s3_address()}}
@@ -151,7 +258,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with unsteady(servers["s3"]["AWS_ENDPOINT_URL"], every=9) as (address, counter):
+    with unsteady(servers["s3"]["AWS_ENDPOINT_URL"], lambda n: 503 * (n % 9 == 0)) as (address, counter):
         _use(monkeypatch, s3_environment(address), "s3")
         assert finished(start(place, tmp_path / "here", "--output", s3), LONGEST_S) == 0, log_of(tmp_path / "here")
         assert counter["refused"] > 5

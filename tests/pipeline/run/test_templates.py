@@ -271,9 +271,17 @@ def test_an_adapter_that_is_on_from_the_answer_is_refused_where_answers_begin_ot
         problems = [each for each in looked(job, *overrides).problems if "is on from where" in each]
         assert bool(problems) == refused, problems
         if refused:
-            assert problems[0].startswith("attributes[0].adapter: E is on from where an answer begins, in its training")
-            assert main(["run", str(job), *(f"--set={each}" for each in overrides)]) == 2
-            assert not (tmp_path / "out").exists() and problems[0] in capsys.readouterr().err
+            assert problems[0].startswith(
+                "attributes[0].adapter: it is on from where an answer begins, in its training"
+            )
+            assert main(["run", str(job)]) == 2 and problems[0] in capsys.readouterr().err
+            with pytest.raises(RunError, match="is on from where"):  # whoever asks for the job's rows
+                run_job(load_job(job))
+            assert not list((tmp_path / "out").rglob("*.parquet"))
+            (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3)
+            command = ["infer-weights", str(tmp_path / "pairs.jsonl"), "--model", str(tmp_path / "base")]
+            assert main([*command, "--attributes", f"E={tmp_path / 'E'}", "--output", str(tmp_path / "p.yaml")]) == 2
+            assert "--attributes E: it is on from where" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -15,13 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.plan import computed_with, read_with
+from pipeline.run.ending import has_its_scores
 from pipeline.store import files, lease
+from pipeline.store.dataset import dead_ids, done_ids, is_complete, is_foreign, job_folder
 from pipeline.store.errors import OutputError, output_errors
 from pipeline.store.exchange import exchange, finish_exchange, next_files
 from pipeline.store.lock import FolderInUse, FolderLock
+from pipeline.store.manifest import files_of
 from pipeline.store.places import expanded, is_local, is_url, joined, url_problem
+from pipeline.store.spending import Spending
+from pipeline.store.state import is_output, state_of
 from pipeline.store.stop import StopFile
-from tests.store_servers import BUCKET, gcs_server, s3_server
+from tests.store_servers import BUCKET, gcs_server, s3_environment, s3_server, unsteady
 
 KINDS = ("disk", "memory", "s3", "gs")
 
@@ -81,9 +87,9 @@ def test_moves_and_copies_keep_the_content(root: Path, tmp_path: Path) -> None:
     assert files.listing(root) == {"b": 1, "c": 1, "up": 1} and (tmp_path / "down").read_bytes() == b"x"
 
 
+# Not on the emulator of GCS, which ignores ifGenerationMatch=0: there a lease looks again who holds it (below).
+@pytest.mark.parametrize("root", ["disk", "memory", "s3"], indirect=True)
 def test_of_several_that_create_a_file_one_does(root: Path) -> None:
-    if str(root).startswith("gs://"):
-        pytest.skip("the emulator ignores ifGenerationMatch=0, which gcsfs sends: a lease looks again who holds it")
     made: list[bool] = []
     threads = [
         threading.Thread(target=lambda i=i: made.append(files.create(str(i).encode(), root / "lock"))) for i in range(5)
@@ -165,9 +171,8 @@ def test_one_works_on_a_folder_at_a_time(root: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
+@pytest.mark.parametrize("root", ["memory", "s3", "gs"], indirect=True)  # of a disk's lock the system lets go
 def test_a_lease_whose_holder_is_dead_is_taken_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if is_local(root):
-        pytest.skip("the system lets go of a lock on a disk (tests of kills)")
     monkeypatch.setattr(lease, "DEAD_AFTER_S", 1.0)
     monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.1)
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -179,6 +184,41 @@ def test_a_lease_whose_holder_is_dead_is_taken_over(root: Path, monkeypatch: pyt
         with FolderLock(root):
             assert time.monotonic() - began >= least
         assert not files.exists(root / "lock")
+
+
+def test_what_can_not_be_read_now_is_not_taken_for_what_is_not_there(
+    servers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsspec's own `isfile` takes any error for a no: a run would then write a data set, or a budget, anew."""
+    with unsteady(servers["AWS_ENDPOINT_URL"], lambda n: 403) as (address, counter):
+        for name, value in s3_environment(address).items():
+            monkeypatch.setenv(name, value)
+        fsspec.filesystem("s3").clear_instance_cache()
+        place = expanded(f"s3://{BUCKET}/{uuid.uuid4().hex}/out")
+        asked: list[Callable[[Path], object]] = [
+            *(files.exists, files.is_file, files.is_folder, files.is_filled, files.read_bytes, files.listing),
+            *(files.files_below, files.here, is_complete, is_foreign, job_folder, files_of, computed_with.kept),
+            *(Spending, is_output, state_of, has_its_scores, finish_exchange, done_ids, dead_ids, read_with._kept),
+            lambda output: StopFile.of(output).found(),
+            lambda output: FolderLock(output).__enter__(),
+        ]
+        for ask in asked:
+            before = counter["refused"]
+            with pytest.raises(OSError, match=r"(?i)denied|forbidden"):
+                ask(place)
+            assert counter["refused"] > before
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_copies_are_kept_where_nobody_else_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    files.write_bytes(b"x", expanded("memory://own/a"))
+    copy = files.here(expanded("memory://own/a"))
+    (folder,) = tmp_path.iterdir()
+    assert copy.is_relative_to(folder) and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError, match="not a folder that you alone may write"):
+        files.here(expanded("memory://own/a"))
 
 
 def test_a_store_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
