@@ -159,15 +159,15 @@ def _check_template(
     problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
     if problem is not None:
         raise InferError(f"--model {model}: {problem}")
+    argument = argument_problem(tokenizer, style)
+    if argument is not None:
+        raise InferError(f"--template-argument {argument}")
     for name, adapter in adapters.items():
-        with loading(f"--model {model}", f"--attributes {name}"):
+        with loading(f"--model {model}", "--attributes"):
             folder = adapter_folder(adapter)
             problem = None if folder is None else start_problem(adapter, read_lora(folder).invocation, tokenizer, style)
         if problem is not None:
             raise InferError(f"--attributes {name}: {problem}")
-    argument = argument_problem(tokenizer, style)
-    if argument is not None:
-        raise InferError(f"--template-argument {argument}")
     if style.date is None and reads_day(tokenizer):
         logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
     for number, chat in enumerate(chats, start=1):

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,9 @@ def opened_by(folder: Path, config: str | None = None) -> str:
     """A line with the Python that opens a data set, whatever its folder is called, or the URL of a store."""
     if not is_local(folder):
         data = folder / FOLDERS["generations"]
-        there = {name.partition("-")[0] for name in listing(data, ".parquet")}
+        there = {"train"}
+        with suppress(OSError):  # the data set is written: no store that is gone since makes that untrue
+            there = {name.partition("-")[0] for name in listing(data, ".parquet")}
         files = {split: f"{data}/{split}-*.parquet" for split in SPLITS if split in there}
         return f'open it:  datasets.load_dataset("parquet", data_files={json.dumps(files)})'
     named = ", ".join(json.dumps(each, ensure_ascii=False) for each in (str(folder), config) if each is not None)
