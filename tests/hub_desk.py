@@ -16,8 +16,7 @@ import yaml
 
 from pipeline.job.load import load_job
 from pipeline.job.model import shipped_adapters
-from pipeline.publish.data_set import write_data_set
-from pipeline.publish.summary import summarise
+from pipeline.publish.data_set import digest, write_data_set, write_rows
 from pipeline.store.schema import GENERATIONS, JUDGMENTS, REJECTED
 from tests.job_desk import JOB
 
@@ -80,9 +79,10 @@ def make_data_set(
             [] if message is None else [{"row_id": "dead", "reason": "failed", "message": message}], schema=REJECTED
         ),
     }
-    summary = summarise(tables["generations"], tables["judgments"], read.attribute_names)
     record = RUN | {"counts": {"rows": n_rows, "rejected": 0}} | (run or {})
-    write_data_set(folder / "out", read, tables, summary, record)
+    (folder / "out").mkdir(exist_ok=True)
+    coming = write_rows(folder / "out", read, [tables])
+    write_data_set(folder / "out", coming, read, digest(coming, read, ["classifier@2"]), record)
     return folder / "out"
 
 

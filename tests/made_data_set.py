@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.store.dataset import write_tables
-from pipeline.store.schema import GENERATIONS, JUDGMENTS, REJECTED
+from pipeline.store.dataset import write_pieces
+from pipeline.store.schema import GENERATIONS, JUDGMENTS
 
 CELL: dict[str, Any] = {
     **{field.name: "" for field in GENERATIONS if field.type == pa.string() and not field.nullable},
@@ -71,14 +71,8 @@ def make(
 ) -> Path:  # fmt: skip
     """Write a data set: tables, manifest, ``run.json`` and, where one is given, ``job.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_tables(
-        folder,
-        {
-            "generations": _with_tokens(rows),
-            "judgments": pa.Table.from_pylist(list(judgments), schema=JUDGMENTS),
-            "rejected": REJECTED.empty_table(),
-        },
-    )
+    judged = pa.Table.from_pylist(list(judgments), schema=JUDGMENTS)
+    write_pieces(folder, [{"generations": _with_tokens(rows), "judgments": judged}])
     labels = sorted({each["judge"] for each in judgments})
     (folder / "run.json").write_text(json.dumps(RUN | {"judges": labels} | dict(run or {})))
     if job is not None:

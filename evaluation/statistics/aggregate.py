@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean, median
+from statistics import median
 
 from scipy.stats import t as student_t
 
@@ -82,6 +82,60 @@ def quantile(groups: int) -> float:
     return float(student_t.ppf(0.5 + COVERAGE / 2, groups - 1))
 
 
+class ExactSum:
+    """A sum of floats that does not depend on their order: rounded once, at its end (Shewchuk 1997, as `math.fsum`)."""
+
+    def __init__(self) -> None:
+        self._partials: list[float] = []
+
+    def add(self, value: float) -> None:
+        """One more. Raises OverflowError, ValueError: as `math.fsum` of values that are not finite."""
+        partials, n = self._partials, 0
+        for partial in partials:
+            if abs(value) < abs(partial):
+                value, partial = partial, value
+            high = value + partial
+            low = partial - (high - value)
+            if low:
+                partials[n] = low
+                n += 1
+            value = high
+        partials[n:] = [value]
+
+    @property
+    def total(self) -> float:
+        return math.fsum(self._partials)
+
+
+class ClusterSums:
+    """A :func:`clustered_mean` of values that come one by one: what it holds grows with the clusters alone."""
+
+    def __init__(self) -> None:
+        self._total, self._n_unscored = ExactSum(), 0
+        self._sums: dict[object, float] = defaultdict(float)
+        self._counts: dict[object, int] = defaultdict(int)
+
+    def add(self, value: float | None, cluster: object) -> None:
+        """One text's score; ``None``: it has none."""
+        if value is None:
+            self._n_unscored += 1
+            return
+        self._total.add(value)
+        self._sums[cluster] += value
+        self._counts[cluster] += 1
+
+    def mean(self) -> Mean:
+        n = sum(self._counts.values())
+        if not n:
+            return Mean(None, 0, self._n_unscored)
+        mean, groups = self._total.total / n, len(self._sums)
+        if groups < 2:
+            return Mean(mean, n, self._n_unscored, None, groups)
+        squares = math.fsum((total - self._counts[cluster] * mean) ** 2 for cluster, total in self._sums.items())
+        variance = groups / (groups - 1) * squares / n**2
+        return Mean(mean, n, self._n_unscored, quantile(groups) * math.sqrt(variance), groups)
+
+
 def clustered_mean(values: Sequence[float | None], clusters: Sequence[object]) -> Mean:
     """Mean of the scored values with a 95 % interval that knows that texts of one cluster (a prompt) are alike.
 
@@ -91,16 +145,7 @@ def clustered_mean(values: Sequence[float | None], clusters: Sequence[object]) -
     Args:
         values, clusters: one each a text.
     """
-    scored = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
-    n, n_unscored = len(scored), len(values) - len(scored)
-    if not scored:
-        return Mean(None, 0, n_unscored)
-    mean = fmean(value for value, _ in scored)
-    sums: dict[object, float] = defaultdict(float)
-    for value, cluster in scored:
-        sums[cluster] += value - mean
-    groups = len(sums)
-    if groups < 2:
-        return Mean(mean, n, n_unscored, None, groups)
-    variance = groups / (groups - 1) * math.fsum(each**2 for each in sums.values()) / n**2
-    return Mean(mean, n, n_unscored, quantile(groups) * math.sqrt(variance), groups)
+    sums = ClusterSums()
+    for value, cluster in zip(values, clusters, strict=True):
+        sums.add(value, cluster)
+    return sums.mean()

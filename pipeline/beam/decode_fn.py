@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,10 @@ from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.errors import RunError
 from pipeline.plan.stored import StoredPlan
+from pipeline.store.dataset import TRANSIENT
 from pipeline.store.errors import output_errors, refused
 from pipeline.store.places import expanded
+from pipeline.store.ranges import file_name
 from pipeline.store.shards import shard_name, write_rows
 from pipeline.store.stop import StopFile
 
@@ -106,7 +108,7 @@ class DecodeFn(beam.DoFn):
                 f"plan: this worker (mpg-scr {mpg.__version__}) makes other rows of it than the process that planned "
                 "them: install the same version of this project, transformers and the model's files on both"
             )
-        return Shard(tuple(cells))
+        return Shard(tuple(cells), places.of_range)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class ShardDecoder:
         give_memory_back()
 
     def __call__(self, shard: Shard) -> DecodedShard:
-        result = DecodedShard(started_s=time.time())
+        result = DecodedShard(of_range=shard.of_range, started_s=time.time())
         rows: dict[str, dict[str, Any]] = {}
         stop = StopFile.of(self._work).watcher()
         with (
@@ -163,22 +165,26 @@ class WriteFn(beam.DoFn):
 
     def process(self, shard: DecodedShard) -> Iterator[WrittenShard]:
         work = expanded(self._work)
-        ids = tuple(row["row_id"] for row in shard.rows)
         path = None
         with output_errors(work):
             if shard.rows:
-                path = str(work / "generations" / shard_name(ids))
+                path = str(work / "generations" / _name(shard, shard.rows, len(shard.rows)))
                 write_rows(shard.rows, "generations", expanded(path))
             # After the rows: killed between the two, the next run makes dead letters again and no row in another batch.
             if shard.rejected:
-                name = shard_name(row["row_id"] for row in shard.rejected)
-                write_rows(shard.rejected, "rejected", work / "rejected" / name)
+                n = sum(row["reason"] not in TRANSIENT for row in shard.rejected)
+                write_rows(shard.rejected, "rejected", work / "rejected" / _name(shard, shard.rejected, n))
         count_shard(shard)
         yield WrittenShard(
             path=path,
-            row_ids=ids,
+            n_rows=len(shard.rows),
             n_rejected=len(shard.rejected),
             n_tokens=sum(row["n_tokens"] for row in shard.rows),
             started_s=shard.started_s,
             ended_s=shard.ended_s,
         )
+
+
+def _name(shard: DecodedShard, rows: Sequence[Mapping[str, Any]], n: int) -> str:
+    ids = [row["row_id"] for row in rows]
+    return file_name(shard.of_range, n, ids) if shard.of_range else shard_name(ids)

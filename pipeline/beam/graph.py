@@ -66,7 +66,7 @@ def build(pipeline: beam.Pipeline, work: Work, hints: Mapping[str, str]) -> None
 def to_judge_tasks(shard: WrittenShard) -> Iterator[JudgeTask]:
     """A shard just written, as work for a judge; nothing for one whose cells were all rejected."""
     if shard.path is not None:
-        yield JudgeTask(shard.path, shard.row_ids)
+        yield JudgeTask(shard.path)
 
 
 def total(books: Iterable[Books]) -> Books:

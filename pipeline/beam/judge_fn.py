@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.utils.shared import Shared
 
 from evaluation.items import Judge, label_of
@@ -18,6 +20,7 @@ from pipeline.judging.registry import COLUMNS, item_of, load_assigned
 from pipeline.judging.table import judgment_rows
 from pipeline.store.errors import output_errors
 from pipeline.store.places import expanded
+from pipeline.store.ranges import judgments_name
 from pipeline.store.shards import read_shard, shard_name, write_rows
 from pipeline.store.stop import StopFile
 
@@ -44,14 +47,17 @@ class JudgeFn(beam.DoFn):
             yield self._judge_rows(task)
 
     def _judge_rows(self, task: JudgeTask) -> int:
-        wanted, attributes = set(task.row_ids), self._work.judge.attributes
+        wanted, attributes = task.row_ids, self._work.judge.attributes
         table = read_shard(expanded(task.path), "generations", COLUMNS)
-        items = [item_of(row) for row in table.to_pylist() if row["row_id"] in wanted]
+        if wanted is not None:
+            table = table.filter(pc.is_in(table.column("row_id"), value_set=pa.array(wanted, pa.string())))
+        items = [item_of(row) for row in table.to_pylist()]
         with passes_of(self._threads):
             scores = self._judge.judge(items, attributes)
         label = label_of(self._judge)
         rows = judgment_rows(items, label, scores)
-        name = shard_name((item.key for item in items), label, *attributes)
+        name = judgments_name(expanded(task.path).name, label, attributes) if wanted is None else None
+        name = name or shard_name((item.key for item in items), label, *attributes)
         with output_errors(expanded(self._folder)):
             write_rows(rows, "judgments", expanded(self._folder) / "judgments" / name)
         count_judgments(len(items), rows)

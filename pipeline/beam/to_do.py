@@ -19,7 +19,7 @@ from pipeline.store.schema import list_of
 
 FOLDER = "to-do"  # in the work folder
 _GROUP = 4096  # shards, or tasks, that are held at once
-_SHARDS = pa.schema([("runs", list_of(list_of(pa.int64()))), ("first_id", pa.string())])
+_SHARDS = pa.schema([("runs", list_of(list_of(pa.int64()))), ("first_id", pa.string()), ("of_range", pa.string())])
 _TASKS = pa.schema([("path", pa.string()), ("row_ids", list_of(pa.string()))])
 
 
@@ -30,26 +30,39 @@ def forget(work: Path) -> None:
 
 def keep_shards(work: Path, shards: Sequence[Sequence[PlannedCell]]) -> ToDo | None:
     """Note which cells are to be decoded together; ``None``: there are none. Raises OSError."""
-    rows = ({"runs": runs_of([cell.place for cell in shard]), "first_id": shard[0].row_id} for shard in shards)
-    return ToDo(_kept(work, rows, _SHARDS), sum(map(len, shards))) if shards else None
+    return keep_places(work, (places_of(shard) for shard in shards))
+
+
+def keep_places(work: Path, shards: Iterable[Places]) -> ToDo | None:
+    """The same of places. Raises OSError."""
+    rows = (({"runs": each.runs, "first_id": each.first_id, "of_range": each.of_range}, each.n) for each in shards)
+    return _kept(work, rows, _SHARDS)
+
+
+def places_of(shard: Sequence[PlannedCell], of_range: str = "") -> Places:
+    """Where some cells, which ascend, are found again."""
+    return Places(tuple(runs_of(cell.place for cell in shard)), shard[0].row_id, of_range)
 
 
 def shards_in(path: str) -> Iterator[Places]:
     """What :func:`keep_shards` has noted. Raises OSError."""
     for row in _rows(path):
-        yield Places(tuple((first, last) for first, last in row["runs"]), row["first_id"])
+        yield Places(tuple((first, last) for first, last in row["runs"]), row["first_id"], row["of_range"])
 
 
-def keep_tasks(work: Path, tasks: Sequence[JudgeTask]) -> ToDo | None:
-    """Note which texts of earlier runs a judge has to look at; ``None``: there are none. Raises OSError."""
-    rows = ({"path": task.path, "row_ids": task.row_ids} for task in tasks)
-    return ToDo(_kept(work, rows, _TASKS), sum(len(task.row_ids) for task in tasks)) if tasks else None
+def keep_tasks(work: Path, tasks: Iterable[tuple[JudgeTask, int]]) -> ToDo | None:
+    """Note which texts of earlier runs a judge has to look at; ``None``: there are none. Raises OSError.
+
+    Args:
+        tasks: each with its number of texts.
+    """
+    return _kept(work, (({"path": task.path, "row_ids": task.row_ids}, n) for task, n in tasks), _TASKS)
 
 
 def tasks_in(path: str) -> Iterator[JudgeTask]:
     """What :func:`keep_tasks` has noted. Raises OSError."""
     for row in _rows(path):
-        yield JudgeTask(row["path"], tuple(row["row_ids"]))
+        yield JudgeTask(row["path"], None if row["row_ids"] is None else tuple(row["row_ids"]))
 
 
 def runs_of(places: Iterable[int]) -> list[tuple[int, int]]:
@@ -63,14 +76,17 @@ def runs_of(places: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _kept(work: Path, rows: Iterator[Mapping[str, Any]], schema: pa.Schema) -> str:
-    path, sink = work / FOLDER / f"{uuid.uuid4().hex}.parquet", pa.BufferOutputStream()
+def _kept(work: Path, rows: Iterator[tuple[Mapping[str, Any], int]], schema: pa.Schema) -> ToDo | None:
+    path, sink, n = work / FOLDER / f"{uuid.uuid4().hex}.parquet", pa.BufferOutputStream(), 0
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         while group := list(islice(rows, _GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            writer.write_table(pa.Table.from_pylist([row for row, _ in group], schema=schema))
+            n += sum(of_row for _, of_row in group)
+    if not n:
+        return None
     make_folder(path.parent)
     write_bytes(sink.getvalue(), path)
-    return str(path)
+    return ToDo(str(path), n)
 
 
 def _rows(path: str) -> Iterator[dict[str, Any]]:

@@ -32,10 +32,16 @@ class Places:
     Attributes:
         runs: of neighbours: first and last of each.
         first_id: row id of the first: a worker that finds another there does not have the driver's plan, or version.
+        of_range: what its files' names begin with (:mod:`pipeline.store.ranges`); empty: they are named by their rows.
     """
 
     runs: tuple[tuple[int, int], ...]
     first_id: str
+    of_range: str = ""
+
+    @property
+    def n(self) -> int:
+        return sum(last - first + 1 for first, last in self.runs)
 
     def all(self) -> list[int]:
         return [place for first, last in self.runs for place in range(first, last + 1)]
@@ -43,9 +49,10 @@ class Places:
 
 @dataclass(frozen=True)
 class Shard:
-    """Cells that one worker decodes together and writes as one file."""
+    """Cells that one worker decodes together and writes as one file, see :class:`Places`."""
 
     cells: tuple[PlannedCell, ...]
+    of_range: str = ""
 
 
 @dataclass
@@ -54,16 +61,17 @@ class DecodedShard:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    of_range: str = ""
     started_s: float = 0.0
     ended_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A finished shard: its file (none if every cell was rejected), row ids, and counts."""
+    """A finished shard: its file (none if every cell was rejected), and counts."""
 
     path: str | None
-    row_ids: tuple[str, ...]
+    n_rows: int
     n_rejected: int
     n_tokens: int
     started_s: float
@@ -72,10 +80,10 @@ class WrittenShard:
 
 @dataclass(frozen=True)
 class JudgeTask:
-    """Rows of one generation file that one judge has not scored on some attributes yet."""
+    """Rows of one generation file that one judge has not scored on some attributes yet; ``None``: all of them."""
 
     path: str
-    row_ids: tuple[str, ...]
+    row_ids: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class Books:
 
     @staticmethod
     def of(shard: WrittenShard) -> Books:
-        return Books(len(shard.row_ids), shard.n_rejected, shard.n_tokens, 0, shard.started_s, shard.ended_s)
+        return Books(shard.n_rows, shard.n_rejected, shard.n_tokens, 0, shard.started_s, shard.ended_s)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def plan(options: argparse.Namespace) -> Outcome:
         texts = texts_of(job, prompts)
         computed_with = settled(output, job, workers, texts.n)
         planned = Plan.of(job, computed_with.dtype, computed_with.attributes)
-        left = left_of(work, planned.cells(job.cells(prompts)), job)
+        left = left_of(work, planned, prompts, computed_with.rows_per_shard)
     except OutputError as error:
         raise InputError(f"{options.job}: {error}") from error
     except OSError as error:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpg.models.ends import Ends
-from personas import Cell
+from personas import Cell, Grid
 from pipeline.job.model import Job
-from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.cells import PlannedCell, Sources, row_key
+from pipeline.plan.cells import resolved as of_persona
 from pipeline.plan.rule import Rule
 from pipeline.plan.sources import decoder_settings, resolved
 from pipeline.plan.systems import Systems
@@ -64,6 +65,17 @@ class Plan:
         """What makes cells of places, on any machine."""
         ends = None if self.ends.ids == self.ends.stated else tuple(sorted(self.ends.ids))
         return Rule(self.settings, self.sources, self.job.seed, self.systems, self.job.control_tokens, ends)
+
+    def distinct(self, grid: Grid) -> Grid:
+        """A grid whose cells all come to rows of their own, those of the grid, in its order: the first of each."""
+        rows = [row_key(of_persona(persona, self.settings, self.systems)) for persona in grid.personas]
+        personas = dict(zip(reversed(rows), reversed(grid.personas), strict=True))
+        prompts = {prompt.messages: prompt for prompt in reversed(grid.prompts)}
+        return Grid(
+            [prompts[messages] for messages in dict.fromkeys(prompt.messages for prompt in grid.prompts)],
+            [personas[row] for row in dict.fromkeys(rows)],
+            grid.samples_per_cell,
+        )
 
     def cells(self, grid: Iterable[Cell] | None = None, places: Iterable[int] | None = None) -> list[PlannedCell]:
         """Planned cells of a grid, once each; ``None``: of the job's own. Raises PromptError: of its prompts.

@@ -10,8 +10,8 @@ from typing import Any
 from mpg.models.control_tokens import control_tokens_of
 from mpg.models.template import reads_clock
 from mpg.settings import DecoderSettings
-from personas import Cell
-from pipeline.plan.cells import ControlRule, PlannedCell, Sources, TemplateRule, plan_cells
+from personas import Cell, Grid
+from pipeline.plan.cells import ControlRule, PlannedCell, Sources, TemplateRule, plan_cells, resolved
 from pipeline.plan.systems import Systems
 
 
@@ -34,6 +34,26 @@ class Rule:
     control: str
     ends: tuple[int, ...] | None
 
+    def identity(self) -> str:
+        """What cells are made of beside their grid, in words that are the same on every machine: no place is named."""
+        known = self.sources
+        parts = (known.model_label, known.adapter_revisions, known.dtype, known.as_listed, known.style)
+        systems = tuple(sorted(map(repr, vars(self.systems).items())))
+        return repr((self.settings, parts, self.seed, systems, self.control, self.ends))
+
+    def n_control(self, grid: Grid, tokenizer: Any) -> int:
+        """How many cells of a grid have control tokens in their texts."""
+        marks, told = self._control_rule(tokenizer).marks, list[bool]()
+        for persona in grid.personas:
+            found = resolved(persona, self.settings, self.systems)
+            told.append(marks((found.system, *found.own.values())))
+        n_prompts = sum(marks(message.content for message in prompt.messages) for prompt in grid.prompts)
+        pairs = n_prompts * len(told) + (len(grid.prompts) - n_prompts) * sum(told)
+        return pairs * grid.samples_per_cell
+
+    def _control_rule(self, tokenizer: Any) -> ControlRule:
+        return ControlRule(self.control, control_tokens_of(tokenizer).in_text)
+
     def cells(self, cells: Iterable[Cell], tokenizer: Any, places: Iterable[int] | None = None) -> list[PlannedCell]:
         """Planned cells, once each.
 
@@ -41,6 +61,6 @@ class Rule:
             tokenizer: of the reference.
             places: of the cells in the grid that they are of; ``None``: they are that grid.
         """
-        control = ControlRule(self.control, control_tokens_of(tokenizer).in_text)
+        control = self._control_rule(tokenizer)
         template = TemplateRule(self.sources.style, self.ends, partial(reads_clock, tokenizer))
         return plan_cells(cells, self.settings, self.sources, self.seed, self.systems, control, template, places)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -56,15 +56,20 @@ class StoredPlan:
         return self.rule.cells((grid[place] for place in places), tokenizer, places)
 
 
+def content_of(grid: Grid) -> str:
+    """A name for a grid's prompts and personas, in their order: what a stored plan's folder is called."""
+    digest = hashlib.sha256()
+    for each in chain(map(_of_prompt, grid.prompts), map(_of_persona, grid.personas)):
+        digest.update(each.encode() + b"\n")
+    return digest.hexdigest()[:24]
+
+
 def store_plan(work: Path, rule: Rule, grid: Grid) -> StoredPlan:
     """Write a grid's prompts and personas into the work folder, unless they are there. Raises OSError.
 
     Texts are JSON in ASCII: a prompt that is no valid Unicode is a dead letter with its reason, not an error here.
     """
-    digest = hashlib.sha256()
-    for each in (*map(_of_prompt, grid.prompts), *map(_of_persona, grid.personas)):
-        digest.update(each.encode() + b"\n")
-    folder = work / PLANS / digest.hexdigest()[:24]
+    folder = work / PLANS / content_of(grid)
     if _DONE not in listing(folder):
         remove_tree(work / PLANS)  # of other plans: nobody asks for them again
         make_folder(folder)
@@ -72,6 +77,39 @@ def store_plan(work: Path, rule: Rule, grid: Grid) -> StoredPlan:
         write_bytes(_table(map(_of_persona, grid.personas)), folder / "personas.parquet")
         write_bytes(b"", folder / _DONE)
     return StoredPlan(rule, str(folder), grid.samples_per_cell)
+
+
+class PlannedCells(Sequence[PlannedCell]):
+    """The planned cells of a grid whose cells all come to rows of their own, each made when it is asked for.
+
+    Args:
+        grid: see :meth:`pipeline.plan.plan.Plan.distinct`. tokenizer: of the reference.
+    """
+
+    def __init__(self, rule: Rule, grid: Grid, tokenizer: Any) -> None:
+        self._rule, self._grid, self._tokenizer = rule, grid, tokenizer
+
+    def __len__(self) -> int:
+        return len(self._grid)
+
+    @overload
+    def __getitem__(self, place: int) -> PlannedCell: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[PlannedCell]: ...
+    def __getitem__(self, place: int | slice) -> PlannedCell | list[PlannedCell]:
+        places = range(len(self))[place]
+        if isinstance(places, int):
+            return self.at([places])[0]
+        return self.at(places)
+
+    @property
+    def n_control(self) -> int:
+        """How many have control tokens in their texts."""
+        return self._rule.n_control(self._grid, self._tokenizer)
+
+    def at(self, places: Sequence[int]) -> list[PlannedCell]:
+        """Those at some places."""
+        return self._rule.cells((self._grid[place] for place in places), self._tokenizer, places)
 
 
 class _Records(Sequence[T]):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,8 +24,8 @@ from pipeline.job.recorded import recorded_text
 from pipeline.plan.split import test_ids
 from pipeline.publish.card import write_card
 from pipeline.publish.configs import data_front
+from pipeline.publish.digest import Digest, Seen, digest_of
 from pipeline.publish.exports import fitting, say_what_goes
-from pipeline.publish.summary import Summary, summarise
 from pipeline.store.dataset import (
     FOLDERS,
     FORMS,
@@ -34,11 +35,11 @@ from pipeline.store.dataset import (
     WORK_FOLDER,
     is_complete,
     keep_job_folder,
-    write_tables,
+    write_pieces,
 )
 from pipeline.store.exchange import exchange, next_files
 from pipeline.store.files import exists, put_folder, read_text, remove_tree, write_bytes
-from pipeline.store.layout import IsTest, Sizes, among, files_in, ids_in_test, in_order_of_files, write_dataset
+from pipeline.store.layout import IsTest, Sizes, among, files_in, ids_in_test, write_dataset
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_files
 from pipeline.store.schema import TABLES
 from pipeline.store.shards import read_shard
@@ -48,36 +49,61 @@ logger = logging.getLogger(__name__)
 Tables = Mapping[str, pa.Table]
 
 
-def write_data_set(
-    output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any], sizes: Sizes | None = None
-) -> None:
-    """Make these the data set of a folder, in place of what is there. Raises OSError; what is there stays then."""
+def write_rows(output: Path, job: Job, pieces: Iterable[Tables], sizes: Sizes | None = None) -> Path:
+    """Write the files of a data set to come, beside the one that is there; returns their folder. Raises OSError.
+
+    Args:
+        pieces: see :func:`pipeline.store.dataset.write_pieces`.
+    """
     coming = next_files(output)
-    ids = test_ids(job.split, tables["generations"])
-    write_tables(coming, tables, ids, sizes)
+    write_pieces(coming, pieces, None if job.split is None else partial(test_ids, job.split), sizes)
+    return coming
+
+
+def digest(
+    folder: Path,
+    job: Job,
+    judges: Iterable[str],
+    elsewhere: Mapping[str, Path] = MappingProxyType({}),
+    seen: Seen | None = None,
+) -> Digest:
+    """What a data set's card and record say of its rows, see :func:`pipeline.publish.digest.digest_of`."""
+    names, labels = job.attribute_names, set(judges)
+    return digest_of(folder, names, labels, panel_rule=job.panel, elsewhere=elsewhere, seen=seen)
+
+
+def write_data_set(output: Path, coming: Path, job: Job, found: Digest, run: dict[str, Any]) -> None:
+    """Make what was written the data set of a folder, in place of what is there.
+
+    Args:
+        coming: see :func:`write_rows`. found: of the rows there.
+
+    Raises:
+        OSError: what is there stays then.
+    """
     forms = fitting(output, files_of(coming))
     gone = say_what_goes(output, forms)
     write_files(coming, files_of(coming) | forms)
     elsewhere = {name.partition("/")[0]: output / name.partition("/")[0] for name in forms}
     write_bytes(recorded_text(job).encode(), coming / JOB_FILE)
-    _write_about(coming, job, tables, ids, summary, run, elsewhere)
+    _write_about(coming, job, found, run, elsewhere)
     keep_job_folder(coming / WORK_FOLDER, job.folder)
     exchange(output, [*FOLDERS.values(), *gone], coming=coming)
     remove_tree(output / PARTIAL)
 
 
-def write_partial(
-    output: Path, job: Job, tables: Tables, summary: Summary, run: dict[str, Any], sizes: Sizes | None = None
-) -> Path | None:
-    """Put what there is so far beside the data set; returns its folder, ``None`` for nothing. Raises OSError."""
+def write_partial(output: Path, coming: Path, job: Job, found: Digest, run: dict[str, Any]) -> Path | None:
+    """Put what there is so far beside the data set; returns its folder, ``None`` for nothing. Raises OSError.
+
+    Args:
+        coming: see :func:`write_rows`. found: of the rows there.
+    """
     target = output / PARTIAL
-    if not any(table.num_rows for table in tables.values()):
+    if not files_of(coming):
+        remove_tree(coming)
         remove_tree(target)
         return None
-    coming = next_files(output)
-    ids = test_ids(job.split, tables["generations"])
-    write_tables(coming, tables, ids, sizes)
-    _write_about(coming, job, tables, ids, summary, run)
+    _write_about(coming, job, found, run)
     remove_tree(target)
     put_folder(coming, target)
     return target
@@ -86,31 +112,21 @@ def write_partial(
 def _write_about(
     folder: Path,
     job: Job,
-    tables: Tables,
-    ids: frozenset[str],
-    summary: Summary,
+    found: Digest,
     run: dict[str, Any],
     elsewhere: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Card and record of the tables that were written into a folder.
 
     Args:
-        ids: of the rows in the test split. elsewhere: form to train on -> where its files are.
+        elsewhere: form to train on -> where its files are.
     """
-    if ids:  # the card is the same when it is made of the files again
-        tables = {name: in_order_of_files(t, None if name == "rejected" else among(ids)) for name, t in tables.items()}
-        summary = _summary(job, tables, run)
     _write_record(folder, run)
-    write_card(folder, job, tables, summary, run, data_front(folder, elsewhere=elsewhere))
+    write_card(folder, job, found, run, data_front(folder, elsewhere=elsewhere))
 
 
 def _write_record(folder: Path, run: Mapping[str, Any]) -> None:
     write_bytes((json.dumps(run, indent=2) + "\n").encode(), folder / RUN_FILE)
-
-
-def _summary(job: Job, tables: Tables, run: Mapping[str, Any]) -> Summary:
-    names, judges = job.attribute_names, set(run["judges"])
-    return summarise(tables["generations"], tables["judgments"], names, panel_rule=job.panel, judges=judges)
 
 
 def write_judgments(
@@ -151,9 +167,8 @@ def write_judgments(
         for label, found in calls.items():
             if found is not None:
                 run.setdefault("calls", {})[label] = dict(found)
-        ordered = in_order_of_files(judgments, is_test)
         _write_record(coming, run)
-        _write_card_of(output, coming, job, run, [place, *gone], {"judgments": ordered})
+        _write_card_of(output, coming, job, run, [place, *gone])
     exchange(output, [place, *gone], coming=coming)
 
 
@@ -215,17 +230,15 @@ def _write_card_of(
     job: Job,
     run: dict[str, Any],
     exchanged: Sequence[str] = (),
-    tables: Tables = MappingProxyType({}),
 ) -> None:
     """The card of a data set of whose folders some are being exchanged.
 
     Args:
         coming: folder of the files to come; the card goes there. exchanged: folders whose files are there now.
-        tables: that are known already.
     """
-    tables = {name: table_of(output, name) for name in FOLDERS if name not in tables} | dict(tables)
-    front = data_front(output, elsewhere={place: coming / place for place in exchanged})
-    write_card(coming, job, tables, _summary(job, tables, run), run, front, beside=output)
+    elsewhere = {place: coming / place for place in exchanged}
+    found, front = digest(output, job, run["judges"], elsewhere), data_front(output, elsewhere=elsewhere)
+    write_card(coming, job, found, run, front, beside=output)
 
 
 def table_of(output: Path, name: str) -> pa.Table:

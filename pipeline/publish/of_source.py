@@ -22,35 +22,37 @@ PREFIX = "metadata_"
 _EXACT_IN_FLOAT = 2**53
 
 
-def with_metadata(table: pa.Table, prompts: Sequence[Prompt]) -> pa.Table:
-    """The table `generations` with a column ``metadata_<key>`` for each key of its prompts' metadata.
+class Metadata:
+    """The columns ``metadata_<key>`` of the table `generations`, one for each key of its prompts' metadata.
 
     A column is text, int64, float64 or bool where all its values are of one kind; else each is written as JSON. A row
     without the key has null.
     """
-    of_prompt = {prompt.prompt_id: prompt.metadata for prompt in prompts}
-    keys = dict.fromkeys(key for prompt in prompts for key in prompt.metadata)
-    ids = table.column("prompt_id").to_pylist()
-    for key, name in _names(list(keys)).items():
-        values = {prompt_id: metadata.get(key) for prompt_id, metadata in of_prompt.items()}
-        of_type, values = _typed(values)
-        column = pa.array([values.get(prompt_id) for prompt_id in ids], type=of_type)
-        table = table.append_column(pa.field(name, of_type), column)
-    return table
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        of_prompt = {prompt.prompt_id: prompt.metadata for prompt in prompts}
+        keys = dict.fromkeys(key for prompt in prompts for key in prompt.metadata)
+        self._columns = {
+            name: _typed({prompt_id: metadata.get(key) for prompt_id, metadata in of_prompt.items()})
+            for key, name in _names(list(keys)).items()
+        }
+
+    def beside(self, table: pa.Table) -> pa.Table:
+        """Rows of the table with these columns."""
+        ids = table.column("prompt_id").to_pylist()
+        for name, (of_type, values) in self._columns.items():
+            column = pa.array([values.get(prompt_id) for prompt_id in ids], type=of_type)
+            table = table.append_column(pa.field(name, of_type), column)
+        return table
 
 
-def with_broken_rows(table: pa.Table, broken: Sequence[BrokenRow]) -> pa.Table:
-    """The table `rejected` with the rows of the prompts' source that are no prompts behind its own."""
+def broken_rows(broken: Sequence[BrokenRow]) -> pa.Table:
+    """The rows of the prompts' source that are no prompts, as rows of the table `rejected`."""
     rows = [
         {"reason": each.reason, "message": storable(each.problem), "source": storable(each.source), "raw": each.raw}
         for each in broken
     ]
-    return pa.concat_tables([table, pa.Table.from_pylist(rows, schema=REJECTED)])
-
-
-def n_rejected_cells(table: pa.Table) -> int:
-    """Of the table `rejected`: how many of its rows were cells."""
-    return int(table.num_rows - table.column("row_id").null_count)
+    return pa.Table.from_pylist(rows, schema=REJECTED)
 
 
 def _names(keys: Sequence[str]) -> dict[str, str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 
 from evaluation.items import heard
-from evaluation.statistics.aggregate import Mean, clustered_mean, panel
+from evaluation.statistics.aggregate import ClusterSums, ExactSum, Mean, panel
 from pipeline.store.schema import without_tokens
 
 
@@ -28,8 +29,6 @@ class PersonaSummary:
     @property
     def perplexity(self) -> float:
         """Of the texts under the reference, at the decoder's temperature."""
-        import math
-
         return math.exp(-self.log_prob_reference / self.n_tokens) if self.n_tokens else math.nan
 
 
@@ -40,6 +39,87 @@ class Summary:
     attributes: tuple[str, ...]
     personas: tuple[PersonaSummary, ...]
     samples: tuple[dict[str, Any], ...]
+
+
+class Summariser:
+    """A summary of rows that come in pieces: what it holds grows with personas and prompts, not with rows.
+
+    Args:
+        judges: labels of those that count. Judgments of a judge's older version stay in a data set.
+    """
+
+    def __init__(
+        self, attributes: Sequence[str], judges: Collection[str], *, n_samples: int = 2, panel_rule: str = "mean"
+    ) -> None:
+        self._attributes, self._judges, self._n_samples, self._rule = tuple(attributes), judges, n_samples, panel_rule
+        self._judged: set[str] = set()
+        self._personas: dict[str, _Persona] = {}
+        self._first_prompt: str | None = None
+
+    def add(self, generations: pa.Table, judgments: pa.Table) -> None:
+        """The next rows, with all judgments of them."""
+        scores = heard_scores(judgments, self._judges)
+        self._judged.update(attribute for _, attribute in scores)
+        for row in without_tokens(generations).to_pylist():
+            if self._first_prompt is None:
+                self._first_prompt = row["prompt_id"]
+            persona = self._personas.setdefault(row["persona"], _Persona(row))
+            persona.count(row, of_first_prompt=row["prompt_id"] == self._first_prompt)
+            for attribute in self._attributes:
+                given = scores.get((row["row_id"], attribute))
+                if given is not None:
+                    persona.adherence[attribute].add(panel(given, self._rule), row["prompt_id"])
+
+    def result(self) -> Summary:
+        """Of all rows so far."""
+        judged = tuple(attribute for attribute in self._attributes if attribute in self._judged)
+        personas = tuple(persona.summary(name, judged) for name, persona in self._personas.items())
+        return Summary(judged, personas, tuple(self._samples()))
+
+    @property
+    def first_rows(self) -> list[dict[str, Any]]:
+        """The first row of each persona."""
+        return [persona.first for persona in self._personas.values()]
+
+    def _samples(self) -> list[dict[str, Any]]:
+        """The same prompt under the first and the last personas: what the weights change is seen at once."""
+        names = list(self._personas)
+        picked = [names[0], *names[-(self._n_samples - 1) :]] if len(names) >= self._n_samples else names
+        return [self._personas[name].sample for name in dict.fromkeys(picked)]
+
+
+class _Persona:
+    """Sums over one persona's texts, and its first one."""
+
+    def __init__(self, first: dict[str, Any]) -> None:
+        self.first, self._of_first_prompt = first, dict[str, Any]()
+        self.adherence: defaultdict[str, ClusterSums] = defaultdict(ClusterSums)
+        self._n_rows = self._n_tokens = self._n_rates = 0
+        self._log_prob, self._rates = ExactSum(), ExactSum()
+
+    def count(self, row: dict[str, Any], *, of_first_prompt: bool) -> None:
+        self._n_rows += 1
+        self._n_tokens += row["n_tokens"]
+        self._log_prob.add(row["log_prob_reference"])
+        if row["acceptance_rate"] is not None:
+            self._n_rates += 1
+            self._rates.add(row["acceptance_rate"])
+        if of_first_prompt and not self._of_first_prompt:
+            self._of_first_prompt = row
+
+    @property
+    def sample(self) -> dict[str, Any]:
+        return self._of_first_prompt or self.first
+
+    def summary(self, name: str, judged: Sequence[str]) -> PersonaSummary:
+        return PersonaSummary(
+            persona=name,
+            n_rows=self._n_rows,
+            adherence={attribute: self.adherence[attribute].mean() for attribute in judged},
+            acceptance_rate=self._rates.total / self._n_rates if self._n_rates else None,
+            n_tokens=self._n_tokens,
+            log_prob_reference=self._log_prob.total,
+        )
 
 
 def summarise(
@@ -56,30 +136,10 @@ def summarise(
     Args:
         judges: labels of those that count; ``None``: all. Judgments of a judge's older version stay in a data set.
     """
-    scores = heard_scores(judgments, set(judgments.column("judge").to_pylist()) if judges is None else judges)
-    by_persona: dict[str, list[dict[str, Any]]] = {}
-    for row in without_tokens(generations).to_pylist():
-        by_persona.setdefault(row["persona"], []).append(row)
-    judged = [a for a in attributes if any(key[1] == a for key in scores)]
-    personas = []
-    for persona, rows in by_persona.items():
-        adherence = {}
-        for attribute in judged:
-            mine = [row for row in rows if (row["row_id"], attribute) in scores]
-            values = [panel(scores[row["row_id"], attribute], panel_rule) for row in mine]
-            adherence[attribute] = clustered_mean(values, [row["prompt_id"] for row in mine])
-        rates = [row["acceptance_rate"] for row in rows if row["acceptance_rate"] is not None]
-        personas.append(
-            PersonaSummary(
-                persona=persona,
-                n_rows=len(rows),
-                adherence=adherence,
-                acceptance_rate=fmean(rates) if rates else None,
-                n_tokens=sum(row["n_tokens"] for row in rows),
-                log_prob_reference=sum(row["log_prob_reference"] for row in rows),
-            )
-        )
-    return Summary(tuple(judged), tuple(personas), tuple(_samples(by_persona, n_samples)))
+    counted = set(judgments.column("judge").to_pylist()) if judges is None else judges
+    found = Summariser(attributes, counted, n_samples=n_samples, panel_rule=panel_rule)
+    found.add(generations, judgments)
+    return found.result()
 
 
 def heard_scores(judgments: pa.Table, labels: Collection[str]) -> dict[tuple[str, str], list[float | None]]:
@@ -94,20 +154,6 @@ def heard_scores(judgments: pa.Table, labels: Collection[str]) -> dict[tuple[str
         if counts(row["judge"], row["attribute"]):
             scores.setdefault((row["row_id"], row["attribute"]), []).append(row["score"])
     return scores
-
-
-def _samples(by_persona: dict[str, list[dict[str, Any]]], count: int) -> list[dict[str, Any]]:
-    """The same prompt under the first and the last personas: what the weights change is seen at once."""
-    if not by_persona:
-        return []
-    names = list(by_persona)
-    picked = [names[0], *names[-(count - 1) :]] if len(names) >= count else names
-    first = by_persona[picked[0]][0]
-    samples = []
-    for name in dict.fromkeys(picked):
-        rows = by_persona[name]
-        samples.append(next((row for row in rows if row["prompt_id"] == first["prompt_id"]), rows[0]))
-    return samples
 
 
 def header(summary: Summary) -> list[str]:

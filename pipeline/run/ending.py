@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.judging.verdict import Verdict
-from pipeline.plan.cells import PlannedCell
-from pipeline.publish.of_source import n_rejected_cells
+from pipeline.publish.digest import Digest
 from pipeline.store.dataset import RUN_FILE, is_complete
 from pipeline.store.files import read_text
 from pipeline.store.stop import Stop
@@ -53,19 +49,10 @@ class Counts:
     unjudged: int
 
     @classmethod
-    def of(
-        cls, tables: Mapping[str, pa.Table], cells: Sequence[PlannedCell], accepted: object | None, unjudged: int
-    ) -> Counts:
+    def of(cls, found: Digest, planned: int, accepted: object | None, unjudged: int) -> Counts:
         """Args: accepted: not ``None`` where rows are chosen among candidates: none of them is missing then."""
-        n_rows, n_rejected = tables["generations"].num_rows, n_rejected_cells(tables["rejected"])
-        missing = 0 if accepted is not None else len(cells) - n_rows - n_rejected
-        return cls(len(cells), n_rows, n_rejected, missing, unjudged)
-
-
-def ids_of(tables: Mapping[str, pa.Table]) -> list[str]:
-    """Row ids of the data set."""
-    ids: list[str] = tables["generations"].column("row_id").to_pylist()
-    return ids
+        missing = 0 if accepted is not None else planned - found.n_rows - found.n_rejected
+        return cls(planned, found.n_rows, found.n_rejected, missing, unjudged)
 
 
 def ending_of(

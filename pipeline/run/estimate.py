@@ -36,6 +36,8 @@ from pipeline.run.left import MOST_CELLS, Left
 logger = logging.getLogger(__name__)
 
 COVERAGE = 0.95
+# Cells that a pilot is drawn from, and personas' shares are told by, at most: a cell of a grid takes 50 us to make.
+MOST_LOOKED_AT = 50_000
 # How much faster or slower a machine may turn out than in the pilot's short time, as a share: no measured interval, a
 # choice that the turns of benchmarks/overhead.py (4 % faster to 11 % slower) fit into.
 SPEED_NOISE = 0.15
@@ -96,13 +98,26 @@ def pilot_of(cells: Sequence[PlannedCell], per_persona: int, at_least: int) -> l
     """Some cells of every persona (of some personas, where there are very many), the same in every call."""
     rng = random.Random(0)
     groups: dict[str, list[PlannedCell]] = {}
-    for cell in cells:
+    for cell in some_of(cells):
         groups.setdefault(cell.persona, []).append(cell)
     names = list(groups)
     if len(names) * per_persona > MOST_CELLS:
         names = sorted(rng.sample(names, MOST_CELLS // per_persona), key=names.index)
     each = max(per_persona, -(-min(at_least, MOST_CELLS) // len(names)))
     return [cell for name in names for cell in rng.sample(groups[name], min(each, len(groups[name])))]
+
+
+def some_of(cells: Sequence[PlannedCell]) -> Sequence[PlannedCell]:
+    """The cells, or of very many some that were drawn, the same in every call."""
+    if len(cells) <= MOST_LOOKED_AT:
+        return cells
+    return [cells[i] for i in sorted(random.Random(1).sample(range(len(cells)), MOST_LOOKED_AT))]
+
+
+def personas_of(cells: Sequence[PlannedCell]) -> dict[str, int]:
+    """Persona -> how many of the cells are its; of very many cells by those that were drawn, to within a few in 100."""
+    found = Counter(cell.persona for cell in some_of(cells))
+    return {name: max(n, round(n * len(cells) / found.total())) for name, n in found.items()}
 
 
 def forecast(plan: Plan, left: Left, computed_with: ComputedWith, per_persona: int, workers: int) -> Forecast:
@@ -128,7 +143,7 @@ def forecast(plan: Plan, left: Left, computed_with: ComputedWith, per_persona: i
     lengths: dict[str, list[int]] = {}
     for row in rows:
         lengths.setdefault(row["persona"], []).append(row["n_tokens"])
-    tokens = total_of(lengths, Counter(cell.persona for cell in cells)) if cells else Estimate(0.0, 0.0, 0.0)
+    tokens = total_of(lengths, personas_of(cells)) if cells else Estimate(0.0, 0.0, 0.0)
     judging_s = _judging_s(job, rows or left.rows, left)
     busy = tokens.times(decode_s / max(1, n_tokens))
     noise = 1 + SPEED_NOISE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +43,10 @@ from pipeline.store.shards import read_shards, shard_tables
 from pipeline.store.stop import StopFile
 
 logger = logging.getLogger(__name__)
+
+
+# Label and attributes of a judge -> what it has not judged, each with its number of texts.
+LeftToJudge = Callable[[str, tuple[str, ...]], Iterable[tuple[JudgeTask, int]]]
 
 
 class RunJudges:
@@ -126,6 +130,16 @@ class RunJudges:
             for each, label in self._local
         ]
 
+    def of_workers_by_file(self, left: LeftToJudge) -> list[JudgeWork]:
+        """The same, where files of rows are judged whole.
+
+        Args:
+            left: label and attributes of a judge -> files that it has not judged, with their numbers of texts.
+        """
+        return [
+            JudgeWork(each, label, keep_tasks(self._work, left(label, each.attributes))) for each, label in self._local
+        ]
+
     def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
         """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped."""
         for judge in self.remote:
@@ -194,13 +208,13 @@ def rubric_problems(job: Job) -> list[str]:
     return []
 
 
-def left_to_judge(work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]) -> tuple[JudgeTask, ...]:
-    """Rows of earlier runs that a judge has not scored on every attribute."""
+def left_to_judge(
+    work: Path, label: str, attributes: tuple[str, ...], wanted: set[str]
+) -> Iterator[tuple[JudgeTask, int]]:
+    """Rows of earlier runs that a judge has not scored on every attribute, and how many."""
     scored = judged_attributes(read_shards(work / "judgments", "judgments"), label, scored_only=False)
-    tasks = []
     for path, table in shard_tables(work / "generations", "generations", ["row_id"]):
         ids = table.column("row_id").to_pylist()
         left = tuple(i for i in ids if i in wanted and not scored.get(i, set()).issuperset(attributes))
         if left:
-            tasks.append(JudgeTask(str(path), left))
-    return tuple(tasks)
+            yield JudgeTask(str(path), left), len(left)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from evaluation.items import own_attribute
+from personas import Prompt
 from pipeline.job.adapters import own_judges
 from pipeline.job.known import assignments
 from pipeline.job.model import Job
 from pipeline.judging.registry import COLUMNS
 from pipeline.plan.cells import PlannedCell
+from pipeline.plan.plan import Plan
+from pipeline.run.by_range import ByRange, by_range
 from pipeline.store.dataset import dead_ids
+from pipeline.store.ranges import index_in
 from pipeline.store.shards import read_shards, shard_tables
 
 # Cells that a pilot decodes, or texts that it judges, at most.
@@ -43,8 +49,39 @@ class Left:
         return not self.cells and not any(self.unjudged.values())
 
 
-def left_of(work: Path, cells: Sequence[PlannedCell], job: Job) -> Left:
-    """What earlier runs have left. Raises OutputError: rows that a later version wrote."""
+def left_of(work: Path, plan: Plan, prompts: Sequence[Prompt], size: int) -> Left:
+    """What earlier runs have left.
+
+    Args:
+        prompts: of the job. size: cells that are decoded together.
+
+    Raises:
+        OutputError: rows that a later version wrote. OSError: a folder that can't be read.
+    """
+    job, grid = plan.job, plan.job.cells(prompts)
+    rows = None if job.accept is not None else by_range(work, plan, plan.distinct(grid), size)
+    return _by_id(work, plan.cells(grid), job) if rows is None else _by_range(work, rows, job)
+
+
+def _by_range(work: Path, rows: ByRange, job: Job) -> Left:
+    cells, generations = rows.cells_left(), work / "generations"
+    there = tokens = 0
+    some: list[dict[str, Any]] = []
+    files = shard_tables(generations, "generations", COLUMNS)
+    for _, tables in groupby(files, key=lambda each: index_in(each[0].name)):  # names bring a range's files together
+        mine = {row["row_id"]: row for _, table in tables for row in table.to_pylist()}
+        there, tokens = there + len(mine), tokens + sum(row["n_tokens"] for row in mine.values())
+        some += islice(mine.values(), MOST_CELLS - len(some))
+    judged = Counter[str]()
+    for _, table in shard_tables(work / "judgments", "judgments", ["row_id", "judge"]):
+        for label in set(table.column("judge").to_pylist()):
+            judged[_called(label)] += len(set(table.column("row_id").to_pylist()))
+    judges = [each.called for each in assignments(job.judges, job.attribute_names, own_judges(job))]
+    unjudged = {name: max(0, there - judged[name]) for name in judges}
+    return Left(cells, there, tokens, rows.n - len(cells) - there, unjudged, some)
+
+
+def _by_id(work: Path, cells: Sequence[PlannedCell], job: Job) -> Left:
     planned, generations = {cell.row_id for cell in cells}, work / "generations"
     columns = (column.to_pylist() for column in read_shards(generations, "generations", ["row_id", "n_tokens"]).columns)
     tokens = {row_id: n for row_id, n in zip(*columns, strict=True) if row_id in planned}

@@ -13,25 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 import mpg
 from evaluation.items import label_of
 from pipeline.decode.bank import BATCH_SIZES, remembered_sizes
 from pipeline.decode.machine import machines
 from pipeline.job.model import Job
 from pipeline.judging.registry import calls_of
-from pipeline.plan.cells import PlannedCell, Sources
+from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.publish.card.template import TemplateProblem, template_text
 from pipeline.publish.card.write import TEMPLATE
+from pipeline.publish.digest import Digest
 from pipeline.publish.licence_rules import PARTS, Part
-from pipeline.publish.of_source import n_rejected_cells
 from pipeline.run.ending import Ending, on_record
 from pipeline.run.judges import RunJudges
+from pipeline.run.rows import Written
 from pipeline.store.dataset import PLAN_FILE
 from pipeline.store.files import read_text
-from pipeline.store.shards import read_shards
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ class Course:
         started: in seconds since the epoch.
         decode_s: wall time of the decode stage.
         cost: of devices and judges, of this run. cost_in_all: of all runs of the data set.
-        done_before: ids of rows that were there already.
+        planned: cells; control: those with control tokens in their texts. written: rows.
         accepted: see :func:`pipeline.plan.accept.report`; ``None``: the job has no ``accept``.
     """
 
@@ -54,7 +52,9 @@ class Course:
     decode_s: float
     cost: float
     cost_in_all: float
-    done_before: set[str]
+    planned: int
+    control: int
+    written: Written
     accepted: dict[str, Any] | None
 
 
@@ -68,31 +68,30 @@ def record(
     *,
     read_with: Mapping[str, str],
     work: Path,
-    cells: Sequence[PlannedCell],
-    tables: Mapping[str, pa.Table],
+    found: Digest,
     licences: Sequence[Part],
 ) -> dict[str, Any]:
-    """Counts, times and costs, planned and actual; what it was computed with, with licences; versions."""
-    total_s, before = time.time() - course.started, course.done_before
-    rows = read_shards(work / "generations", "generations", ["row_id", "n_tokens"]).to_pylist()
-    planned = {cell.row_id for cell in cells}
-    new = {row["row_id"]: row["n_tokens"] for row in rows if row["row_id"] in planned - before}
-    n_tokens = sum(new.values())
+    """Counts, times and costs, planned and actual; what it was computed with, with licences; versions.
+
+    Args:
+        found: of the data set's rows.
+    """
+    total_s, n_tokens = time.time() - course.started, course.written.n_tokens
     expected = expected_of(work, job)
     there = {name: (expected or {}).get(name, 0) for name in ("there", "there_tokens")}  # when it was planned
     return {
         "job": job.name,
         "ended": on_record(ending),
         "counts": {
-            "planned": len(cells),
-            "kept_from_earlier_runs": len(planned & before),
-            "generated": len(new),
-            "rejected": n_rejected_cells(tables["rejected"]),
+            "planned": course.planned,
+            "kept_from_earlier_runs": course.written.kept,
+            "generated": course.written.generated,
+            "rejected": found.n_rejected,
             "broken_prompts": len(job.read_prompts().broken),
-            "control_tokens": sum(cell.control is not None for cell in cells),
-            "rows": tables["generations"].num_rows,
-            "judgments": tables["judgments"].num_rows,
-            "unscored": tables["judgments"].column("score").null_count,
+            "control_tokens": course.control,
+            "rows": found.n_rows,
+            "judgments": found.n_judgments,
+            "unscored": found.n_unscored,
             "tokens": n_tokens,
         },
         "timings": {
@@ -104,8 +103,8 @@ def record(
         },
         "planned": expected,
         "actual": {  # since then, or in all
-            "cells": len(cells) - there["there"],
-            "tokens": sum(tables["generations"].column("n_tokens").to_pylist()) - there["there_tokens"],
+            "cells": course.planned - there["there"],
+            "tokens": found.n_tokens - there["there_tokens"],
             "generated_tokens": n_tokens,
             "seconds": round(total_s, 3),
             "cost": round(course.cost, 6),

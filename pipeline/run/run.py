@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.beam import execute
 from pipeline.beam.options import beam_options, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
-from pipeline.beam.to_do import forget, keep_shards
 from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
 from pipeline.exit_status import ExitStatus
@@ -25,23 +26,22 @@ from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
 from pipeline.judging.table import merged
 from pipeline.plan import accept, computed_with, read_with
-from pipeline.plan.cells import PlannedCell
 from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
-from pipeline.plan.ranges import shards_of
 from pipeline.plan.split import split_problems
 from pipeline.plan.stored import store_plan
-from pipeline.publish.data_set import write_data_set, write_partial
-from pipeline.publish.gather import gather_rows
+from pipeline.publish.data_set import digest, table_of, write_data_set, write_partial, write_rows
+from pipeline.publish.gather import of_source
 from pipeline.publish.licence_sources import collect
-from pipeline.publish.summary import Summary, summarise
-from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, ids_of, so_far
+from pipeline.publish.summary import Summary
+from pipeline.run.by_range import ByRange, by_range
+from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, so_far
 from pipeline.run.judges import RunJudges
-from pipeline.run.labels import relabel
 from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
-from pipeline.store.dataset import dead_ids, done_ids, ids_without, n_shards, prepare, set_aside_judgments
+from pipeline.run.rows import ById, Rows
+from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare
 from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
@@ -135,8 +135,6 @@ class _Run:
         self.judges = RunJudges(job, work)
         self.licences = collect(job, self.plan.sources)  # cards are small: before models are loaded
         self.limits = Limits(job, self.started, workers, Spending(work), self.judges.spent)
-        self.done_before: set[str] | None = None
-        self.labelled: set[str] = set()  # rows whose labels are the job's
         self.decode_s = 0.0
 
     def result(self) -> Result:
@@ -144,31 +142,52 @@ class _Run:
             computed_with.keep(self.output, self.computed_with)
             read_with.keep(self.output, self.plan)
         try:
-            grid = self.job.cells(self.job.load_prompts())
-            draws = None if self.job.accept is None else accept.Draws(self.job.accept, grid)
-            self.grid = grid if draws is None else draws.widest
-            if draws is None:
-                cells = kept = self.plan.cells(grid)
-                self.generate(cells)
-                accepted, n_waiting = None, 0
-            else:
-                cells, kept, accepted, n_waiting = self.until_enough(draws)
+            rows, accepted, n_waiting = self.all_rows()
         finally:
             self.limits.note()
-        return self.finish(cells, kept, accepted, n_waiting)
+        return self.finish(rows, accepted, n_waiting)
+
+    def all_rows(self) -> tuple[ById | ByRange, dict[str, Any] | None, int]:
+        """Generate all that is to be had; with them what :meth:`until_enough` returns, if it was asked."""
+        of_ranges = self.rows_by_range()
+        if of_ranges is not None:
+            self.generate(of_ranges)
+            return of_ranges, None, 0
+        grid, asks = self.job.cells(self.job.load_prompts()), self.job.decoder.token_log_ratios
+        rows = ById(self.work, self.judges, self.computed_with.rows_per_shard, asks_for_tokens=asks)
+        draws = None if self.job.accept is None else accept.Draws(self.job.accept, grid)
+        self.grid = grid if draws is None else draws.widest
+        if draws is not None:
+            return rows, *self.until_enough(draws, rows)
+        rows.cells = self.plan.cells(grid)
+        self.generate(rows)
+        return rows, None, 0
+
+    def rows_by_range(self) -> ByRange | None:
+        """The rows of a plan that the work folder knows by its ranges; ``None``: it holds something else, or will.
+
+        A judge behind an endpoint, and `accept`, look at all rows from one place.
+        """
+        if self.job.accept is not None or self.judges.remote:
+            return None
+        grid, size = self.plan.distinct(self.job.cells(self.job.load_prompts())), self.computed_with.rows_per_shard
+        with output_errors(self.output):
+            found = by_range(self.work, self.plan, grid, size, self.judges)
+        self.grid = grid
+        return found
 
     # ------------------------------------------------------------------ rows
 
-    def generate(self, cells: Sequence[PlannedCell]) -> None:
+    def generate(self, rows: ById | ByRange) -> None:
         """Decode and judge what is not there yet; a worker that is killed costs its shard's time and no more."""
         deaths = n_files = 0
         while True:
-            work, n_dead = self.left_of(cells)
+            work, n_dead = self.left_of(rows)
             if deaths and n_shards(self.work) > n_files:
                 deaths = 0
             n_files = n_shards(self.work)
             shutil.rmtree(self.progress, ignore_errors=True)  # or old ticks would count as new ones
-            conditions = [self.limits.rejections(self.progress, len(cells), n_dead), *self.limits.conditions()]
+            conditions = [self.limits.rejections(self.progress, rows.n, n_dead), *self.limits.conditions()]
             if not work.is_empty and self.stop.at_once(conditions):
                 return  # before a model is loaded for nothing
             began = time.time()
@@ -192,63 +211,39 @@ class _Run:
                 return
             break
         self.decode_s += books.decode_s
-        with Watch(self.stop, self.limits.conditions()):
-            self.judges.ask_endpoints(self.stop, cells, self.limits)
+        if isinstance(rows, ById):
+            with Watch(self.stop, self.limits.conditions()):
+                self.judges.ask_endpoints(self.stop, rows.cells, self.limits)
 
-    def left_of(self, cells: Sequence[PlannedCell]) -> tuple[Work, int]:
+    def left_of(self, rows: Rows) -> tuple[Work, int]:
         """What is not there yet, and how many rows are dead letters and not tried again."""
-        planned = {cell.row_id for cell in cells}
         with output_errors(self.output):
-            relabel(self.work, [cell for cell in cells if cell.row_id not in self.labelled])
-        self.labelled |= planned
-        done, dead = done_ids(self.work), dead_ids(self.work)
-        if self.done_before is None:
-            self.done_before = done
-            if done & planned:
-                logger.info("%d of %d rows are there already and are kept", len(done & planned), len(planned))
-                self.say_what_they_lack(planned)
-        to_do = planned - done - dead
-        set_aside_judgments(self.work, to_do)
-        whole, regrouped = shards_of(cells, to_do, self.computed_with.rows_per_shard, dead)
-        if regrouped and not self.computed_with.regrouped:
-            self.computed_with = replace(self.computed_with, regrouped=True)
-            computed_with.keep(self.output, self.computed_with)
-        shards = whole + regrouped
-        with output_errors(self.output):
-            forget(self.work)
+            left = rows.left()
             note_planned(self.work, self.n_texts)
+            if left.regrouped and not self.computed_with.regrouped:
+                self.computed_with = replace(self.computed_with, regrouped=True)
+                computed_with.keep(self.output, self.computed_with)
             work = Work(
-                shards=keep_shards(self.work, shards),
-                judges=self.judges.of_workers(planned),
+                shards=left.shards,
+                judges=left.judges,
                 plan=store_plan(self.work, self.plan.rule, self.grid),
                 folder=self.work,
                 computed_with=self.computed_with,
                 load=self.load,
                 progress=self.progress,
             )
-        return work, len((dead & planned) - {cell.row_id for shard in shards for cell in shard})
+        return work, left.n_dead
 
-    def say_what_they_lack(self, planned: set[str]) -> None:
-        """A word on rows that were written before the job asked for their tokens."""
-        if self.job.decoder.token_log_ratios:
-            lacking = len(ids_without(self.work, "token_log_ratios") & planned)
-            if lacking:
-                logger.warning(
-                    "decoder.token_log_ratios: %d of these rows were written without and have none; for all, write the "
-                    "data set anew into another folder (--output): float32 texts come out the same",
-                    lacking,
-                )
-
-    def until_enough(self, draws: accept.Draws) -> tuple[list[PlannedCell], list[PlannedCell], dict[str, Any], int]:
+    def until_enough(self, draws: accept.Draws, rows: ById) -> tuple[dict[str, Any], int]:
         """Draw candidates until every cell has its rows or no more may be drawn.
 
         Returns:
-            all candidates; those kept; the report; how many wait for a score.
+            the report; how many wait for a score. The rows have all candidates then, and those that are kept.
         """
         judged, seen = counted(self.job.judges, self.job.attribute_names, own_judges(self.job)), set[str]()
         while True:
-            cells = self.plan.cells(draws.candidates(), draws.places())
-            self.generate(cells)
+            rows.cells = cells = self.plan.cells(draws.candidates(), draws.places())
+            self.generate(rows)
             table, done = merged(read_shards(self.work / "judgments", "judgments")), done_ids(self.work)
             scores = accept.adherence(cells, table, judged, self.judges.labels, self.job.panel)
             waiting = accept.waiting(cells, table, judged, self.judges.remote_labels, done, self.wordless())
@@ -262,8 +257,8 @@ class _Run:
             if asked and asked <= waiting and self.stop.reason() is None:
                 self.stop.request(*self.judges.why_unasked(table, waiting))
             if self.stop.reason() is not None or not draws.draw_more(passed, n_dead, n_waiting):
-                kept = [cell for group in passed.values() for cell in group]
-                return cells, kept, accept.report(draws, passed, n_waiting), len(waiting)
+                rows.kept = [cell for group in passed.values() for cell in group]
+                return accept.report(draws, passed, n_waiting), len(waiting)
             logger.info("%d candidates so far; more are drawn where too few have passed", len(cells))
 
     def wordless(self) -> set[str]:
@@ -273,37 +268,39 @@ class _Run:
 
     # ------------------------------------------------------------------ data set
 
-    def finish(
-        self,
-        cells: Sequence[PlannedCell],
-        kept: Sequence[PlannedCell],
-        accepted: dict[str, Any] | None,
-        n_waiting: int,
-    ) -> Result:
+    def finish(self, rows: ById | ByRange, accepted: dict[str, Any] | None = None, n_waiting: int = 0) -> Result:
         """Exchange the data set for this one, if it is complete; else put beside it what there is.
+
+        Args:
+            accepted: see :func:`pipeline.plan.accept.report`. n_waiting: candidates that wait for a score.
 
         Raises:
             RunError: it is not complete.
         """
+        coming = self.written(rows)
+        if rows.is_damaged:  # what was set aside is made again, once
+            self.generate(rows)
+            coming = self.written(rows)
+        n_unjudged = 0
+
+        def count(generations: pa.Table, judgments: pa.Table) -> None:
+            nonlocal n_unjudged
+            n_unjudged += self.judges.unjudged(judgments, generations.column("row_id").to_pylist())
+
         with output_errors(self.output):
-            tables = gather_rows(self.work, kept, cells, self.job.read_prompts())
-        counts = Counts.of(tables, cells, accepted, self.judges.unjudged(tables["judgments"], ids_of(tables)))
-        unscored = self.judges.verdict(tables["judgments"])
-        beside = has_its_scores(self.output)
+            found = digest(coming, self.job, self.judges.labels, seen=count)
+            unscored = self.judges.verdict(table_of(coming, "judgments")) if self.judges.remote else None
+            beside = has_its_scores(self.output)
+        counts = Counts.of(found, rows.n, accepted, n_unjudged)
         ending = ending_of(self.job, counts, self.stop.found(), n_waiting, unscored, beside=beside)
-        summary = summarise(
-            tables["generations"],
-            tables["judgments"],
-            self.job.attribute_names,
-            panel_rule=self.job.panel,
-            judges=self.judges.labels,
-        )
         course = Course(
             self.started,
             self.decode_s,
             self.limits.now().total,
             self.limits.cost(),
-            self.done_before or set(),
+            rows.n,
+            rows.n_control,
+            rows.written(),
             accepted,
         )
         run = record(
@@ -315,13 +312,17 @@ class _Run:
             ending,
             read_with=read_with.parts_of(self.plan),
             work=self.work,
-            cells=cells,
-            tables=tables,
+            found=found,
             licences=self.licences,
         )
         with output_errors(self.output):
             if ending.complete:
-                write_data_set(self.output, self.job, tables, summary, run)
-                return Result(self.output, summary, run, ending)
-            place = write_partial(self.output, self.job, tables, summary, run)  # None: there is nothing
+                write_data_set(self.output, coming, self.job, found, run)
+                return Result(self.output, found.summary, run, ending)
+            place = write_partial(self.output, coming, self.job, found, run)  # None: there is nothing
         raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output)}", ending.status)
+
+    def written(self, rows: Rows) -> Path:
+        """The files of a data set of what there is; returns their folder."""
+        with output_errors(self.output):
+            return write_rows(self.output, self.job, of_source(rows.pieces(), self.job.read_prompts()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pipeline.store.files import (
     remove_tree,
     write_bytes,
 )
-from pipeline.store.layout import Sizes, among, files_in, write_dataset
+from pipeline.store.layout import Sizes, TableWriter, among, files_in
 from pipeline.store.manifest import DATASET_MANIFEST, files_of, write_manifest
 from pipeline.store.places import expanded, is_local
 from pipeline.store.shards import append_entry, free_name, read_shards, shard_name, shard_tables, write_rows
@@ -167,20 +167,26 @@ def dead_ids(work: Path) -> set[str]:
     return {row_id for row_id, reason in pairs if reason not in TRANSIENT and row_id is not None}
 
 
-def write_tables(
-    folder: Path, tables: Mapping[str, pa.Table], test_ids: AbstractSet[str] = frozenset(), sizes: Sizes | None = None
+def write_pieces(
+    folder: Path,
+    pieces: Iterable[Mapping[str, pa.Table]],
+    test_ids: Callable[[pa.Table], AbstractSet[str]] | None = None,
+    sizes: Sizes | None = None,
 ) -> None:
     """Write a data set's Parquet files and their manifest into an empty folder; none for no rows.
 
     Args:
-        test_ids: ids of the rows that are the test split, with their judgments; dead letters all stand in train.
+        pieces: of its rows, in their order, each with the judgments of its rows; of any table there may be none.
+        test_ids: ids of those rows of the table `generations` that are the test split, with their judgments; dead
+            letters all stand in train.
 
     Raises:
         OSError: as of any file.
     """
-    entries = {}
-    for name, table in tables.items():
-        if table.num_rows:
-            is_test = None if name == "rejected" else among(test_ids)
-            entries[FOLDERS[name]] = write_dataset(table, folder / FOLDERS[name], is_test, sizes)
-    write_manifest(folder, entries)
+    writers = {name: TableWriter(folder / place, sizes) for name, place in FOLDERS.items()}
+    for piece in pieces:
+        ids = frozenset[str]() if test_ids is None else test_ids(piece["generations"])
+        for name, table in piece.items():
+            writers[name].add(table, None if name == "rejected" else among(ids))
+    entries = {FOLDERS[name]: writer.close() for name, writer in writers.items()}
+    write_manifest(folder, {place: some for place, some in entries.items() if some})

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,29 +136,44 @@ def shard_tables(
     """
     known = manifest_of(folder)
     for path in (folder / name for name in listing(folder, ".parquet")):
-        content, entry = read_bytes(path), known.get(path.name)
-        problem = None
-        if entry is not None and (entry["bytes"], entry["sha256"]) != (
-            len(content),
-            hashlib.sha256(content).hexdigest(),
-        ):
-            problem = f"has {len(content)} bytes that are not the {entry['bytes']} written"
-        else:
-            try:
-                read = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-                table = as_of_today(read, table_name)
-            except NewerSchema as error:
-                raise TooNew(f"output: {path} {error}") from error
-            except (ValueError, pa.ArrowException, OSError) as error:
-                problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
-        if problem is not None:
-            logger.warning("shard %s %s: set aside, its rows are made again", path, problem)
-            move(path, free_name(path.with_suffix(".corrupt")))
-            continue
-        if entry is None:
-            digest = hashlib.sha256(content).hexdigest()
-            append_entry(folder, {"file": path.name, "rows": table.num_rows, "bytes": len(content), "sha256": digest})
-        yield path, table if columns is None else table.select(list(columns))
+        table = sound_table(path, table_name, known.get(path.name))
+        if table is not None:
+            yield path, table if columns is None else table.select(list(columns))
+
+
+def sound_table(path: Path, table_name: str, entry: Mapping[str, Any] | None) -> pa.Table | None:
+    """A shard's table; ``None``: it was set aside, see :func:`shard_tables`.
+
+    Args:
+        entry: its line in the folder's manifest, if it has one.
+
+    Raises:
+        TooNew: as there. FileNotFoundError: there is none. OSError: it can't be read now.
+    """
+    content, problem = read_bytes(path), None
+    digest = hashlib.sha256(content).hexdigest()
+    if entry is not None and (entry["bytes"], entry["sha256"]) != (len(content), digest):
+        problem = f"has {len(content)} bytes that are not the {entry['bytes']} written"
+    else:
+        try:
+            read = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+            table = as_of_today(read, table_name)
+        except NewerSchema as error:
+            raise TooNew(f"output: {path} {error}") from error
+        except (ValueError, pa.ArrowException, OSError) as error:
+            problem = f"is no sound Parquet file ({' '.join(str(error).split())})"
+    if problem is not None:
+        set_aside(path, problem)
+        return None
+    if entry is None:
+        append_entry(path.parent, {"file": path.name, "rows": table.num_rows, "bytes": len(content), "sha256": digest})
+    return table
+
+
+def set_aside(path: Path, problem: str) -> None:
+    """Keep a shard that is not as it should be under another name, as none. Raises OSError."""
+    logger.warning("shard %s %s: set aside, its rows are made again", path, problem)
+    move(path, free_name(path.with_suffix(".corrupt")))
 
 
 def read_shard(path: Path, table_name: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,11 +74,14 @@ def _row(table: pa.Table, index: int) -> dict[str, Any]:
     return dict(table.slice(index, 1).to_pylist()[0])
 
 
-def repeats(generations: pa.Table) -> dict[str, Any]:
+def repeats(generations: pa.Table, of: int) -> dict[str, Any]:
     """How many texts almost repeat another one of their persona.
 
+    Args:
+        generations: the first of the data set's rows. of: how many there are.
+
     Returns:
-        ``n_repeats``, ``n_texts`` that were looked at, and ``of``, how many there are.
+        ``n_repeats``, ``n_texts`` that were looked at, and ``of``.
     """
     from evaluation.statistics.duplicates import THRESHOLD, near_duplicates
 
@@ -87,16 +90,6 @@ def repeats(generations: pa.Table) -> dict[str, Any]:
     return {
         "n_repeats": found.n_repeats,
         "n_texts": found.n_texts,
-        "of": generations.num_rows,
+        "of": of,
         "threshold": THRESHOLD,
     }
-
-
-def first_of_each(table: pa.Table, most: int) -> tuple[list[dict[str, Any]], int]:
-    """The first row of each persona, at most so many of them, and how many personas there are."""
-    seen: dict[str, int] = {}
-    for index, name in enumerate(table.column("persona").to_pylist()):
-        seen.setdefault(name, index)
-    columns: Sequence[str] = ("persona", "profile", "personality", "attributes", "weights", "strengths")
-    indices = pa.array(list(seen.values())[:most], pa.int64())
-    return table.select(list(columns)).take(indices).to_pylist(), len(seen)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from evaluation.items import OWN, OWN_UNPROVEN, own_attribute, why_uncounted
 from evaluation.judges.classifier_weights import SHIPPED
@@ -14,6 +12,7 @@ from evaluation.judges.weights_card import JudgeWeightsError, read_card
 from mpg.settings import TABLE
 from pipeline.job.model import Job
 from pipeline.publish.card.words import Md, code, inline
+from pipeline.publish.digest import Bound
 
 _TARGETS = {
     "reference": "the reference model's own law",
@@ -26,7 +25,7 @@ _SOUP = "one model, the reference with the weighted sum of the adapters"
 _TOLD = "the reference model, told in its prompt what the attributes are like"
 
 
-def method_of(job: Job, generations: pa.Table) -> dict[str, Any]:
+def method_of(job: Job, bound: Bound) -> dict[str, Any]:
     """The decoder, its target and its settings in words, and what was measured of its exactness."""
     decoder, facts = job.decoder, TABLE[job.decoder.name]
     target = facts.target or decoder.aggregate
@@ -50,43 +49,31 @@ def method_of(job: Job, generations: pa.Table) -> dict[str, Any]:
         "target": Md(words),
         "settings": settings,
         "exact": facts.exact,
-        "bound": _bound(generations) if not facts.exact else None,
+        "bound": asdict(bound) if not facts.exact else None,
     }
 
 
-def _bound(generations: pa.Table) -> dict[str, Any]:
-    """Of an approximate decoder: the measured bounds on its distance from the target, over the texts that have one."""
-    steered = generations.filter(pc.invert(generations.column("exact")))
-    bounds = steered.column("tv_bound").drop_null()
-    found = pc.min_max(bounds).as_py()
-    return {
-        "n": len(bounds),
-        "of": steered.num_rows,
-        "mean": pc.mean(bounds).as_py() if len(bounds) else None,
-        "largest": found["max"],
-    }
-
-
-def judges_of(labels: Collection[str], judgments: pa.Table, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+def judges_of(
+    labels: Collection[str], found: Mapping[str, tuple[int, int]], run: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Who judged: the label, how many judgments, whether they count, and what they are worth, in Markdown.
 
     Args:
         labels: of the judges of the last run or judging; judgments of others (older versions) stand beside them.
+        found: label -> judgments, and those of them with a score.
     """
-    counted = judgments.group_by("judge").aggregate([("score", "count"), ("judge", "count")]).to_pylist()
-    found = {row["judge"]: row for row in counted}
     worth = run.get("own_judges") or {}
     own = {each["judge"]: each["worth"] for each in worth.values() if isinstance(each, Mapping)}
     judges = []
     for label in sorted({*found, *labels}):
-        row = found.get(label, {"judge_count": 0, "score_count": 0})
+        n, n_scored = found.get(label, (0, 0))
         why = why_uncounted(label)
         why = "an older judge's, beside those of the last" if why is None and label not in labels else why
         judges.append(
             {
                 "label": label,
-                "n": row["judge_count"],
-                "unscored": row["judge_count"] - row["score_count"],
+                "n": n,
+                "unscored": n - n_scored,
                 "counts": why is None,
                 "worth": _worth(label, own) if why is None or label in own else inline(f"counts in no mean: {why}"),
             }

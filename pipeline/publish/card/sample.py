@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from pipeline.job.model import Job
 from pipeline.publish.card.values import Facts, values_of
+from pipeline.publish.digest import digest_of_pieces
 from pipeline.publish.licence_rules import LicenceError, Part, Resolved
-from pipeline.publish.summary import summarise
 from pipeline.store.schema import TABLES
 
 _JUDGE = "classifier@0"
@@ -28,20 +28,17 @@ def _values(job: Job, *, judged: bool) -> dict[str, Any]:
     persona = {"persona": "invented", "attributes": [name], "weights": [1.0], "strengths": [1.0], "log_ratios": [0.0]}
     rows = [_row("generations") | {"row_id": "0"} | (persona if judged else {"persona": "reference"})]
     judgments = [_row("judgments") | {"row_id": "0", "attribute": name, "judge": _JUDGE, "score": 0.5, "status": "ok"}]
-    tables = {
-        "generations": pa.Table.from_pylist(rows, schema=TABLES["generations"]),
-        "judgments": pa.Table.from_pylist(judgments if judged else [], schema=TABLES["judgments"]),
-        "rejected": TABLES["rejected"].empty_table(),
-    }
+    tables = (
+        pa.Table.from_pylist(rows, schema=TABLES["generations"]),
+        pa.Table.from_pylist(judgments if judged else [], schema=TABLES["judgments"]),
+    )
     run: dict[str, Any] = {"judges": [_JUDGE], "accept": _ACCEPT, "versions": {"mpg-scr": "0"}} if judged else {}
-    labels = set(run.get("judges", ()))
-    summary = summarise(tables["generations"], tables["judgments"], job.attribute_names, judges=labels)
+    digest = digest_of_pieces([tables], job.attribute_names, set(run.get("judges", ())))
     part = Part("model", "invented", "mit")
     return values_of(
         Facts(
             job,
-            tables,
-            summary,
+            digest,
             run,
             {},
             Resolved("mit", None, None, (part,)) if judged else LicenceError(["license: unknown"]),

@@ -7,19 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from evaluation.items import is_independent
 from pipeline.job.licence_terms import OTHER
 from pipeline.job.model import Job
 from pipeline.job.recorded import files_needed
-from pipeline.publish.card.examples import Example, examples, first_of_each, repeats
+from pipeline.publish.card.examples import Example, examples, repeats
 from pipeline.publish.card.front import title_of
 from pipeline.publish.card.method import decoder_settings, judges_of, method_of
 from pipeline.publish.card.words import Md, code, inline, link, listed, of_hub, quoted, table
+from pipeline.publish.digest import Digest
 from pipeline.publish.licence_rules import LicenceError, Part, Resolved
-from pipeline.publish.summary import Summary, header, table_rows
+from pipeline.publish.summary import header, table_rows
 from pipeline.store.columns import meaning_of, type_of
 
 # Rows of the tables of personas and of adherence, parts in the table of licences; characters of the texts shown.
@@ -38,7 +36,7 @@ class Facts:
     """What a card is made of.
 
     Attributes:
-        tables: ``generations``, ``judgments``, ``rejected``.
+        digest: of its rows.
         run: ``run.json``.
         data: see :func:`pipeline.publish.configs.data_front`.
         licence: resolved, or why it is not.
@@ -47,8 +45,7 @@ class Facts:
     """
 
     job: Job
-    tables: Mapping[str, pa.Table]
-    summary: Summary
+    digest: Digest
     run: Mapping[str, Any]
     data: Mapping[str, Any]
     licence: Resolved | LicenceError
@@ -58,7 +55,8 @@ class Facts:
 
 def values_of(facts: Facts) -> dict[str, Any]:
     """All that a template may name. Values that are Markdown are of type :class:`Md`; the others are escaped."""
-    job, run, generations = facts.job, facts.run, facts.tables["generations"]
+    job, run, digest = facts.job, facts.run, facts.digest
+    shown = digest.shown["generations"], digest.shown["judgments"]
     labels = [str(label) for label in run.get("judges") or ()]
     return {
         "title": title_of(job),
@@ -68,19 +66,20 @@ def values_of(facts: Facts) -> dict[str, Any]:
             for each in job.described_attributes()
         ],
         "texts": _texts(facts),
-        "personas": _personas(generations),
-        "method": (method := method_of(job, generations)),
+        "personas": _personas(digest),
+        "method": (method := method_of(job, digest.bound)),
         "settings": decoder_settings(method["settings"]),
         "model": {"name": _name_of("model", str(run.get("model", job.model.id)), job), "dtype": run.get("dtype", "?")},
         "parts": _parts(facts),
         "licence": _licence(facts.licence),
         "judged": _judged(facts),
-        "judges": judges_of(labels, facts.tables["judgments"], run),
+        "judges": judges_of(labels, digest.judges, run),
         "accept": run.get("accept"),
         "figures": [_figure(name, shows) for name, shows in facts.figures],
-        "examples": [_example(each) for each in examples(generations, facts.tables["judgments"], labels, job.panel)],
+        "examples": [_example(each) for each in examples(*shown, labels, job.panel)],
+        "shown_of": shown[0].num_rows if digest.is_cut else None,
         "configs": list(_configs(facts)),
-        "repeats": repeats(generations),
+        "repeats": repeats(shown[0], digest.n_rows),
         "complete": bool((run.get("ended") or {}).get("complete", True)),
         "why_incomplete": (run.get("ended") or {}).get("why") or "",
         "seed": job.seed,
@@ -91,24 +90,23 @@ def values_of(facts: Facts) -> dict[str, Any]:
 
 
 def _texts(facts: Facts) -> dict[str, Any]:
-    generations, counts = facts.tables["generations"], facts.run.get("counts") or {}
-    cut = pc.sum(pc.equal(generations.column("finish_reason"), "length")).as_py() or 0
+    digest, counts = facts.digest, facts.run.get("counts") or {}
     return {
-        "n": generations.num_rows,
-        "prompts": len(pc.unique(generations.column("prompt_id"))),
-        "personas": len(pc.unique(generations.column("persona"))),
-        "tokens": pc.sum(generations.column("n_tokens")).as_py() or 0,
-        "cut": cut,
+        "n": digest.n_rows,
+        "prompts": digest.n_prompts,
+        "personas": len(digest.first_rows),
+        "tokens": digest.n_tokens,
+        "cut": digest.n_cut,
         "rejected": counts.get("rejected", 0),
         "broken_prompts": counts.get("broken_prompts", 0),
-        "unscored": facts.tables["judgments"].column("score").null_count,
-        "judgments": facts.tables["judgments"].num_rows,
+        "unscored": digest.n_unscored,
+        "judgments": digest.n_judgments,
     }
 
 
-def _personas(generations: pa.Table) -> dict[str, Any]:
+def _personas(digest: Digest) -> dict[str, Any]:
     """The table of personas, and how many it leaves out."""
-    rows, n = first_of_each(generations, MOST_PERSONAS)
+    rows, n = digest.first_rows[:MOST_PERSONAS], len(digest.first_rows)
     told = any(row["profile"] or row["personality"] for row in rows)
     head = ["persona", "weights", *(["who it is"] if told else [])]
     lines = []
@@ -124,12 +122,12 @@ def _personas(generations: pa.Table) -> dict[str, Any]:
 
 def _judged(facts: Facts) -> dict[str, Any]:
     """The table persona x attribute, cut where it is long; ``is_judged``: some attribute has a score that counts."""
-    rows = table_rows(facts.summary)
+    rows = table_rows(facts.digest.summary)
     shown = [[inline(row[0], MOST_WORDS), *row[1:]] for row in rows[:MOST_PERSONAS]]
     labels = [str(label) for label in facts.run.get("judges") or () if is_independent(str(label))]
     return {
-        "is_judged": bool(facts.summary.attributes),
-        "table": table(header(facts.summary), shown),
+        "is_judged": bool(facts.digest.summary.attributes),
+        "table": table(header(facts.digest.summary), shown),
         "more": len(rows) - len(shown),
         "wide": any("±?" in cell for row in rows for cell in row),
         "judges": Md(", ".join(map(code, labels))),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from personas.text import one_line
 from pipeline.job.model import Job
@@ -16,9 +14,9 @@ from pipeline.publish.card.front import front_of, written
 from pipeline.publish.card.template import TemplateProblem, render
 from pipeline.publish.card.values import Facts, values_of
 from pipeline.publish.configs import data_front
+from pipeline.publish.digest import MOST_SHOWN, Digest
 from pipeline.publish.licence_rules import STATED, LicenceError, Part, Resolved, recorded, resolved
 from pipeline.publish.licence_sources import of_judges
-from pipeline.publish.summary import Summary
 from pipeline.store.dataset import CARD_FILE, FIGURES
 from pipeline.store.files import write_bytes
 
@@ -30,8 +28,7 @@ TEMPLATE = "card_template"  # in run.json: the author's own, as it was
 def write_card(
     output: Path,
     job: Job,
-    tables: Mapping[str, pa.Table],
-    summary: Summary,
+    digest: Digest,
     run: dict[str, Any],
     data: Mapping[str, Any] | None = None,
     *,
@@ -41,6 +38,7 @@ def write_card(
 
     Args:
         output: folder of the data set, or of those of its files that are to be exchanged.
+        digest: of the data set's rows.
         data: what of its front matter :func:`data_front` says; ``None``: as it says of ``output``.
         beside: the data set whose other files stay as they are.
 
@@ -48,8 +46,8 @@ def write_card(
         OSError: as of any file. pa.ArrowException: a Parquet file of the folder is damaged.
     """
     data = data_front(output) if data is None else data
-    licence, parts = _licence(job, tables["judgments"], run)
-    facts = Facts(job, tables, summary, run, data, licence, parts, _figures(output, beside))
+    licence, parts = _licence(job, digest.judges, run)
+    facts = Facts(job, digest, run, data, licence, parts, _figures(output, beside))
     values, own = values_of(facts), run.get(TEMPLATE)
     try:
         body = render(own if isinstance(own, str) else None, values)
@@ -60,10 +58,12 @@ def write_card(
     write_bytes(f"{written(front)}\n{body}".encode("utf-8", "backslashreplace"), output / CARD_FILE)
 
 
-def _licence(job: Job, judgments: pa.Table, run: Mapping[str, Any]) -> tuple[Resolved | LicenceError, tuple[Part, ...]]:
+def _licence(
+    job: Job, judges: Iterable[str], run: Mapping[str, Any]
+) -> tuple[Resolved | LicenceError, tuple[Part, ...]]:
     """The licence, or why there is none; and the parts as far as they are recorded: no card asks the Hub."""
     kept = recorded(run)
-    labels = {*judgments.column("judge").to_pylist(), *map(str, run.get("judges") or ())}
+    labels = {*judges, *map(str, run.get("judges") or ())}
     parts = () if kept is None else (*kept, *of_judges(labels, job, run.get("calls") or {}))
     try:
         if kept is None and job.card.license is None and STATED not in run:
@@ -81,12 +81,12 @@ def _figures(output: Path, beside: Path | None) -> list[tuple[str, str]]:
 
     try:
         if beside is None:
-            found = write_figures(output, output / FIGURES)
+            found = write_figures(output, output / FIGURES, MOST_SHOWN)
         else:
             with tempfile.TemporaryDirectory() as whole:  # as it will be, by links
                 for place in {each.name: each for each in (*beside.iterdir(), *output.iterdir())}.values():
                     (Path(whole) / place.name).symlink_to(place.absolute())
-                found = write_figures(Path(whole), output / FIGURES)
+                found = write_figures(Path(whole), output / FIGURES, MOST_SHOWN)
     except ReportError:  # no texts
         return []
     except Exception as error:  # whatever drawing raises: texts are worth more than pictures of them

@@ -25,11 +25,12 @@ def is_installed() -> bool:
     return all(find_spec(name) is not None for name in ("altair", "vl_convert"))
 
 
-def write_figures(data_set: Path, out: Path) -> list[tuple[str, str]]:
+def write_figures(data_set: Path, out: Path, most: int | None = None) -> list[tuple[str, str]]:
     """Pictures of adherence against weight, and of leakage.
 
     Args:
         data_set: its folder. out: folder of the pictures, made if need be.
+        most: texts after which no other file is read; ``None``: all are.
 
     Returns:
         file's name and what the picture shows, in words; none where the extra ``report`` is not installed, nothing is
@@ -43,7 +44,7 @@ def write_figures(data_set: Path, out: Path) -> list[tuple[str, str]]:
     from pipeline.publish.report import plots
     from pipeline.publish.report.charts import Names
 
-    measures = Measures(read_data_set(data_set))
+    measures = Measures(read_data_set(data_set, most))
     names, shown = Names((measures.of.name,)), Shown((*measures.of.judged, *measures.of.personas))
     written = []
     for file, figures in (

@@ -38,7 +38,8 @@ def work_of(job_file: Path, *, judged: bool) -> Work:
     cells = plan.cells(grid := job.cells(job.load_prompts()))
     folder = prepare(job.output_folder)
     shards = [cells[i : i + 5] for i in range(0, len(cells), 5)]
-    earlier = keep_tasks(folder, [JudgeTask("x.parquet", tuple(cell.row_id for cell in shard)) for shard in shards])
+    tasks = [JudgeTask("x.parquet", tuple(cell.row_id for cell in shard)) for shard in shards]
+    earlier = keep_tasks(folder, zip(tasks, map(len, shards), strict=True))
     judges = [
         JudgeWork(each, each.called, earlier if judged else None)
         for each in assignments(job.judges, job.attribute_names, own_judges(job))

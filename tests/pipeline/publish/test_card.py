@@ -21,12 +21,12 @@ from pipeline.publish.card import write_card
 from pipeline.publish.card.examples import examples
 from pipeline.publish.card.words import code, inline, quoted, table
 from pipeline.publish.data_set import write_judgments
+from pipeline.publish.digest import digest_of
 from pipeline.publish.forms import SCHEMAS
 from pipeline.publish.licences import restate
 from pipeline.publish.rewrite import rewrite_card
-from pipeline.publish.summary import summarise
 from pipeline.store.columns import MEANINGS, undescribed
-from pipeline.store.dataset import FOLDERS, write_tables
+from pipeline.store.dataset import FOLDERS, write_pieces
 from pipeline.store.schema import GENERATIONS, JUDGMENTS, REJECTED
 from pipeline.store.shards import write_bytes
 from tests.job_desk import Desk
@@ -107,10 +107,9 @@ def card(
     }
     for folder in FOLDERS.values():
         shutil.rmtree(desk.folder / folder, ignore_errors=True)
-    write_tables(desk.folder, tables)
+    write_pieces(desk.folder, [tables])
     write_bytes(json.dumps(run).encode(), desk.folder / "run.json")
-    summary = summarise(tables["generations"], tables["judgments"], list("ENTJ"), judges=set(run["judges"]))
-    write_card(desk.folder, desk.load(*job), tables, summary, run)
+    write_card(desk.folder, desk.load(*job), digest_of(desk.folder, list("ENTJ"), set(run["judges"])), run)
     return (desk.folder / "README.md").read_text("utf-8")
 
 

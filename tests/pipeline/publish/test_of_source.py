@@ -10,7 +10,7 @@ import pytest
 
 from personas.chats import Message
 from personas.prompts import BrokenRow, Prompt
-from pipeline.publish.of_source import n_rejected_cells, with_broken_rows, with_metadata
+from pipeline.publish.of_source import Metadata, broken_rows
 from pipeline.store.schema import REJECTED
 
 
@@ -20,7 +20,7 @@ def prompts(*metadata: dict[str, Any]) -> list[Prompt]:
 
 def columns(*metadata: dict[str, Any]) -> dict[str, tuple[str, list[Any]]]:
     table = pa.table({"prompt_id": [f"p{i}" for i in range(len(metadata))]})
-    found = with_metadata(table, prompts(*metadata))
+    found = Metadata(prompts(*metadata)).beside(table)
     return {field.name: (str(field.type), found.column(field.name).to_pylist()) for field in list(found.schema)[1:]}
 
 
@@ -62,16 +62,16 @@ def test_names_of_columns_are_plain_and_their_own() -> None:
 
 def test_rows_without_the_key_or_the_prompt_have_null() -> None:
     table = pa.table({"prompt_id": ["p1", "gone", "p0", "p1"]})
-    found = with_metadata(table, prompts({"a": 1}, {"a": 2, "b": "x"}))
+    found = Metadata(prompts({"a": 1}, {"a": 2, "b": "x"})).beside(table)
     assert found.column("metadata_a").to_pylist() == [2, None, 1, 2]
     assert found.column("metadata_b").to_pylist() == ["x", None, None, "x"]
-    assert with_metadata(table, prompts({}, {})).equals(table)
+    assert Metadata(prompts({}, {})).beside(table).equals(table)
 
 
 def test_broken_rows_are_dead_letters_and_no_cells() -> None:
     broken = BrokenRow("p.jsonl: line 3", "line 3", "broken_row", "holds '\ud83d'", "{")
-    table = with_broken_rows(REJECTED.empty_table(), [broken])
-    assert table.schema.equals(REJECTED, check_metadata=True) and n_rejected_cells(table) == 0
+    table = broken_rows([broken])
+    assert table.schema.equals(REJECTED, check_metadata=True) and table["row_id"].null_count == 1
     (row,) = table.to_pylist()
     assert {name: value for name, value in row.items() if value is not None} == {
         "reason": "broken_row", "message": "holds '\\ud83d'", "source": "p.jsonl: line 3", "raw": "{",

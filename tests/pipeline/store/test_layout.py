@@ -15,11 +15,13 @@ import pytest
 
 from pipeline.store.layout import (
     CHUNKING,
+    IsTest,
     Sizes,
+    TableWriter,
     files_in,
-    in_order_of_files,
     numbered,
     ranges_of,
+    row_bits,
     write_dataset,
     write_range,
 )
@@ -144,7 +146,7 @@ def test_each_range_writes_its_train_and_its_test_part(tmp_path: Path) -> None:
     names = [f"{split}-{i:05d}-of-{n:05d}.parquet" for split in ("train", "test") for i in range(n)]
     assert [path.name for path in files_in(tmp_path)] == names
     read = pa.concat_tables(pq.read_table(path) for path in files_in(tmp_path))
-    assert read.equals(in_order_of_files(given, odd).combine_chunks())
+    assert read.equals(pa.concat_tables([given.filter(pc.invert(odd(given))), given.filter(odd(given))]))
     assert read.column("n").to_pylist() == [*range(0, 1000, 2), *range(1, 1000, 2)]
 
 
@@ -237,3 +239,26 @@ def test_pandas_and_duckdb_read_both_splits(tmp_path: Path) -> None:
     assert duckdb.execute(
         "select prompt[1].role from read_parquet(?) limit 1", [str(tmp_path / "*.parquet")]
     ).fetchone()
+
+
+@pytest.mark.parametrize("is_test", [odd, None])
+@pytest.mark.parametrize("size", [1, 7, 64, 5000])
+def test_a_table_handed_over_piece_by_piece_has_the_files_of_the_whole(
+    tmp_path: Path, size: int, is_test: IsTest | None
+) -> None:
+    given = table([int(n) for n in np.random.default_rng(4).integers(0, 3000, 700)])
+    write_dataset(given, tmp_path / "whole", is_test, SMALL)
+    writer, most = TableWriter(tmp_path / "pieces", SMALL), 0
+    for first in range(0, given.num_rows, size):
+        writer.add(given.slice(first, size), is_test)
+        most = max(most, sum(rows.num_rows for rows, _, _ in writer._waiting))
+    writer.close()
+    assert contents(tmp_path / "pieces") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "whole")) > 12 and most < 200
+
+
+def test_what_a_row_takes_is_known_whatever_rows_stand_beside_it() -> None:
+    given = table([int(n) for n in np.random.default_rng(5).integers(0, 900, 300)])
+    alone = np.concatenate([row_bits(given.slice(i, 1)) for i in range(300)])
+    assert (row_bits(given) == alone).all()
+    assert alone.sum() / 8 == pytest.approx(given.nbytes, rel=0.02)

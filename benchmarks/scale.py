@@ -1,0 +1,167 @@
+"""Planning, shards and the finished data set at any number of rows, decoding replaced by rows of one fixed text.
+
+    python -m benchmarks.scale                          # 10 thousand, 100 thousand and 1 million rows
+    python -m benchmarks.scale --rows 10000 10000000
+
+Each size is `mpg run` in a process of its own on the embedded model's tokenizer and two shipped adapters: 1,000 prompts
+x 5 personas x as many samples as it takes, 1,000 rows a shard. Everything is the real thing but the texts: workers make
+their cells of the plan, rows are written by the real stage, judged by the log-ratio judge, joined into a data set with
+its card. Driver and worker are one process: its peak of memory holds both. Printed are the seconds until the graph is
+submitted, in it, and after it, rows a second, the graph's bytes, and the peak beside that of the smallest size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+N_PROMPTS, N_PERSONAS, ROWS_PER_SHARD = 1_000, 5, 1_000
+TEXT = "A text of sixty characters, as every other row here has one."
+
+
+def job_of(folder: Path, n_rows: int) -> Path:
+    """A job of so many rows."""
+    lines = (json.dumps({"id": f"p{i}", "prompt": f"Tell me about the number {i}."}) for i in range(N_PROMPTS))
+    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    job = {
+        "name": "scale",
+        "model": {"id": "embedded/smollm2-135m-instruct"},
+        "attributes": [{"name": "E"}, {"name": "J"}],
+        "personas": {"kind": "simplex", "steps": N_PERSONAS - 1},
+        "prompts": {"file": "prompts.jsonl"},
+        "decoder": {"name": "scr-exact"},
+        "samples_per_cell": max(1, n_rows // (N_PROMPTS * N_PERSONAS)),
+        "rows_per_shard": ROWS_PER_SHARD,
+        "judges": [{"kind": "log-ratio"}],
+        "output": "out",
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return folder / "job.yaml"
+
+
+def measured(job_file: Path) -> dict[str, Any]:
+    """Run a job whose texts are all the same, and tell what it took."""
+    import apache_beam as beam
+
+    from pipeline.beam import execute, graph
+    from pipeline.beam.decode_fn import DecodeFn
+    from pipeline.beam.work import DecodedShard, Places
+    from pipeline.job.load import load_job
+    from pipeline.quiet import quiet_libraries
+    from pipeline.run.run import run_job
+
+    quiet_libraries()
+    moments: dict[str, float] = {}
+
+    class FixedText(DecodeFn):
+        """Rows of one fixed text in place of decoded ones."""
+
+        def setup(self) -> None:
+            from pipeline.beam.travel import unpacked_sources
+
+            self._here = unpacked_sources(self._plan.rule.sources)
+            self._grid = self._shared_grid.acquire(self._open, tag=self._plan.folder)
+            self._stop = lambda: False
+
+        def process(self, places: Places) -> Iterator[DecodedShard]:
+            shard, sources = self._shard(places), self._plan.rule.sources
+            revisions = dict(sources.adapter_revisions)
+            measured = {
+                "response": TEXT,
+                "finish_reason": "stop",
+                "n_tokens": 12,
+                "log_prob_reference": -24.0,
+                "decoder": "scr-exact",
+                "exact": True,
+                "acceptance_rate": 0.8,
+                "n_chunks": 2,
+                "n_clipped": 0,
+                "n_salvaged": 0,
+                "n_fallbacks": 0,
+                "tv_bound": 0.0,
+                "model": sources.model_label,
+                "dtype": sources.dtype,
+                "tokens": None,
+                "token_log_ratios": None,
+            }
+            rows = [
+                cell.columns()
+                | measured
+                | {
+                    "seed": cell.seed,
+                    "config_hash": cell.config_hash,
+                    "strengths": [1.0 for _ in cell.weights],
+                    "log_ratios": [0.5 for _ in cell.weights],
+                    "adapters": [revisions[name] for name, _ in cell.weights],
+                }
+                for cell in shard.cells
+            ]
+            yield DecodedShard(rows, of_range=shard.of_range)
+
+    def built(pipeline: beam.Pipeline, *rest: Any) -> None:
+        real_build(pipeline, *rest)
+        moments["graph"] = float(pipeline.to_runner_api().ByteSize())
+        moments["submitted"] = time.perf_counter()
+
+    real_build, graph.DecodeFn, execute.build = graph.build, FixedText, built
+    job = load_job(job_file)
+    real_run = execute.run
+
+    def run(*arguments: Any) -> Any:
+        books = real_run(*arguments)
+        moments["ran"] = time.perf_counter()
+        return books
+
+    execute.run = run
+    started = time.perf_counter()
+    result = run_job(job)
+    ended = time.perf_counter()
+    return {
+        "rows": result.run["counts"]["rows"],
+        "judgments": result.run["counts"]["judgments"],
+        "plan_s": moments["submitted"] - started,
+        "run_s": moments["ran"] - moments["submitted"],
+        "finish_s": ended - moments["ran"],
+        "graph_bytes": int(moments["graph"]),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--folder", help="for the data sets; left out: a temporary one")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        print(json.dumps(measured(Path(options.job))))
+        return
+    first = 0.0
+    print("rows        plan s   run s   finish s   rows/s   graph kB   peak MiB   over the first", flush=True)
+    for n in options.rows:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            command = [sys.executable, "-m", "benchmarks.scale", "--job", str(job_of(Path(folder), n))]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert found["rows"] == found["judgments"] / 2 == n, found
+        first = first or found["peak_mib"]
+        seconds = found["plan_s"] + found["run_s"] + found["finish_s"]
+        print(
+            f"{n:<11,} {found['plan_s']:6.1f} {found['run_s']:7.1f} {found['finish_s']:10.1f} {n / seconds:8.0f} "
+            f"{found['graph_bytes'] / 1000:10.1f} {found['peak_mib']:10.0f} {found['peak_mib'] - first:+16.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

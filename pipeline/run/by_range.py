@@ -1,0 +1,244 @@
+"""What is written of a plan and what is left of it, told by the names of its ranges' files.
+
+So it is where a run begins with an empty work folder, and where the same plan goes on: whatever the number of rows, no
+more than one range's are held. A work folder with anything else in it (rows of another plan, or of a judge that was
+asked apart) is looked at row by row, see :mod:`pipeline.run.rows`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, overload
+
+import pyarrow as pa
+
+from personas import Grid
+from pipeline.beam.to_do import forget, keep_places, places_of
+from pipeline.beam.work import JudgeTask, Places
+from pipeline.plan.cells import PlannedCell
+from pipeline.plan.plan import Plan
+from pipeline.plan.rule import Rule
+from pipeline.plan.stored import PlannedCells, content_of
+from pipeline.publish.gather import arranged
+from pipeline.run.judges import RunJudges
+from pipeline.run.rows import LeftToDo, Written
+from pipeline.store.dataset import FOLDERS, TRANSIENT
+from pipeline.store.files import listing, move
+from pipeline.store.ranges import PLAN_DIGITS, RangeFile, judgments_name, parsed, range_name
+from pipeline.store.schema import TABLES
+from pipeline.store.shards import free_name, manifest_of, set_aside, sound_table
+
+logger = logging.getLogger(__name__)
+
+# Table -> index of a range -> its files.
+Files = dict[str, dict[int, list[RangeFile]]]
+
+
+def by_range(work: Path, plan: Plan, grid: Grid, size: int, judges: RunJudges | None = None) -> ByRange | None:
+    """The rows of a plan in a work folder; ``None``: it holds anything else than files of the plan's ranges.
+
+    Args:
+        grid: see :meth:`pipeline.plan.plan.Plan.distinct`. size: cells of a range. judges: of the run.
+
+    Raises:
+        OSError: nobody can tell.
+    """
+    cells = PlannedCells(plan.rule, grid, plan.tokenizer)
+    name = plan_name(plan.rule, grid, cells, size)
+    return ByRange(work, judges, name, cells, size) if _is_of_plan(work, name) else None
+
+
+def plan_name(rule: Rule, grid: Grid, cells: Sequence[PlannedCell], size: int) -> str:
+    """A name for a plan, by all that its rows, their labels and its ranges are made of."""
+    ends = [cells[0].row_id, cells[-1].row_id] if cells else []  # another version may make other ids of the same
+    parts = (rule.identity(), content_of(grid), len(cells), size, *ends)
+    return hashlib.sha256("\n".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:PLAN_DIGITS]
+
+
+def _is_of_plan(work: Path, plan: str) -> bool:
+    found = (parsed(name) for table in FOLDERS for name in listing(work / table, ".parquet"))
+    return all(file is not None and file.plan == plan for file in found)
+
+
+class ByRange:
+    """See the module.
+
+    Args:
+        plan: its name, see :func:`plan_name`. size: cells of a range.
+    """
+
+    def __init__(self, work: Path, judges: RunJudges | None, plan: str, cells: PlannedCells, size: int) -> None:
+        self._work, self._judges, self._plan, self._cells, self._size = work, judges, plan, cells, size
+        self._before: dict[str, int] | None = None  # files of rows of earlier runs, with their numbers of rows
+        self._known: dict[str, dict[str, dict[str, Any]]] = {}  # table -> what its manifest says
+        self._in_doubt: set[int] = set()  # ranges that have less than their files' names say
+        self._generated = self._tokens = self._n_dead = 0
+        self.is_damaged = self._is_partly = False
+
+    @property
+    def n(self) -> int:
+        return len(self._cells)
+
+    @property
+    def n_control(self) -> int:
+        return self._cells.n_control
+
+    def left(self) -> LeftToDo:
+        files = self._files()
+        if self._before is None:
+            self._before = {f.name: f.n for some in files["generations"].values() for f in some}
+            n = sum(self._before.values())
+            if n:
+                logger.info("%d of %d rows are there already and are kept", n, self.n)
+        forget(self._work)
+        judges = self._judges
+        return LeftToDo(
+            keep_places(self._work, self.to_do(files)),
+            [] if judges is None else judges.of_workers_by_file(lambda *judge: self._unjudged(files, *judge)),
+            self._n_dead,
+            self._is_partly,
+        )
+
+    def to_do(self, files: Files | None = None) -> Iterator[Places]:
+        """What is left of each range; notes what is dead, and whether a range is there in part.
+
+        Args:
+            files: that are there; ``None``: they are looked at now.
+        """
+        files, self._n_dead, self._is_partly = self._files() if files is None else files, 0, False
+        for index in range(-(-self.n // self._size)):
+            places = self._places(index)
+            rows, dead = files["generations"].get(index, []), files["rejected"].get(index, [])
+            n_dead = sum(file.n for file in dead)
+            of_range = range_name(self._plan, index)
+            if index not in self._in_doubt and _is_whole(rows, dead, len(places)):
+                self._n_dead += n_dead
+            elif not rows:  # its dead letters are tried again with it
+                yield Places(((places[0], places[-1]),), self._cells[places[0]].row_id, of_range)
+            else:
+                left, n_dead = self._left_in(places, rows, dead)
+                self._n_dead += n_dead
+                if left:
+                    self._is_partly = True
+                    yield places_of(left, of_range)
+
+    def cells_left(self) -> Sequence[PlannedCell]:
+        """The cells that are left, each made when it is asked for."""
+        return _Some(self._cells, [run for places in self.to_do() for run in places.runs])
+
+    def _left_in(
+        self, places: range, rows: Sequence[RangeFile], dead: Sequence[RangeFile]
+    ) -> tuple[list[PlannedCell], int]:
+        """Cells of a range that are neither written nor dead letters, and how many of those it has."""
+        done = {row_id for table in self._read("generations", rows) for row_id in table.column("row_id").to_pylist()}
+        tables = self._read("rejected", dead)
+        letters = [row for table in tables for row in table.select(["row_id", "reason"]).to_pylist()]
+        gone = {row["row_id"] for row in letters if row["reason"] not in TRANSIENT} - done
+        left = [cell for cell in self._cells.at(places) if cell.row_id not in done | gone]
+        return left, len(gone)
+
+    def _unjudged(self, files: Files, label: str, attributes: tuple[str, ...]) -> Iterator[tuple[JudgeTask, int]]:
+        """Files of rows that a judge has not judged; a file of its judgments is there for all of its rows, or not."""
+        folder, there = self._work / "generations", listing(self._work / "judgments", ".parquet")
+        for some in files["generations"].values():
+            for file in some:
+                if judgments_name(file.name, label, attributes) not in there:
+                    yield JudgeTask(str(folder / file.name)), file.n
+
+    def pieces(self) -> Iterator[dict[str, pa.Table]]:
+        files, before = self._files(), self._before or {}
+        self.is_damaged, self._generated, self._tokens = False, 0, 0
+        for index in sorted({*files["generations"], *files["rejected"]}):
+            mine = {name: files[name].get(index, []) for name in FOLDERS}
+            read = {name: self._read(name, some) for name, some in mine.items()}
+            for file, table in zip(mine["generations"], read["generations"], strict=True):
+                if file.name not in before:
+                    self._generated += table.num_rows
+                    self._tokens += sum(table.column("n_tokens").to_pylist())
+            tables = {name: pa.concat_tables([TABLES[name].empty_table(), *some]) for name, some in read.items()}
+            piece = arranged(tables, self._orders(index, tables, mine))
+            n = len(self._places(index))
+            if piece["generations"].num_rows + piece["rejected"].num_rows < n and _is_whole(
+                mine["generations"], mine["rejected"], n
+            ):
+                self._in_doubt.add(index)
+                self.is_damaged = True
+            yield piece
+
+    def _orders(
+        self, index: int, tables: dict[str, pa.Table], files: dict[str, list[RangeFile]]
+    ) -> dict[str, dict[str, int]]:
+        """Of each table the rows' places. Rows of one file are in the plan's order; those of several are asked for."""
+        if max(len(files[name]) for name in ("generations", "rejected")) > 1:
+            planned = {cell.row_id: i for i, cell in enumerate(self._cells.at(self._places(index)))}
+            return dict.fromkeys(FOLDERS, planned)
+        rows, dead = (tables[name].column("row_id").to_pylist() for name in ("generations", "rejected"))
+        written = {row_id: i for i, row_id in enumerate(rows)}
+        return {"generations": written, "judgments": written, "rejected": {row_id: i for i, row_id in enumerate(dead)}}
+
+    def written(self) -> Written:
+        return Written(sum((self._before or {}).values()), self._generated, self._tokens)
+
+    def _places(self, index: int) -> range:
+        return range(self.n)[index * self._size : (index + 1) * self._size]
+
+    def _files(self) -> Files:
+        """What there is, by range; judgments of files of rows that are gone are set aside."""
+        found: Files = {name: {} for name in FOLDERS}
+        rows: set[str] = set()
+        for name in FOLDERS:
+            folder = self._work / name
+            known = self._known[name] = manifest_of(folder)
+            for file, size in listing(folder, ".parquet").items():
+                what, entry = parsed(file), known.get(file)
+                assert what is not None, file
+                if entry is not None and entry["bytes"] != size:
+                    set_aside(folder / file, f"has {size} bytes that are not the {entry['bytes']} written")
+                elif name == "judgments" and what.name not in rows:
+                    move(folder / file, free_name((folder / file).with_suffix(".stale")))
+                else:
+                    each = what if name != "judgments" else RangeFile(what.plan, what.index, what.n, file)
+                    found[name].setdefault(what.index, []).append(each)
+                    rows.update([file] if name == "generations" else [])
+        return found
+
+    def _read(self, table: str, files: Sequence[RangeFile]) -> list[pa.Table]:
+        """Some files; of one that is not as it was written nothing."""
+        found = []
+        for file in files:
+            read = sound_table(self._work / table / file.name, table, self._known[table].get(file.name))
+            self.is_damaged |= read is None
+            found.append(TABLES[table].empty_table() if read is None else read)
+        return found
+
+
+class _Some(Sequence[PlannedCell]):
+    """Cells at some places, which are given as runs of neighbours."""
+
+    def __init__(self, cells: PlannedCells, runs: Sequence[tuple[int, int]]) -> None:
+        self._cells, self._runs = cells, runs
+        self._ends = list(accumulate(last - first + 1 for first, last in runs))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, i: int) -> PlannedCell: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[PlannedCell]: ...
+    def __getitem__(self, i: int | slice) -> PlannedCell | list[PlannedCell]:
+        if isinstance(i, slice):
+            return [self[each] for each in range(*i.indices(len(self)))]
+        which = range(len(self))[i]
+        run = bisect_right(self._ends, which)
+        return self._cells[self._runs[run][1] - (self._ends[run] - 1 - which)]
+
+
+def _is_whole(rows: Sequence[RangeFile], dead: Sequence[RangeFile], n: int) -> bool:
+    """Whether a range is there, by the names of its files; where several may share rows, nobody can tell by these."""
+    return max(len(rows), len(dead)) <= 1 and sum(file.n for file in (*rows, *dead)) == n
