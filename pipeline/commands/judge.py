@@ -17,6 +17,7 @@ from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
+from personas.text import one_line
 from pipeline.commands.arguments import add_words, anywhere, in_commas, readable, source
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
 from pipeline.commands.shared import InputError, NotNow, Outcome, place_errors
@@ -36,9 +37,9 @@ from pipeline.judging.registry import (
 from pipeline.judging.verdict import MOST_UNSCORED, endpoint_of, verdict
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, shards_folder
 from pipeline.store.exchange import GATHERING, whole_here
-from pipeline.store.files import is_folder, read_text
+from pipeline.store.files import here, is_folder, nothing_there, read_text
 from pipeline.store.lock import FolderLock
-from pipeline.store.places import is_local, url_problem
+from pipeline.store.places import expanded, is_local, is_url, url_problem
 from pipeline.store.spending import Spending, Spent
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]
         corpus = _corpus(options)
         for note in corpus.notes:
             logger.warning("%s: %s", options.corpus, note)
-        return corpus, {name: load_pairs(source(pairs)) for name, pairs in options.known}
+        return corpus, {name: load_pairs(_here("--known", source(pairs))) for name, pairs in options.known}
     except SourceError as error:
         raise JudgeInputError(str(error)) from error
 
@@ -301,9 +302,28 @@ def _own_judges(options: argparse.Namespace, corpus: Corpus) -> dict[str, OwnJud
     if options.judge != "classifier":
         return {}
     try:
-        return {**corpus.own_judges(), **own_judges_of(options.weights)}
+        return {**corpus.own_judges(), **own_judges_of([_weights_here(each) for each in options.weights])}
     except (ValueError, JudgeWeightsError) as error:
         raise JudgeInputError(str(error)) from error
+
+
+def _weights_here(entry: str) -> str:
+    name, equals, place = ("", "", entry) if is_url(entry) else entry.partition("=")
+    return f"{name}{equals}{_here('--weights', place)}" if is_url(place) else entry
+
+
+def _here(option: str, place: str) -> str:
+    """A place of a command line; of one in a store a copy on this machine. Raises JudgeInputError."""
+    if not is_url(place):
+        return place
+    try:
+        return str(here(expanded(place)))
+    except FileNotFoundError as error:
+        raise JudgeInputError(
+            f"{option} {place}: {nothing_there(expanded(place), 'file or folder')}; give one"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise JudgeInputError(f"{option} {place}: can't be fetched ({one_line(error)}); check the URL") from error
 
 
 def _spec(options: argparse.Namespace) -> Judges:

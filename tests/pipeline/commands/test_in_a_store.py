@@ -20,10 +20,11 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
+from pipeline.publish.exports import fitting
 from pipeline.store import files, lease
 from pipeline.store.exchange import JOURNAL
 from pipeline.store.lock import FolderLock
-from pipeline.store.manifest import changed_files
+from pipeline.store.manifest import changed_files, files_of
 from pipeline.store.places import expanded
 from tests.store_servers import BUCKET, gcs_server, s3_environment, s3_server, unsteady
 from tests.tiny_job import make_job
@@ -128,13 +129,13 @@ def test_all_is_as_on_a_disk(
 ) -> None:
     use(monkeypatch, servers[scheme], scheme)
     url = put(here, scheme)
-    for command in COMMANDS:
+    for command in ("judge", "export", "verify", "terminal"):
         local, far = (said(words(command, place), capsys) for place in (here, url))
         assert local[0] == far[0] == 0, (command, local, far)
         shown = [line for line in far[1].replace(url, str(here)).splitlines() if not line.startswith("open it:  ")]
         assert shown == [line for line in local[1].splitlines() if not line.startswith("open it:  ")], command
         assert data_set(url) == data_set(here), command
-    assert {"report.html", "preference/test-00000-of-00001.parquet"} <= set(data_set(url))
+    assert "preference/test-00000-of-00001.parquet" in data_set(url)
     assert json.loads(data_set(url)["run.json"])["counts"]["judgments"] == 72
     assert changed_files(expanded(url)) == {} and left_in(url) == {".work/job-folder"}
     _, out, _ = said(words("judge", url), capsys)
@@ -170,6 +171,9 @@ def test_a_file_that_was_changed_there_is_found(
     for command in ("judge", "export", "publish"):
         status, _, line = said(words(command, url), capsys)
         assert status == ExitStatus.BAD_INPUT and line.startswith(f"mpg: {url}") and name in line, line
+    files.remove(expanded(url) / "manifest.json")
+    status, _, line = said(words("verify", url), capsys)  # no copy is named by where it lies
+    assert status == ExitStatus.BAD_INPUT and f"{url}: no manifest can be read" in line and f"{url}/manifest" in line
 
 
 def test_a_page_goes_where_it_is_told_and_is_shown_as_one(
@@ -181,6 +185,7 @@ def test_a_page_goes_where_it_is_told_and_is_shown_as_one(
     assert main(["report", str(here), "--output", f"{url}/pages/page.html"]) == 0
     assert page.read_bytes() == files.read_bytes(expanded(f"{url}/pages/page.html"))
     assert "report.html" not in data_set(url)
+    assert main(["report", url]) == 0 and data_set(url)["report.html"] == page.read_bytes()
     assert fsspec.filesystem("s3").info(f"{url}/pages/page.html")["ContentType"] == "text/html"
 
 
@@ -196,7 +201,14 @@ def test_a_table_is_judged_where_it_is(
         assert said(["judge", "--attributes", "E", f"{url}/texts.jsonl"], capsys)[1].endswith(
             f"2 texts, {n_new} of them judged now; judgments: {url}/texts-judgments/judgments\n"
         )
-    assert main(["judge", str(tmp_path / "texts.jsonl"), "--attributes", "E"]) == 0
+    pairs = b'{"prompt": "q", "chosen": "I love parties.", "rejected": "I stay at home."}\n' * 2
+    files.write_bytes(pairs, expanded(f"{url}/pairs.jsonl"))
+    assert (
+        main(["judge", str(tmp_path / "texts.jsonl"), "--attributes", "E", "--known", "E", f"{url}/pairs.jsonl"]) == 0
+    )
+    for option in (["--known", "E", f"{url}/none.jsonl"], ["--weights", f"E={url}/none"]):
+        status, _, line = said(["judge", f"{url}/texts.jsonl", "--attributes", "E", *option], capsys)
+        assert status == ExitStatus.BAD_INPUT and f"{option[0]} {url}/none" in line and "no such file or folder" in line
     assert main(["judge", f"{url}/texts.jsonl", "--attributes", "E", "--output", str(tmp_path / "mine")]) == 0
     assert data_set(f"{url}/texts-judgments") == data_set(tmp_path / "texts-judgments") == data_set(tmp_path / "mine")
 
@@ -265,7 +277,7 @@ def test_an_export_that_a_store_cuts_short_is_finished_by_the_next(
 def test_nothing_is_lost_wherever_a_store_cuts_a_command_short(command: str, cuts: Cuts, here: Path) -> None:
     assert main(words(command, here)) == 0
     asked, _ = cuts.after(10**6, command, wanted := data_set(here))
-    found = [cuts.after(n, command, wanted)[1] for n in range(1, asked, 7)]
+    found = [cuts.after(n, command, wanted)[1] for n in range(1, asked, asked // 9)]
     assert any(found) and not all(found)
 
 
@@ -304,6 +316,29 @@ main({words("judge", url)!r})
         assert changed_files(expanded(url)) == {} and left_in(url) == {".work/job-folder"}
 
 
+def test_a_form_that_can_not_be_read_now_is_not_taken_for_one_that_does_not_fit(
+    servers: Servers, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, servers["s3"], "s3")
+    assert main(words("export", here)) == 0
+    url, wanted = put(here), fitting(here, files_of(here))
+    assert any(name.startswith("preference/") for name in wanted)
+    for after in range(20):
+        with unsteady(servers["s3"]["AWS_ENDPOINT_URL"], lambda n, after=after: 403 * (n > after)) as (
+            address,
+            counter,
+        ):
+            use(monkeypatch, s3_environment(address), "s3")
+            try:
+                assert fitting(expanded(url), files_of(here)) == wanted
+            except OSError:
+                assert counter["refused"]
+            else:
+                break
+    assert 1 < after < 19
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
 def test_nobody_judges_or_exports_beside_a_run(
     servers: Servers, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,8 +349,7 @@ def test_nobody_judges_or_exports_beside_a_run(
         for command in ("judge", "export"):
             status, _, line = said(words(command, url), capsys)
             assert status == ExitStatus.TRY_AGAIN and "is in use by another process (host " in line
-        for command in ("verify", "terminal", "publish"):  # which read what is complete
-            assert said(words(command, url), capsys)[0] == 0
+        assert main(words("terminal", url)) == 0  # which reads what is complete
     assert data_set(url) == before
 
 
@@ -333,14 +367,26 @@ def test_what_can_not_be_is_one_line(
     ):
         status, out, line = said(words(command, url), capsys)
         assert status == ExitStatus.BAD_INPUT and out == "" and says in line, line
+    refused_by(403, command, servers, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("command", ["verify", *(pytest.param(c, marks=pytest.mark.long) for c in ("judge", "export"))])
+def test_a_store_that_does_not_answer_is_one_line(
+    command: str, servers: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused_by(503, command, servers, monkeypatch, capsys)
+
+
+def refused_by(
+    code: int, command: str, servers: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     url = f"s3://{BUCKET}/out"
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    for code in (403, 503):
-        with unsteady(servers["s3"]["AWS_ENDPOINT_URL"], lambda n, code=code: code) as (address, _):
-            use(monkeypatch, s3_environment(address), "s3")
-            status, out, line = said(words(command, url), capsys)
-        assert status == ExitStatus.TRY_AGAIN and out == "" and line.startswith(f"mpg: {url}") and ": can't be " in line
-        assert "see to its address, keys and rights, or give the command again" in line, line
+    with unsteady(servers["s3"]["AWS_ENDPOINT_URL"], lambda n: code) as (address, _):
+        use(monkeypatch, s3_environment(address), "s3")
+        status, out, line = said(words(command, url), capsys)
+    assert status == ExitStatus.TRY_AGAIN and out == "" and line.startswith(f"mpg: {url}") and ": can't be " in line
+    assert "see to its address, keys and rights, or give the command again" in line, line
     fsspec.filesystem("s3").clear_instance_cache()
 
 

@@ -51,3 +51,29 @@ def test_what_is_in_the_bucket_is_published(far: Publisher, hub: CommitHub, tmp_
     )
     assert changed_files(expanded(url)) == {} and list(files.listing(expanded(url) / ".work")) == ["job-folder"]
     assert "nothing to do" in far("publish", url, "--repo-id", "me/far").out
+
+
+def test_what_is_on_the_hub_is_read_there_and_not_written(
+    publisher: Publisher, hub: CommitHub, data_set: Path, tmp_path: Path
+) -> None:
+    assert publisher("publish", data_set, "--repo-id", "me/read").status == 0
+    url = "hf://datasets/me/read"
+    assert publisher("verify", url, "--sample", "0").out == "files: all as they were written\n"
+    assert publisher("report", url, "--terminal").out == publisher("report", data_set, "--terminal").out.replace(
+        *(state_of(publisher("report", each, "--terminal").out) for each in (data_set, url))
+    )
+    judge = ("judge", url, "--attributes", "N")
+    assert f"judgments: {tmp_path / 'judged' / 'judgments'}" in publisher(*judge, "--output", tmp_path / "judged").out
+    for words in (judge, ("report", url)):
+        said = publisher(*words)
+        assert said.status == ExitStatus.BAD_INPUT and "hf:// can be read only" in said.line and "--output" in said.line
+    said = publisher("publish", url, "--repo-id", "me/other", "--license", "mit")
+    assert said.status == ExitStatus.BAD_INPUT and "hf:// can be read only" in said.line
+    said = publisher("verify", "hf://datasets/me/none")
+    assert said.status == ExitStatus.BAD_INPUT and said.line.startswith("mpg: hf://datasets/me/none: no such folder; ")
+
+
+def state_of(report: str) -> str:
+    """What names the state of the files in it."""
+    (line,) = [line for line in report.splitlines() if line.startswith("state of its files")]
+    return line.split()[-1]
