@@ -68,7 +68,10 @@ def exchange(
     """
     files = files_below(output / WORK_FOLDER / NEXT if coming is None else coming)
     if coming is not None and not is_local(output):
-        put_folder(coming, output / WORK_FOLDER / NEXT)
+        try:
+            put_folder(coming, output / WORK_FOLDER / NEXT)
+        finally:
+            remove_tree(coming)
     there = [f"{folder}/{name}" for folder in folders for name in listing(output / folder, ".parquet")]
     journal = {"files": files, "removed": sorted(set(there) - set(files))}
     write_bytes(json.dumps(journal).encode(), output / WORK_FOLDER / JOURNAL)

@@ -316,6 +316,7 @@ main({words("judge", url)!r})
         assert changed_files(expanded(url)) == {} and left_in(url) == {".work/job-folder"}
 
 
+@pytest.mark.long
 def test_a_form_that_can_not_be_read_now_is_not_taken_for_one_that_does_not_fit(
     servers: Servers, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
