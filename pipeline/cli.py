@@ -35,7 +35,7 @@ from pipeline.commands.arguments import add_directory, anywhere
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
-from pipeline.store.files import with_urls
+from pipeline.store.copies import with_urls
 
 
 def main(argv: Sequence[str] | None = None) -> int:

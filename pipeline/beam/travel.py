@@ -15,7 +15,7 @@ from pipeline.beam.work import JudgeWork
 from pipeline.job.model import SHIPPED_ADAPTERS
 from pipeline.plan.cells import Sources
 from pipeline.plan.stored import StoredPlan
-from pipeline.store.files import here, url_of
+from pipeline.store.copies import here, url_of
 from pipeline.store.places import expanded, is_url
 
 _SHIPPED = "shipped:"

@@ -35,9 +35,10 @@ from pipeline.judging.registry import (
     with_naturalness,
 )
 from pipeline.judging.verdict import MOST_UNSCORED, endpoint_of, verdict
+from pipeline.store.copies import here
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, shards_folder
 from pipeline.store.exchange import GATHERING, whole_here
-from pipeline.store.files import here, is_folder, nothing_there, read_text
+from pipeline.store.files import is_folder, nothing_there, read_text
 from pipeline.store.lock import FolderLock
 from pipeline.store.places import expanded, is_local, is_url, url_problem
 from pipeline.store.spending import Spending, Spent

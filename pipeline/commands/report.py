@@ -121,6 +121,6 @@ def names_apart(found: Sequence[DataSet]) -> list[str]:
 
 def _where(data_set: DataSet) -> PurePosixPath:
     """Where it is: of a copy, what it is one of."""
-    from pipeline.store.files import url_of
+    from pipeline.store.copies import url_of
 
     return PurePosixPath(url_of(data_set.folder) or data_set.folder.resolve())

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.store.files import own_folder
+from pipeline.store.copies import own_folder
 
 # A unit: by what its devices are called on this machine, in their order.
 Unit = tuple[str, ...]

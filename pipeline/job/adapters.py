@@ -13,7 +13,7 @@ from evaluation.judges.own import CARD_FILE, OwnJudge, own_judge
 from personas.attributes import KNOWN, Attribute
 from pipeline.job.fields import AttributeSpec, ClassifierJudge
 from pipeline.job.known import assignments
-from pipeline.store.files import here
+from pipeline.store.copies import here
 from pipeline.store.places import expanded, is_local, is_url, joined
 
 if TYPE_CHECKING:

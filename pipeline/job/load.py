@@ -17,7 +17,7 @@ from pipeline.job.errors import JobError, Problem, problems_of
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.job.read import apply_overrides, read_yaml, unstorable
 from pipeline.job.recorded import missing_places, record_of
-from pipeline.store.files import here
+from pipeline.store.copies import here
 from pipeline.store.places import expanded, is_local, is_url
 
 

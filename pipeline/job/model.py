@@ -45,7 +45,7 @@ from pipeline.job.fields import (
 from pipeline.job.prompt_source import PromptSource
 from pipeline.job.recorded import recorded
 from pipeline.job.split import Split
-from pipeline.store.files import here
+from pipeline.store.copies import here
 from pipeline.store.places import is_local, joined
 
 SHIPPED_ADAPTERS = Path(__file__).parents[2] / "mpg" / "adapters"

@@ -20,8 +20,9 @@ from personas.text import storable
 from personas.words import kind
 from pipeline.job.adapters import adapter_folder, attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
+from pipeline.store.copies import here
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, copied, job_folder
-from pipeline.store.files import exists, here, is_file, is_folder, nothing_there, read_text
+from pipeline.store.files import exists, is_file, is_folder, nothing_there, read_text
 from pipeline.store.layout import files_in
 from pipeline.store.manifest import changed_files
 from pipeline.store.places import expanded

@@ -14,7 +14,7 @@ from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, ROLE_PLAY, Attribute
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 from pipeline.job.known import Assignment, is_remote
-from pipeline.store.files import folder_here
+from pipeline.store.copies import folder_here
 from pipeline.store.spending import Spending
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from personas import Cell, Grid, Message, Persona, Prompt
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.rule import Rule
-from pipeline.store.files import here, listing, make_folder, remove_tree, write_bytes
+from pipeline.store.copies import here
+from pipeline.store.files import listing, make_folder, remove_tree, write_bytes
 from pipeline.store.places import expanded
 
 PLANS = "plan"  # in the work folder: a folder for the plan's content

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.store.copies import here
 from pipeline.store.dataset import FOLDERS, FORMS
-from pipeline.store.files import here
 from pipeline.store.layout import files_in
 from pipeline.store.manifest import files_of
 

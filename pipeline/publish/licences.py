@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from pipeline.job.model import Job
 from pipeline.publish.licence_rules import PARTS, STATED, LicenceError, Part, Resolved, recorded, resolved, state
 from pipeline.publish.licence_sources import collect, of_judges
+from pipeline.store.copies import origin_of
 from pipeline.store.dataset import FOLDERS, JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
 from pipeline.store.exchange import whole_here
-from pipeline.store.files import origin_of
 
 __all__ = ["LicenceError", "Part", "Resolved", "licence_of", "restate"]
 

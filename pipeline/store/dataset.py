@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline.store.copies import here
 from pipeline.store.errors import OutputError, is_writable, unwritable
 from pipeline.store.files import (
     copy,
     exists,
-    here,
     is_file,
     is_filled,
     is_folder,

@@ -6,15 +6,10 @@ wholly or not at all. Folders are made on a disk, and need not be in a store.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import mimetypes
 import os
-import re
 import shutil
-import stat
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +19,6 @@ from pipeline.store.places import expanded, is_local, scheme_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ORIGIN = ".origin"  # beside a copy: the URL that it is of
-_FILES = "files"  # in the folder of copies: what they are links to
-# What stores say of a file that tells it from any other that was or will be there.
-_SAID = ("size", "ETag", "etag", "md5Hash", "blob_id", "LastModified", "mtime", "created")
 _TYPE_OPTIONS = {"s3": "ContentType", "gs": "content_type", "gcs": "content_type"}
 # Modules whose errors are a store's, where fsspec has not made an OSError of them.
 _STORES = (
@@ -66,7 +57,7 @@ def write_bytes(content: Any, path: Path) -> None:
     """Replace a file's content, wholly or not at all. Raises OSError."""
     if not is_local(path):
         with store_errors(path):
-            _fs(path).pipe_file(_key(path), bytes(content), **_typed(path))
+            file_system(path).pipe_file(key_of(path), bytes(content), **_typed(path))
         return
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -89,7 +80,7 @@ def create(content: bytes, path: Path) -> bool:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(content)
             else:
-                _fs(path).pipe_file(_key(path), content, mode="create")
+                file_system(path).pipe_file(key_of(path), content, mode="create")
     except FileExistsError:
         return False
     return True
@@ -100,7 +91,7 @@ def read_bytes(path: Path) -> bytes:
     if is_local(path):
         return path.read_bytes()
     with store_errors(path):
-        return bytes(_fs(path).cat_file(_key(path)))
+        return bytes(file_system(path).cat_file(key_of(path)))
 
 
 def read_text(path: Path) -> str:
@@ -148,15 +139,15 @@ def is_filled(folder: Path) -> bool:
     if is_local(folder):
         return folder.is_dir() and any(folder.iterdir())
     with suppress(FileNotFoundError), store_errors(folder):
-        key = _key(folder).rstrip("/")
-        return any(name.rstrip("/") != key for name in _fs(folder).ls(_key(folder), detail=False))
+        key = key_of(folder).rstrip("/")
+        return any(name.rstrip("/") != key for name in file_system(folder).ls(key_of(folder), detail=False))
     return False
 
 
 def _kind(path: Path) -> str | None:
     """``file``, ``directory``, or ``None``: there is nothing in the store."""
     with suppress(FileNotFoundError), store_errors(path):
-        return str(_fs(path).info(_key(path))["type"])
+        return str(file_system(path).info(key_of(path))["type"])
     return None
 
 
@@ -173,7 +164,7 @@ def listing(folder: Path, suffix: str = "") -> dict[str, int]:
         return {}
     try:
         with store_errors(folder):
-            entries = _fs(folder).ls(_key(folder), detail=True)
+            entries = file_system(folder).ls(key_of(folder), detail=True)
     except FileNotFoundError:
         return {}
     names = {each["name"].rstrip("/").rpartition("/")[2]: each for each in entries if each["type"] == "file"}
@@ -192,23 +183,23 @@ def move(source: Path, target: Path) -> None:
         os.replace(source, target)
         return
     with store_errors(source):
-        _fs(source).copy(_key(source), _key(target))
-        _fs(source).rm_file(_key(source))
+        file_system(source).copy(key_of(source), key_of(target))
+        file_system(source).rm_file(key_of(source))
 
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file from any place to any other. Raises OSError."""
     if is_local(source) and is_local(target):
         shutil.copyfile(source, target)
-    elif not is_local(source) and not is_local(target) and _fs(source) is _fs(target):
+    elif not is_local(source) and not is_local(target) and file_system(source) is file_system(target):
         with store_errors(source):
-            _fs(source).copy(_key(source), _key(target))
+            file_system(source).copy(key_of(source), key_of(target))
     elif is_local(target):
         with store_errors(source):
-            _fs(source).get_file(_key(source), str(target))
+            file_system(source).get_file(key_of(source), str(target))
     elif is_local(source):
         with store_errors(target):
-            _fs(target).put_file(str(source), _key(target), **_typed(target))
+            file_system(target).put_file(str(source), key_of(target), **_typed(target))
     else:
         write_bytes(read_bytes(source), target)
 
@@ -220,7 +211,7 @@ def put_folder(source: Path, target: Path) -> None:
         source.rename(target)
         return
     with suppress(FileNotFoundError), store_errors(target):  # what stays of another would be taken for this one's
-        _fs(target).rm(_key(target), recursive=True)
+        file_system(target).rm(key_of(target), recursive=True)
     for name in files_below(source):
         copy(source / name, target / name)
     remove_tree(source)
@@ -232,7 +223,7 @@ def remove(path: Path) -> None:
         if is_local(path):
             path.unlink()
         else:
-            _fs(path).rm_file(_key(path))
+            file_system(path).rm_file(key_of(path))
 
 
 def remove_tree(path: Path) -> None:
@@ -241,7 +232,7 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
         return
     with suppress(OSError), store_errors(path):
-        _fs(path).rm(_key(path), recursive=True)
+        file_system(path).rm(key_of(path), recursive=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -259,129 +250,8 @@ def files_below(folder: Path) -> list[str]:
     if is_local(folder):
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     with store_errors(folder):
-        root = _key(folder).rstrip("/") + "/"
-        return sorted(name.removeprefix(root) for name in _fs(folder).find(_key(folder)))
-
-
-def here(place: Path, *, without: Collection[str] = ()) -> Path:
-    """The place itself if it is on this machine; else a copy of that file or folder, as it is there now.
-
-    Copies are kept in a temporary folder by URL and by what the store says of each file (size, and checksum or time),
-    and files by the same: what has not changed is neither fetched again nor held twice.
-
-    Args:
-        without: of a folder, names of files and folders in it that are left out of the copy.
-
-    Raises:
-        OSError: FileNotFoundError, too, where a file goes while it is copied.
-    """
-    if is_local(place):
-        return place
-    with store_errors(place):
-        fs, key = _fs(place), _key(place)
-        found = _found(fs, key, without)
-        if not found and not without:
-            raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(place))
-    state = _digest([str(place), *sorted((name, _state(info)) for name, info in found.items())])
-    root = _copies() / state
-    target = root / (place.name or "root")
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
-            if not found:
-                (Path(scratch) / target.name).mkdir()
-            for name, info in found.items():
-                below = name.removeprefix(key.rstrip("/")).lstrip("/")
-                to = Path(scratch) / target.name / below if below else Path(scratch) / target.name
-                to.parent.mkdir(parents=True, exist_ok=True)
-                with store_errors(place):
-                    kept = _file_here(fs, name, [scheme_of(str(place)), name, _state(info)])
-                try:
-                    os.link(kept, to)
-                except OSError:  # no links there, or too many of one file
-                    shutil.copyfile(kept, to)
-            (Path(scratch) / _ORIGIN).write_text(str(place), "utf-8")
-            with suppress(OSError):  # another process was quicker
-                os.rename(scratch, root)
-                Path(scratch).mkdir()
-    return target
-
-
-def _found(fs: Any, key: str, without: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Name -> what the store says of it, of a file, or of all files in a folder and its folders."""
-    if not without:
-        return dict(fs.find(key, detail=True))
-    found: dict[str, dict[str, Any]] = {}
-    for entry in fs.ls(key, detail=True):
-        name = str(entry["name"]).rstrip("/")
-        is_file = entry["type"] == "file"
-        if (name == key.rstrip("/") and not is_file) or name.rpartition("/")[2] in without:
-            continue
-        found |= {name: entry} if is_file else fs.find(name, detail=True)
-    return found
-
-
-def _file_here(fs: Any, name: str, state: list[Any]) -> Path:
-    """The one copy of a file of which a store says this; those that are made of it are links to it."""
-    target = own_folder(_copies() / _FILES) / _digest(state)
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            fs.get_file(name, str(Path(scratch) / "file"))
-            os.replace(Path(scratch) / "file", target)
-    return target
-
-
-def with_urls(text: str) -> str:
-    """A text for people in which what :func:`here` has copied is called by its URL, and not by where its copy lies."""
-    root = Path(tempfile.gettempdir()) / f"mpg-{os.getuid()}"
-    for state in {found[1] for found in re.finditer(re.escape(str(root)) + "/([0-9a-f]{24})/", text)}:
-        with suppress(OSError):
-            origin = (root / state / _ORIGIN).read_text("utf-8").rstrip("/")
-            for name in os.listdir(root / state):
-                text = text.replace(f"{root / state}/{name}", origin)
-    return text
-
-
-def url_of(copy: Path) -> str | None:
-    """The URL of what :func:`here` has copied, or of something in it; ``None``: it is no copy."""
-    for each in copy.parents:
-        if each.parent == _copies():
-            with suppress(OSError):
-                inside = copy.relative_to(each).parts[1:]
-                return "/".join([(each / _ORIGIN).read_text("utf-8").rstrip("/"), *inside])
-    return None
-
-
-def origin_of(place: Path) -> Path:
-    """The place that one is a copy of; itself if it is none."""
-    url = url_of(place)
-    return place if url is None else expanded(url)
-
-
-def folder_here(folder: Path) -> Path:
-    """The folder itself if it is on this machine; else one that is, always the same for it. Raises OSError."""
-    if is_local(folder):
-        return folder
-    found = _copies() / hashlib.sha256(str(folder).encode()).hexdigest()[:24]
-    found.mkdir(parents=True, exist_ok=True)
-    return found
-
-
-def _copies() -> Path:
-    """What is kept on this machine for what is in stores, of this user."""
-    return own_folder(Path(tempfile.gettempdir()) / f"mpg-{os.getuid()}")
-
-
-def own_folder(folder: Path) -> Path:
-    """A folder of this machine that this user alone may write, made if need be: what lies there is believed.
-
-    Raises:
-        PermissionError: it is somebody else's, or others may write there, too. OSError: it can't be made.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(errno.EPERM, "not a folder that you alone may write", str(folder))
-    return folder
+        root = key_of(folder).rstrip("/") + "/"
+        return sorted(name.removeprefix(root) for name in file_system(folder).find(key_of(folder)))
 
 
 def _typed(path: Path) -> dict[str, str]:
@@ -391,17 +261,11 @@ def _typed(path: Path) -> dict[str, str]:
     return {option: kind} if kind is not None and option is not None else {}
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:24]
-
-
-def _state(entry: dict[str, Any]) -> list[str]:
-    return [str(entry.get(name)) for name in _SAID]
-
-
-def _fs(path: Path) -> Any:
+def file_system(path: Path) -> Any:
+    """The fsspec file system of a place in a store."""
     return path.fs  # type: ignore[attr-defined]
 
 
-def _key(path: Path) -> str:
+def key_of(path: Path) -> str:
+    """What that file system calls the place."""
     return str(path.path)  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from personas.text import one_line
 from pipeline.job.model import Job
 from pipeline.publish.card.words import Md, code, inline
-from pipeline.store.files import here
+from pipeline.store.copies import here
 from pipeline.store.places import joined
 
 TEMPLATE = Path(__file__).with_name("card.md")

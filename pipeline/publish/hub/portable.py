@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from evaluation.tables import escaped
 from personas.secrets import HIDDEN, looks_secret, names_a_secret, without_forms
 from pipeline.job.recorded import named_places
+from pipeline.store.copies import origin_of
 from pipeline.store.dataset import WORK_FOLDER, job_folder
-from pipeline.store.files import origin_of
 from pipeline.store.places import is_local, is_url
 
 # Services that anybody may ask, and names of one's own machine for itself; other hosts may be nobody's business.

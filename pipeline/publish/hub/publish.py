@@ -24,8 +24,9 @@ from pipeline.publish.hub.patience import Patience
 from pipeline.publish.hub.read_back import other_files, other_rows, shown
 from pipeline.publish.hub.repository import MAIN, check_absent, check_settings, check_tag, head_of, main_of
 from pipeline.publish.hub.wish import Published, Wish
+from pipeline.store.copies import origin_of
 from pipeline.store.dataset import CARD_FILE, PARTIAL
-from pipeline.store.files import is_folder, origin_of
+from pipeline.store.files import is_folder
 
 logger = logging.getLogger(__name__)
 

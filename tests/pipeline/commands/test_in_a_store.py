@@ -21,7 +21,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.exports import fitting
-from pipeline.store import files, lease
+from pipeline.store import copies, files, lease
 from pipeline.store.exchange import JOURNAL
 from pipeline.store.lock import FolderLock
 from pipeline.store.manifest import changed_files, files_of
@@ -63,7 +63,7 @@ def quick_and_clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, seconds in (("DEAD_AFTER_S", 0.5), ("_LOOK_EVERY_S", 0.1), ("BEAT_EVERY_S", 0.2), ("_SETTLE_S", 0.02)):
         monkeypatch.setattr(lease, name, seconds)
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(copies.tempfile, "tempdir", str(tmp_path / "temporary"))
 
 
 def use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], scheme: str) -> None:
@@ -108,7 +108,7 @@ def said(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[
     except SystemExit as end:
         status = int(str(end.code))
     out, err = capsys.readouterr()
-    assert "Traceback" not in err and str(files.tempfile.tempdir) not in out + err
+    assert "Traceback" not in err and str(copies.tempfile.tempdir) not in out + err
     return status, out, ([line for line in err.strip().splitlines() if line] or [""])[-1]
 
 

@@ -20,7 +20,7 @@ from datasets import load_dataset
 
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
-from pipeline.store import files, lease
+from pipeline.store import copies, files, lease
 from pipeline.store.lock import FolderLock
 from pipeline.store.manifest import changed_files
 from pipeline.store.places import expanded
@@ -52,7 +52,7 @@ def _use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], scheme: s
 
 
 def checksums_in(url: str) -> dict[str, str]:
-    return checksums(files.here(expanded(url)))
+    return checksums(copies.here(expanded(url)))
 
 
 def put(folder: Path, url: str) -> None:
@@ -191,7 +191,7 @@ def test_a_run_whose_store_refuses_from_some_request_on_loses_nothing(
         _use(monkeypatch, servers["s3"], "s3")
         assert status == 0 or (line.startswith("mpg: ") and url in line), (after, line)
         assert said_of(words, capsys)[0] == 0, after
-        copy = files.here(expanded(url))
+        copy = copies.here(expanded(url))
         assert changed_files(copy) == {}, after
         assert {table: texts(copy, table) for table in wanted} == wanted, after
         if not counter["refused"]:

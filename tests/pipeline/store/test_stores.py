@@ -18,7 +18,7 @@ import pytest
 from pipeline.plan import computed_with, read_with
 from pipeline.publish.data_set import held_in
 from pipeline.run.ending import has_its_scores
-from pipeline.store import files, lease
+from pipeline.store import copies, files, lease
 from pipeline.store.dataset import copied, dead_ids, done_ids, is_complete, is_foreign, job_folder
 from pipeline.store.errors import OutputError, output_errors
 from pipeline.store.exchange import exchange, finish_exchange, next_files, whole_here
@@ -106,31 +106,33 @@ def test_a_copy_here_is_made_again_where_it_has_changed(root: Path) -> None:
     files.make_folder(root / "adapter")
     for name, content in (("config.json", b"{}"), ("weights", b"w")):
         files.write_bytes(content, root / "adapter" / name)
-    copy = files.here(root / "adapter")
+    copy = copies.here(root / "adapter")
     assert copy.name == "adapter" and sorted(each.name for each in copy.iterdir()) == ["config.json", "weights"]
-    assert files.here(root / "adapter") == copy
+    assert copies.here(root / "adapter") == copy
     files.write_bytes(b"other", root / "adapter" / "weights")
-    assert (files.here(root / "adapter") / "weights").read_bytes() == b"other"
-    assert files.here(root / "adapter" / "config.json").read_bytes() == b"{}"
+    assert (copies.here(root / "adapter") / "weights").read_bytes() == b"other"
+    assert copies.here(root / "adapter" / "config.json").read_bytes() == b"{}"
     if not is_local(root):
         with pytest.raises(FileNotFoundError):
-            files.here(root / "nowhere")
+            copies.here(root / "nowhere")
 
 
 @pytest.mark.parametrize("root", ["memory", "s3", "gs"], indirect=True)
 def test_a_copy_without_some_folders_holds_what_is_left(root: Path, tmp_path: Path) -> None:
     for name in ("a", "in/b", ".work/c", ".work/d/e", "in/.work"):
         files.write_bytes(name.encode(), root / name)
-    copy = files.here(root, without=(".work",))
+    copy = copies.here(root, without=(".work",))
     assert files.files_below(copy) == ["a", "in/.work", "in/b"]
     files.write_bytes(b"other", root / ".work" / "c")
-    assert files.here(root, without=(".work",)) == copy
+    assert copies.here(root, without=(".work",)) == copy
     files.write_bytes(b"other", root / "a")
-    new = files.here(root, without=(".work",))
+    new = copies.here(root, without=(".work",))
     assert (new / "a").read_bytes() == b"other" and (copy / "a").read_bytes() == b"a"
     assert (new / "in" / "b").samefile(copy / "in" / "b")  # held once
-    assert files.with_urls(f"{new / 'in'}: no") == f"{root}/in: no" and files.with_urls(str(tmp_path)) == str(tmp_path)
-    assert files.origin_of(new / "in") == root / "in" and files.origin_of(tmp_path) == tmp_path
+    assert copies.with_urls(f"{new / 'in'}: no") == f"{root}/in: no" and copies.with_urls(str(tmp_path)) == str(
+        tmp_path
+    )
+    assert copies.origin_of(new / "in") == root / "in" and copies.origin_of(tmp_path) == tmp_path
 
 
 def test_a_data_set_is_copied_as_it_is_at_one_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +263,7 @@ def test_what_can_not_be_read_now_is_not_taken_for_what_is_not_there(
             *(files.exists, files.is_file, files.is_folder, files.is_filled, files.read_bytes, files.listing),
             *(
                 files.files_below,
-                files.here,
+                copies.here,
                 copied,
                 whole_here,
                 held_in,
@@ -284,14 +286,14 @@ def test_what_can_not_be_read_now_is_not_taken_for_what_is_not_there(
 
 
 def test_copies_are_kept_where_nobody_else_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(copies.tempfile, "tempdir", str(tmp_path))
     files.write_bytes(b"x", expanded("memory://own/a"))
-    copy = files.here(expanded("memory://own/a"))
+    copy = copies.here(expanded("memory://own/a"))
     (folder,) = tmp_path.iterdir()
     assert copy.is_relative_to(folder) and folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
     with pytest.raises(PermissionError, match="not a folder that you alone may write"):
-        files.here(expanded("memory://own/a"))
+        copies.here(expanded("memory://own/a"))
 
 
 def test_a_store_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
