@@ -102,7 +102,8 @@ def peak_mib(case: Case) -> tuple[float, float]:
     before = _now(cuda)
     for _ in decode(bank, requests, settings, batch_size=case.rows):
         pass
-    return _peak(cuda), _peak(cuda) - before
+    peak = max(_peak(cuda), before)  # the system's two counts of the same pages differ by a few
+    return peak, peak - before
 
 
 if __name__ == "__main__":

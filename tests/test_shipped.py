@@ -121,7 +121,11 @@ def broken(name: str, folder: Path, *, factor: float = 1.0, weights_of: str | No
     return folder
 
 
-@pytest.fixture(scope="module", params=PARTNERS, ids="-".join)
+# Two of the ten in the short series; the others, half a minute each, in the long one.
+_IN_TURN = [PARTNERS[0], *(pytest.param(pair, marks=pytest.mark.long) for pair in PARTNERS[1:])]
+
+
+@pytest.fixture(scope="module", params=_IN_TURN, ids="-".join)
 def own_margins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Margins]:
     """Partners' own pairs under both their adapters, and under a broken one: attribute -> adapter -> ``[12]``."""
     (first, second), folder = request.param, tmp_path_factory.mktemp("own")

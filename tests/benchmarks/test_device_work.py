@@ -38,6 +38,7 @@ def counts(layers: int, *decoders: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 def test_no_decoder_waits_more_than_twice_or_has_more_operators_than_were_counted() -> None:
     one, two = counts(1, *MEASURED), counts(2, *MEASURED)
     for name, (around, a_layer) in MEASURED.items():

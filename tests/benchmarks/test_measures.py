@@ -14,6 +14,7 @@ from benchmarks.memory import Case, peak_mib
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("one_each", [False, True])
 def test_memory_is_measured_of_every_decoder(one_each: bool) -> None:
     for name in ("scr-exact",) if one_each else ("scr-exact", "best-of-n"):
@@ -21,6 +22,7 @@ def test_memory_is_measured_of_every_decoder(one_each: bool) -> None:
         assert peak > 0 and added >= 0
 
 
+@pytest.mark.long
 def test_the_head_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(head, "_TOKENS", 3)
     monkeypatch.setattr(head, "_ROWS", 2)

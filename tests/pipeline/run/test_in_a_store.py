@@ -150,7 +150,7 @@ def test_a_store_that_refuses_from_some_request_on_is_one_line(
     words = [command, s3] if command in ("status", "stop") else [command, str(job_file), "--output", s3]
     whole = said_of(words, capsys)
     assert whole[0] == 0
-    for after in range(0, 400, 3):
+    for after in range(0, 400, 7):
         with refusing(servers, after) as (address, counter):
             _use(monkeypatch, s3_environment(address), "s3")
             found = said_of(words, capsys)
