@@ -206,10 +206,8 @@ def test_a_data_set_that_is_not_whole_is_refused(output: Path, capsys: pytest.Ca
     (output / "run.json").write_text(json.dumps(record))
     said = line(output, capsys, *FORMAT["messages"])
     assert said == f"mpg: {output}: is not complete (stopped (deadline)); run it to its end first"
-    for place in (output / "data", output.parent / "nowhere"):
-        assert line(place, capsys, *FORMAT["messages"]).startswith(
-            f"mpg: {place}: is no complete data set; give the fo"
-        )
+    for place, what in ((output / "data", "is no complete data set"), (output.parent / "nowhere", "no such folder")):
+        assert line(place, capsys, *FORMAT["messages"]).startswith(f"mpg: {place}: {what}; give the folder of one that")
     assert not (output / "data" / ".work").exists()
 
 
