@@ -14,6 +14,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,21 @@ def listing(folder: Path, suffix: str = "") -> dict[str, int]:
         return {}
     names = {each["name"].rstrip("/").rpartition("/")[2]: each for each in entries if each["type"] == "file"}
     return {name: int(names[name]["size"]) for name in sorted(names) if name.endswith(suffix)}
+
+
+def newest(folder: Path) -> float | None:
+    """When the newest of a folder's files was written, in seconds since the epoch; ``None``: it has none.
+
+    Raises:
+        OSError
+    """
+    if is_local(folder):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            return max((each.stat().st_mtime for each in entries if each.is_file()), default=None)
+        return None
+    with suppress(FileNotFoundError), store_errors(folder):
+        return max((_written(each) for each in _fs(folder).ls(_key(folder), detail=True)), default=None)
+    return None
 
 
 def make_folder(path: Path) -> None:
@@ -305,6 +321,18 @@ def own_folder(folder: Path) -> Path:
 
 def _state(entry: dict[str, Any]) -> list[str]:
     return [str(entry.get(name)) for name in ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "created")]
+
+
+def _written(entry: dict[str, Any]) -> float:
+    """When a store says that an object was written; 0: it does not say."""
+    for name in ("LastModified", "updated", "mtime", "created"):
+        found = entry.get(name)
+        if isinstance(found, str):
+            with suppress(ValueError):
+                found = datetime.fromisoformat(found)
+        if isinstance(found, datetime):
+            return found.timestamp()
+    return 0.0
 
 
 def _fs(path: Path) -> Any:
