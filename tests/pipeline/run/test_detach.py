@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
 from pipeline.store.detached import Detached, last_written, note, note_job, noted
+from pipeline.store.files import copy, exists, files_below, here
+from pipeline.store.places import expanded
 from pipeline.store.spending import Spending
-from tests.beam_servers import Servers, free_port
+from tests.beam_servers import ROOT, Servers, free_port
 from tests.judge_server import JudgeServer, serving
 from tests.run_process import finished, log_of, shards_in, start, wait_for
+from tests.store_servers import BUCKET, s3_server
 from tests.tiny_job import checksums, rows
 
 LONGEST_S = 400.0  # see test_portable
@@ -59,24 +65,26 @@ def wait_until_over(out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, 
 
 
 def test_the_data_set_is_that_of_a_run(
-    servers: Servers, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    servers: Servers, job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here, out = tmp_path / "here", tmp_path / "here" / "out"
+    out, command = tmp_path / "out", ["run", str(job_file), "--output", str(tmp_path / "out")]
     with asleep(servers):
-        driver = start(place, here, "--detach", *servers.options)
-        assert finished(driver, LONGEST_S) == 0, log_of(here)  # gone, before a row is written
-        assert shards_in(here) == 0
+        assert main([*command, "--detach", *servers.options]) == 0  # back, before a row is written
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith(f"12 rows to decode: submitted to PortableRunner at {servers.service.address}, job job-")
+        assert line.endswith(f"; mpg status {out}, mpg stop {out}; then: mpg finish {out}")
+        assert shards_in(tmp_path) == 0
         assert main(["status", str(out)]) == 0
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("detached: ")]
         assert f"PortableRunner at {servers.service.address}, job " in line and line.endswith(": RUNNING")
-        for again in (["finish", str(out)], ["run", str(place / "job.yaml"), "--output", str(out)]):
+        for again in (["finish", str(out)], command):
             assert main(again) == ExitStatus.TRY_AGAIN
             assert "is at work there (RUNNING): mpg status" in capsys.readouterr().err
-    assert main(["run", str(place / "job.yaml"), "--output", str(tmp_path / "ref")]) == 0
+    assert main(["run", str(job_file), "--output", str(tmp_path / "ref")]) == 0
     found = wait_until_over(out, capsys)
-    assert (found["rows"], found["planned"], found["written"], found["at_work"]) == (None, 64, 64, None)
+    assert (found["rows"], found["planned"], found["written"], found["at_work"]) == (None, 12, 12, None)
     assert main(["finish", str(out)]) == 0
-    assert "64 rows (64 new, 0 kept, 0 rejected)" in capsys.readouterr().out
+    assert "12 rows (12 new, 0 kept, 0 rejected)" in capsys.readouterr().out
     assert checksums(out) == checksums(tmp_path / "ref")
     assert main(["finish", str(out)]) == ExitStatus.BAD_INPUT
     assert "no job was detached there" in capsys.readouterr().err
@@ -86,10 +94,12 @@ def test_the_data_set_is_that_of_a_run(
 def test_a_stop_leaves_a_part_and_the_run_goes_on(
     servers: Servers, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here, out, command = tmp_path, tmp_path / "out", ["run", str(place / "job.yaml"), "--output", str(tmp_path / "out")]
-    price = ["--set", "device_price=3600"]  # a unit a second
-    assert main([*command, *price, "--detach", *servers.options]) == 0
-    wait_for(lambda: shards_in(here) >= 1, "a shard", LONGEST_S)
+    more = ["--set", "samples_per_cell=4", "--set", "device_price=3600"]  # a unit a second
+    out, command = tmp_path / "out", ["run", str(place / "job.yaml"), *more, "--output"]
+    with asleep(servers):
+        driver = start(place, tmp_path, *more, "--detach", *servers.options)
+        assert finished(driver, LONGEST_S) == 0, log_of(tmp_path)  # gone, before a row is written
+    wait_for(lambda: shards_in(tmp_path) >= 1, "a shard", LONGEST_S)
     assert main(["stop", str(out), "--wait"]) == 0
     assert f"it has ended, and mpg finish {out} shows what there is" in capsys.readouterr().out
     detached = noted(out / ".work")
@@ -97,12 +107,12 @@ def test_a_stop_leaves_a_part_and_the_run_goes_on(
     seconds = last_written(out / ".work", detached) - detached.submitted
     assert main(["finish", str(out)]) == ExitStatus.TRY_AGAIN
     assert "stopped (mpg stop on " in (said := capsys.readouterr().err) and "the same mpg run goes on" in said
-    assert 0 < len(rows(out / "partial")) < 64
+    assert 0 < len(rows(out / "partial")) < 256
     assert Spending(out / ".work").earlier.total == pytest.approx(seconds)
-    assert main([*command, "--detach", *servers.options]) == 0  # the rest, by workers again
+    assert main([*command, str(out), "--detach", *servers.options]) == 0  # the rest, by workers again
     wait_until_over(out, capsys)
     assert main(["finish", str(out)]) == 0
-    assert main(["run", str(place / "job.yaml"), "--output", str(tmp_path / "ref")]) == 0
+    assert main([*command, str(tmp_path / "ref")]) == 0
     assert [row["response"] for row in rows(out)] == [row["response"] for row in rows(tmp_path / "ref")]
 
 
@@ -143,6 +153,40 @@ def test_judges_behind_endpoints_are_asked_by_finish(
         assert f"nothing is left for workers to do; mpg finish {out}" in capsys.readouterr().out
         assert main(["finish", str(out)]) == 0
     assert server.calls and rows(out, "judgments")
+
+
+@pytest.mark.long
+def test_from_a_machine_that_has_nothing_but_the_bucket(place: Path, tmp_path: Path) -> None:
+    with s3_server() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        fsspec.filesystem("s3").clear_instance_cache()
+        url, servers = f"s3://{BUCKET}/detached", Servers(tmp_path / "servers")
+        for name in files_below(place):
+            copy(place / name, expanded(url) / "jobs" / name)
+        try:
+            servers.start()
+            job = f"{url}/jobs/job.yaml"
+            _mpg(tmp_path / "driver", "run", job, "--output", f"{url}/out", "--detach", *servers.options)
+            wait_for(lambda: exists(expanded(url) / "out" / ".work" / "books.json"), "the last row", LONGEST_S)
+        finally:
+            servers.end()
+        assert "data set: none" in _mpg(tmp_path / "other", "status", f"{url}/out")
+        assert "64 rows (64 new, " in _mpg(tmp_path / "other", "finish", f"{url}/out")
+        _mpg(tmp_path / "ref", "run", job, "--output", f"{url}/ref")
+        found, wanted = (checksums(here(expanded(url) / name)) for name in ("out", "ref"))
+        assert found == wanted
+
+
+def _mpg(folder: Path, *arguments: str) -> str:
+    """What a command that ends well prints, on a machine of its own."""
+    for name in ("home", "tmp"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    environment = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    ran = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 # ------------------------------------------------------------------ refusals
