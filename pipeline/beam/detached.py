@@ -41,8 +41,11 @@ def detach_problems(arguments: Sequence[str]) -> list[str]:
     if runner.workers is Workers.PORTABLE:
         if portable.job_endpoint in (None, "", EMBEDDED):
             return [f"--detach: the job service of {runner.name} ends with this process; add --job_endpoint=HOST:PORT"]
-        if portable.environment_type == "LOOPBACK":
-            return ["--environment_type=LOOPBACK: its workers end with this process; with --detach give another"]
+        kind = portable.environment_type or ""
+        if "loopback" in kind.lower():
+            return [f"--environment_type={kind}: its workers end with this process; with --detach give another"]
+        if not kind and runner.name != "PortableRunner":  # Beam's Flink and Spark runners choose LOOPBACK then
+            return ["--environment_type: none is given; with --detach give DOCKER, EXTERNAL or PROCESS"]
     return []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ def noted(work: Path) -> Detached | None:
     except FileNotFoundError:
         return None
     until = found["until"]
-    service = tuple(found["service"])
-    return Detached(**found | {"service": service, "until": None if until is None else Until(**until)})
+    found |= {"service": tuple(found["service"]), "until": None if until is None else Until(**until)}
+    return Detached(**{each.name: found[each.name] for each in fields(Detached) if each.name in found})
 
 
 def note(work: Path, job: Detached) -> None:

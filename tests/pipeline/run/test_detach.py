@@ -203,6 +203,7 @@ def _mpg(folder: Path, *arguments: str) -> str:
             ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"],
             "--environment_type=LOOPBACK: its workers end with this process; with --detach give another",
         ),
+        (["--runner=FlinkRunner", "--job_endpoint=localhost:1"], "--environment_type: none is given; with --detach"),
     ],
 )
 def test_nobody_who_ends_with_this_process_is_handed_rows(
