@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.beam.options import beam_options, n_devices
 from pipeline.beam.runners import Workers
 from pipeline.beam.work import BOOKS_FILE, Work
 from pipeline.store.detached import Detached, Until
+from pipeline.store.errors import line_in, readable, refusal_in
 from pipeline.store.files import exists
 
 # Options by which a service is found again, as those of the class that reads them name them.
@@ -103,25 +105,37 @@ def standing(work: Path, job: Detached) -> Standing:
     try:
         dataflow = job.runner == "DataflowRunner"
         options = PipelineOptions(list(job.service))
-        state = _state_on_dataflow(job.job_id, options) if dataflow else _state_at_service(job.job_id, options)
+        state, why = _state_on_dataflow(job.job_id, options) if dataflow else _state_at_service(job.job_id, options)
     except Exception as error:  # of a service, or of a package that is not here
         said = getattr(error, "details", lambda: None)
-        why = (said() if callable(said) else None) or str(error) or type(error).__name__
-        return Standing(None, f"its service does not say: {' '.join(str(why).split())[:200]}")
-    return Standing(PipelineState.is_terminal(state), state)
+        silent = (said() if callable(said) else None) or str(error) or type(error).__name__
+        return Standing(None, f"its service does not say: {' '.join(str(silent).split())[:200]}")
+    return Standing(PipelineState.is_terminal(state), state if why is None else f"{state}: {why}")
 
 
-def _state_at_service(job_id: str, options: PipelineOptions) -> str:
+def _state_at_service(job_id: str, options: PipelineOptions) -> tuple[str, str | None]:
+    """Its state, and, if it has failed, why, where the service has kept that."""
     import grpc
     from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
     with grpc.insecure_channel(str(options.view_as(PortableOptions).job_endpoint)) as channel:
         service = beam_job_api_pb2_grpc.JobServiceStub(channel)
-        state = service.GetState(beam_job_api_pb2.GetJobStateRequest(job_id=job_id), timeout=_ANSWERS_S).state
-    return str(beam_job_api_pb2.JobState.Enum.Name(state))
+        asked = beam_job_api_pb2.GetJobStateRequest(job_id=job_id)
+        state = str(beam_job_api_pb2.JobState.Enum.Name(service.GetState(asked, timeout=_ANSWERS_S).state))
+        if state != PipelineState.FAILED:
+            return state, None
+        errors = list[str]()
+        with suppress(grpc.RpcError):  # it need not have kept what was said
+            for each in service.GetMessageStream(
+                beam_job_api_pb2.JobMessagesRequest(job_id=job_id), timeout=_ANSWERS_S
+            ):
+                if each.message_response.importance == beam_job_api_pb2.JobMessage.JOB_MESSAGE_ERROR:
+                    errors.append(each.message_response.message_text)
+    lines = [line for text in errors if (line := refusal_in(text) or line_in(text))]
+    return state, next(iter(lines), readable(errors[-1]) if errors else None)
 
 
-def _state_on_dataflow(job_id: str, options: PipelineOptions) -> str:
+def _state_on_dataflow(job_id: str, options: PipelineOptions) -> tuple[str, None]:
     import google.auth
     from google.api_core.client_options import ClientOptions
     from google.auth.credentials import AnonymousCredentials
@@ -137,7 +151,7 @@ def _state_on_dataflow(job_id: str, options: PipelineOptions) -> str:
     )
     asked = dataflow.GetJobRequest(job_id=job_id, project_id=google_cloud.project, location=google_cloud.region)
     found = client.get_job(asked, timeout=_ANSWERS_S)
-    return str(dataflow.JobState(found.current_state).name).removeprefix("JOB_STATE_")
+    return str(dataflow.JobState(found.current_state).name).removeprefix("JOB_STATE_"), None
 
 
 def _address(options: PipelineOptions, workers: Workers) -> list[str]:

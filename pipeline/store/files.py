@@ -332,6 +332,8 @@ def _written(entry: dict[str, Any]) -> float:
                 found = datetime.fromisoformat(found)
         if isinstance(found, datetime):
             return found.timestamp()
+        if isinstance(found, int | float):
+            return float(found)
     return 0.0
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -23,9 +24,10 @@ from pipeline.store.places import expanded
 from pipeline.store.spending import Spending
 from tests.beam_servers import ROOT, Servers, free_port
 from tests.judge_server import JudgeServer, serving
+from tests.pipeline.commands.test_broken_models import no_numbers
 from tests.run_process import finished, log_of, shards_in, start, wait_for
 from tests.store_servers import BUCKET, s3_server
-from tests.tiny_job import checksums, rows
+from tests.tiny_job import checksums, make_job, rows
 
 LONGEST_S = 400.0  # see test_portable
 
@@ -51,7 +53,7 @@ def asleep(servers: Servers) -> Iterator[None]:
         os.kill(servers.pool.process.pid, signal.SIGCONT)
 
 
-def wait_until_over(out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+def wait_until_over(out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """Until the service says that the job has ended; what ``mpg status`` says then."""
     end = time.monotonic() + LONGEST_S
     while True:
@@ -135,6 +137,18 @@ def test_workers_hold_the_deadline_and_the_devices_budget(
         assert (found["stop"], found["written"]) == (reason, 0)
         assert main(["finish", str(out)]) == status
         assert f"stopped ({reason}); none of 64 rows is finished yet" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_why_workers_have_failed_is_said(servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = make_job(tmp_path, judges=[])
+    no_numbers(tmp_path / "base")
+    assert main(["run", str(job), "--detach", *servers.options]) == 0
+    found = wait_until_over(tmp_path / "out", capsys)
+    assert str(found["detached"]["state"]).startswith("FAILED: model.id: model ")
+    assert main(["finish", str(tmp_path / "out")]) == ExitStatus.TRY_AGAIN
+    assert "before its last row (FAILED: model.id: model " in (said := capsys.readouterr().err)
+    assert "its logits are not numb" in said and "Traceback" not in said
 
 
 @pytest.mark.long
