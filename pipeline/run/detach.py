@@ -31,9 +31,9 @@ from pipeline.run.takeover import moment, settled
 from pipeline.store.dataset import WORK_FOLDER
 from pipeline.store.detached import Detached, forget, note, note_job, noted, noted_job
 from pipeline.store.errors import output_errors
-from pipeline.store.files import read_text
+from pipeline.store.files import read_text, remove
 from pipeline.store.places import expanded
-from pipeline.store.stop import graceful_signals
+from pipeline.store.stop import INTERRUPTED, graceful_signals
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def detach(job: Job, beam_arguments: Sequence[str]) -> Submitted:
         RunError: as :func:`pipeline.run.run.run_job`; a detached job is at work there; the service took nothing.
     """
     with opened(job) as place:
-        settled(place.output, place.work)
+        before = settled(place.output, place.work)
         place.stop.clear()
-        return _Submission(job, place, tuple(beam_arguments)).submitted()
+        return _Submission(job, place, tuple(beam_arguments), before).submitted()
 
 
 def finish(output: Path, *, anyway: bool = False, interruptible: bool = False) -> Result:
@@ -90,9 +90,17 @@ def finish(output: Path, *, anyway: bool = False, interruptible: bool = False) -
 
 
 class _Submission(Run):
-    """A run up to its graph."""
+    """A run up to its graph.
+
+    Args:
+        before: a detached job that is over, and that nobody has finished.
+    """
 
     decodes = False
+
+    def __init__(self, job: Job, place: Place, beam_arguments: tuple[str, ...], before: Detached | None) -> None:
+        super().__init__(job, place, beam_arguments)
+        self.before = before
 
     def submitted(self) -> Submitted:
         self.keep_how()
@@ -102,26 +110,31 @@ class _Submission(Run):
     def generate(self, rows: ById | ByRange) -> None:
         """Hand over what is not there yet, having noted who will have it."""
         work, _ = self.left_of(rows)
-        now, price = time.time(), self.job.device_price
-        detached = submission(self.beam_arguments, now, price, None)
-        if work.is_empty:
-            detached = replace(detached, ended=now)
-        elif self.stop.at_once(self.limits.conditions()) and (stop := self.stop.found()) is not None:
-            raise RunError(f"nothing was submitted: {stop.reason}", stop.status)
+        now = time.time()
+        detached = submission(self.beam_arguments, now, self.job.device_price, None)
         detached = replace(detached, until=self.limits.until(detached.devices))
+        if work.is_empty:
+            self.found = Submitted(0, 0, self.before or replace(detached, ended=now))
+            with output_errors(self.output):
+                if self.before is None:  # else the rows are those of that job, and so are the counts of its graph
+                    remove(self.work / BOOKS_FILE)
+                note_job(self.work, _noted(self.job))
+                note(self.work, self.found.job)
+            return
+        if self.stop.at_once(self.limits.conditions()) and (stop := self.stop.found()) is not None:
+            raise RunError(f"nothing was submitted: {stop.reason}", stop.status)
         with output_errors(self.output):
             note_job(self.work, _noted(self.job))
             note(self.work, detached)  # before workers can look for it
-        if not work.is_empty:
-            try:
-                detached = replace(detached, job_id=submit(work, self.beam_arguments))
-            except Exception as error:
-                forget(self.work)
-                if isinstance(error, GraphFailed):
-                    raise RunError(f"nothing was submitted: {str(error).splitlines()[0]}", error.status) from error
-                raise
-            with output_errors(self.output):
-                note(self.work, detached)
+        try:
+            detached = replace(detached, job_id=submit(work, self.beam_arguments))
+        except Exception as error:
+            forget(self.work)
+            if isinstance(error, GraphFailed):
+                raise RunError(f"nothing was submitted: {str(error).splitlines()[0]}", error.status) from error
+            raise
+        with output_errors(self.output):
+            note(self.work, detached)
         self.found = Submitted(work.n_cells, work.n_to_judge, detached)
 
 
@@ -146,10 +159,10 @@ class _Finish(Run):
     def generate(self, rows: ById | ByRange) -> None:
         """Ask endpoints' judges; what workers have left undone stays so."""
         work, _ = self.left_of(rows)
-        if work.is_empty:
-            self.stop.clear()  # one that came after the last row
-        else:
+        if not work.is_empty:
             self.stop.request(f"the detached job has ended before its last row ({self.detached.state})")
+        elif self.stop.reason() != INTERRUPTED:
+            self.stop.clear()  # it came after the last row
         if isinstance(rows, ById):
             self.ask_endpoints(rows)
 

@@ -166,6 +166,7 @@ def test_judges_behind_endpoints_are_asked_by_finish(
         assert main([*command, "--detach", *servers.options]) == 0
         assert f"nothing is left for workers to do; mpg finish {out}" in capsys.readouterr().out
         assert main(["finish", str(out)]) == 0
+    assert "64 rows (64 new, 0 kept, 0 rejected)" in capsys.readouterr().out
     assert server.calls and rows(out, "judgments")
 
 
