@@ -36,6 +36,7 @@ from pipeline.commands.arguments import add_directory, anywhere
 from pipeline.commands.shared import InputError, Outcome
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
+from pipeline.store.files import with_urls
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
     if outcome.report:
-        print(outcome.report, flush=True)  # before what is said on the other stream: both may go into one log
+        # Before what is said on the other stream: both may go into one log.
+        print(with_urls(outcome.report), flush=True)
     return ExitStatus.DONE if outcome.problem is None else _fail(outcome.problem, outcome.status)
 
 
@@ -92,10 +94,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Formatter(logging.Formatter):
-    """No secret stands in a log, whoever writes it."""
+    """No secret stands in a log, whoever writes it, and no copy of what has a URL."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_forms(super().format(record))
+        return without_forms(with_urls(super().format(record)))
 
 
 def _print_anything() -> None:
@@ -115,7 +117,7 @@ def _inside(folder: Path) -> chdir[Path]:
 
 
 def _fail(problem: str, status: int) -> int:
-    print("\n".join(f"mpg: {without_forms(plain(line))}" for line in problem.splitlines()), file=sys.stderr)
+    print("\n".join(f"mpg: {without_forms(plain(line))}" for line in with_urls(problem).splitlines()), file=sys.stderr)
     return status
 
 

@@ -18,8 +18,17 @@ def place(text: str) -> Path:
 
 
 def anywhere(text: str) -> Path:
-    """The same, or the URL of a folder in a store that can be written."""
-    problem = url_problem(text, writes=True) if is_url(text) else None
+    """The same, or the URL of a file or folder in a store that can be written."""
+    return _in_store(text, writes=True)
+
+
+def readable(text: str) -> Path:
+    """The same, or the URL of one that can be read."""
+    return _in_store(text, writes=False)
+
+
+def _in_store(text: str, *, writes: bool) -> Path:
+    problem = url_problem(text, writes=writes) if is_url(text) else None
     if problem is not None:
         raise argparse.ArgumentTypeError(f"{text!r}: {problem}")
     try:
@@ -70,16 +79,21 @@ def _settle(
 ) -> None:
     if getattr(options, positional) is not None or (unless is not None and getattr(options, unless) is not None):
         return
+    asked = next(each for each in parser._actions if each.dest == positional)
     words: list[str] = getattr(options, action.dest) or []
     if len(words) > 1 and _is_place(words[-1]):
         setattr(options, action.dest, words[:-1])
-        setattr(options, positional, source(words[-1]))
+        try:
+            setattr(options, positional, asked.type(words[-1]) if callable(asked.type) else words[-1])
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument {asked.metavar}: {error}")
     elif unless is None:
-        asked = next(each for each in parser._actions if each.dest == positional)
         parser.error(f"the following arguments are required: {asked.metavar}")
 
 
 def _is_place(word: str) -> bool:
     """Whether it names a file or folder: one that is there, or by its form."""
+    if is_url(word):
+        return True
     name = Path(word.partition("=")[0])
     return Path(source(word)).exists() or len(name.parts) > 1 or name.suffix[1:2].isalpha()

@@ -6,19 +6,20 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.commands.arguments import add_words, place
-from pipeline.commands.shared import InputError, NotNow, Outcome, opened_by
+from pipeline.commands.arguments import add_words, anywhere
+from pipeline.commands.shared import InputError, Outcome, opened_by, place_errors
 from pipeline.publish.wanted import BETWEEN, SYSTEMS, Wanted
-from pipeline.store.dataset import FOLDERS, FORMS, RUN_FILE, WORK_FOLDER, is_complete
+from pipeline.store.dataset import FOLDERS, FORMS, RUN_FILE, WORK_FOLDER, copied, is_complete
 from pipeline.store.exchange import GATHERING, finish_any_exchange, finish_exchange
+from pipeline.store.files import exists, make_folder, nothing_there
 from pipeline.store.layout import among, files_in, ids_in_test
-from pipeline.store.lock import FolderInUse, FolderLock
+from pipeline.store.lock import FolderLock
 from pipeline.store.manifest import changed_files, files_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("folder", metavar="DIR", nargs="?", type=place, help="folder of a data set")
+    parser.add_argument("folder", metavar="DIR", nargs="?", type=anywhere, help="folder of a data set, or its URL")
     parser.add_argument("--format", choices=FORMS, required=True,
                         help="messages: whole chats; prompt-completion: chat and answer apart; preference: the better "
                         "and the worse of two judged texts to one prompt")  # fmt: skip
@@ -45,21 +46,21 @@ def export(options: argparse.Namespace) -> Outcome:
     Raises:
         InputError: no complete data set there, or one that was changed; options that do not go together; no row left.
     """
-    folder, wanted = Path(options.folder), _wanted(options)
-    if not is_complete(folder):
-        raise InputError(f"{folder}: is no complete data set; give the folder of one that mpg run has finished")
-    try:
+    folder, wanted = options.folder, _wanted(options)
+    with place_errors(folder):
+        is_whole = is_complete(folder)
+        what = "is no complete data set" if is_whole or exists(folder) else nothing_there(folder)
+    if not is_whole:
+        raise InputError(f"{folder}: {what}; give the folder of one that mpg run has finished")
+    with place_errors(folder, read=False):
         finish_any_exchange(folder)
         work = folder / WORK_FOLDER
-        work.mkdir(exist_ok=True)
+        make_folder(work)
         with FolderLock(work, shared=True), FolderLock(work, wait=True, name=GATHERING):  # not beside a run
             finish_exchange(folder)
-            _refuse_changed(folder)
-            lines = _export(folder, wanted)
-    except FolderInUse as error:
-        raise NotNow(str(error)) from error
-    except OSError as error:
-        raise NotNow(f"{folder}: can't be written ({error}); make room, or give a folder you own") from error
+            copy = copied(folder)
+            _refuse_changed(folder, copy)
+            lines = _export(folder, copy, wanted)
     return Outcome("\n".join([*lines, f"written: {folder / wanted.form}", opened_by(folder, wanted.form)]))
 
 
@@ -86,11 +87,11 @@ def _wanted(options: argparse.Namespace) -> Wanted:
     )
 
 
-def _refuse_changed(folder: Path) -> None:
+def _refuse_changed(folder: Path, copy: Path) -> None:
     """Raises InputError: the data set is not whole, or not what was written: all tables stand on the card to come."""
     try:
-        ended = json.loads((folder / RUN_FILE).read_text("utf-8")).get("ended", {"complete": True, "why": None})
-        changed = changed_files(folder)
+        ended = json.loads((copy / RUN_FILE).read_text("utf-8")).get("ended", {"complete": True, "why": None})
+        changed = changed_files(copy)
     except (ValueError, AttributeError) as error:
         raise InputError(f"{folder}: its record can't be read ({error}); give a data set of mpg run") from error
     if not ended["complete"]:
@@ -101,21 +102,21 @@ def _refuse_changed(folder: Path) -> None:
             raise InputError(f"{folder / name}: is not as the data set's manifest says ({how}); {remedy}")
 
 
-def _refuse_foreign(folder: Path, form: str) -> None:
+def _refuse_foreign(folder: Path, copy: Path, form: str) -> None:
     """Raises InputError: where the form's files would go lie some that the data set does not know."""
     place = folder / form
-    if place.exists() and not place.is_dir():
+    if (copy / form).is_file():
         raise InputError(f"{place}: is no folder, and the form would go there; move it elsewhere")
-    known = files_of(folder)
-    foreign = [path.name for path in files_in(place) if f"{form}/{path.name}" not in known]
+    known = files_of(copy)
+    foreign = [path.name for path in files_in(copy / form) if f"{form}/{path.name}" not in known]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         why = f"is no file of this data set{more}, and would be removed"
         raise InputError(f"{place / foreign[0]}: {why}; move it elsewhere")
 
 
-def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:
-    """Make the form and put it into its place; what is to be said of it."""
+def _export(folder: Path, copy: Path, wanted: Wanted) -> tuple[str, ...]:
+    """Make the form of a data set's copy here and put it into its place; what is to be said of it."""
     from pipeline.publish.data_set import held_in, table_of, write_form
     from pipeline.publish.exports import noted
     from pipeline.publish.forms import ID_COLUMN, NothingToExport, Source, make_form
@@ -125,10 +126,10 @@ def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:
         raise InputError(f"{folder}: its job.json or run.json can't be read; give a data set of mpg run")
     job, run = held
     try:
-        tables = {name: table_of(folder, name) for name in ("generations", "judgments")}
+        tables = {name: table_of(copy, name) for name in ("generations", "judgments")}
     except ValueError as error:
         raise InputError(f"{folder}: {error}") from error
-    _refuse_foreign(folder, wanted.form)
+    _refuse_foreign(folder, copy, wanted.form)
     there = dict.fromkeys(tables["generations"].column("persona").to_pylist())
     for name in wanted.personas:
         if name not in there:
@@ -140,12 +141,12 @@ def _export(folder: Path, wanted: Wanted) -> tuple[str, ...]:
     if wanted.reads_scores and wanted.personas and not any(weighed[name] for name in wanted.personas):
         why = "weighs no attribute (it is the control) that its texts could be judged by"
         raise InputError(f"--persona {wanted.personas[0]}: {why}; name another, or leave --persona out")
-    test = ids_in_test(folder / FOLDERS["generations"])
+    test = ids_in_test(copy / FOLDERS["generations"])
     source = Source.of(tables, test, job.described_attributes(), run["judges"], job.panel)
     try:
         made = make_form(source, wanted)
     except NothingToExport as error:
         raise InputError(f"{folder}: {error}") from error
-    table = noted(made.table, wanted.options, files_of(folder), reads_scores=wanted.reads_scores)
+    table = noted(made.table, wanted.options, files_of(copy), reads_scores=wanted.reads_scores)
     write_form(folder, wanted.form, table, among(test, ID_COLUMN[wanted.form]))
     return made.lines

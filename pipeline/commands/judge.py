@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -18,9 +17,10 @@ from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, Attribute
 from personas.errors import SourceError
 from personas.examples import Example, load_pairs
-from pipeline.commands.arguments import add_words, in_commas, place, source
+from personas.text import one_line
+from pipeline.commands.arguments import add_words, anywhere, in_commas, readable, source
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
-from pipeline.commands.shared import InputError, NotNow, Outcome
+from pipeline.commands.shared import InputError, NotNow, Outcome, place_errors
 from pipeline.job.adapters import own_judges_of
 from pipeline.job.fields import ClassifierJudge, Judges, OpenAIJudge
 from pipeline.job.known import KINDS, assignments
@@ -36,8 +36,10 @@ from pipeline.judging.registry import (
 )
 from pipeline.judging.verdict import MOST_UNSCORED, endpoint_of, verdict
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, shards_folder
-from pipeline.store.exchange import GATHERING, finish_any_exchange
-from pipeline.store.lock import FolderInUse, FolderLock
+from pipeline.store.exchange import GATHERING, whole_here
+from pipeline.store.files import here, is_folder, nothing_there, read_text
+from pipeline.store.lock import FolderLock
+from pipeline.store.places import expanded, is_local, is_url, url_problem
 from pipeline.store.spending import Spending, Spent
 
 if TYPE_CHECKING:
@@ -71,13 +73,13 @@ class JudgeInputError(InputError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("corpus", metavar="CORPUS", nargs="?", type=source,
-                        help="folder of a data set, or a table: JSONL, CSV, Parquet, ...")  # fmt: skip
+    parser.add_argument("corpus", metavar="CORPUS", nargs="?", type=readable,
+                        help="folder of a data set, or a table: JSONL, CSV, Parquet, ...; or its URL")  # fmt: skip
     parser.add_argument("--judge", choices=tuple(KINDS), default="classifier", help="who judges (classifier)")
     parser.add_argument("--column", default="response", help="of a file: the column of text (response)")
     add_words(parser, "--attributes", positional="corpus", metavar="NAME[=DESCRIPTION]",
               help="what is judged; left out: the attributes of the data set's job")  # fmt: skip
-    parser.add_argument("--output", type=place, metavar="FOLDER",
+    parser.add_argument("--output", type=anywhere, metavar="FOLDER",
                         help="where judgments go: left out, into the data set, or beside a file")  # fmt: skip
     parser.add_argument("--known", nargs=2, metavar=("NAME", "PAIRS"), action="append", default=[],
                         help="measure the judge on pairs whose chosen answer is known to carry NAME")  # fmt: skip
@@ -112,8 +114,12 @@ def judge(options: argparse.Namespace) -> Outcome:
     Raises:
         JudgeInputError: before a model is loaded or a call is made where that can be known.
     """
-    most_unscored = _most_unscored(options)
-    corpus, known = _read(options)
+    problem = url_problem(str(options.corpus), writes=True) if not is_local(options.corpus) else None
+    if problem is not None and options.output is None:
+        raise JudgeInputError(f"{options.corpus}: {problem}; or name a folder for the judgments with --output")
+    with place_errors(options.corpus):
+        most_unscored = _most_unscored(options)
+        corpus, known = _read(options)
     attributes = _attributes(options, corpus)
     asked = _judged_names(options, _judges(options, attributes, corpus), attributes, known)
     table, n_new = _judge_and_write(options, asked, corpus)
@@ -135,9 +141,9 @@ def _most_unscored(options: argparse.Namespace) -> float:
     given = options.max_unscored_fraction
     if given is None:
         try:
-            job = json.loads((Path(options.corpus) / JOB_FILE).read_text("utf-8"))
+            job = json.loads(read_text(options.corpus / JOB_FILE))
             given = job["max_unscored_fraction"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return MOST_UNSCORED
     if not isinstance(given, int | float) or not 0 <= given <= 1:
         raise JudgeInputError(f"--max-unscored-fraction: {given} is out of range; give a number from 0 to 1")
@@ -147,15 +153,18 @@ def _most_unscored(options: argparse.Namespace) -> float:
 def _read(options: argparse.Namespace) -> tuple[Corpus, dict[str, list[Example]]]:
     """The corpus, and the pairs whose better answer is known, by attribute."""
     try:
-        finish_any_exchange(Path(options.corpus))
-        corpus = load_corpus(options.corpus, column=options.column, output=options.output)
+        if is_folder(options.corpus):
+            whole_here(options.corpus)
+        corpus = _corpus(options)
         for note in corpus.notes:
             logger.warning("%s: %s", options.corpus, note)
-        return corpus, {name: load_pairs(source(pairs)) for name, pairs in options.known}
+        return corpus, {name: load_pairs(_here("--known", source(pairs))) for name, pairs in options.known}
     except SourceError as error:
         raise JudgeInputError(str(error)) from error
-    except FolderInUse as error:
-        raise NotNow(str(error)) from error
+
+
+def _corpus(options: argparse.Namespace) -> Corpus:
+    return load_corpus(options.corpus, column=options.column, output=options.output)
 
 
 def _judged_names(
@@ -185,10 +194,10 @@ def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus
     from pipeline.judging.table import gather, judge_items
     from pipeline.publish.data_set import write_judgments
 
-    try:
+    with place_errors(corpus.folder, read=False, kept="what was judged before is kept"):
         shards = shards_folder(corpus.folder, "judgments")
         with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
-            if load_corpus(options.corpus, column=options.column, output=options.output).items != corpus.items:
+            if _corpus(options).items != corpus.items:
                 raise NotNow(f"{options.corpus}: has changed while the judge was loaded; give the command again")
             first = asked[0].judge  # the only one, if it is behind an endpoint
             spending, budget = Spending(shards.parent), getattr(first, "budget", None)
@@ -219,10 +228,6 @@ def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus
                     write_judgments(
                         corpus.folder, table, calls, {a: w for each in asked for a, w in each.worth.items()}
                     )
-    except FolderInUse as error:
-        raise NotNow(str(error)) from error
-    except OSError as error:
-        raise NotNow(f"{corpus.folder}: can't be written ({error}); what was judged before is kept") from error
     return table, n_new
 
 
@@ -297,9 +302,28 @@ def _own_judges(options: argparse.Namespace, corpus: Corpus) -> dict[str, OwnJud
     if options.judge != "classifier":
         return {}
     try:
-        return {**corpus.own_judges(), **own_judges_of(options.weights)}
+        return {**corpus.own_judges(), **own_judges_of([_weights_here(each) for each in options.weights])}
     except (ValueError, JudgeWeightsError) as error:
         raise JudgeInputError(str(error)) from error
+
+
+def _weights_here(entry: str) -> str:
+    name, equals, place = ("", "", entry) if is_url(entry) else entry.partition("=")
+    return f"{name}{equals}{_here('--weights', place)}" if is_url(place) else entry
+
+
+def _here(option: str, place: str) -> str:
+    """A place of a command line; of one in a store a copy on this machine. Raises JudgeInputError."""
+    if not is_url(place):
+        return place
+    try:
+        return str(here(expanded(place)))
+    except FileNotFoundError as error:
+        raise JudgeInputError(
+            f"{option} {place}: {nothing_there(expanded(place), 'file or folder')}; give one"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise JudgeInputError(f"{option} {place}: can't be fetched ({one_line(error)}); check the URL") from error
 
 
 def _spec(options: argparse.Namespace) -> Judges:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from evaluation.tables import aligned
-from pipeline.commands.arguments import place
+from pipeline.commands.arguments import readable
 from pipeline.commands.shared import Outcome
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.hub.read_back import shown
@@ -15,7 +15,8 @@ from pipeline.publish.hub.wish import Published, Wish
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("folder", metavar="DIR", type=place, help="folder of a data set that is complete")
+    parser.add_argument("folder", metavar="DIR", type=readable,
+                        help="folder of a data set that is complete, or its URL")  # fmt: skip
     parser.add_argument("--repo-id", metavar="OWNER/NAME", help="where to: made if it is not there")
     parser.add_argument("--dry-run", action="store_true",
                         help="list the files, and what would change; nothing is made or sent")  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mpg.models.errors import BankError
 from mpg.models.hub import ADAPTER_CONFIG, Place, adapter_folder
 from personas import Prompt, PromptError
+from personas.text import one_line
 from pipeline.exit_status import ExitStatus
 from pipeline.job.checks import size_problems
 from pipeline.job.errors import JobError
@@ -22,8 +23,9 @@ from pipeline.job.model import Job, shipped_adapters
 from pipeline.plan.merged import texts_of
 from pipeline.plan.split import split_problems
 from pipeline.store.dataset import FOLDERS
-from pipeline.store.files import listing
+from pipeline.store.files import exists, listing, nothing_there, store_errors
 from pipeline.store.layout import SPLITS
+from pipeline.store.lock import FolderInUse
 from pipeline.store.places import is_local
 
 if TYPE_CHECKING:
@@ -59,10 +61,46 @@ class Outcome:
     status: ExitStatus = ExitStatus.FAILED
 
 
+@contextmanager
+def place_errors(place: Path, *, read: bool = True, kept: str | None = None) -> Iterator[None]:
+    """Whatever goes wrong with a place, a folder of this machine or in a store, is one line that names it.
+
+    Args:
+        read: whether it is read alone, and not written, too. kept: what is not lost.
+
+    Raises:
+        InputError: it is not there. NotNow: somebody else works there, it can't be read or written now.
+    """
+    try:
+        with store_errors(place):
+            yield
+    except FolderInUse as error:
+        raise NotNow(str(error)) from error
+    except OSError as error:
+        why = error.strerror or one_line(error)
+        if error.filename not in (None, str(place)):
+            why = f"{error.filename}: {why}"
+        if not is_local(place) and isinstance(error, FileNotFoundError) and not _is_there(place):
+            raise InputError(f"{place}: {nothing_there(place)}; give the folder of a data set of mpg run") from error
+        if is_local(place):
+            remedy = "see to it that it can be read" + ("" if read else " and written")
+        else:
+            remedy = "see to its address, keys and rights, or give the command again"
+        remedy += "" if kept is None else f"; {kept}"
+        raise NotNow(f"{place}: can't be {'read' if read else 'written'} ({why}); {remedy}") from error
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return exists(place)
+    except OSError:
+        return True
+
+
 def opened_by(folder: Path, config: str | None = None) -> str:
     """A line with the Python that opens a data set, whatever its folder is called, or the URL of a store."""
     if not is_local(folder):
-        data = folder / FOLDERS["generations"]
+        data = folder / (config or FOLDERS["generations"])
         there = {"train"}
         with suppress(OSError):  # the data set is written: no store that is gone since makes that untrue
             there = {name.partition("-")[0] for name in listing(data, ".parquet")}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from personas import Cell, Message, Persona, Prompt, PromptError, control
-from pipeline.commands.arguments import place
-from pipeline.commands.shared import InputError, NotNow, Outcome
+from pipeline.commands.arguments import readable
+from pipeline.commands.shared import InputError, Outcome, place_errors
 from pipeline.decode.machine import processor
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
@@ -23,9 +23,9 @@ from pipeline.plan.cells import ALLOW, PlannedCell, Sources
 from pipeline.plan.computed_with import decided, kept
 from pipeline.plan.read_with import change_since
 from pipeline.store.dataset import JOB_FILE, RUN_FILE
-from pipeline.store.exchange import finish_any_exchange
+from pipeline.store.exchange import whole_here
+from pipeline.store.files import read_text
 from pipeline.store.layout import files_in
-from pipeline.store.lock import FolderInUse
 from pipeline.store.manifest import changed_files
 from pipeline.store.shards import read_shard
 
@@ -46,7 +46,7 @@ _LEFT_OUT = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("folder", metavar="DIR", type=place, help="folder of a data set")
+    parser.add_argument("folder", metavar="DIR", type=readable, help="folder of a data set, or its URL")
     parser.add_argument("--sample", type=int, default=20, metavar="N", help="rows to write again (20); 0: none")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of rows (0)")
     parser.add_argument("--job", metavar="JOB.yaml",
@@ -62,24 +62,24 @@ def verify(options: argparse.Namespace) -> Outcome:
     folder: Path = options.folder
     if options.sample < 0:
         raise InputError(f"--sample: {options.sample} must be at least 0")
+    with place_errors(folder):
+        copy = whole_here(folder)
     try:
-        finish_any_exchange(folder)
-        changed = changed_files(folder)
-    except FolderInUse as error:
-        raise NotNow(str(error)) from error
+        changed = changed_files(copy)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no manifest can be read ({error}); give a data set of mpg run") from error
     lines = ["files: CHANGED" if changed else "files: all as they were written"]
     lines += [f"  {file}: {how}" for file, how in changed.items()]
-    sound = [path for path in files_in(folder / "data") if f"data/{path.name}" not in changed]
+    sound = [path for path in files_in(copy / "data") if f"data/{path.name}" not in changed]
     try:
         rows = [row for path in sound for row in read_shard(path, "generations").to_pylist()]
     except ValueError as error:
         raise InputError(f"{folder}/data: {error}") from error
     found = _Found()
     if rows and options.sample:
-        found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed))
-        lines += [*found.lines(), *_other_processor(folder)]
+        with place_errors(folder):
+            found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed))
+            lines += [*found.lines(), *_other_processor(folder)]
     problems = []
     if changed or found.wrong:
         problems.append(
@@ -133,7 +133,7 @@ class _Found:
 def _record(folder: Path) -> Mapping[str, Any]:
     """What the data set says it was computed with; empty: nothing."""
     try:
-        run = json.loads((folder / RUN_FILE).read_text("utf-8"))
+        run = json.loads(read_text(folder / RUN_FILE))
         record: dict[str, Any] = run["computed_with"] | {"torch": run["versions"]["torch"]}
         return record if record["machines"] else {}
     except (OSError, ValueError, KeyError, TypeError):

@@ -20,9 +20,11 @@ from personas.text import storable
 from personas.words import kind
 from pipeline.job.adapters import adapter_folder, attribute_of, judges_beside, resolved
 from pipeline.judging.registry import item_of
-from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, job_folder
+from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, copied, job_folder
+from pipeline.store.files import exists, here, is_file, is_folder, nothing_there, read_text
 from pipeline.store.layout import files_in
 from pipeline.store.manifest import changed_files
+from pipeline.store.places import expanded
 from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer, without_tokens
 
 ID_DIGITS = 32
@@ -67,16 +69,16 @@ def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corp
     """Read a corpus.
 
     Args:
-        source: folder of a data set (``data/*.parquet``), or a table.
+        source: folder of a data set (``data/*.parquet``), or a table; on this machine or in a store.
         column: of a file, the text; ``prompt``, ``profile`` and ``personality`` are read if they are there.
         output: folder for the judgments; ``None``: a data set's own, a file's beside it.
 
     Raises:
         CorpusError: nothing there, no text, a column that is missing, a data set whose files are not those that were
-            written, two texts under one row id.
+            written, two texts under one row id. OSError: a store does not give it now.
     """
-    path = Path(source)
-    if path.is_dir():
+    path = expanded(source)
+    if is_folder(path):
         return _data_set(path, output)
     return _file(path, column, output)
 
@@ -84,10 +86,11 @@ def load_corpus(source: str | Path, *, column: str, output: Path | None) -> Corp
 def _data_set(path: Path, output: Path | None) -> Corpus:
     import pyarrow.parquet as pq
 
-    files = files_in(path / "data")
+    copy = copied(path)
+    files = files_in(copy / "data")
     if not files:
         raise CorpusError(str(path), "has no data/*.parquet; give the folder of a data set, or a file")
-    for name, how in _edited(path).items():
+    for name, how in _edited(copy).items():
         remedy = "put it back, or judge a copy of it as a file"
         raise CorpusError(str(path / name), f"is not as the data set's manifest says ({how}); {remedy}")
     rows: list[dict[str, Any]] = []
@@ -119,10 +122,10 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
 
 def _attributes_of(data_set: Path) -> tuple[tuple[Attribute, ...], dict[str, Path | None]]:
     """What a data set's job says of its attributes, or their adapters' cards; and where the adapters are."""
-    job = data_set / JOB_FILE
-    if not job.is_file():
+    try:
+        entries = json.loads(read_text(data_set / JOB_FILE)).get("attributes", [])
+    except FileNotFoundError:
         return (), {}
-    entries = json.loads(job.read_text("utf-8")).get("attributes", [])
     here = job_folder(data_set / WORK_FOLDER) or data_set
     found, adapters = [], {}
     for entry in entries:
@@ -144,11 +147,13 @@ def _edited(path: Path) -> dict[str, str]:
 
 
 def _file(path: Path, column: str, output: Path | None) -> Corpus:
-    if not is_table(path) or not path.is_file():
-        what = "no such file or folder" if not path.exists() else f"is no table by its name ({FORMATS_SAID})"
+    if not is_table(path.name) or not is_file(path):
+        what = (
+            nothing_there(path, "file or folder") if not exists(path) else f"is no table by its name ({FORMATS_SAID})"
+        )
         raise CorpusError(str(path), f"{what}; give one, or the folder of a data set")
     try:
-        table = read_table(path)
+        table = read_table(here(path))
         rows = list(table.rows)
     except TableError as error:
         raise CorpusError(str(path), error.problem) from error

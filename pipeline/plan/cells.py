@@ -223,6 +223,23 @@ def row_key(found: Resolved) -> Hashable:
     return decoder.name, found.system, *(frozenset(part.items()) for part in parts)
 
 
+@dataclass(frozen=True)
+class _OfPersona:
+    """What all cells of a persona have in common."""
+
+    found: Resolved
+    active: dict[str, float]
+    decoder_identity: dict[str, Any]
+    config_hash: str
+
+    @classmethod
+    def of(cls, persona: Persona, settings: DecoderSettings, sources: Sources, systems: Systems) -> _OfPersona:
+        found = resolved(persona, settings, systems)
+        active = found.persona.active
+        known = identity(found.decoder, sources.dtype, tuple(active))
+        return cls(found, active, known, hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:16])
+
+
 def plan_cells(
     grid: Iterable[Cell],
     settings: DecoderSettings,
@@ -243,12 +260,15 @@ def plan_cells(
     revisions, systems = dict(sources.adapter_revisions), systems or Systems()
     template = template or TemplateRule()
     planned: dict[str, PlannedCell] = {}
+    of_personas: dict[int, tuple[Persona, _OfPersona]] = {}  # by object: they are few, and their cells many
     for place, cell in zip(count() if places is None else places, grid, strict=False):
-        found = resolved(cell.persona, settings, systems)
+        if id(cell.persona) not in of_personas:
+            of_personas[id(cell.persona)] = cell.persona, _OfPersona.of(cell.persona, settings, sources, systems)
+        known = of_personas[id(cell.persona)][1]
+        found, active, decoder_identity = known.found, known.active, known.decoder_identity
         if found.persona is not cell.persona:
             cell = replace(cell, persona=found.persona)
-        decoder, active, system, own = found.decoder, cell.persona.active, found.system, found.own
-        decoder_identity = identity(decoder, sources.dtype, tuple(active))
+        decoder, system, own = found.decoder, found.system, found.own
         adapters = {name: revisions[name] for name in active}
         marked = None
         if control is not None and control.marks((*(m.content for m in cell.prompt.messages), system, *own.values())):
@@ -277,7 +297,7 @@ def plan_cells(
                 weights=tuple(active.items()),
                 sample_index=cell.sample_index,
                 decoder=decoder,
-                config_hash=hashlib.sha256(repr(sorted(decoder_identity.items())).encode()).hexdigest()[:16],
+                config_hash=known.config_hash,
                 profile=cell.persona.profile,
                 personality=cell.persona.personality,
                 system=system,

@@ -33,6 +33,7 @@ from pipeline.store.dataset import (
     PARTIAL,
     RUN_FILE,
     WORK_FOLDER,
+    copied,
     is_complete,
     keep_job_folder,
     write_pieces,
@@ -211,14 +212,18 @@ def refresh_card(output: Path, changes: Mapping[str, Any] = MappingProxyType({})
 
 
 def held_in(output: Path) -> tuple[Job, dict[str, Any]] | None:
-    """A data set's job and record; ``None``, after a warning: they can't be read, and what is said of it stays."""
+    """A data set's job and record; ``None``, after a warning: they are none, and what is said of it stays.
+
+    Raises:
+        OSError: they can't be read now.
+    """
     try:
         folder = {"folder": output.absolute(), "shipped": {}}
         job = Job.model_validate(json.loads(read_text(output / JOB_FILE)), context=folder)
         run: dict[str, Any] = json.loads(read_text(output / RUN_FILE))
         run["judges"] = list(run["judges"])
         run["counts"] = dict(run["counts"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, ValidationError) as error:
         logger.warning("%s: its job or record can't be read (%s): card and record stay as they are", output, error)
         return None
     return job, run
@@ -236,9 +241,9 @@ def _write_card_of(
     Args:
         coming: folder of the files to come; the card goes there. exchanged: folders whose files are there now.
     """
-    elsewhere = {place: coming / place for place in exchanged}
-    found, front = digest(output, job, run["judges"], elsewhere), data_front(output, elsewhere=elsewhere)
-    write_card(coming, job, found, run, front, beside=output)
+    there, elsewhere = copied(output), {place: coming / place for place in exchanged}
+    found, front = digest(there, job, run["judges"], elsewhere), data_front(there, elsewhere=elsewhere)
+    write_card(coming, job, found, run, front, beside=there)
 
 
 def table_of(output: Path, name: str) -> pa.Table:

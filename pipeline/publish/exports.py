@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store.dataset import FOLDERS, FORMS
+from pipeline.store.files import here
 from pipeline.store.layout import files_in
 from pipeline.store.manifest import files_of
 
@@ -73,8 +74,12 @@ def _folders(files: Iterable[str]) -> set[str]:
 
 
 def _note(folder: Path) -> dict[str, Any] | None:
-    """What a form's files say of themselves; ``None``: there are none, or they say nothing."""
-    for path in files_in(folder)[:1]:
+    """What a form's files say of themselves; ``None``: there are none, or they say nothing.
+
+    Raises:
+        OSError: a store does not give them now.
+    """
+    for path in map(here, files_in(folder)[:1]):
         try:
             note = json.loads((pq.read_schema(path).metadata or {})[_KEY])
             return {"options": str(note["options"]), "reads_scores": note["reads_scores"], "made_of": note["made_of"]}

@@ -16,6 +16,8 @@ from pipeline.job.model import Job
 from pipeline.publish.licence_rules import PARTS, STATED, LicenceError, Part, Resolved, recorded, resolved, state
 from pipeline.publish.licence_sources import collect, of_judges
 from pipeline.store.dataset import FOLDERS, JOB_FILE, RUN_FILE, WORK_FOLDER, job_folder
+from pipeline.store.exchange import whole_here
+from pipeline.store.files import origin_of
 
 __all__ = ["LicenceError", "Part", "Resolved", "licence_of", "restate"]
 
@@ -26,7 +28,7 @@ def licence_of(
     """The licence of a data set.
 
     Args:
-        folder: of the data set.
+        folder: of the data set, on this machine: its own, or a copy of one in a store.
         stated: what its publisher states; ``None``: what was stated before (:func:`restate`), what the job states
             (``card.license``), or what follows from its parts. Only of a data set whose run kept no record of its
             parts may the Hub be asked.
@@ -57,8 +59,9 @@ def restate(folder: Path, license: str | None = None, *, name: str | None = None
     """
     from pipeline.publish.rewrite import rewrite_card  # which imports all that a card is made with
 
-    job, run = _read(folder)
-    parts = _parts(folder, job, run)
+    copy = whole_here(folder)
+    job, run = _read(copy)
+    parts = _parts(copy, job, run)
     changes: dict[str, Any] = {}
     if license is None:
         found = resolved(parts, run, job)
@@ -86,7 +89,7 @@ def _read(folder: Path) -> tuple[Job, dict[str, Any]]:
     try:
         run = json.loads((folder / RUN_FILE).read_text("utf-8"))
         file = JOB_FILE
-        known = {"folder": job_folder(folder / WORK_FOLDER) or folder.absolute(), "shipped": {}}
+        known = {"folder": job_folder(origin_of(folder) / WORK_FOLDER) or folder.absolute(), "shipped": {}}
         return Job.model_validate(json.loads((folder / JOB_FILE).read_text("utf-8")), context=known), dict(run)
     except (OSError, ValueError, TypeError, ValidationError) as error:
         why = error.strerror if isinstance(error, OSError) else "damaged, or of another version"

@@ -11,6 +11,7 @@ from pipeline.publish.card import CARD_FILE
 from pipeline.publish.data_set import refresh_card
 from pipeline.store.dataset import WORK_FOLDER
 from pipeline.store.exchange import GATHERING, finish_exchange
+from pipeline.store.files import make_folder
 from pipeline.store.lock import FolderLock
 
 
@@ -27,7 +28,7 @@ def rewrite_card(folder: Path, changes: Mapping[str, Any] = MappingProxyType({})
         FolderInUse: a run or a judge works there. OSError: a folder that can't be written; what is there stays.
     """
     work = folder / WORK_FOLDER
-    work.mkdir(exist_ok=True)
+    make_folder(work)
     with FolderLock(work), FolderLock(work, wait=True, name=GATHERING):
         finish_exchange(folder)
         refresh_card(folder, changes)

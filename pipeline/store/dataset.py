@@ -12,6 +12,7 @@ from pipeline.store.errors import OutputError, is_writable, unwritable
 from pipeline.store.files import (
     copy,
     exists,
+    here,
     is_file,
     is_filled,
     is_folder,
@@ -105,6 +106,15 @@ def _take_up(output: Path, name: str, folder: Path) -> None:
 
 def _data_sets(output: Path) -> tuple[Path, Path]:
     return output, output / PARTIAL
+
+
+def copied(output: Path) -> Path:
+    """A data set's folder itself; of one in a store a copy here, as it is now, without its work folder.
+
+    Raises:
+        OSError
+    """
+    return here(output, without=(WORK_FOLDER, PARTIAL))
 
 
 def is_complete(output: Path) -> bool:

@@ -7,13 +7,14 @@ the journal, a killed command leaves the present data set as it is.
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.store.dataset import WORK_FOLDER
+from pipeline.store.dataset import WORK_FOLDER, copied
 from pipeline.store.files import (
     exists,
     files_below,
@@ -27,13 +28,14 @@ from pipeline.store.files import (
     sync_folder,
     write_bytes,
 )
-from pipeline.store.lock import FolderLock
+from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.manifest import DATASET_MANIFEST
 from pipeline.store.places import is_local
 
 NEXT = "next"  # in the work folder: the files to come, and below WORK_FOLDER in it those of the work folder
 JOURNAL = "exchange.json"  # in the work folder
 GATHERING = "gathering"  # lock of those who share a work folder and exchange
+_TRIES = 4  # to copy a data set whose files are being exchanged
 
 
 def next_files(output: Path) -> Path:
@@ -66,7 +68,10 @@ def exchange(
     """
     files = files_below(output / WORK_FOLDER / NEXT if coming is None else coming)
     if coming is not None and not is_local(output):
-        put_folder(coming, output / WORK_FOLDER / NEXT)
+        try:
+            put_folder(coming, output / WORK_FOLDER / NEXT)
+        finally:
+            remove_tree(coming)
     there = [f"{folder}/{name}" for folder in folders for name in listing(output / folder, ".parquet")]
     journal = {"files": files, "removed": sorted(set(there) - set(files))}
     write_bytes(json.dumps(journal).encode(), output / WORK_FOLDER / JOURNAL)
@@ -88,6 +93,32 @@ def finish_any_exchange(output: Path) -> None:
     if exists(output / WORK_FOLDER / JOURNAL):
         with FolderLock(output / WORK_FOLDER), FolderLock(output / WORK_FOLDER, wait=True, name=GATHERING):
             finish_exchange(output)
+
+
+def whole_here(output: Path) -> Path:
+    """A data set's folder itself; of one in a store a copy here of all its files as they were at one moment.
+
+    What a killed command began to exchange is finished first, on a disk, too.
+
+    Raises:
+        FolderInUse: another command exchanges its files. OSError: as of any file.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            finish_any_exchange(output)
+        except FolderInUse:  # it may be done with it soon
+            if is_local(output) or not left:
+                raise
+            continue
+        if is_local(output):
+            return output
+        with suppress(FileNotFoundError):
+            copy = copied(output)
+            if copied(output) == copy and not exists(output / WORK_FOLDER / JOURNAL):
+                return copy
+        if not exists(output):
+            raise FileNotFoundError(errno.ENOENT, "no such folder", str(output))
+    raise OSError(errno.EAGAIN, "its files change while they are read", str(output))
 
 
 def _exchange(output: Path, replace: Callable[[Path, Path], None]) -> None:

@@ -8,24 +8,41 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mimetypes
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.store.places import is_local
+from pipeline.store.places import expanded, is_local, scheme_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ORIGIN = ".origin"  # beside a copy: the URL that it is of
+_FILES = "files"  # in the folder of copies: what they are links to
+# What stores say of a file that tells it from any other that was or will be there.
+_SAID = ("size", "ETag", "etag", "md5Hash", "blob_id", "LastModified", "mtime", "created")
+_TYPE_OPTIONS = {"s3": "ContentType", "gs": "content_type", "gcs": "content_type"}
 # Modules whose errors are a store's, where fsspec has not made an OSError of them.
-_STORES = ("botocore", "aiobotocore", "gcsfs", "google", "aiohttp", "fsspec", "huggingface_hub", "s3fs")
+_STORES = (
+    "botocore",
+    "aiobotocore",
+    "gcsfs",
+    "google",
+    "aiohttp",
+    "fsspec",
+    "httpx",
+    "httpx2",
+    "huggingface_hub",
+    "s3fs",
+)
 
 
 @contextmanager
@@ -50,7 +67,7 @@ def write_bytes(content: Any, path: Path) -> None:
     """Replace a file's content, wholly or not at all. Raises OSError."""
     if not is_local(path):
         with store_errors(path):
-            _fs(path).pipe_file(_key(path), bytes(content))
+            _fs(path).pipe_file(_key(path), bytes(content), **_typed(path))
         return
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -104,6 +121,17 @@ def read_parquet(path: Path, columns: list[str] | None = None, **how: Any) -> pa
 def exists(path: Path) -> bool:
     """Whether there is such a file or folder. Raises OSError: nobody can tell, as a store does not answer, say."""
     return path.exists() if is_local(path) else _kind(path) is not None
+
+
+def nothing_there(place: Path, kind: str = "folder") -> str:
+    """What to say of a place where there is nothing of a kind."""
+    if not is_local(place):
+        with suppress(OSError):  # who may not ask for a bucket is not told of it
+            scheme, _, rest = str(place).partition("://")
+            bucket = f"{scheme}://{rest.partition('/')[0]}"
+            if scheme in ("s3", "gs", "gcs") and _kind(expanded(bucket)) is None:
+                return f"there is no bucket {bucket}"
+    return f"no such {kind}"
 
 
 def is_file(path: Path) -> bool:
@@ -196,7 +224,7 @@ def copy(source: Path, target: Path) -> None:
             _fs(source).get_file(_key(source), str(target))
     elif is_local(source):
         with store_errors(target):
-            _fs(target).put_file(str(source), _key(target))
+            _fs(target).put_file(str(source), _key(target), **_typed(target))
     else:
         write_bytes(read_bytes(source), target)
 
@@ -251,35 +279,82 @@ def files_below(folder: Path) -> list[str]:
         return sorted(name.removeprefix(root) for name in _fs(folder).find(_key(folder)))
 
 
-def here(place: Path) -> Path:
+def here(place: Path, *, without: Collection[str] = ()) -> Path:
     """The place itself if it is on this machine; else a copy of that file or folder, as it is there now.
 
     Copies are kept in a temporary folder by URL and by what the store says of each file (size, and checksum or time),
-    so that what has not changed is not fetched again. Raises OSError.
+    and files by the same: what has not changed is neither fetched again nor held twice.
+
+    Args:
+        without: of a folder, names of files and folders in it that are left out of the copy.
+
+    Raises:
+        OSError: FileNotFoundError, too, where a file goes while it is copied.
     """
     if is_local(place):
         return place
     with store_errors(place):
         fs, key = _fs(place), _key(place)
-        found = fs.find(key, detail=True)
-        if not found:
-            raise FileNotFoundError(None, "no such file or folder", str(place))
-    state = hashlib.sha256(repr([str(place), *sorted((n, _state(i)) for n, i in found.items())]).encode()).hexdigest()
-    root = _copies() / state[:24]
+        found = _found(fs, key, without)
+        if not found and not without:
+            raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(place))
+    state = _digest([str(place), *sorted((name, _state(info)) for name, info in found.items())])
+    root = _copies() / state
     target = root / (place.name or "root")
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
-            for name in found:
-                below = name.removeprefix(key).lstrip("/")
+            if not found:
+                (Path(scratch) / target.name).mkdir()
+            for name, info in found.items():
+                below = name.removeprefix(key.rstrip("/")).lstrip("/")
                 to = Path(scratch) / target.name / below if below else Path(scratch) / target.name
                 to.parent.mkdir(parents=True, exist_ok=True)
                 with store_errors(place):
-                    fs.get_file(name, str(to))
+                    kept = _file_here(fs, name, [scheme_of(str(place)), name, _state(info)])
+                try:
+                    os.link(kept, to)
+                except OSError:  # no links there, or too many of one file
+                    shutil.copyfile(kept, to)
             (Path(scratch) / _ORIGIN).write_text(str(place), "utf-8")
             with suppress(OSError):  # another process was quicker
                 os.rename(scratch, root)
                 Path(scratch).mkdir()
     return target
+
+
+def _found(fs: Any, key: str, without: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Name -> what the store says of it, of a file, or of all files in a folder and its folders."""
+    if not without:
+        return dict(fs.find(key, detail=True))
+    found: dict[str, dict[str, Any]] = {}
+    for entry in fs.ls(key, detail=True):
+        name = str(entry["name"]).rstrip("/")
+        is_file = entry["type"] == "file"
+        if (name == key.rstrip("/") and not is_file) or name.rpartition("/")[2] in without:
+            continue
+        found |= {name: entry} if is_file else fs.find(name, detail=True)
+    return found
+
+
+def _file_here(fs: Any, name: str, state: list[Any]) -> Path:
+    """The one copy of a file of which a store says this; those that are made of it are links to it."""
+    target = own_folder(_copies() / _FILES) / _digest(state)
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            fs.get_file(name, str(Path(scratch) / "file"))
+            os.replace(Path(scratch) / "file", target)
+    return target
+
+
+def with_urls(text: str) -> str:
+    """A text for people in which what :func:`here` has copied is called by its URL, and not by where its copy lies."""
+    root = Path(tempfile.gettempdir()) / f"mpg-{os.getuid()}"
+    for state in {found[1] for found in re.finditer(re.escape(str(root)) + "/([0-9a-f]{24})/", text)}:
+        with suppress(OSError):
+            origin = (root / state / _ORIGIN).read_text("utf-8").rstrip("/")
+            for name in os.listdir(root / state):
+                text = text.replace(f"{root / state}/{name}", origin)
+    return text
 
 
 def url_of(copy: Path) -> str | None:
@@ -290,6 +365,12 @@ def url_of(copy: Path) -> str | None:
                 inside = copy.relative_to(each).parts[1:]
                 return "/".join([(each / _ORIGIN).read_text("utf-8").rstrip("/"), *inside])
     return None
+
+
+def origin_of(place: Path) -> Path:
+    """The place that one is a copy of; itself if it is none."""
+    url = url_of(place)
+    return place if url is None else expanded(url)
 
 
 def folder_here(folder: Path) -> Path:
@@ -319,8 +400,19 @@ def own_folder(folder: Path) -> Path:
     return folder
 
 
+def _typed(path: Path) -> dict[str, str]:
+    """What a store is told of a file's kind, by its name: so a browser shows a page, and does not save it."""
+    kind = mimetypes.guess_type(path.name)[0]
+    option = _TYPE_OPTIONS.get(scheme_of(str(path)))
+    return {option: kind} if kind is not None and option is not None else {}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:24]
+
+
 def _state(entry: dict[str, Any]) -> list[str]:
-    return [str(entry.get(name)) for name in ("size", "ETag", "etag", "md5Hash", "LastModified", "mtime", "created")]
+    return [str(entry.get(name)) for name in _SAID]
 
 
 def _written(entry: dict[str, Any]) -> float:

@@ -50,10 +50,20 @@ class FolderLock:
         self._descriptor = -1
         self._lease = None if is_local(folder) else Lease(self._path, wait=wait)
 
+    def look(self) -> None:
+        """Come back if nobody holds it alone, and leave nothing. Raises FolderInUse, OSError."""
+        if self._lease is None:
+            with FolderLock(self._path.parent, shared=True, wait=self._wait, name=self._path.name):
+                return
+        try:
+            self._lease.look()
+        except Held as error:
+            raise FolderInUse(self._path.parent, str(error)) from error
+
     def __enter__(self) -> FolderLock:
         if self._lease is not None:
             try:
-                self._lease.look() if self._shared else self._lease.take()
+                self._lease.share() if self._shared else self._lease.take()
             except Held as error:
                 raise FolderInUse(self._path.parent, str(error)) from error
             return self

@@ -45,8 +45,8 @@ def in_use(output: Path) -> str | None:
     try:
         if not exists(work / LOCK_FILE):
             return None
-        with FolderLock(work, shared=True):
-            return None
+        FolderLock(work).look()
+        return None
     except FolderInUse as error:
         return f"output: {error}"
     except OSError:
@@ -66,7 +66,7 @@ def holder(output: Path, *, wait: bool = False) -> str | None:
     if not exists(work / LOCK_FILE):
         return None
     try:
-        with FolderLock(work, shared=True, wait=wait):
-            return None
+        FolderLock(work, wait=wait).look()
+        return None
     except FolderInUse as error:
         return error.holder

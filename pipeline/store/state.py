@@ -15,6 +15,7 @@ from pipeline.store.dataset import RUN_FILE, WORK_FOLDER, is_complete
 from pipeline.store.detached import Detached, noted
 from pipeline.store.files import exists, listing, read_bytes, read_text, write_bytes
 from pipeline.store.look import holder
+from pipeline.store.ranges import parsed
 from pipeline.store.shards import manifest_of
 from pipeline.store.stop import StopFile
 
@@ -88,12 +89,15 @@ def _planned(work: Path) -> int | None:
 
 
 def _rows(folder: Path) -> tuple[int, int]:
-    """Rows and files of a folder of shards: by its manifest, else by the files' own last words."""
+    """Rows and files of a folder of shards: by its manifest, else by the files' names, else by their own last words."""
     known, n = manifest_of(folder), 0
     names = listing(folder, ".parquet")
     for name in names:
+        named = parsed(name)
         if name in known:
             n += known[name]["rows"]
+        elif named is not None:
+            n += named.n
         else:
             with suppress(FileNotFoundError):  # just moved
                 content = pa.BufferReader(read_bytes(folder / name))

@@ -11,13 +11,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from personas.secrets import looks_secret, masked, without_forms
+from personas.text import one_line
 from personas.words import show
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.hub.errors import PublishError
 from pipeline.store.dataset import PARTIAL, RUN_FILE, WORK_FOLDER, is_complete
-from pipeline.store.exchange import finish_any_exchange
+from pipeline.store.exchange import whole_here
+from pipeline.store.files import exists, is_folder, nothing_there, store_errors
 from pipeline.store.lock import LOCK_FILE, FolderInUse, FolderLock
 from pipeline.store.manifest import changed_files
+from pipeline.store.places import is_local
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 # git-check-ref-format(1), of which the Hub takes less.
@@ -79,39 +82,50 @@ def check_message(message: str | None) -> None:
 
 
 @contextmanager
-def whole_data_set(folder: Path) -> Iterator[None]:
+def whole_data_set(folder: Path) -> Iterator[Path]:
     """Nobody else's run may exchange the data set's files inside; they are all as they were written.
+
+    Yields:
+        the folder to read them from: of a data set in a store, a copy that nobody changes.
 
     Raises:
         PublishError: no data set, one of a run that did not end, changed files, or a folder in use.
     """
     try:
-        finish_any_exchange(folder)
-        _check_complete(folder)
-        if not (folder / WORK_FOLDER / LOCK_FILE).is_file():  # nobody has worked here
-            _check_unchanged(folder)
-            yield
-            return
+        with store_errors(folder):
+            copy = whole_here(folder)
+            _check_complete(folder, copy)
+            if not (copy / WORK_FOLDER / LOCK_FILE).is_file():  # nobody has worked here
+                _check_unchanged(folder, copy)
+                yield copy
+                return
         with FolderLock(folder / WORK_FOLDER, shared=True):
-            _check_unchanged(folder)
-            yield
+            _check_unchanged(folder, folder)
+            yield folder
     except FolderInUse as error:
         raise PublishError(str(error), ExitStatus.TRY_AGAIN) from error
-    except PermissionError as error:
-        where = error.filename or folder
-        raise PublishError(f"{where}: can't be opened ({error.strerror}); see to it that you may") from error
+    except OSError as error:
+        if is_local(folder) and not isinstance(error, PermissionError):
+            raise
+        where, why = error.filename or folder, error.strerror or one_line(error)
+        if is_local(folder):
+            raise PublishError(f"{where}: can't be opened ({why}); see to it that you may") from error
+        if isinstance(error, FileNotFoundError):
+            raise PublishError(f"{folder}: {nothing_there(folder)}; give the folder of a data set") from error
+        remedy = "see to its address, keys and rights, or give the command again"
+        raise PublishError(f"{folder}: can't be read ({why}); {remedy}", ExitStatus.TRY_AGAIN) from error
 
 
-def _check_complete(folder: Path) -> None:
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "no such folder"
+def _check_complete(folder: Path, copy: Path) -> None:
+    if not is_folder(folder):
+        what = "is a file" if exists(folder) else nothing_there(folder)
         raise PublishError(f"{folder}: {what}; give the folder of a data set")
-    if not is_complete(folder):
-        if (folder / PARTIAL).is_dir() or (folder / WORK_FOLDER).is_dir():
+    if not is_complete(copy):
+        if is_folder(folder / PARTIAL) or is_folder(folder / WORK_FOLDER):
             raise PublishError(f"{folder}: its run has not ended; run the job again until it is complete")
         raise PublishError(f"{folder}: holds no data set of mpg run (run.json, manifest.json); give the folder of one")
     try:
-        ended = json.loads((folder / RUN_FILE).read_text("utf-8")).get("ended", {"complete": True})
+        ended = json.loads((copy / RUN_FILE).read_text("utf-8")).get("ended", {"complete": True})
         complete, why = bool(ended["complete"]), str(ended.get("why"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PublishError(f"{folder / RUN_FILE}: can't be read; run the job again, or bring the file back") from error
@@ -120,9 +134,9 @@ def _check_complete(folder: Path) -> None:
         raise PublishError(f"{folder}: its run has not ended ({why}); run the job again until it is complete")
 
 
-def _check_unchanged(folder: Path) -> None:
+def _check_unchanged(folder: Path, copy: Path) -> None:
     try:
-        changed = changed_files(folder)
+        changed = changed_files(copy)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PublishError(f"{folder}: its manifest.json can't be read; run the job again, or bring it back") from error
     if changed:

@@ -16,8 +16,9 @@ from pipeline.publish.hub.files import front_of
 from pipeline.publish.hub.wish import Wish
 from pipeline.publish.licences import LicenceError, Resolved, licence_of, restate
 from pipeline.store.dataset import CARD_FILE
+from pipeline.store.files import read_bytes, store_errors
 from pipeline.store.lock import FolderInUse
-from pipeline.store.places import is_url
+from pipeline.store.places import is_local, is_url, url_problem
 
 _FIELD = re.compile(rb"(?m)^license(?:_name|_link)?:[^\n]*\n")
 
@@ -55,21 +56,27 @@ def licensed_card(folder: Path, wish: Wish) -> bytes | None:
 
 def write_again(folder: Path, wish: Wish) -> bytes:
     """The card, written again with its licence; nobody may hold the folder. Raises PublishError."""
+    problem = None if is_local(folder) else url_problem(str(folder), writes=True)
+    if problem is not None:
+        raise NotLicensed(f"{folder}: its card has to be written anew with its licence, and {problem}")
     with _one_line(folder):
         restate(folder, wish.licence, name=wish.licence_name, link=wish.licence_link)
-        return (folder / CARD_FILE).read_bytes()
+        return read_bytes(folder / CARD_FILE)
 
 
 @contextmanager
 def _one_line(folder: Path) -> Iterator[None]:
     try:
-        yield
+        with store_errors(folder):
+            yield
     except LicenceError as error:
         raise NotLicensed(f"{folder}: {error}") from error
     except FolderInUse as error:
         raise PublishError(str(error), ExitStatus.TRY_AGAIN) from error
     except OSError as error:
         where, what = error.filename or folder / CARD_FILE, (error.strerror or str(error)).lower()
+        if not is_local(folder):
+            raise PublishError(f"{where}: {what}; see to its address, keys and rights", ExitStatus.TRY_AGAIN) from error
         raise PublishError(f"{where}: {what}; bring it back, or run the job again") from error
     except ValueError as error:
         raise PublishError(

@@ -22,7 +22,8 @@ from evaluation.tables import escaped
 from personas.secrets import HIDDEN, looks_secret, names_a_secret, without_forms
 from pipeline.job.recorded import named_places
 from pipeline.store.dataset import WORK_FOLDER, job_folder
-from pipeline.store.places import is_url
+from pipeline.store.files import origin_of
+from pipeline.store.places import is_local, is_url
 
 # Services that anybody may ask, and names of one's own machine for itself; other hosts may be nobody's business.
 _PUBLIC_HOSTS = (
@@ -69,14 +70,14 @@ class Machine:
     @classmethod
     def here(cls, folder: Path) -> Machine:
         """This one, with a data set in that folder."""
-        noted = job_folder(folder / WORK_FOLDER)
+        noted = job_folder(origin_of(folder) / WORK_FOLDER)
         places = [
             Path.home(),
             folder,
             folder.parent,
             Path.cwd(),
             Path(tempfile.gettempdir()),
-            *([noted] if noted else []),
+            *([noted] if noted and is_local(noted) else []),
         ]
         roots = {str(kind) for place in places for kind in (place.absolute(), Path(os.path.realpath(place)))}
         name = socket.gethostname()

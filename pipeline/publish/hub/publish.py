@@ -25,6 +25,7 @@ from pipeline.publish.hub.read_back import other_files, other_rows, shown
 from pipeline.publish.hub.repository import MAIN, check_absent, check_settings, check_tag, head_of, main_of
 from pipeline.publish.hub.wish import Published, Wish
 from pipeline.store.dataset import CARD_FILE, PARTIAL
+from pipeline.store.files import is_folder, origin_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def publish_data_set(folder: Path, wish: Wish, *, patience: Patience | None = No
     """Publish a folder's data set, or, in a dry run, say what that would do.
 
     Args:
-        folder: of a data set.
+        folder: of a data set, on this machine or in a store.
         wish: what is asked for.
         patience: with the Hub; ``None``: the usual one.
 
@@ -52,18 +53,18 @@ def publish_data_set(folder: Path, wish: Wish, *, patience: Patience | None = No
     check_refs(wish.revision, wish.tag, create_pr=wish.create_pr)
     check_message(wish.message)
     refused: PublishError | None = None
-    with whole_data_set(folder):
+    with whole_data_set(folder) as copy:
         try:
-            card = licensed_card(folder, wish)
+            card = licensed_card(copy, wish)
         except NotLicensed as problem:
             if not wish.dry_run:
                 raise
-            card, refused = (folder / CARD_FILE).read_bytes(), problem
+            card, refused = (copy / CARD_FILE).read_bytes(), problem
         if card is not None:
-            return _published(folder, wish, card, patience, refused)
+            return _published(copy, wish, card, patience, refused)
     card = write_again(folder, wish)
-    with whole_data_set(folder):
-        return _published(folder, wish, card, patience)
+    with whole_data_set(folder) as copy:
+        return _published(copy, wish, card, patience)
 
 
 def _published(
@@ -104,7 +105,7 @@ def _notes(folder: Path, files: DataSetFiles) -> Iterator[str]:
         some = ", ".join(files.left_out[:_MOST_SHOWN])
         more = f" and {len(files.left_out) - _MOST_SHOWN} more" if len(files.left_out) > _MOST_SHOWN else ""
         yield f"left out, as no part of the data set: {some}{more}"
-    if (folder / PARTIAL).is_dir():
+    if is_folder(origin_of(folder) / PARTIAL):
         yield f"left out: {PARTIAL}/, what a later run has so far; the complete data set is published"
     if files.n_places:
         yield f"{files.n_places} places of this machine are published by their names alone"

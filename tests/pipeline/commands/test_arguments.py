@@ -76,11 +76,11 @@ def test_a_store_without_keys_is_one_line(
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/x", "GS://bucket/x", "file:///tmp/x", "hf://datasets/me/x"])
-def test_a_url_is_no_folder_wherever_a_place_is_named(home: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+def test_a_url_is_no_folder_where_a_folder_of_this_machine_is_meant(
+    home: Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
     for words in (
         ["init", url],
-        ["verify", url],
-        ["judge", "~/no.jsonl", "--attributes", "E", "--output", url],
         ["infer-weights", "~/no.jsonl", "--attributes", "E=~/E", f"--output={url}"],
         ["train", "~/no.jsonl", "--name", "x", "--output", url],
         ["questionnaire", "~/job.yaml", "--output", url],
@@ -91,6 +91,13 @@ def test_a_url_is_no_folder_wherever_a_place_is_named(home: Path, capsys: pytest
         said = capsys.readouterr().err.splitlines()[-1]
         assert end.value.code == 2 and f"{url!r} is a URL" in said, words
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_url_of_a_file_is_that_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "texts.jsonl").write_text('{"response": "I love parties."}\n')
+    words = ["judge", "--attributes", "E", f"file://{home}/texts.jsonl", "--output", f"file://{home}/judged"]
+    assert main(words) == 0
+    assert f"judgments: {home / 'judged' / 'judgments'}" in capsys.readouterr().out
 
 
 def test_a_tilde_is_the_home_folder_on_the_command_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

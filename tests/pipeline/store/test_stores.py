@@ -18,12 +18,13 @@ import pytest
 
 from pipeline.exit_status import ExitStatus
 from pipeline.plan import computed_with, read_with
+from pipeline.publish.data_set import held_in
 from pipeline.run.ending import has_its_scores
 from pipeline.store import files, lease, stop
-from pipeline.store.dataset import dead_ids, done_ids, is_complete, is_foreign, job_folder
+from pipeline.store.dataset import copied, dead_ids, done_ids, is_complete, is_foreign, job_folder
 from pipeline.store.detached import Detached, Until, forget, note, note_its_cost, noted
 from pipeline.store.errors import OutputError, output_errors
-from pipeline.store.exchange import exchange, finish_exchange, next_files
+from pipeline.store.exchange import exchange, finish_exchange, next_files, whole_here
 from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.manifest import files_of
 from pipeline.store.places import expanded, is_local, is_url, joined, url_problem
@@ -141,6 +142,42 @@ def test_a_copy_here_is_made_again_where_it_has_changed(root: Path) -> None:
             files.here(root / "nowhere")
 
 
+@pytest.mark.parametrize("root", ["memory", "s3", "gs"], indirect=True)
+def test_a_copy_without_some_folders_holds_what_is_left(root: Path, tmp_path: Path) -> None:
+    for name in ("a", "in/b", ".work/c", ".work/d/e", "in/.work"):
+        files.write_bytes(name.encode(), root / name)
+    copy = files.here(root, without=(".work",))
+    assert files.files_below(copy) == ["a", "in/.work", "in/b"]
+    files.write_bytes(b"other", root / ".work" / "c")
+    assert files.here(root, without=(".work",)) == copy
+    files.write_bytes(b"other", root / "a")
+    new = files.here(root, without=(".work",))
+    assert (new / "a").read_bytes() == b"other" and (copy / "a").read_bytes() == b"a"
+    assert (new / "in" / "b").samefile(copy / "in" / "b")  # held once
+    assert files.with_urls(f"{new / 'in'}: no") == f"{root}/in: no" and files.with_urls(str(tmp_path)) == str(tmp_path)
+    assert files.origin_of(new / "in") == root / "in" and files.origin_of(tmp_path) == tmp_path
+
+
+def test_a_data_set_is_copied_as_it_is_at_one_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while its files are exchanged: what was begun is finished first, by whoever does it."""
+    files.make_folder(root / ".work")
+    for name in ("a", "b"):
+        files.write_bytes(b"old", root / name)
+    coming = next_files(root)
+    for name in ("a", "b"):
+        files.write_bytes(b"new", coming / name)
+
+    def killed(source: Path, target: Path) -> None:
+        if target.name == "b":
+            raise KeyboardInterrupt
+        files.move(source, target)
+
+    with pytest.raises(KeyboardInterrupt):
+        exchange(root, [], coming=coming, replace=killed)
+    copy = whole_here(root)
+    assert {files.read_bytes(copy / name) for name in ("a", "b")} == {b"new"}
+
+
 def test_parquet_is_read_from_anywhere(root: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1, 2], "b": ["x", "y"]}), tmp_path / "t.parquet")
     files.copy(tmp_path / "t.parquet", root / "t.parquet")
@@ -196,6 +233,24 @@ def test_one_works_on_a_folder_at_a_time(root: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
+def test_some_share_a_folder_and_nobody_has_it_alone_then(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_EVERY_S", 0.2)
+    monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.1)
+    with FolderLock(root, shared=True):
+        with FolderLock(root, shared=True), pytest.raises(FolderInUse, match=r"another process"):
+            FolderLock(root).__enter__()
+        FolderLock(root).look()  # nobody has it alone
+        with FolderLock(root, name="other"), pytest.raises(FolderInUse):
+            FolderLock(root).__enter__()
+    with FolderLock(root):
+        with pytest.raises(FolderInUse):
+            FolderLock(root).look()
+        with pytest.raises(FolderInUse):
+            FolderLock(root, shared=True).__enter__()
+    if not is_local(root):
+        assert files.files_below(root) == []
+
+
 @pytest.mark.parametrize("root", ["memory", "s3", "gs"], indirect=True)  # of a disk's lock the system lets go
 def test_a_lease_whose_holder_is_dead_is_taken_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "DEAD_AFTER_S", 1.0)
@@ -209,6 +264,13 @@ def test_a_lease_whose_holder_is_dead_is_taken_over(root: Path, monkeypatch: pyt
         with FolderLock(root):
             assert time.monotonic() - began >= least
         assert not files.exists(root / "lock")
+        files.write_bytes(
+            f'{{"host": "{host}", "pid": {pid}, "token": "t", "beat": 7}}'.encode(), root / "lock-shared/t"
+        )
+        with FolderLock(root, shared=True):  # beside it, dead or not
+            pass
+        with FolderLock(root):
+            assert files.files_below(root) == ["lock"]
 
 
 def test_what_can_not_be_read_now_is_not_taken_for_what_is_not_there(
@@ -222,7 +284,18 @@ def test_what_can_not_be_read_now_is_not_taken_for_what_is_not_there(
         place = expanded(f"s3://{BUCKET}/{uuid.uuid4().hex}/out")
         asked: list[Callable[[Path], object]] = [
             *(files.exists, files.is_file, files.is_folder, files.is_filled, files.read_bytes, files.listing),
-            *(files.files_below, files.here, is_complete, is_foreign, job_folder, files_of, computed_with.kept),
+            *(
+                files.files_below,
+                files.here,
+                copied,
+                whole_here,
+                held_in,
+                is_complete,
+                is_foreign,
+                job_folder,
+                files_of,
+                computed_with.kept,
+            ),
             *(Spending, is_output, state_of, has_its_scores, finish_exchange, done_ids, dead_ids, read_with._kept),
             lambda output: StopFile.of(output).found(),
             lambda output: FolderLock(output).__enter__(),
