@@ -155,7 +155,7 @@ class Run:
             raise RunError(problem, ExitStatus.BAD_INPUT)
         self.judges = RunJudges(job, work)
         self.licences = collect(job, self.plan.sources)  # cards are small: before models are loaded
-        self.limits = Limits(job, self.started, workers * self.decodes, Spending(work), self.judges.spent)
+        self.limits = Limits(job, self.started, workers if self.decodes else 0, Spending(work), self.judges.spent)
         self.decode_s = 0.0
 
     def how(self, workers: int) -> ComputedWith:
