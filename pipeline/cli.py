@@ -19,6 +19,7 @@ from personas.secrets import masked_words, without_forms
 from pipeline.commands import (
     check,
     export,
+    finish,
     infer_weights,
     init,
     judge,
@@ -141,6 +142,7 @@ _COMMANDS = {
     "report": _Command(report.report, loads_models=False),
     "status": _Command(status.status, loads_models=False),
     "stop": _Command(status.stop, loads_models=False),
+    "finish": _Command(finish.finish, again="; the same command goes on"),
     "schema": _Command(check.schema, loads_models=False),
 }
 
@@ -216,6 +218,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_arguments(commands.add_parser("status", help="how far a run is, told from its output, wherever it runs"))
     status.add_stop_arguments(commands.add_parser("stop", help="end a run, wherever it runs; the same command goes on"))
+    finish.add_arguments(
+        commands.add_parser(
+            "finish",
+            help="write the data set of a run that was detached, once its workers are done",
+            description="After mpg run JOB --detach: once its workers are done, ask the judges behind endpoints and "
+            "write data set, record and card. Decodes nothing; goes from any machine that reaches the output.",
+        )
+    )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")
     for command in commands.choices.values():
         add_directory(command, "directory_after")

@@ -12,12 +12,13 @@ class DataflowStub:
     """``with DataflowStub() as stub``: jobs that were created are in ``stub.jobs``.
 
     Args:
-        ends: state that a job is in once it is asked for.
+        ends: state that a job is in once it is asked for; may be changed.
     """
 
     def __init__(self, ends: str = "JOB_STATE_DONE") -> None:
         self.jobs: list[dict[str, Any]] = []
         self.asked: list[str] = []
+        self.ends = ends
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -31,8 +32,8 @@ class DataflowStub:
                 path = self.path.partition("?")[0]
                 stub.asked.append(f"GET {path}")
                 if path.endswith("/jobs/job-1"):
-                    self._answer({"id": "job-1", "currentState": ends})
-                elif ends != "JOB_STATE_FAILED":
+                    self._answer({"id": "job-1", "currentState": stub.ends})
+                elif stub.ends != "JOB_STATE_FAILED":
                     self._answer({})
                 else:
                     error = {"id": "m", "messageText": "no GPU is left", "messageImportance": "JOB_MESSAGE_ERROR"}

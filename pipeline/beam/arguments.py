@@ -42,7 +42,7 @@ def argument_problems(arguments: Sequence[str]) -> list[str]:
     """What is wrong with Beam's options; a line for each, with option, value and remedy."""
     parser = _named()
     try:
-        runner = _runner(arguments)
+        runner = runner_named(arguments)
         parser, owner = _parser()
         known, unknown = parser.parse_known_args(list(arguments))
     except _Unreadable as error:
@@ -59,7 +59,7 @@ def argument_problems(arguments: Sequence[str]) -> list[str]:
 
 def argument_notes(arguments: Sequence[str]) -> list[str]:
     """What is worth a word and no error."""
-    options, runner = beam_options(arguments), _runner(arguments)
+    options, runner = beam_options(arguments), runner_named(arguments)
     notes, direct = elsewhere.notes_of(options, runner), options.view_as(DirectOptions)
     cores = os.cpu_count() or 1
     if runner.name == DIRECT and direct.direct_num_workers > cores:
@@ -83,7 +83,7 @@ def look_at(arguments: Sequence[str], output: str) -> tuple[list[str], list[str]
     problems = argument_problems(arguments)
     if problems:
         return problems, [], []
-    runner = _runner(arguments)
+    runner = runner_named(arguments)
     return (
         elsewhere.output_problems(output, runner),
         unreachable(arguments),
@@ -102,7 +102,8 @@ def _named() -> _Parser:
     return parser
 
 
-def _runner(arguments: Sequence[str]) -> Runner:
+def runner_named(arguments: Sequence[str]) -> Runner:
+    """The runner that Beam's options ask for. Raises ValueError: one line: it can't be used."""
     return runner_of(_named().parse_known_args(list(arguments))[0].runner)
 
 

@@ -32,18 +32,24 @@ def execute(work: Work, options: PipelineOptions, seen: Callable[[Mapping[str, i
     Raises:
         GraphFailed: a service that runs it has ended it otherwise, or is gone. Else what the graph raises.
     """
+    here = options.view_as(StandardOptions).runner == IN_PROCESS
+    with reached(options):
+        run_to_end(graph_of(work, options), elsewhere.gone(options), None if here else seen)
+
+
+def graph_of(work: Work, options: PipelineOptions) -> beam.Pipeline:
+    """The graph, ready to be run; the counts of an earlier one are gone. Raises OSError."""
     remove(work.folder / BOOKS_FILE)
     hints = take_hints(options)
     without_timeout(options)
     here = options.view_as(StandardOptions).runner == IN_PROCESS
-    with _reached(options):
-        pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
-        build(pipeline, work, hints)
-        run_to_end(pipeline, elsewhere.gone(options), None if here else seen)
+    pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
+    build(pipeline, work, hints)
+    return pipeline
 
 
 @contextmanager
-def _reached(options: PipelineOptions) -> Iterator[None]:
+def reached(options: PipelineOptions) -> Iterator[None]:
     """Name the server that does not answer, before the graph is sent to it or after the graph has failed."""
 
     def look() -> None:
@@ -76,21 +82,28 @@ def run(work: Work, arguments: Sequence[str]) -> Books:
         if in_processes(options):
             supervised(work, arguments)
         else:
-            try:
+            with raised_in_a_line():
                 execute(work, options, bar.seen)
-            except GraphFailed:
-                raise
-            except Exception as error:
-                line, refusal = line_in(error), refusal_in(error)
-                if refusal is not None:
-                    raise RunError(refusal, ExitStatus.BAD_INPUT) from None
-                if line is None and a_worker_is_gone(str(error)):
-                    raise WorkerDied(f"a worker process {KILLED}") from error
-                if line is None:
-                    raise GraphFailed(f"{readable(error)}\n{error}") from error
-                raise OutputError(line) from None
     try:
         return Books(**json.loads(read_text(work.folder / BOOKS_FILE)))
     except FileNotFoundError:
         seen = "give an output that workers and this process see"
         raise GraphFailed(f"output: the workers have written to another {work.folder} than this; {seen}") from None
+
+
+@contextmanager
+def raised_in_a_line() -> Iterator[None]:
+    """What a graph raises, as :func:`run` raises it."""
+    try:
+        yield
+    except GraphFailed:
+        raise
+    except Exception as error:
+        line, refusal = line_in(error), refusal_in(error)
+        if refusal is not None:
+            raise RunError(refusal, ExitStatus.BAD_INPUT) from None
+        if line is None and a_worker_is_gone(str(error)):
+            raise WorkerDied(f"a worker process {KILLED}") from error
+        if line is None:
+            raise GraphFailed(f"{readable(error)}\n{error}") from error
+        raise OutputError(line) from None

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 from apache_beam.transforms.resources import parse_resource_hints
 
 from pipeline.beam.runners import DIRECT, IN_PROCESS, runner_path
@@ -34,6 +41,12 @@ def n_workers(options: PipelineOptions) -> int:
         return 1
     asked = options.view_as(DirectOptions).direct_num_workers  # 0: as many as there are cores
     return int(asked or os.cpu_count() or 1)
+
+
+def n_devices(options: PipelineOptions) -> int:
+    """Devices of workers elsewhere, as far as options say how many: Dataflow's workers, Flink's parallelism; else 1."""
+    google, flink = options.view_as(WorkerOptions), options.view_as(FlinkRunnerOptions)
+    return max(1, google.max_num_workers or google.num_workers or 0, flink.parallelism or 0)
 
 
 def hints_of(options: PipelineOptions) -> dict[str, str]:

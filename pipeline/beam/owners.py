@@ -51,7 +51,7 @@ UNFIT = {
     "--direct_runner_bundle_repeat": "makes everything more than once",
     "--direct_test_splits": "for tests of Beam",
     "--dry_run": "runs nothing",
-    "--no_wait_until_finish": "a run waits for its data set",
+    "--no_wait_until_finish": "a run waits for its data set, with --detach it does not",
     "--output_executable_path": "makes an executable and runs nothing",
     "--streaming": "this job is a batch, which ends",
     "--template_location": "makes a template and runs nothing",

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned, plain
-from pipeline.commands.shared import Outcome, job_of, looked_at, opened_by
+from pipeline.commands.shared import InputError, Outcome, job_of, looked_at, opened_by
 from pipeline.publish.summary import header, table_rows
 
 if TYPE_CHECKING:
+    from pipeline.job.model import Job
     from pipeline.run.run import Result
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, beside the job file."""
     parser.add_argument("--deadline", help="stop cleanly then: 6h, 1h30m, 2026-11-26T07:00 (as --set deadline=...)")
     parser.add_argument("--budget", type=float, help="stop cleanly when so much is spent (as --set budget=...)")
+    whose = "give the rows to workers elsewhere (-- --runner=...) and come back; mpg finish writes the data set"
+    parser.add_argument("--detach", action="store_true", help=whose)
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -33,14 +36,34 @@ def run(options: argparse.Namespace) -> Outcome:
     limits = {name: getattr(options, name) for name in ("deadline", "budget")}
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
     job, prompts = job_of(options)
+    if options.detach:
+        _look_whether_it_can_be_detached(options, job)
     for note in looked_at(options, job, prompts).notes:
         logger.warning("%s", note)
+    logger.info("output: %s", job.output_folder)
+    if options.detach:
+        from pipeline.run.detach import detach, words_of
+
+        return Outcome(words_of(detach(job, options.beam_arguments), job.output_folder))
     from pipeline.run.run import run_job
 
-    logger.info("output: %s", job.output_folder)
+    return outcome_of(run_job(job, options.beam_arguments, interruptible=True), options.job)
 
-    result = run_job(job, options.beam_arguments, interruptible=True)
-    problem = None if result.ending.why is None else f"{options.job}: {result.ending.why}"
+
+def _look_whether_it_can_be_detached(options: argparse.Namespace, job: Job) -> None:
+    """Raises InputError: a line for each reason why not."""
+    from pipeline.beam.detached import detach_problems
+
+    problems = detach_problems(options.beam_arguments)
+    if job.accept is not None:
+        problems.append("accept: --detach can't look at scores and draw more; leave --detach out, or accept")
+    if problems:
+        raise InputError("\n".join(f"{options.job}: {problem}" for problem in problems))
+
+
+def outcome_of(result: Result, of: object) -> Outcome:
+    """What a run left, for the terminal. Args: of: the job, or its output, as the user named it."""
+    problem = None if result.ending.why is None else f"{of}: {result.ending.why}"
     return Outcome(run_report(result), problem, result.ending.status)
 
 

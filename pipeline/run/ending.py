@@ -98,15 +98,15 @@ def has_its_scores(output: Path) -> bool:
         return False
 
 
-def so_far(ending: Ending, counts: Counts, place: Path | None, output: Path) -> str:
-    """Where a run that is not complete has left its rows, and what the same command does."""
+def so_far(ending: Ending, counts: Counts, place: Path | None, output: Path, again: str = "the same command") -> str:
+    """Where a run that is not complete has left its rows, and what ``again``, a command, does."""
     left = []
     if counts.missing:
         left.append(f"the other {counts.missing}")
     if counts.unjudged:
         left.append(f"{counts.unjudged} texts that wait for a judge")
     mended = ending.status not in (ExitStatus.TRY_AGAIN, ExitStatus.INTERRUPTED)
-    goes_on = f"; {'then ' if mended else ''}the same command goes on{' with ' if left else ''}{' and '.join(left)}"
+    goes_on = f"; {'then ' if mended else ''}{again} goes on{' with ' if left else ''}{' and '.join(left)}"
     stays = f"; the data set in {output} stays as it was" if is_complete(output) else ""
     if place is None:
         return f"none of {counts.planned} rows is finished yet{stays}{goes_on}"

@@ -13,6 +13,7 @@ from pipeline.beam.progress import ticks
 from pipeline.exit_status import ExitStatus
 from pipeline.job.deadline import seconds_until
 from pipeline.job.model import Job
+from pipeline.store.detached import Until
 from pipeline.store.spending import Spending, Spent
 from pipeline.store.stop import Condition, Stop
 
@@ -72,14 +73,29 @@ class Limits:
 
     def conditions(self) -> list[Condition]:
         """What may end it whatever it does."""
-        job, found = self._job, list[Condition]()
-        if job.deadline is not None:
-            end = self._started + seconds_until(job.deadline, datetime.fromtimestamp(self._started))
-            reached = Stop(f"deadline {job.deadline} reached")
+        job, found, deadline = self._job, list[Condition](), self._deadline()
+        if deadline is not None:
+            end, reached = deadline
             found.append(lambda: reached if time.time() >= end else None)
         if job.budget is not None:
             found.append(lambda: self.out_of_budget() if self.cost() >= self._budget else None)
         return [*found, self._note_now_and_then]
+
+    def until(self, n_devices: int) -> Until | None:
+        """When workers that nobody drives are to stop, their devices' price and all; ``None``: nothing says so."""
+        ends, price = [self._deadline()], n_devices * self._job.device_price / 3600
+        if self._job.budget is not None and price > 0:
+            left = max(0.0, self._budget - self._spending.earlier.total)
+            ends.append((self._started + left / price, self.out_of_budget()))
+        at, stop = min(filter(None, ends), key=lambda end: end[0], default=(0.0, None))
+        return None if stop is None else Until(at, stop.reason, stop.status)
+
+    def _deadline(self) -> tuple[float, Stop] | None:
+        deadline = self._job.deadline
+        if deadline is None:
+            return None
+        seconds = seconds_until(deadline, datetime.fromtimestamp(self._started))
+        return self._started + seconds, Stop(f"deadline {deadline} reached")
 
     @property
     def _budget(self) -> float:

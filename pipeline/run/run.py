@@ -6,8 +6,8 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
 from pipeline.judging.table import merged
 from pipeline.plan import accept, computed_with, read_with
+from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
@@ -40,7 +41,8 @@ from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, so_fa
 from pipeline.run.judges import RunJudges
 from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
-from pipeline.run.rows import ById, Rows
+from pipeline.run.rows import ById, Rows, Written
+from pipeline.run.takeover import take_over
 from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare
 from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
@@ -85,6 +87,34 @@ def run_job(
         RunError: the output folder holds something else, is in use or can't be written; too many rows were rejected;
             worker processes were killed again and again; Ctrl-C, a deadline or a budget ended it.
     """
+    with opened(job) as place:
+        take_over(place.output, place.work)
+        place.stop.clear()
+        with graceful_signals(place.stop) if interruptible else nullcontext():
+            return Run(job, place, tuple(beam_arguments), load).result()
+
+
+@dataclass(frozen=True)
+class Place:
+    """The output of a run that has it for itself.
+
+    Attributes:
+        work: its work folder. n_texts: rows that are planned.
+    """
+
+    output: Path
+    work: Path
+    stop: StopFile
+    n_texts: int
+
+
+@contextmanager
+def opened(job: Job) -> Iterator[Place]:
+    """Have a job's output for oneself.
+
+    Raises:
+        RunError: on entry as :func:`run_job`; and in place of what its caller raises of the output.
+    """
     output, texts = job.output_folder, texts_of(job, job.load_prompts())
     for problem in (*texts.problems, *split_problems(job, job.load_prompts())):
         raise RunError(f"{problem.field}: {problem.text}", ExitStatus.BAD_INPUT)
@@ -95,13 +125,10 @@ def run_job(
     except OutputError as error:
         raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
     try:
-        stop = StopFile.of(work)
         with FolderLock(work):
-            stop.clear()
             with output_errors(output):
                 finish_exchange(output)  # before anything there is read
-            with graceful_signals(stop) if interruptible else nullcontext():
-                return _Run(job, output, work, stop, tuple(beam_arguments), load, texts.n).result()
+            yield Place(output, work, StopFile.of(work), texts.n)
     except (JudgeError, TooNew) as error:
         raise RunError(readable(error), ExitStatus.BAD_INPUT) from error
     except (OutputError, FolderInUse) as error:
@@ -110,37 +137,39 @@ def run_job(
         raise RunError(f"output: {what_happened(error, output)}") from error
 
 
-class _Run:
+class Run:
     """One run of a job."""
 
-    def __init__(
-        self,
-        job: Job,
-        output: Path,
-        work: Path,
-        stop: StopFile,
-        beam_arguments: tuple[str, ...],
-        load: LoadBank | None,
-        n_texts: int,
-    ) -> None:
-        self.job, self.output, self.work, self.stop, self.n_texts = job, output, work, stop, n_texts
-        self.beam_arguments, self.load = beam_arguments, load
+    again = "the same command"  # that goes on where this one has stopped
+    decodes = True  # with devices that this process, or its children, have
+
+    def __init__(self, job: Job, place: Place, beam_arguments: tuple[str, ...], load: LoadBank | None = None) -> None:
+        self.job, self.output, self.work, self.stop = job, place.output, place.work, place.stop
+        self.n_texts, self.beam_arguments, self.load, work = place.n_texts, beam_arguments, load, place.work
         self.progress = work / PROGRESS if is_local(work) else Path(tempfile.mkdtemp(prefix="mpg-progress-"))
         self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
-        self.computed_with = computed_with.settled(output, job, workers, n_texts)
+        self.computed_with = self.how(workers)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
-        problem = read_with.problem_with(output, self.plan)
+        problem = read_with.problem_with(self.output, self.plan)
         if problem is not None:
             raise RunError(problem, ExitStatus.BAD_INPUT)
         self.judges = RunJudges(job, work)
         self.licences = collect(job, self.plan.sources)  # cards are small: before models are loaded
-        self.limits = Limits(job, self.started, workers, Spending(work), self.judges.spent)
+        self.limits = Limits(job, self.started, workers if self.decodes else 0, Spending(work), self.judges.spent)
         self.decode_s = 0.0
 
-    def result(self) -> Result:
+    def how(self, workers: int) -> ComputedWith:
+        """What it computes with."""
+        return computed_with.settled(self.output, self.job, workers, self.n_texts)
+
+    def keep_how(self) -> None:
+        """Note what rows are computed and read with."""
         with output_errors(self.output):
             computed_with.keep(self.output, self.computed_with)
             read_with.keep(self.output, self.plan)
+
+    def result(self) -> Result:
+        self.keep_how()
         try:
             rows, accepted, n_waiting = self.all_rows()
         finally:
@@ -212,8 +241,12 @@ class _Run:
             break
         self.decode_s += books.decode_s
         if isinstance(rows, ById):
-            with Watch(self.stop, self.limits.conditions()):
-                self.judges.ask_endpoints(self.stop, rows.cells, self.limits)
+            self.ask_endpoints(rows)
+
+    def ask_endpoints(self, rows: ById) -> None:
+        """Ask the judges behind endpoints about what they have not scored."""
+        with Watch(self.stop, self.limits.conditions()):
+            self.judges.ask_endpoints(self.stop, rows.cells, self.limits)
 
     def left_of(self, rows: Rows) -> tuple[Work, int]:
         """What is not there yet, and how many rows are dead letters and not tried again."""
@@ -296,11 +329,11 @@ class _Run:
         course = Course(
             self.started,
             self.decode_s,
-            self.limits.now().total,
+            self.cost(),
             self.limits.cost(),
             rows.n,
             rows.n_control,
-            rows.written(),
+            self.added(rows),
             accepted,
         )
         run = record(
@@ -320,7 +353,15 @@ class _Run:
                 write_data_set(self.output, coming, self.job, found, run)
                 return Result(self.output, found.summary, run, ending)
             place = write_partial(self.output, coming, self.job, found, run)  # None: there is nothing
-        raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output)}", ending.status)
+        raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output, self.again)}", ending.status)
+
+    def cost(self) -> float:
+        """Of this run."""
+        return self.limits.now().total
+
+    def added(self, rows: Rows) -> Written:
+        """What this run has added."""
+        return rows.written()
 
     def written(self, rows: Rows) -> Path:
         """The files of a data set of what there is; returns their folder."""

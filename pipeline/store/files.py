@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,21 @@ def listing(folder: Path, suffix: str = "") -> dict[str, int]:
     return {name: int(names[name]["size"]) for name in sorted(names) if name.endswith(suffix)}
 
 
+def newest(folder: Path) -> float | None:
+    """When the newest of a folder's files was written, in seconds since the epoch; ``None``: it has none.
+
+    Raises:
+        OSError
+    """
+    if is_local(folder):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            return max((each.stat().st_mtime for each in entries if each.is_file()), default=None)
+        return None
+    with suppress(FileNotFoundError), store_errors(folder):
+        return max((_written(each) for each in file_system(folder).ls(key_of(folder), detail=True)), default=None)
+    return None
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where files need one. Raises OSError."""
     if is_local(path):
@@ -259,6 +275,20 @@ def _typed(path: Path) -> dict[str, str]:
     kind = mimetypes.guess_type(path.name)[0]
     option = _TYPE_OPTIONS.get(scheme_of(str(path)))
     return {option: kind} if kind is not None and option is not None else {}
+
+
+def _written(entry: dict[str, Any]) -> float:
+    """When a store says that an object was written; 0: it does not say."""
+    for name in ("LastModified", "updated", "mtime", "created"):
+        found = entry.get(name)
+        if isinstance(found, str):
+            with suppress(ValueError):
+                found = datetime.fromisoformat(found)
+        if isinstance(found, datetime):
+            return found.timestamp()
+        if isinstance(found, int | float):
+            return float(found)
+    return 0.0
 
 
 def file_system(path: Path) -> Any:

@@ -59,7 +59,7 @@ class Spending:
         for each in _all(work / FOLDER):
             self.earlier = self.earlier.plus(each)
         self._noted = 0.0
-        self._file = work / FOLDER / f"{time.time_ns()}-{os.getpid()}.json"
+        self._work, self._name = work, f"{time.time_ns()}-{os.getpid()}"
 
     def note_now_and_then(self, now: Spent) -> None:
         """The same as :meth:`note`, every few seconds."""
@@ -69,9 +69,15 @@ class Spending:
     def note(self, now: Spent) -> None:
         """Keep what this command has spent so far; nothing for nothing. Raises OSError."""
         self._noted = time.monotonic()
-        if now.total > 0:
-            make_folder(self._file.parent)
-            write_bytes(json.dumps({"devices": now.devices, "judges": dict(now.judges)}).encode(), self._file)
+        note_spent(self._work, self._name, now)
+
+
+def note_spent(work: Path, name: str, spent: Spent) -> None:
+    """Keep what somebody of a name of its own has spent so far; nothing for nothing. Raises OSError."""
+    if spent.total > 0:
+        make_folder(work / FOLDER)
+        content = json.dumps({"devices": spent.devices, "judges": dict(spent.judges)}).encode()
+        write_bytes(content, work / FOLDER / f"{name}.json")
 
 
 def _all(folder: Path) -> Iterator[Spent]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store.dataset import RUN_FILE, WORK_FOLDER, is_complete
+from pipeline.store.detached import Detached, noted
 from pipeline.store.files import exists, listing, read_bytes, read_text, write_bytes
 from pipeline.store.look import holder
 from pipeline.store.ranges import parsed
@@ -31,6 +32,7 @@ class State:
         written, rejected: rows and dead letters in the work folder, of earlier plans too. shards: files of rows there.
         at_work: who works there now; ``None``: nobody.
         stop: why whoever works there is to stop, or has stopped; ``None``: nobody asked.
+        detached: the job that was detached there and is not finished yet; ``None``: there is none.
     """
 
     rows: int | None
@@ -41,6 +43,7 @@ class State:
     shards: int
     at_work: str | None
     stop: str | None
+    detached: Detached | None
 
 
 def state_of(output: Path) -> State:
@@ -65,6 +68,7 @@ def state_of(output: Path) -> State:
         shards=shards,
         at_work=holder(output),
         stop=StopFile.of(work).reason(),
+        detached=noted(work),
     )
 
 

@@ -1,6 +1,7 @@
 """How a run is told to end early: a file that every worker looks for before it takes in a row.
 
-Ctrl-C, a deadline, a budget or too many rejected rows ask for it; rows in flight are finished and written.
+Ctrl-C, a deadline, a budget or too many rejected rows ask for it; rows in flight are finished and written. The
+workers of a job that nobody drives (:mod:`pipeline.store.detached`) hold its deadline: the first to find it past asks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from pipeline.exit_status import ExitStatus
+from pipeline.store.detached import Until, noted
 from pipeline.store.files import exists, read_text, remove, write_bytes
 from pipeline.store.places import expanded, is_local
 
@@ -81,17 +83,29 @@ class StopFile:
         """Whether to stop, cheap enough to be asked all the time."""
         last, found, place = 0.0, False, expanded(self.path)
         every_s = _LOOK_EVERY_S if is_local(place) else _LOOK_IN_STORE_EVERY_S
+        knows, until = False, None
 
         def requested() -> bool:
-            nonlocal last, found
+            nonlocal last, found, knows, until
             now = time.monotonic()
             if not found and now - last > every_s:
                 last = now
                 with suppress(OSError):  # a store that does not answer now says nothing about a stop
-                    found = exists(place)
+                    if not knows:
+                        until, knows = _until(place.parent), True
+                    if until is not None and time.time() >= until.at:
+                        found = True
+                        self.request(until.reason, ExitStatus(until.status))
+                    found = found or exists(place)
             return found
 
         return requested
+
+
+def _until(work: Path) -> Until | None:
+    """When the workers of a detached job are to stop. Raises OSError."""
+    job = noted(work)
+    return None if job is None or job.ended is not None else job.until
 
 
 # Whether to stop now, and why; ``None``: there is no reason.

@@ -21,6 +21,8 @@ from pipeline.beam.options import beam_options, take_hints
 from pipeline.beam.supervise import GraphFailed
 from pipeline.beam.to_do import keep_shards
 from pipeline.beam.work import Work
+from pipeline.cli import main
+from pipeline.exit_status import ExitStatus
 from pipeline.job.load import load_job
 from pipeline.plan import computed_with
 from pipeline.plan.plan import Plan
@@ -123,6 +125,29 @@ def test_a_job_that_ends_otherwise_says_why(work: Work, storage: ModuleType, sta
     with DataflowStub(state) as stub, pytest.raises(GraphFailed) as caught:
         run(replace(work, shards=None), options_for(stub))
     assert words in str(caught.value).splitlines()[0]
+
+
+def test_a_detached_job_is_sent_and_its_service_asked_about_it(
+    storage: ModuleType, job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, workers = "gs://bucket/detached", ["--max_num_workers=4", "--temp_location=gs://bucket/tmp"]
+    with DataflowStub("JOB_STATE_RUNNING") as stub:
+        options = ["--set", "judges=[]", "--output", out, "--detach", "--", *options_for(stub), *workers]
+        assert main(["run", str(job_file), "--set", "device_price=2", "--budget=4", *options]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith(
+            "12 rows to decode: submitted to DataflowRunner at some-project, europe-west4, job job-1"
+        )
+        assert "(4 devices at 2 an hour), until 20" in line and f"then: mpg finish {out}" in line
+        assert len(stub.jobs) == 1 and stub.asked == ["POST /v1b3/projects/some-project/locations/europe-west4/jobs"]
+        assert main(["finish", out]) == ExitStatus.TRY_AGAIN
+        assert "is at work there (RUNNING)" in capsys.readouterr().err
+        assert stub.asked[-1] == "GET /v1b3/projects/some-project/locations/europe-west4/jobs/job-1"
+        stub.ends = "JOB_STATE_FAILED"
+        assert main(["finish", out]) == ExitStatus.TRY_AGAIN
+    said = capsys.readouterr().err
+    assert "stopped (the detached job has ended before its last row (FAILED)); none of 12 rows is finished yet" in said
+    assert "the same mpg run goes on" in said
 
 
 def test_credentials_are_looked_for_before_anything_is_sent(

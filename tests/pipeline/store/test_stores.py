@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.exit_status import ExitStatus
 from pipeline.plan import computed_with, read_with
 from pipeline.publish.data_set import held_in
 from pipeline.run.ending import has_its_scores
-from pipeline.store import copies, files, lease
+from pipeline.store import copies, files, lease, stop
 from pipeline.store.dataset import copied, dead_ids, done_ids, is_complete, is_foreign, job_folder
+from pipeline.store.detached import Detached, Until, forget, note, note_its_cost, noted
 from pipeline.store.errors import OutputError, output_errors
 from pipeline.store.exchange import exchange, finish_exchange, next_files, whole_here
 from pipeline.store.lock import FolderInUse, FolderLock
@@ -63,6 +66,26 @@ def test_what_is_put_is_there_whole_and_replaced_whole(root: Path) -> None:
     assert not files.exists(root / "b.bin")
 
 
+def test_workers_of_a_detached_job_hold_its_deadline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(stop, "_LOOK_IN_STORE_EVERY_S", 0.0)
+    file, now = StopFile.of(root), time.time()
+    job = Detached("PortableRunner", (), now, 2, 1.5, Until(now + 3600, "deadline 1h reached", ExitStatus.TRY_AGAIN))
+    note(root, job)
+    assert noted(root) == job and not file.watcher()() and file.found() is None
+    assert job.until is not None
+    note(root, past := replace(job, until=replace(job.until, at=now - 1)))
+    assert file.watcher()() and file.reason() == "deadline 1h reached"
+    file.clear()
+    note(root, replace(past, ended=now + 7200))  # it is over, and somebody else works there
+    assert not file.watcher()()
+    note_its_cost(root, replace(job, ended=now + 7200))
+    note_its_cost(root, replace(job, ended=now + 7200))
+    assert Spending(root).earlier.total == pytest.approx(2 * 2 * 1.5)
+    forget(root)
+    assert noted(root) is None and not file.watcher()()
+
+
 def test_listings_are_what_is_there_now(root: Path) -> None:
     assert files.listing(root / "none") == {} and files.files_below(root) == []
     for name in ("b.parquet", "a.parquet", "c.json"):
@@ -74,6 +97,8 @@ def test_listings_are_what_is_there_now(root: Path) -> None:
     files.remove(root / "in" / "a.parquet")
     files.remove(root / "in" / "a.parquet")
     assert list(files.listing(root / "in", ".parquet")) == ["b.parquet"]
+    written = files.newest(root / "in")
+    assert written is not None and abs(written - time.time()) < 600 and files.newest(root / "none") is None
     files.remove_tree(root / "in")
     assert files.listing(root / "in") == {}
 

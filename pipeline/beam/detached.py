@@ -1,0 +1,161 @@
+"""A graph handed to a service that runs it without this process, and that service asked about it, from anywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
+from apache_beam.runners.runner import PipelineState
+
+from pipeline.beam.arguments import runner_named
+from pipeline.beam.elsewhere import EMBEDDED
+from pipeline.beam.execute import graph_of, raised_in_a_line, reached
+from pipeline.beam.options import beam_options, n_devices
+from pipeline.beam.runners import Workers
+from pipeline.beam.work import BOOKS_FILE, Work
+from pipeline.store.detached import Detached, Until
+from pipeline.store.errors import line_in, readable, refusal_in
+from pipeline.store.files import exists
+
+# Options by which a service is found again, as those of the class that reads them name them.
+_ADDRESS = {
+    PortableOptions: ("job_endpoint",),
+    GoogleCloudOptions: ("project", "region", "dataflow_endpoint", "no_auth"),
+}
+_ANSWERS_S = 10.0
+
+
+def detach_problems(arguments: Sequence[str]) -> list[str]:
+    """Why nobody would run a graph once this process has gone; arguments that can't be read are said elsewhere."""
+    try:
+        runner, portable = runner_named(arguments), beam_options(arguments).view_as(PortableOptions)
+    except (ValueError, SystemExit):
+        return []
+    elsewhere = "give a job service (--runner=PortableRunner --job_endpoint=HOST:PORT) or --runner=DataflowRunner"
+    if runner.workers is Workers.HERE:
+        return [f"--detach: the workers of {runner.name} end with this process; {elsewhere}, or leave --detach out"]
+    if runner.workers is Workers.UNKNOWN:
+        return [f"--detach: nobody knows here whether {runner.name} goes on without this process; {elsewhere}"]
+    if runner.workers is Workers.PORTABLE:
+        if portable.job_endpoint in (None, "", EMBEDDED):
+            return [f"--detach: the job service of {runner.name} ends with this process; add --job_endpoint=HOST:PORT"]
+        kind = portable.environment_type or ""
+        if "loopback" in kind.lower():
+            return [f"--environment_type={kind}: its workers end with this process; with --detach give another"]
+        if not kind and runner.name != "PortableRunner":  # Beam's Flink and Spark runners choose LOOPBACK then
+            return ["--environment_type: none is given; with --detach give DOCKER, EXTERNAL or PROCESS"]
+    return []
+
+
+def submission(arguments: Sequence[str], now: float, price: float, until: Until | None) -> Detached:
+    """What is to be noted of a graph before it is sent.
+
+    Args:
+        now: seconds since the epoch. price: of a device for an hour.
+    """
+    options, runner = beam_options(arguments), runner_named(arguments)
+    return Detached(runner.name, tuple(_address(options, runner.workers)), now, n_devices(options), price, until)
+
+
+def submit(work: Work, arguments: Sequence[str]) -> str | None:
+    """Hand the graph to its runner's service; returns the id by which it is known there, if it says one.
+
+    Raises:
+        OutputError, GraphFailed, RunError: it has not taken it, as :func:`pipeline.beam.execute.run`.
+    """
+    options = beam_options(arguments)
+    with raised_in_a_line(), reached(options):
+        result = graph_of(work, options).run()
+    job_id = getattr(result, "job_id", None) or getattr(result, "_job_id", None)  # Dataflow's; a job service's
+    found = job_id() if callable(job_id) else job_id
+    return None if found is None else str(found)
+
+
+def place_of(job: Detached) -> str:
+    """Where a job is, for people: ``PortableRunner at localhost:8099, job ID``."""
+    options = PipelineOptions(list(job.service))
+    google = options.view_as(GoogleCloudOptions)
+    at = options.view_as(PortableOptions).job_endpoint or f"{google.project}, {google.region}"
+    return f"{job.runner} at {at}" + ("" if job.job_id is None else f", job {job.job_id}")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a detached job is.
+
+    Attributes:
+        is_over: ``None``: nobody can tell.
+        words: its state there, or why nobody can tell.
+    """
+
+    is_over: bool | None
+    words: str
+
+
+def standing(work: Path, job: Detached) -> Standing:
+    """Whether a job has ended: by what its graph writes last, else by what its service says. Raises OSError."""
+    if job.ended is not None or exists(work / BOOKS_FILE):
+        return Standing(True, job.state or PipelineState.DONE)
+    if job.job_id is None:
+        return Standing(None, "its id was not noted")
+    try:
+        dataflow = job.runner == "DataflowRunner"
+        options = PipelineOptions(list(job.service))
+        state, why = _state_on_dataflow(job.job_id, options) if dataflow else _state_at_service(job.job_id, options)
+    except Exception as error:  # of a service, or of a package that is not here
+        said = getattr(error, "details", lambda: None)
+        silent = (said() if callable(said) else None) or str(error) or type(error).__name__
+        return Standing(None, f"its service does not say: {' '.join(str(silent).split())[:200]}")
+    return Standing(PipelineState.is_terminal(state), state if why is None else f"{state}: {why}")
+
+
+def _state_at_service(job_id: str, options: PipelineOptions) -> tuple[str, str | None]:
+    """Its state, and, if it has failed, why, where the service has kept that."""
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+    with grpc.insecure_channel(str(options.view_as(PortableOptions).job_endpoint)) as channel:
+        service = beam_job_api_pb2_grpc.JobServiceStub(channel)
+        asked = beam_job_api_pb2.GetJobStateRequest(job_id=job_id)
+        state = str(beam_job_api_pb2.JobState.Enum.Name(service.GetState(asked, timeout=_ANSWERS_S).state))
+        if state != PipelineState.FAILED:
+            return state, None
+        errors = list[str]()
+        with suppress(grpc.RpcError):  # it need not have kept what was said
+            for each in service.GetMessageStream(
+                beam_job_api_pb2.JobMessagesRequest(job_id=job_id), timeout=_ANSWERS_S
+            ):
+                if each.message_response.importance == beam_job_api_pb2.JobMessage.JOB_MESSAGE_ERROR:
+                    errors.append(each.message_response.message_text)
+    lines = [line for text in errors if (line := refusal_in(text) or line_in(text))]
+    return state, next(iter(lines), readable(errors[-1]) if errors else None)
+
+
+def _state_on_dataflow(job_id: str, options: PipelineOptions) -> tuple[str, None]:
+    import google.auth
+    from google.api_core.client_options import ClientOptions
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import dataflow
+
+    google_cloud = options.view_as(GoogleCloudOptions)
+    endpoint = (google_cloud.dataflow_endpoint or "").strip().rstrip("/")
+    by_rest = "localhost" in endpoint  # as Beam's own client has it
+    client = dataflow.JobsV1Beta3Client(
+        credentials=AnonymousCredentials() if google_cloud.no_auth else google.auth.default()[0],
+        client_options=ClientOptions(api_endpoint=endpoint if by_rest else re.sub("^https?://", "", endpoint) or None),
+        transport="rest" if by_rest else None,
+    )
+    asked = dataflow.GetJobRequest(job_id=job_id, project_id=google_cloud.project, location=google_cloud.region)
+    found = client.get_job(asked, timeout=_ANSWERS_S)
+    return str(dataflow.JobState(found.current_state).name).removeprefix("JOB_STATE_"), None
+
+
+def _address(options: PipelineOptions, workers: Workers) -> list[str]:
+    """The options of :data:`_ADDRESS`, as they are written."""
+    view = GoogleCloudOptions if workers is Workers.DATAFLOW else PortableOptions
+    values = {name: getattr(options.view_as(view), name) for name in _ADDRESS[view]}
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items() if value]
