@@ -204,6 +204,17 @@ def test_what_is_missing_is_made_again_by_the_same_command(
     assert all(parsed(name) for table in FOLDERS for name in names(done, table))
 
 
+def test_judgments_of_a_text_that_is_made_again_are_made_again(done: Path, job_file: Path) -> None:
+    """It may be another text: in bfloat16 it follows the batch that it is decoded in."""
+    before = said(done)
+    (done / ".work" / "generations" / (lost := names(done)[0])).unlink()
+    mine = [name for name in names(done, "judgments") if name.startswith(lost.removesuffix(".parquet"))]
+    assert mine and again(job_file) == 0 and said(done) == before
+    assert [path.name for path in (done / ".work" / "judgments").glob("*.stale*")] == [
+        name.replace(".parquet", ".stale") for name in mine
+    ]
+
+
 @pytest.mark.parametrize("fault", [None, *FAULTS[:5]], ids=lambda fault: getattr(fault, "__name__", "nothing"))
 def test_a_plan_counts_what_is_left_as_by_the_ids_of_all_rows(
     done: Path, job_file: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Path], None] | None
