@@ -18,8 +18,9 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
+from pipeline.store.copies import here
 from pipeline.store.detached import Detached, last_written, note, note_job, noted
-from pipeline.store.files import copy, exists, files_below, here
+from pipeline.store.files import copy, exists, files_below
 from pipeline.store.places import expanded
 from pipeline.store.spending import Spending
 from tests.beam_servers import ROOT, Servers, free_port
