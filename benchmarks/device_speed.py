@@ -157,7 +157,7 @@ class Speed:
             with self.plain.continuous_batching_context_manager(
                 generation_config=settings,
                 continuous_batching_config=ContinuousBatchingConfig(
-                    max_memory_percent=0.01 if self.small else 0.3, allow_block_sharing=False
+                    max_memory_percent=0.05 if self.small else 0.3, allow_block_sharing=False
                 ),
                 block=True,
                 timeout=5,
