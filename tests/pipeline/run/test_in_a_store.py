@@ -178,7 +178,7 @@ def test_a_run_whose_store_refuses_from_some_request_on_loses_nothing(
     _use(monkeypatch, servers["s3"], "s3")
     assert main(["run", str(job_file)]) == 0
     wanted = {table: texts(job_file.parent / "out", table) for table in ("data", "judgments")}
-    for after in range(1, 2000, 43):
+    for after in range(1, 2000, 89):
         url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
         words = ["run", str(job_file), "--output", url]
         if grown:
