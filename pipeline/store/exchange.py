@@ -7,6 +7,7 @@ the journal, a killed command leaves the present data set as it is.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import tempfile
@@ -41,7 +42,11 @@ _TRIES = 4  # to copy a data set whose files are being exchanged
 def next_files(output: Path) -> Path:
     """An empty folder of this machine for the files to come. Raises OSError."""
     if not is_local(output):
-        return Path(tempfile.mkdtemp(prefix="mpg-next-"))
+        folder = Path(tempfile.mkdtemp(prefix="mpg-next-"))
+        atexit.register(
+            remove_tree, folder
+        )  # a data set in size; once in the store, it is gone already
+        return folder
     folder = output / WORK_FOLDER / NEXT
     remove_tree(folder)
     folder.mkdir(parents=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.beam_servers import Servers
 from tests.job_desk import Desk
 from tests.run_process import finished, make_place, start
 from tests.tiny_job import checksums, make_job
@@ -22,6 +24,17 @@ def job_file(tmp_path: Path) -> Path:
 def desk(tmp_path: Path) -> Desk:
     """A folder with a job file, see tests/job_desk.py."""
     return Desk(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Beam's own job service and a pool of workers, see tests/beam_servers.py."""
+    some = Servers(tmp_path_factory.mktemp("servers"))
+    try:
+        some.start()
+        yield some
+    finally:
+        some.end()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,6 @@ from tests.tiny_job import checksums, make_job
 
 # Two servers and a worker import torch: seconds here, minutes on a machine that has much else to do.
 LONGEST_S = 400.0
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    some = Servers(tmp_path_factory.mktemp("servers"))
-    try:
-        some.start()
-        yield some
-    finally:
-        some.end()
 
 
 def said(here: Path) -> list[str]:

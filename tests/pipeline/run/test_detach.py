@@ -33,16 +33,6 @@ from tests.tiny_job import checksums, make_job, rows
 LONGEST_S = 400.0  # see test_portable
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    some = Servers(tmp_path_factory.mktemp("servers"))
-    try:
-        some.start()
-        yield some
-    finally:
-        some.end()
-
-
 @contextmanager
 def asleep(servers: Servers) -> Iterator[None]:
     """The pool takes no work, though it answers: nobody can write a row."""
