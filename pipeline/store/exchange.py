@@ -43,9 +43,7 @@ def next_files(output: Path) -> Path:
     """An empty folder of this machine for the files to come. Raises OSError."""
     if not is_local(output):
         folder = Path(tempfile.mkdtemp(prefix="mpg-next-"))
-        atexit.register(
-            remove_tree, folder
-        )  # a data set in size; once in the store, it is gone already
+        atexit.register(remove_tree, folder)  # a data set in size; once in the store, it is gone already
         return folder
     folder = output / WORK_FOLDER / NEXT
     remove_tree(folder)
