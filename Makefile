@@ -40,7 +40,7 @@ test: install-dev ## run the tests, two at a time; test-long has the long series
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-long: install-dev ## run the long series of kills, types of models and statistics
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile
 
 lint: install-dev ## check style and format
 	$(BIN)/ruff check .
