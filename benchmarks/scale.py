@@ -113,7 +113,7 @@ def measured(job_file: Path) -> dict[str, Any]:
         moments["graph"] = float(pipeline.to_runner_api().ByteSize())
         moments["submitted"] = time.perf_counter()
 
-    real_build, graph.DecodeFn, execute.build = graph.build, FixedText, built
+    real_build, graph.DecodeFn, graph.build = graph.build, FixedText, built
     job = load_job(job_file)
     real_run = execute.run
 

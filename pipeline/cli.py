@@ -147,7 +147,7 @@ _COMMANDS = {
 }
 
 
-_TAKE_BEAM_ARGUMENTS = ("run", "check", "plan")
+_TAKE_BEAM_ARGUMENTS = ("run", "check", "plan", "finish")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -223,7 +223,8 @@ def _parser() -> argparse.ArgumentParser:
             "finish",
             help="write the data set of a run that was detached, once its workers are done",
             description="After mpg run JOB --detach: once its workers are done, ask the judges behind endpoints and "
-            "write data set, record and card. Decodes nothing; goes from any machine that reaches the output.",
+            "write data set, record and card. Decodes nothing; goes from any machine that reaches the output. Workers "
+            "that Beam's options name after -- put a large one together.",
         )
     )
     commands.add_parser("schema", help="print the JSON schema of job files, for editors")

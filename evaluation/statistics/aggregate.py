@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from statistics import median
 
@@ -85,6 +85,8 @@ def quantile(groups: int) -> float:
 class ExactSum:
     """A sum of floats that does not depend on their order: rounded once, at its end (Shewchuk 1997, as `math.fsum`)."""
 
+    __slots__ = ("_partials",)
+
     def __init__(self) -> None:
         self._partials: list[float] = []
 
@@ -102,18 +104,45 @@ class ExactSum:
             value = high
         partials[n:] = [value]
 
+    def add_product(self, a: float, b: float) -> None:
+        """The product of two, unrounded (Dekker 1971)."""
+        product = a * b
+        (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+        self.add(product)
+        self.add(((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low)
+
+    def merge(self, other: ExactSum) -> None:
+        """All of another's."""
+        for partial in other._partials:
+            self.add(partial)
+
     @property
     def total(self) -> float:
         return math.fsum(self._partials)
 
+    @property
+    def exact(self) -> Fraction:
+        """The sum without any rounding."""
+        return sum(map(Fraction, self._partials), Fraction(0))
+
+
+def _halves(value: float) -> tuple[float, float]:
+    """A float as the sum of two of half as many digits (Veltkamp)."""
+    scaled = 134217729.0 * value  # 2^27 + 1
+    high = scaled - (scaled - value)
+    return high, value - high
+
 
 class ClusterSums:
-    """A :func:`clustered_mean` of values that come one by one: what it holds grows with the clusters alone."""
+    """A :func:`clustered_mean` of values that come one by one, and of parts that are put together in any order.
+
+    What it holds grows with the clusters that may still get values; of the others (:meth:`close`) it holds sums alone.
+    """
 
     def __init__(self) -> None:
-        self._total, self._n_unscored = ExactSum(), 0
-        self._sums: dict[object, float] = defaultdict(float)
-        self._counts: dict[object, int] = defaultdict(int)
+        self._total, self._n, self._n_unscored = ExactSum(), 0, 0
+        self._open: dict[object, tuple[ExactSum, int]] = {}  # cluster -> its sum, and of how many values
+        self._closed = _Squares()
 
     def add(self, value: float | None, cluster: object) -> None:
         """One text's score; ``None``: it has none."""
@@ -121,19 +150,65 @@ class ClusterSums:
             self._n_unscored += 1
             return
         self._total.add(value)
-        self._sums[cluster] += value
-        self._counts[cluster] += 1
+        self._n += 1
+        found, n = self._open.get(cluster) or (ExactSum(), 0)
+        found.add(value)
+        self._open[cluster] = found, n + 1
+
+    def close(self, but: Collection[object]) -> None:
+        """No cluster but these will get another value, here or in a part that is put together with this one."""
+        for cluster in [each for each in self._open if each not in but]:
+            self._closed.add(*self._open.pop(cluster))
+
+    def merge(self, other: ClusterSums) -> None:
+        """All of another's."""
+        self._total.merge(other._total)
+        self._n += other._n
+        self._n_unscored += other._n_unscored
+        for cluster, (found, n) in other._open.items():
+            mine, m = self._open.get(cluster) or (ExactSum(), 0)
+            mine.merge(found)
+            self._open[cluster] = mine, m + n
+        self._closed.merge(other._closed)
 
     def mean(self) -> Mean:
-        n = sum(self._counts.values())
-        if not n:
+        if not self._n:
             return Mean(None, 0, self._n_unscored)
-        mean, groups = self._total.total / n, len(self._sums)
+        mean, groups = self._total.total / self._n, self._closed.n + len(self._open)
         if groups < 2:
-            return Mean(mean, n, self._n_unscored, None, groups)
-        squares = math.fsum((total - self._counts[cluster] * mean) ** 2 for cluster, total in self._sums.items())
-        variance = groups / (groups - 1) * squares / n**2
-        return Mean(mean, n, self._n_unscored, quantile(groups) * math.sqrt(variance), groups)
+            return Mean(mean, self._n, self._n_unscored, None, groups)
+        squares = _Squares()
+        squares.merge(self._closed)
+        for found, n in self._open.values():
+            squares.add(found, n)
+        variance = groups / (groups - 1) * squares.about(self._total.exact / self._n) / self._n**2
+        return Mean(mean, self._n, self._n_unscored, quantile(groups) * math.sqrt(variance), groups)
+
+
+class _Squares:
+    """Sums over clusters of which the squares of their residuals follow, whatever the mean turns out to be."""
+
+    def __init__(self) -> None:
+        self.n = self._counts = 0
+        self._squares, self._mixed = ExactSum(), ExactSum()
+
+    def add(self, cluster: ExactSum, n: int) -> None:
+        """One cluster's sum, of n values."""
+        total = cluster.total
+        self.n += 1
+        self._counts += n * n
+        self._squares.add_product(total, total)
+        self._mixed.add_product(total, float(n))
+
+    def merge(self, other: _Squares) -> None:
+        self.n += other.n
+        self._counts += other._counts
+        self._squares.merge(other._squares)
+        self._mixed.merge(other._mixed)
+
+    def about(self, mean: Fraction) -> float:
+        """``sum_g (S_g - n_g mean)^2``, multiplied out, exactly: what cancels leaves no error."""
+        return float(self._squares.exact - 2 * mean * self._mixed.exact + mean * mean * self._counts)
 
 
 def clustered_mean(values: Sequence[float | None], clusters: Sequence[object]) -> Mean:

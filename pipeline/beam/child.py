@@ -30,8 +30,8 @@ def main() -> None:
     from pipeline.beam.execute import execute
     from pipeline.beam.options import beam_options
 
-    work, arguments = pickle.load(sys.stdin.buffer)
-    execute(work, beam_options(arguments))
+    graph, arguments = pickle.load(sys.stdin.buffer)
+    execute(graph, beam_options(arguments))
 
 
 if __name__ == "__main__":

@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from pipeline.beam import elsewhere
-from pipeline.beam.graph import build
 from pipeline.beam.options import beam_options, in_processes, take_hints, without_timeout
 from pipeline.beam.progress import ProgressBar
 from pipeline.beam.runners import IN_PROCESS, in_process_runner
 from pipeline.beam.supervise import KILLED, GraphFailed, WorkerDied, a_worker_is_gone, supervised
 from pipeline.beam.wait import ServiceGone, run_to_end
-from pipeline.beam.work import BOOKS_FILE, Books, Work
+from pipeline.beam.work import Books, Graph, Work
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
 from pipeline.store.errors import OutputError, line_in, readable, refusal_in
 from pipeline.store.files import read_text, remove
 
+# Told now and then what workers elsewhere have counted so far.
+Seen = Callable[[Mapping[str, int]], object]
 
-def execute(work: Work, options: PipelineOptions, seen: Callable[[Mapping[str, int]], object] | None = None) -> None:
-    """Run the graph to its end; its counts are in the work folder.
+
+def execute(graph: Graph, options: PipelineOptions, seen: Seen | None = None) -> None:
+    """Run a graph to its end; what it has counted or found is in the file that it writes last.
 
     Args:
         seen: told now and then what workers elsewhere have counted so far.
@@ -34,17 +37,17 @@ def execute(work: Work, options: PipelineOptions, seen: Callable[[Mapping[str, i
     """
     here = options.view_as(StandardOptions).runner == IN_PROCESS
     with reached(options):
-        run_to_end(graph_of(work, options), elsewhere.gone(options), None if here else seen)
+        run_to_end(graph_of(graph, options), elsewhere.gone(options), None if here else seen)
 
 
-def graph_of(work: Work, options: PipelineOptions) -> beam.Pipeline:
-    """The graph, ready to be run; the counts of an earlier one are gone. Raises OSError."""
-    remove(work.folder / BOOKS_FILE)
+def graph_of(graph: Graph, options: PipelineOptions) -> beam.Pipeline:
+    """A graph, ready to be run; what an earlier one has written last is gone. Raises OSError."""
+    remove(graph.last)
     hints = take_hints(options)
     without_timeout(options)
     here = options.view_as(StandardOptions).runner == IN_PROCESS
     pipeline = beam.Pipeline(runner=in_process_runner(options) if here else None, options=options)
-    build(pipeline, work, hints)
+    graph.build(pipeline, hints)
     return pipeline
 
 
@@ -67,28 +70,37 @@ def reached(options: PipelineOptions) -> Iterator[None]:
 
 
 def run(work: Work, arguments: Sequence[str]) -> Books:
-    """Run the graph and return its counts.
+    """Decode and judge, and return what was counted.
 
     Args:
         arguments: Beam's own options.
+
+    Raises:
+        As :func:`run_graph`.
+    """
+    phases = [("decode", "decoding", work.n_cells), ("judge", "judging", work.n_to_judge)]
+    with ProgressBar(work.ticks, phases) as bar:
+        return Books(**run_graph(work, arguments, bar.seen))
+
+
+def run_graph(graph: Graph, arguments: Sequence[str], seen: Seen | None = None) -> dict[str, Any]:
+    """Run a graph to its end, and return what is in the file that it has written last.
 
     Raises:
         OutputError: the output can't be written. WorkerDied: a worker process is gone. GraphFailed: any other error.
         RunError: a model can't be loaded, which no later run cures.
     """
     options = beam_options(arguments)
-    phases = [("decode", "decoding", work.n_cells), ("judge", "judging", work.n_to_judge)]
-    with ProgressBar(work.ticks, phases) as bar:
-        if in_processes(options):
-            supervised(work, arguments)
-        else:
-            with raised_in_a_line():
-                execute(work, options, bar.seen)
+    if in_processes(options):
+        supervised(graph, arguments)
+    else:
+        with raised_in_a_line():
+            execute(graph, options, seen)
     try:
-        return Books(**json.loads(read_text(work.folder / BOOKS_FILE)))
+        return dict(json.loads(read_text(graph.last)))
     except FileNotFoundError:
-        seen = "give an output that workers and this process see"
-        raise GraphFailed(f"output: the workers have written to another {work.folder} than this; {seen}") from None
+        place, why = graph.last.parent, "give an output that workers and this process see"
+        raise GraphFailed(f"output: the workers have written to another {place} than this; {why}") from None
 
 
 @contextmanager

@@ -43,6 +43,11 @@ def n_workers(options: PipelineOptions) -> int:
     return int(asked or os.cpu_count() or 1)
 
 
+def are_elsewhere(options: PipelineOptions) -> bool:
+    """Whether workers are not of this machine, or need not be."""
+    return options.view_as(StandardOptions).runner != IN_PROCESS
+
+
 def n_devices(options: PipelineOptions) -> int:
     """Devices of workers elsewhere, as far as options say how many: Dataflow's workers, Flink's parallelism; else 1."""
     google, flink = options.view_as(WorkerOptions), options.view_as(FlinkRunnerOptions)

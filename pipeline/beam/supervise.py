@@ -27,7 +27,7 @@ from pipeline.store.errors import OutputError, line_in, readable, refusal_in
 from pipeline.store.files import exists, remove
 
 if TYPE_CHECKING:
-    from pipeline.beam.work import Work
+    from pipeline.beam.work import Graph
 
 _EVERY_S = 0.5
 # How long a graph whose worker is gone may take to end by itself: at its end, workers go before it does.
@@ -51,16 +51,14 @@ class GraphFailed(RuntimeError):
     status = ExitStatus.FAILED
 
 
-def supervised(work: Work, arguments: Sequence[str]) -> None:
+def supervised(graph: Graph, arguments: Sequence[str]) -> None:
     """Run the graph in a process of its own to its end.
 
     Raises:
         WorkerDied: it, or one of its workers, was killed; noticed within seconds.
         OutputError: the output can't be written. RunError: a model can't be loaded. GraphFailed: any other error.
     """
-    from pipeline.beam.work import BOOKS_FILE
-
-    remove(work.folder / BOOKS_FILE)
+    remove(graph.last)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.beam.child", str(os.getpid())],
         stdin=subprocess.PIPE,
@@ -74,11 +72,11 @@ def supervised(work: Work, arguments: Sequence[str]) -> None:
     listener.start()
     try:
         try:
-            process.stdin.write(pickle.dumps((work, list(arguments))))
+            process.stdin.write(pickle.dumps((graph, list(arguments))))
             process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended: what it said is looked at below
-        dead = _wait(process, work.folder / BOOKS_FILE, said)
+        dead = _wait(process, graph.last, said)
     finally:
         _end(process)
         listener.join(timeout=_GRACE_S)
@@ -109,7 +107,7 @@ def _listen(pipe: IO[bytes], said: deque[str]) -> None:
         said.append(line.decode(errors="replace").rstrip())
 
 
-def _wait(process: subprocess.Popen[bytes], books: Path, said: Sequence[str]) -> str | None:
+def _wait(process: subprocess.Popen[bytes], last: Path, said: Sequence[str]) -> str | None:
     """Until the graph ends by itself (``None``), or hangs for a worker that is gone: which one."""
     workers: dict[int, psutil.Process] = {}
     done_at: float | None = None
@@ -125,7 +123,7 @@ def _wait(process: subprocess.Popen[bytes], books: Path, said: Sequence[str]) ->
         gone = [f"worker process {pid}" for pid, worker in workers.items() if not _is_alive(worker)]
         if any(_WORKER_GONE in line for line in tuple(said)):  # as soon as it was there, so that it was never seen
             gone.append("a worker process")
-        if done_at is None and exists(books):  # they are written while all workers live
+        if done_at is None and exists(last):  # it is written while all workers live
             done_at = time.monotonic()
         if gone and (done_at is None or time.monotonic() - done_at > _END_S):
             with suppress(subprocess.TimeoutExpired):

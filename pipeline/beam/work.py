@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.decode.loading import LoadBank
 from pipeline.job.known import Assignment
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.stored import StoredPlan
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 BOOKS_FILE = "books.json"
 PROGRESS = "progress"  # in the work folder
@@ -132,6 +135,19 @@ class Books:
         return Books(shard.n_rows, shard.n_rejected, shard.n_tokens, 0, shard.started_s, shard.ended_s)
 
 
+class Graph(Protocol):
+    """What is run as one graph of Beam's; it travels to the process that runs it."""
+
+    @property
+    def last(self) -> Path:
+        """The file that it writes last."""
+        ...
+
+    def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str]) -> None:
+        """Add it to a pipeline. Args: hints: Beam's resource hints of steps that need a device: name -> value."""
+        ...
+
+
 @dataclass(frozen=True)
 class Work:
     """What a run has left to do, where and with what.
@@ -147,6 +163,15 @@ class Work:
     computed_with: ComputedWith
     load: LoadBank | None = None  # of the model bank, see ProcessBank
     progress: Path | None = None  # folder of this machine that workers on it tick in; None: in the work folder
+
+    @property
+    def last(self) -> Path:
+        return self.folder / BOOKS_FILE
+
+    def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str]) -> None:
+        from pipeline.beam import graph  # which knows what work is
+
+        graph.build(pipeline, self, hints)
 
     @property
     def ticks(self) -> Path:

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.store.dataset import FORMS
+from pipeline.store.files import listing, parquet_file
 from pipeline.store.layout import SPLITS
 
 # Config -> its folder. `data` is no name that `datasets` takes for a config.
@@ -70,25 +69,31 @@ def size_category(n_rows: int) -> str:
     return next((name for end, name in _SIZES.items() if n_rows < end), "n>1T")
 
 
-def _files(folder: Path, split: str) -> list[Path]:
-    return sorted(folder.glob(f"{split}-*.parquet"))
+def _files(folder: Path, split: str) -> dict[Path, int]:
+    """A split's files with their bytes."""
+    found = listing(folder, ".parquet")
+    return {folder / name: size for name, size in found.items() if name.startswith(f"{split}-")}
 
 
-def _info(name: str, files: Mapping[str, list[Path]]) -> dict[str, Any]:
+def _info(name: str, files: Mapping[str, Mapping[Path, int]]) -> dict[str, Any]:
     """Of a config, what ``datasets.DatasetInfo`` writes into a card."""
     from datasets import DatasetInfo, Features, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
-    splits = SplitDict()
+    splits, schema = SplitDict(), None
     for split, there in files.items():
-        footers = [pq.read_metadata(path) for path in there]
-        n_bytes = sum(footer.row_group(i).total_byte_size for footer in footers for i in range(footer.num_row_groups))
-        splits.add(SplitInfo(split, num_bytes=n_bytes, num_examples=sum(footer.num_rows for footer in footers)))
+        n_bytes = n_rows = 0
+        for path in there:
+            with parquet_file(path) as file:
+                schema = schema or file.schema_arrow
+                n_bytes += sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+                n_rows += file.metadata.num_rows
+        splits.add(SplitInfo(split, num_bytes=n_bytes, num_examples=n_rows))
     info = DatasetInfo(
-        features=Features.from_arrow_schema(pq.read_schema(next(iter(files.values()))[0])),
+        features=Features.from_arrow_schema(schema),
         splits=splits,
-        download_size=sum(path.stat().st_size for there in files.values() for path in there),
+        download_size=sum(size for there in files.values() for size in there.values()),
         dataset_size=sum(split.num_bytes for split in splits.values()),
     )
     card = DatasetCardData()

@@ -24,8 +24,9 @@ from pipeline.job.recorded import recorded_text
 from pipeline.plan.split import test_ids
 from pipeline.publish.card import write_card
 from pipeline.publish.configs import data_front
-from pipeline.publish.digest import Digest, Seen, digest_of
+from pipeline.publish.digest import Seen, digest_of
 from pipeline.publish.exports import fitting, say_what_goes
+from pipeline.publish.sums import Digest
 from pipeline.store.dataset import (
     FOLDERS,
     FORMS,

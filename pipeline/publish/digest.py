@@ -1,27 +1,22 @@
 """What a card and a record say of a data set's rows, read from its files batch by batch: sums, and the first rows.
 
-What is held grows with personas, prompts and judges, not with rows. What can't be had of sums (examples, pictures, near
-repeats) is had of the first rows alone; a card says so.
+What can't be had of sums (examples, pictures, near repeats) is had of the first rows alone; a card says so.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.statistics.aggregate import ExactSum
-from pipeline.publish.summary import Summariser, Summary
+from pipeline.publish.sums import Digest, Sums
 from pipeline.store.dataset import FOLDERS
+from pipeline.store.files import parquet_file
 from pipeline.store.layout import files_in
 from pipeline.store.schema import TABLES, as_of_today, without_tokens
 
@@ -30,57 +25,6 @@ MOST_SHOWN = 100_000
 _BATCH = 8192
 # The rows of a batch, and all judgments of them.
 Seen = Callable[[pa.Table, pa.Table], object]
-
-
-@dataclass(frozen=True)
-class Bound:
-    """Of an approximate decoder's texts: the measured bounds on their law's distance from the target.
-
-    Attributes:
-        n: texts that have one, ``of`` those that are not exact.
-    """
-
-    n: int = 0
-    of: int = 0
-    mean: float | None = None
-    largest: float | None = None
-
-
-@dataclass(frozen=True)
-class Digest:
-    """See the module.
-
-    Attributes:
-        n_cut: texts that were cut off at their longest.
-        n_rejected: dead letters that were cells.
-        judges: label -> judgments, and those of them with a score.
-        first_rows: of each persona, in the order in which they appear.
-        shown: the first rows of ``generations``, with their ``judgments``.
-    """
-
-    summary: Summary
-    n_rows: int
-    n_prompts: int
-    n_tokens: int
-    n_cut: int
-    n_rejected: int
-    judges: Mapping[str, tuple[int, int]]
-    bound: Bound
-    first_rows: Sequence[Mapping[str, Any]]
-    shown: Mapping[str, pa.Table]
-
-    @property
-    def n_judgments(self) -> int:
-        return sum(n for n, _ in self.judges.values())
-
-    @property
-    def n_unscored(self) -> int:
-        return sum(n - n_scored for n, n_scored in self.judges.values())
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether there are more rows than are shown."""
-        return self.n_rows > self.shown["generations"].num_rows
 
 
 def digest_of(
@@ -117,35 +61,39 @@ def digest_of_pieces(
     n_rejected: int = 0,
 ) -> Digest:
     """The same of rows that come in pieces, each with all judgments of it."""
-    found, prompts, judged = Summariser(attributes, judges, panel_rule=panel_rule), set[str](), Counter[str]()
-    scored, bounds, shown = Counter[str](), _Bounds(), list[tuple[pa.Table, pa.Table]]()
-    n_rows = n_tokens = n_cut = 0
+    sums, shown = Sums(attributes, judges, panel_rule=panel_rule), list[tuple[pa.Table, pa.Table]]()
     for rows, judgments in pieces:
-        found.add(rows, judgments)
-        prompts.update(pc.unique(rows.column("prompt_id")).to_pylist())
-        for row in judgments.group_by("judge").aggregate([("score", "count"), ("judge", "count")]).to_pylist():
-            judged[row["judge"]] += row["judge_count"]
-            scored[row["judge"]] += row["score_count"]
-        bounds.add(rows)
-        if n_rows < MOST_SHOWN:
+        if sums.n_rows < MOST_SHOWN:
             shown.append((rows, judgments))
-        n_rows += rows.num_rows
-        n_tokens += pc.sum(rows.column("n_tokens")).as_py() or 0
-        n_cut += pc.sum(pc.equal(rows.column("finish_reason"), "length")).as_py() or 0
+        sums.add(rows, judgments)
         if seen is not None:
             seen(rows, judgments)
-    return Digest(
-        summary=found.result(),
-        n_rows=n_rows,
-        n_prompts=len(prompts),
-        n_tokens=n_tokens,
-        n_cut=n_cut,
-        n_rejected=n_rejected,
-        judges={label: (n, scored[label]) for label, n in judged.items()},
-        bound=bounds.found(),
-        first_rows=found.first_rows,
-        shown={name: _joined(name, [each[i] for each in shown]) for i, name in enumerate(("generations", "judgments"))},
+    return sums.result(_shown(shown), n_rejected)
+
+
+def first_rows(folder: Path) -> dict[str, pa.Table]:
+    """The rows of a data set's files that are shown, see :attr:`Digest.shown`; judgments stand in the rows' order.
+
+    Raises:
+        As :func:`digest_of`.
+    """
+    places = {name: folder / FOLDERS[name] for name in ("generations", "judgments")}
+    judgments, found = (
+        _Beside(_tables(places["judgments"], "judgments"), in_order=True),
+        list[tuple[pa.Table, pa.Table]](),
     )
+    n_rows = 0
+    for rows in _tables(places["generations"], "generations"):
+        found.append((rows, judgments.of(rows.column("row_id"))))
+        n_rows += rows.num_rows
+        if n_rows >= MOST_SHOWN:
+            break
+    return _shown(found)
+
+
+def _shown(pieces: Sequence[tuple[pa.Table, pa.Table]]) -> dict[str, pa.Table]:
+    names = ("generations", "judgments")
+    return {name: _joined(name, [piece[i] for piece in pieces]) for i, name in enumerate(names)}
 
 
 def n_rejected_in(folder: Path, elsewhere: Mapping[str, Path] = MappingProxyType({})) -> int:
@@ -153,23 +101,6 @@ def n_rejected_in(folder: Path, elsewhere: Mapping[str, Path] = MappingProxyType
     place = FOLDERS["rejected"]
     tables = (pq.read_table(path, columns=["row_id"]) for path in files_in(elsewhere.get(place, folder / place)))
     return sum(table.num_rows - table.column("row_id").null_count for table in tables)
-
-
-class _Bounds:
-    def __init__(self) -> None:
-        self._n = self._of = 0
-        self._sum, self._largest = ExactSum(), -math.inf
-
-    def add(self, rows: pa.Table) -> None:
-        steered = rows.filter(pc.invert(rows.column("exact")))
-        bounds = steered.column("tv_bound").drop_null().to_pylist()
-        self._n, self._of = self._n + len(bounds), self._of + steered.num_rows
-        self._largest = max(self._largest, *bounds) if bounds else self._largest
-        for bound in bounds:
-            self._sum.add(bound)
-
-    def found(self) -> Bound:
-        return Bound(self._n, self._of, self._sum.total / self._n, self._largest) if self._n else Bound(of=self._of)
 
 
 def _pieces(folder: Path, elsewhere: Mapping[str, Path]) -> Iterator[tuple[pa.Table, pa.Table]]:
@@ -190,7 +121,7 @@ def _is_in_order(generations: Path, judgments: Path) -> bool:
 
 
 def _ids(path: Path) -> Iterator[str]:
-    with pq.ParquetFile(path) as file:
+    with parquet_file(path) as file:
         for batch in file.iter_batches(_BATCH, columns=["row_id"]):
             yield from batch.column(0).to_pylist()
 
@@ -222,7 +153,7 @@ class _Beside:
 def _tables(folder: Path, name: str) -> Iterator[pa.Table]:
     known = set(without_tokens(TABLES[name].empty_table()).column_names)
     for path in files_in(folder):
-        with pq.ParquetFile(path) as file:
+        with parquet_file(path) as file:
             schema = file.schema_arrow
             for batch in file.iter_batches(_BATCH, columns=[each for each in schema.names if each in known]):
                 yield as_of_today(pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata), name)

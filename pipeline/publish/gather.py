@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from personas.prompts import PromptTable
 from pipeline.judging.table import merged
 from pipeline.plan.cells import PlannedCell
-from pipeline.publish.of_source import Metadata, broken_rows
+from pipeline.publish.of_source import Metadata, broken_rows, metadata_of
 from pipeline.store.dataset import FOLDERS
+from pipeline.store.layout import Entry
 from pipeline.store.schema import TABLES
-from pipeline.store.shards import read_shards
+from pipeline.store.shards import read_shards, sound_table
 
 
 def gather_rows(
@@ -59,10 +62,88 @@ def arranged(tables: Mapping[str, pa.Table], orders: Mapping[str, Mapping[str, i
     return found
 
 
+@dataclass(frozen=True)
+class RangeOfRows:
+    """The shards of one range of a plan (:mod:`pipeline.store.ranges`).
+
+    Attributes:
+        n: cells that are settled in its files, by their names; whole: the same if these are all, else 0.
+        files: table -> names of its files. new: of those of rows, which this run has written.
+        known: table -> file -> what its folder's manifest says, where it says something.
+    """
+
+    index: int
+    n: int
+    whole: int
+    files: Mapping[str, Sequence[str]]
+    new: Collection[str] = ()
+    known: Mapping[str, Mapping[str, Entry]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReadRange:
+    """A range's rows, arranged.
+
+    Attributes:
+        is_damaged: whether there is less than the files' names say: what is not as it was written was set aside.
+        n_new, new_tokens: rows in its new files.
+    """
+
+    index: int
+    tables: dict[str, pa.Table]
+    is_damaged: bool
+    n_new: int
+    new_tokens: int
+
+
+def range_rows(work: Path, of: RangeOfRows, places: Callable[[], Mapping[str, int]]) -> ReadRange:
+    """Read a range.
+
+    Args:
+        places: of the range's cells, by row id: asked for only if its rows are in several files. Those of one are in
+            the plan's order.
+
+    Raises:
+        OSError, TooNew: as :func:`pipeline.store.shards.sound_table`.
+    """
+    read = {
+        name: [sound_table(work / name / file, name, of.known.get(name, {}).get(file)) for file in files]
+        for name, files in of.files.items()
+    }
+    tables = {
+        name: pa.concat_tables([TABLES[name].empty_table(), *(each for each in some if each is not None)])
+        for name, some in read.items()
+    }
+    new = [table for file, table in zip(of.files["generations"], read["generations"], strict=True) if file in of.new]
+    if max(len(of.files[name]) for name in ("generations", "rejected")) > 1:
+        orders = dict.fromkeys(FOLDERS, places())
+    else:
+        rows, dead = (tables[name].column("row_id").to_pylist() for name in ("generations", "rejected"))
+        written = {row_id: i for i, row_id in enumerate(rows)}
+        orders = {
+            "generations": written,
+            "judgments": written,
+            "rejected": {row_id: i for i, row_id in enumerate(dead)},
+        }
+    found = arranged(tables, orders)
+    return ReadRange(
+        of.index,
+        found,
+        any(table is None for some in read.values() for table in some)
+        or found["generations"].num_rows + found["rejected"].num_rows < of.whole,
+        sum(table.num_rows for table in new if table is not None),
+        sum(pc.sum(table.column("n_tokens")).as_py() or 0 for table in new if table is not None),
+    )
+
+
 def of_source(pieces: Iterable[dict[str, pa.Table]], prompts: PromptTable) -> Iterator[dict[str, pa.Table]]:
     """Pieces of a data set with what its prompts' source says now: their metadata, and its rows that are no prompts."""
-    metadata = Metadata(prompts.prompts)
+    metadata = Metadata(metadata_of(prompts.prompts))
     for piece in pieces:
         yield piece | {"generations": metadata.beside(piece["generations"])}
-    nothing = {name: schema.empty_table() for name, schema in TABLES.items()}
-    yield nothing | {"rejected": broken_rows(prompts.broken)}
+    yield with_broken(broken_rows(prompts.broken))
+
+
+def with_broken(rows: pa.Table) -> dict[str, pa.Table]:
+    """The last piece of a data set: the rows of its prompts' source that are no prompts."""
+    return {name: schema.empty_table() for name, schema in TABLES.items()} | {"rejected": rows}

@@ -22,27 +22,34 @@ PREFIX = "metadata_"
 _EXACT_IN_FLOAT = 2**53
 
 
-class Metadata:
-    """The columns ``metadata_<key>`` of the table `generations`, one for each key of its prompts' metadata.
+def metadata_of(prompts: Sequence[Prompt]) -> pa.Table:
+    """Prompts' ids, and a column ``metadata_<key>`` for each key of their metadata.
 
-    A column is text, int64, float64 or bool where all its values are of one kind; else each is written as JSON. A row
-    without the key has null.
+    A column is text, int64, float64 or bool where all its values are of one kind; else each is written as JSON. A
+    prompt without the key has null.
     """
+    keys = dict.fromkeys(key for prompt in prompts for key in prompt.metadata)
+    columns = {"prompt_id": pa.array([prompt.prompt_id for prompt in prompts], pa.string())}
+    for key, name in _names(list(keys)).items():
+        columns[name] = _column([prompt.metadata.get(key) for prompt in prompts])
+    return pa.table(columns)
 
-    def __init__(self, prompts: Sequence[Prompt]) -> None:
-        of_prompt = {prompt.prompt_id: prompt.metadata for prompt in prompts}
-        keys = dict.fromkeys(key for prompt in prompts for key in prompt.metadata)
-        self._columns = {
-            name: _typed({prompt_id: metadata.get(key) for prompt_id, metadata in of_prompt.items()})
-            for key, name in _names(list(keys)).items()
-        }
+
+class Metadata:
+    """The columns of :func:`metadata_of` beside rows of the table `generations`."""
+
+    def __init__(self, of_prompts: pa.Table) -> None:
+        ids = of_prompts.column("prompt_id").to_pylist() if of_prompts.num_columns > 1 else []
+        self._columns = of_prompts.drop_columns(["prompt_id"])
+        self._places = {prompt_id: i for i, prompt_id in enumerate(ids)}
 
     def beside(self, table: pa.Table) -> pa.Table:
         """Rows of the table with these columns."""
-        ids = table.column("prompt_id").to_pylist()
-        for name, (of_type, values) in self._columns.items():
-            column = pa.array([values.get(prompt_id) for prompt_id in ids], type=of_type)
-            table = table.append_column(pa.field(name, of_type), column)
+        if not self._columns.num_columns:
+            return table
+        places = pa.array([self._places.get(i) for i in table.column("prompt_id").to_pylist()], pa.int64())
+        for name, column in zip(self._columns.column_names, self._columns.columns, strict=True):
+            table = table.append_column(pa.field(name, column.type), column.take(places))
         return table
 
 
@@ -68,19 +75,19 @@ def _names(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _typed(values: Mapping[str, Any]) -> tuple[pa.DataType, dict[str, Any]]:
-    """The type that holds all values of a key, and the values as it holds them."""
-    given = [value for value in values.values() if value is not None]
+def _column(values: Sequence[Any]) -> pa.Array:
+    """The values of a key, in the type that holds them all."""
+    given = [value for value in values if value is not None]
     kinds = {type(value) for value in given}
     whole = [value for value in given if type(value) is int]
     if kinds == {bool}:
-        return pa.bool_(), dict(values)
+        return pa.array(values, pa.bool_())
     if kinds == {int} and all(-(2**63) <= value < 2**63 for value in whole):
-        return pa.int64(), dict(values)
+        return pa.array(values, pa.int64())
     if kinds <= {int, float} and all(abs(value) <= _EXACT_IN_FLOAT for value in whole):
-        return pa.float64(), {key: None if value is None else float(value) for key, value in values.items()}
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
     text = storable if kinds == {str} else _json
-    return pa.string(), {key: None if value is None else text(value) for key, value in values.items()}
+    return pa.array([None if value is None else text(value) for value in values], pa.string())
 
 
 def _json(value: Any) -> Any:

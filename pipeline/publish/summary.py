@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evaluation.items import heard
 from evaluation.statistics.aggregate import ClusterSums, ExactSum, Mean, panel
@@ -41,75 +42,96 @@ class Summary:
     samples: tuple[dict[str, Any], ...]
 
 
+# Where a row stands: split (0 for train, 1 for test), and its place there. Rows are read in this order.
+Place = tuple[int, int]
+
+
 class Summariser:
-    """A summary of rows that come in pieces: what it holds grows with personas and prompts, not with rows.
+    """A summary of rows that come in pieces, or of parts that are put together in any order.
+
+    What it holds grows with personas and with the prompts that may still get rows (:meth:`close`), not with rows.
 
     Args:
         judges: labels of those that count. Judgments of a judge's older version stay in a data set.
     """
 
-    def __init__(
-        self, attributes: Sequence[str], judges: Collection[str], *, n_samples: int = 2, panel_rule: str = "mean"
-    ) -> None:
-        self._attributes, self._judges, self._n_samples, self._rule = tuple(attributes), judges, n_samples, panel_rule
+    def __init__(self, attributes: Sequence[str], judges: Collection[str], *, panel_rule: str = "mean") -> None:
+        self._attributes, self._judges, self._rule = tuple(attributes), judges, panel_rule
         self._judged: set[str] = set()
         self._personas: dict[str, _Persona] = {}
-        self._first_prompt: str | None = None
 
-    def add(self, generations: pa.Table, judgments: pa.Table) -> None:
-        """The next rows, with all judgments of them."""
+    def add(self, generations: pa.Table, judgments: pa.Table, at: Place) -> None:
+        """Rows, with all judgments of them. Args: at: of the first row; the others stand behind it."""
         scores = heard_scores(judgments, self._judges)
         self._judged.update(attribute for _, attribute in scores)
-        for row in without_tokens(generations).to_pylist():
-            if self._first_prompt is None:
-                self._first_prompt = row["prompt_id"]
-            persona = self._personas.setdefault(row["persona"], _Persona(row))
-            persona.count(row, of_first_prompt=row["prompt_id"] == self._first_prompt)
+        for i, row in enumerate(without_tokens(generations).to_pylist(), at[1]):
+            persona = self._personas.get(row["persona"])
+            if persona is None:
+                persona = self._personas[row["persona"]] = _Persona(row, (at[0], i))
+            persona.count(row)
             for attribute in self._attributes:
                 given = scores.get((row["row_id"], attribute))
                 if given is not None:
                     persona.adherence[attribute].add(panel(given, self._rule), row["prompt_id"])
 
-    def result(self) -> Summary:
-        """Of all rows so far."""
+    def close(self, but: Collection[str]) -> None:
+        """No prompts but these will get other rows, here or in a part that is put together with this one."""
+        for persona in self._personas.values():
+            for sums in persona.adherence.values():
+                sums.close(but)
+
+    def merge(self, other: Summariser) -> None:
+        """All of another's, of other rows."""
+        self._judged |= other._judged
+        for name, persona in other._personas.items():
+            if name in self._personas:
+                self._personas[name].merge(persona)
+            else:
+                self._personas[name] = persona
+
+    def result(self, shown: pa.Table, n_samples: int = 2) -> Summary:
+        """Of all rows so far. Args: shown: the first of them, of which samples are."""
         judged = tuple(attribute for attribute in self._attributes if attribute in self._judged)
-        personas = tuple(persona.summary(name, judged) for name, persona in self._personas.items())
-        return Summary(judged, personas, tuple(self._samples()))
+        personas = tuple(persona.summary(name, judged) for name, persona in self._in_order())
+        firsts = {row["persona"]: row for row in self.first_rows}
+        return Summary(judged, personas, samples_of(firsts, shown, n_samples))
 
     @property
     def first_rows(self) -> list[dict[str, Any]]:
-        """The first row of each persona."""
-        return [persona.first for persona in self._personas.values()]
+        """The first row of each persona, in the order of these."""
+        return [persona.first for _, persona in self._in_order()]
 
-    def _samples(self) -> list[dict[str, Any]]:
-        """The same prompt under the first and the last personas: what the weights change is seen at once."""
-        names = list(self._personas)
-        picked = [names[0], *names[-(self._n_samples - 1) :]] if len(names) >= self._n_samples else names
-        return [self._personas[name].sample for name in dict.fromkeys(picked)]
+    def _in_order(self) -> list[tuple[str, _Persona]]:
+        return sorted(self._personas.items(), key=lambda each: each[1].at)
 
 
 class _Persona:
     """Sums over one persona's texts, and its first one."""
 
-    def __init__(self, first: dict[str, Any]) -> None:
-        self.first, self._of_first_prompt = first, dict[str, Any]()
+    def __init__(self, first: dict[str, Any], at: Place) -> None:
+        self.first, self.at = first, at
         self.adherence: defaultdict[str, ClusterSums] = defaultdict(ClusterSums)
         self._n_rows = self._n_tokens = self._n_rates = 0
         self._log_prob, self._rates = ExactSum(), ExactSum()
 
-    def count(self, row: dict[str, Any], *, of_first_prompt: bool) -> None:
+    def count(self, row: dict[str, Any]) -> None:
         self._n_rows += 1
         self._n_tokens += row["n_tokens"]
         self._log_prob.add(row["log_prob_reference"])
         if row["acceptance_rate"] is not None:
             self._n_rates += 1
             self._rates.add(row["acceptance_rate"])
-        if of_first_prompt and not self._of_first_prompt:
-            self._of_first_prompt = row
 
-    @property
-    def sample(self) -> dict[str, Any]:
-        return self._of_first_prompt or self.first
+    def merge(self, other: _Persona) -> None:
+        if other.at < self.at:
+            self.first, self.at = other.first, other.at
+        self._n_rows += other._n_rows
+        self._n_tokens += other._n_tokens
+        self._n_rates += other._n_rates
+        self._log_prob.merge(other._log_prob)
+        self._rates.merge(other._rates)
+        for attribute, sums in other.adherence.items():
+            self.adherence[attribute].merge(sums)
 
     def summary(self, name: str, judged: Sequence[str]) -> PersonaSummary:
         return PersonaSummary(
@@ -120,6 +142,23 @@ class _Persona:
             n_tokens=self._n_tokens,
             log_prob_reference=self._log_prob.total,
         )
+
+
+def samples_of(firsts: Mapping[str, dict[str, Any]], shown: pa.Table, n: int = 2) -> tuple[dict[str, Any], ...]:
+    """The same prompt under the first and the last personas: what the weights change is seen at once.
+
+    Args:
+        firsts: the first row of each persona, in the order of these: those that lack that prompt among the rows shown
+            are there with it. shown: the first rows.
+    """
+    names = list(firsts)
+    picked = [names[0], *names[-(n - 1) :]] if len(names) >= n else names
+    of_first_prompt: dict[str, dict[str, Any]] = {}
+    if shown.num_rows:
+        same = shown.filter(pc.equal(shown.column("prompt_id"), shown.column("prompt_id")[0]))
+        for row in reversed(without_tokens(same).to_pylist()):
+            of_first_prompt[row["persona"]] = row
+    return tuple(of_first_prompt.get(name, firsts[name]) for name in dict.fromkeys(picked))
 
 
 def summarise(
@@ -137,9 +176,9 @@ def summarise(
         judges: labels of those that count; ``None``: all. Judgments of a judge's older version stay in a data set.
     """
     counted = set(judgments.column("judge").to_pylist()) if judges is None else judges
-    found = Summariser(attributes, counted, n_samples=n_samples, panel_rule=panel_rule)
-    found.add(generations, judgments)
-    return found.result()
+    found = Summariser(attributes, counted, panel_rule=panel_rule)
+    found.add(generations, judgments, (0, 0))
+    return found.result(generations, n_samples)
 
 
 def heard_scores(judgments: pa.Table, labels: Collection[str]) -> dict[tuple[str, str], list[float | None]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
@@ -24,7 +24,7 @@ from pipeline.plan.cells import PlannedCell
 from pipeline.plan.plan import Plan
 from pipeline.plan.rule import Rule
 from pipeline.plan.stored import PlannedCells, content_of
-from pipeline.publish.gather import arranged
+from pipeline.publish.gather import RangeOfRows, arranged
 from pipeline.run.judges import RunJudges
 from pipeline.run.rows import LeftToDo, Written
 from pipeline.store.dataset import FOLDERS, TRANSIENT
@@ -169,6 +169,25 @@ class ByRange:
                 self._in_doubt.add(index)
                 self.is_damaged = True
             yield piece
+
+    def ranges(self) -> Iterator[RangeOfRows]:
+        """The files of :meth:`pieces`, for workers that read them; :meth:`were_read` is told of that."""
+        files, before = self._files(), self._before or {}
+        for index in sorted({*files["generations"], *files["rejected"]}):
+            mine = {name: [file.name for file in files[name].get(index, [])] for name in FOLDERS}
+            rows, dead = files["generations"].get(index, []), files["rejected"].get(index, [])
+            n = sum(file.n for file in (*rows, *dead))
+            known = {
+                table: {name: self._known[table][name] for name in some if name in self._known[table]}
+                for table, some in mine.items()
+            }
+            new = [name for name in mine["generations"] if name not in before]
+            yield RangeOfRows(index, n, n if _is_whole(rows, dead, len(self._places(index))) else 0, mine, new, known)
+
+    def were_read(self, damaged: Collection[int], generated: int, n_tokens: int) -> None:
+        """What workers have found of :meth:`ranges`: those that have less than their files' names say, and new rows."""
+        self._in_doubt.update(damaged)
+        self.is_damaged, self._generated, self._tokens = bool(damaged), generated, n_tokens
 
     def _orders(
         self, index: int, tables: dict[str, pa.Table], files: dict[str, list[RangeFile]]

@@ -64,10 +64,13 @@ def detach(job: Job, beam_arguments: Sequence[str]) -> Submitted:
         return _Submission(job, place, tuple(beam_arguments), before).submitted()
 
 
-def finish(output: Path, *, anyway: bool = False, interruptible: bool = False) -> Result:
+def finish(
+    output: Path, beam_arguments: Sequence[str] = (), *, anyway: bool = False, interruptible: bool = False
+) -> Result:
     """Make the data set of what a detached job has written; nothing is decoded.
 
     Args:
+        beam_arguments: Beam's own options, of workers that put it together.
         anyway: where nobody can tell whether the job has ended. interruptible: by Ctrl-C, from the main thread only.
 
     Raises:
@@ -78,7 +81,7 @@ def finish(output: Path, *, anyway: bool = False, interruptible: bool = False) -
         found = settled(output, place.work, anyway=anyway)
         if found is None:
             raise _nothing(output)
-        run = _Finish(job, place, found)
+        run = _Finish(job, place, found, tuple(beam_arguments))
         with graceful_signals(place.stop) if interruptible else nullcontext():
             try:
                 result = run.result()
@@ -144,8 +147,8 @@ class _Finish(Run):
     again = "the same mpg run"
     decodes = False
 
-    def __init__(self, job: Job, place: Place, detached: Detached) -> None:
-        super().__init__(job, place, ())
+    def __init__(self, job: Job, place: Place, detached: Detached, beam_arguments: tuple[str, ...]) -> None:
+        super().__init__(job, place, beam_arguments)
         self.detached, self.started = detached, detached.submitted
         try:
             self.books = Books(**json.loads(read_text(self.work / BOOKS_FILE)))

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.judging.verdict import Verdict
-from pipeline.publish.digest import Digest
+from pipeline.publish.sums import Digest
 from pipeline.store.dataset import RUN_FILE, is_complete
 from pipeline.store.files import read_text
 from pipeline.store.stop import Stop

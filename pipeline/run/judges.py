@@ -16,7 +16,6 @@ from evaluation.endpoint.settings import JudgeSetupError, base_url_of, key_of
 from evaluation.items import is_independent, label_of
 from evaluation.judges.openai import OpenAIJudge
 from evaluation.judges.weights_card import JudgeWeightsError
-from evaluation.scores import UNASKED
 from pipeline.beam.to_do import keep_tasks
 from pipeline.beam.work import JudgeTask, JudgeWork
 from pipeline.exit_status import ExitStatus
@@ -24,6 +23,7 @@ from pipeline.job.adapters import judging_lines, own_judges
 from pipeline.job.checks import accept_problems
 from pipeline.job.known import assignments, is_remote, known_to
 from pipeline.job.model import Job
+from pipeline.judging.asked import Asked
 from pipeline.judging.registry import (
     COLUMNS,
     JudgeError,
@@ -111,17 +111,12 @@ class RunJudges:
         """Whether those behind endpoints have left more unscored than the job allows, and why; ``None``: not so."""
         return verdict(self.remote, judgments, self._job.max_unscored_fraction)
 
-    def unjudged(self, judgments: pa.Table, row_ids: Collection[str]) -> int:
-        """How many of these texts some judge has not looked at; one that could not be asked about a text has not."""
+    @property
+    def asked(self) -> Asked:
+        """What tells which texts all of them have looked at."""
         known = [(label, each.attributes) for each, label in self._local]
         known += [(label_of(judge), tuple(each.name for each in self._attributes)) for judge in self.remote]
-        remote = {label_of(judge) for judge in self.remote}
-        asked: dict[str, dict[str, set[str]]] = {label: {} for label, _ in known}
-        for row in judgments.select(["row_id", "attribute", "judge", "status"]).to_pylist():
-            if row["judge"] in asked and not (row["judge"] in remote and row["status"] in UNASKED):
-                asked[row["judge"]].setdefault(row["row_id"], set()).add(row["attribute"])
-        left = {i for label, names in known for i in row_ids if not asked[label].get(i, set()).issuperset(names)}
-        return len(left)
+        return Asked(tuple(known), frozenset(label_of(judge) for judge in self.remote))
 
     def of_workers(self, wanted: set[str]) -> list[JudgeWork]:
         """Those that workers ask, with what earlier runs have left them of the wanted rows."""

@@ -23,8 +23,8 @@ from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.publish.card.template import TemplateProblem, template_text
 from pipeline.publish.card.write import TEMPLATE
-from pipeline.publish.digest import Digest
 from pipeline.publish.licence_rules import PARTS, Part
+from pipeline.publish.sums import Digest
 from pipeline.run.ending import Ending, on_record
 from pipeline.run.judges import RunJudges
 from pipeline.run.rows import Written

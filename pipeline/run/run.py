@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.beam import execute
-from pipeline.beam.options import beam_options, n_workers
+from pipeline.beam.options import are_elsewhere, beam_options, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
@@ -32,11 +30,11 @@ from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.split import split_problems
 from pipeline.plan.stored import store_plan
-from pipeline.publish.data_set import digest, table_of, write_data_set, write_partial, write_rows
-from pipeline.publish.gather import of_source
+from pipeline.publish.data_set import table_of, write_data_set, write_partial
 from pipeline.publish.licence_sources import collect
 from pipeline.publish.summary import Summary
 from pipeline.run.by_range import ByRange, by_range
+from pipeline.run.coming import BLOCK_ROWS, Coming, put_together, put_together_by_workers
 from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, so_far
 from pipeline.run.judges import RunJudges
 from pipeline.run.limits import Limits
@@ -147,7 +145,9 @@ class Run:
         self.job, self.output, self.work, self.stop = job, place.output, place.work, place.stop
         self.n_texts, self.beam_arguments, self.load, work = place.n_texts, beam_arguments, load, place.work
         self.progress = work / PROGRESS if is_local(work) else Path(tempfile.mkdtemp(prefix="mpg-progress-"))
-        self.started, workers = time.time(), n_workers(beam_options(beam_arguments))
+        options = beam_options(beam_arguments)
+        self.started, workers = time.time(), n_workers(options)
+        self.several = workers > 1 or are_elsewhere(options)
         self.computed_with = self.how(workers)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
         problem = read_with.problem_with(self.output, self.plan)
@@ -310,21 +310,18 @@ class Run:
         Raises:
             RunError: it is not complete.
         """
-        coming = self.written(rows)
+        coming = self.coming(rows)
         if rows.is_damaged:  # what was set aside is made again, once
             self.generate(rows)
-            coming = self.written(rows)
-        n_unjudged = 0
-
-        def count(generations: pa.Table, judgments: pa.Table) -> None:
-            nonlocal n_unjudged
-            n_unjudged += self.judges.unjudged(judgments, generations.column("row_id").to_pylist())
-
+            coming = self.coming(rows)
+        if rows.is_damaged:  # of the rest it is
+            with output_errors(self.output):
+                coming = put_together(self.output, self.job, rows, self.judges)
+        found = coming.found
         with output_errors(self.output):
-            found = digest(coming, self.job, self.judges.labels, seen=count)
-            unscored = self.judges.verdict(table_of(coming, "judgments")) if self.judges.remote else None
+            unscored = self.judges.verdict(table_of(coming.folder, "judgments")) if self.judges.remote else None
             beside = has_its_scores(self.output)
-        counts = Counts.of(found, rows.n, accepted, n_unjudged)
+        counts = Counts.of(found, rows.n, accepted, coming.n_unjudged)
         ending = ending_of(self.job, counts, self.stop.found(), n_waiting, unscored, beside=beside)
         course = Course(
             self.started,
@@ -350,9 +347,9 @@ class Run:
         )
         with output_errors(self.output):
             if ending.complete:
-                write_data_set(self.output, coming, self.job, found, run)
+                write_data_set(self.output, coming.folder, self.job, found, run)
                 return Result(self.output, found.summary, run, ending)
-            place = write_partial(self.output, coming, self.job, found, run)  # None: there is nothing
+            place = write_partial(self.output, coming.folder, self.job, found, run)  # None: there is nothing
         raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output, self.again)}", ending.status)
 
     def cost(self) -> float:
@@ -363,7 +360,17 @@ class Run:
         """What this run has added."""
         return rows.written()
 
-    def written(self, rows: Rows) -> Path:
-        """The files of a data set of what there is; returns their folder."""
+    def coming(self, rows: Rows) -> Coming:
+        """The files of a data set of what there is: put together by workers, where there are several, or here."""
+        if self.several and isinstance(rows, ByRange) and rows.n > 2 * BLOCK_ROWS and not self.judges.remote:
+            size = self.computed_with.rows_per_shard
+            try:
+                with output_errors(self.output):
+                    plan = store_plan(self.work, self.plan.rule, self.grid)
+                return put_together_by_workers(
+                    self.output, self.job, rows, self.judges, plan, size, self.beam_arguments
+                )
+            except (WorkerDied, GraphFailed) as error:  # the rows are there, and this process can do without
+                logger.warning("workers could not put the data set together: %s", str(error).splitlines()[0])
         with output_errors(self.output):
-            return write_rows(self.output, self.job, of_source(rows.pieces(), self.job.read_prompts()))
+            return put_together(self.output, self.job, rows, self.judges)

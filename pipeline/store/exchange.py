@@ -45,9 +45,14 @@ def next_files(output: Path) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="mpg-next-"))
         atexit.register(remove_tree, folder)  # a data set in size; once in the store, it is gone already
         return folder
+    return next_place(output)
+
+
+def next_place(output: Path) -> Path:
+    """The same where the output is, and any worker writes. Raises OSError."""
     folder = output / WORK_FOLDER / NEXT
     remove_tree(folder)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     return folder
 
 
@@ -63,14 +68,15 @@ def exchange(
     Args:
         output: folder of the data set; nobody else exchanges its files now, see :func:`finish_exchange`.
         folders: whose Parquet files go unless they are among the next ones.
-        coming: the folder of the next files; of a data set in a store they go there first. ``None``: they are there.
+        coming: the folder of the next files; those of this machine go into a data set's store first. ``None``: they are
+            there.
         replace: moves a file.
 
     Raises:
         OSError: as of any file; what the journal says is done by the next command then.
     """
     files = files_below(output / WORK_FOLDER / NEXT if coming is None else coming)
-    if coming is not None and not is_local(output):
+    if coming is not None and not is_local(output) and is_local(coming):
         try:
             put_folder(coming, output / WORK_FOLDER / NEXT)
         finally:

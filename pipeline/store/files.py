@@ -10,7 +10,7 @@ import mimetypes
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from pipeline.store.places import expanded, is_local, scheme_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _TYPE_OPTIONS = {"s3": "ContentType", "gs": "content_type", "gcs": "content_type"}
 # Modules whose errors are a store's, where fsspec has not made an OSError of them.
@@ -107,6 +108,16 @@ def read_parquet(path: Path, columns: list[str] | None = None, **how: Any) -> pa
 
     source = path if is_local(path) else pa.BufferReader(read_bytes(path))
     return pq.read_table(source, columns=columns, **how)
+
+
+@contextmanager
+def parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of which only what is asked for is read. Raises OSError, pa.ArrowException."""
+    import pyarrow.parquet as pq
+
+    with store_errors(path), ExitStack() as stack:
+        source = path if is_local(path) else stack.enter_context(file_system(path).open(key_of(path), "rb"))
+        yield stack.enter_context(pq.ParquetFile(source))
 
 
 def exists(path: Path) -> bool:
@@ -221,7 +232,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def put_folder(source: Path, target: Path) -> None:
-    """Move a folder of this machine to where there is none, or where there is no longer one. Raises OSError."""
+    """Move a folder of this machine, or of the same store, to where there is none, or no longer one. Raises OSError."""
     if is_local(target):
         remove_tree(target)
         source.rename(target)

@@ -1,10 +1,12 @@
 """A table's files in a data set: Parquet as the Hub's viewer and its storage want it, written range by range.
 
-A table is cut into consecutive *ranges* of rows by their size in memory. Each range writes its own part of the train
-and of the test split, one file each, under a temporary name (:func:`write_range`); when all are there, the parts get
-their final names (:func:`numbered`). A cut depends on the rows before it alone, so that of a table that has grown at
-its end all files but the last have the bytes that they had; and so that rows can be handed over piece by piece
-(:class:`TableWriter`), of which no more than two ranges are held.
+A table is cut into consecutive *ranges* of rows by their size in memory: what begins in its k-th so many bytes is its
+k-th range (:func:`range_of`). Each range writes its own part of the train and of the test split, under a temporary name
+(:func:`write_range`); when all are there, the parts get their final names (:func:`numbered`). Where a row belongs
+depends on the sizes of those before it alone, so that of a table that has grown at its end all files but the last have
+the bytes that they had; so that rows can be handed over piece by piece (:class:`TableWriter`), of which little more
+than two ranges are held; and so that several processes write a table, each some ranges, of which they know the sums
+before.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.store.files import listing, read_parquet, sync_folder
+from pipeline.store.files import listing, move, read_parquet, sync_folder
 from pipeline.store.shards import PARQUET
 
 SPLITS = ("train", "test")
@@ -43,8 +46,8 @@ class Sizes:
     """How a table is cut, in bytes of Arrow's memory, which those of Parquet before compression do not exceed by much.
 
     Attributes:
-        range_bytes: of a range; the last one has up to twice as many. So files have at most the 500 MB that the Hub
-            advises, and fewer when compressed. A row that is larger stands alone.
+        range_bytes: of a range, and its last row may go beyond; the last one has up to twice as many. So files have at
+            most the 500 MB that the Hub advises, and fewer when compressed. A row that is larger has a file of its own.
         group_bytes: of a row group: `datasets`' own choice. The Hub's viewer reads a page of 100 rows only if all row
             groups that they stand in have at most 300,000,000 bytes together (286 MiB), and they stand in two where
             groups have 100 rows or more. A row that is larger stands alone.
@@ -83,7 +86,7 @@ class TableWriter:
     def __init__(self, folder: Path, sizes: Sizes | None = None) -> None:
         self._folder, self._sizes = folder, sizes or Sizes()
         self._parts: list[dict[str, Entry]] = []
-        self._waiting: list[tuple[pa.Table, IsEach | None, np.ndarray]] = []  # rows, which are the test split, bits
+        self._waiting: list[tuple[pa.Table, np.ndarray, np.ndarray]] = []  # rows, whether in test, range of each
         self._bits = 0
 
     def add(self, rows: pa.Table, is_test: IsTest | None = None) -> None:
@@ -91,11 +94,10 @@ class TableWriter:
         if not rows.num_rows:
             return
         bits = row_bits(rows)
-        self._waiting.append((rows, None if is_test is None else is_test(rows), bits))
+        self._waiting.append((rows, which_are_test(rows, is_test), range_of(bits, self._bits, self._sizes)))
         self._bits += int(bits.sum())
-        while self._bits > 16 * self._sizes.range_bytes and sum(len(each) for _, _, each in self._waiting) > 1:
-            waiting = np.concatenate([each for _, _, each in self._waiting])
-            self._write(_cut(waiting, self._sizes.range_bytes))
+        while (first := int(self._waiting[0][2][0])) < last_range(self._bits, self._sizes):
+            self._write(first)
 
     def close(self) -> list[Entry]:
         """Write what waits, and give all files their names.
@@ -107,37 +109,43 @@ class TableWriter:
             OSError: as of any file.
         """
         if self._waiting:
-            self._write(sum(len(each) for _, _, each in self._waiting))
+            self._write(int(self._waiting[-1][2][-1]))
         return numbered(self._folder, self._parts) if self._parts else []
 
-    def _write(self, n: int) -> None:
-        """The first so many rows of those that wait, as a range."""
-        tables, tests = list[pa.Table](), list[IsEach | None]()
-        while n:
-            rows, test, bits = self._waiting.pop(0)
-            if len(bits) > n:
-                self._waiting.insert(0, (rows.slice(n), None if test is None else test.slice(n), bits[n:]))
-                rows, test, bits = rows.slice(0, n), None if test is None else test.slice(0, n), bits[:n]
-            tables.append(rows)
-            tests.append(test)
-            self._bits -= int(bits.sum())
-            n -= len(bits)
+    def _write(self, last: int) -> None:
+        """The rows of all ranges up to one, as one range; some wait always behind it, unless it is the last."""
+        taken, waiting = [], []
+        for rows, test, ranges in self._waiting:
+            n = int(np.searchsorted(ranges, last, side="right"))
+            if n:
+                taken.append((rows.slice(0, n), test[:n]))
+            if n < len(ranges):
+                waiting.append((rows.slice(n), test[n:], ranges[n:]))
+        self._waiting = waiting
         self._folder.mkdir(parents=True, exist_ok=True)
-        is_test = None
-        if any(test is not None for test in tests):
-            each = (_none_of(rows) if test is None else test for rows, test in zip(tables, tests, strict=True))
-            chosen = pa.chunked_array([c for a in each for c in (a.chunks if isinstance(a, pa.ChunkedArray) else [a])])
-            is_test = lambda _: chosen  # noqa: E731
-        self._parts.append(write_range(pa.concat_tables(tables), self._folder, len(self._parts), is_test, self._sizes))
+        rows, test = pa.concat_tables([rows for rows, _ in taken]), np.concatenate([test for _, test in taken])
+        self._parts += write_range(rows, self._folder, f"{len(self._parts):05d}", test, self._sizes)
 
 
-def _none_of(rows: pa.Table) -> pa.BooleanArray:
-    return pa.array(np.zeros(rows.num_rows, bool))
+def which_are_test(rows: pa.Table, is_test: IsTest | None) -> np.ndarray:
+    """Whether each row belongs to the test split: bool ``[rows]``."""
+    if is_test is None:
+        return np.zeros(rows.num_rows, bool)
+    return np.asarray(is_test(rows).to_numpy(zero_copy_only=False), bool)
 
 
-def ranges_of(table: pa.Table, sizes: Sizes) -> Iterator[tuple[int, int]]:
-    """The first row and the number of rows of each range."""
-    return _cuts(row_bits(table), sizes.range_bytes, 2 * sizes.range_bytes)
+def range_of(bits: np.ndarray, before: int, sizes: Sizes) -> np.ndarray:
+    """Which range each row begins in ``[rows]``; those from :func:`last_range` on are one.
+
+    Args:
+        bits: of each row, see :func:`row_bits`. before: of all rows before these.
+    """
+    return (before + np.cumsum(bits) - bits) // (8 * sizes.range_bytes)
+
+
+def last_range(bits: int, sizes: Sizes) -> int:
+    """The last range of so many bits: the others are full, and this one has more than one of them has, up to two."""
+    return max(0, -(-bits // (8 * sizes.range_bytes)) - 2)
 
 
 def row_bits(table: pa.Table) -> np.ndarray:
@@ -165,22 +173,34 @@ def _bits_of(array: pa.Array) -> np.ndarray:
     return np.full(len(array), (0 if pa.types.is_null(kind) else kind.bit_width) + 1, np.int64)
 
 
-def write_range(rows: pa.Table, folder: Path, index: int, is_test: IsTest | None, sizes: Sizes) -> dict[str, Entry]:
-    """Write one range's parts under temporary names; split -> what a manifest says of it, for those that have rows.
+def write_range(rows: pa.Table, folder: Path, name: str, test: np.ndarray, sizes: Sizes) -> list[dict[str, Entry]]:
+    """Write one range's parts under temporary names.
 
     Args:
-        index: of the range. Ranges know nothing of each other: any process may write any of them.
+        name: of the range in these. Ranges know nothing of each other: any process may write any of them.
+        test: whether each row belongs to the test split ``[rows]``.
+
+    Returns:
+        of each piece (one, but for rows that stand alone) split -> what a manifest says of its part, where it has rows.
 
     Raises:
         OSError: as of any file; nothing is left of the part then.
     """
-    test = None if is_test is None else is_test(rows)
-    sides = {"train": rows} if test is None else {"train": rows.filter(pc.invert(test)), "test": rows.filter(test)}
-    return {
-        split: _write(side, folder / f"part-{index:05d}-{split}.tmp", sizes)
-        for split, side in sides.items()
-        if side.num_rows
-    }
+    found = []
+    for i, (first, n) in enumerate(_apart(row_bits(rows), sizes.range_bytes)):
+        mine, in_test = rows.slice(first, n), test[first : first + n]
+        sides = {"train": mine.filter(pa.array(~in_test)), "test": mine.filter(pa.array(in_test))}
+        parts = {split: folder / f"part-{name}-{i:05d}-{split}.tmp" for split, side in sides.items() if side.num_rows}
+        found.append({split: _write(sides[split], path, sizes) for split, path in parts.items()})
+    return found
+
+
+def _apart(bits: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each piece: rows of more bytes than ``most`` stand alone."""
+    large = [int(i) for i in np.flatnonzero(bits > 8 * most)]
+    for first, end in pairwise([0, *(end for i in large for end in (i, i + 1)), len(bits)]):
+        if end > first:
+            yield first, end - first
 
 
 def numbered(folder: Path, parts: Sequence[Mapping[str, Entry]]) -> list[Entry]:
@@ -190,7 +210,7 @@ def numbered(folder: Path, parts: Sequence[Mapping[str, Entry]]) -> list[Entry]:
         mine = [part[split] for part in parts if split in part]
         for i, entry in enumerate(mine):
             name = f"{split}-{i:05d}-of-{len(mine):05d}.parquet"
-            os.replace(folder / entry["file"], folder / name)
+            move(folder / entry["file"], folder / name)
             entries.append(entry | {"file": name})
     sync_folder(folder)
     return entries
@@ -220,7 +240,7 @@ def _write(rows: pa.Table, path: Path, sizes: Sizes) -> Entry:
         with path.open("wb") as file:
             with pq.ParquetWriter(file, rows.schema, use_content_defined_chunking=CHUNKING, **PARQUET) as writer:
                 writer.add_key_value_metadata({CHUNKING_KEY: json.dumps(CHUNKING)})
-                for first, n in _cuts(row_bits(rows), sizes.group_bytes, sizes.group_bytes):
+                for first, n in _groups(row_bits(rows), sizes.group_bytes):
                     writer.write_table(rows.slice(first, n).combine_chunks(), row_group_size=n)
             file.flush()
             os.fsync(file.fileno())
@@ -232,18 +252,10 @@ def _write(rows: pa.Table, path: Path, sizes: Sizes) -> Entry:
     return {"file": path.name, "rows": rows.num_rows, "bytes": path.stat().st_size, "sha256": digest}
 
 
-def _cuts(bits: np.ndarray, target: int, last: int) -> Iterator[tuple[int, int]]:
-    """First row and number of rows of each piece: as many rows as ``target`` bytes hold, and at least one; what is left
-    is one piece once ``last`` bytes hold it."""
+def _groups(bits: np.ndarray, target: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each group: as many rows as ``target`` bytes hold, and at least one."""
     first = 0
-    while len(bits) > 1 and bits.sum() > 8 * last:
-        n = _cut(bits, target)
+    while len(bits):
+        n = max(1, int(np.searchsorted(np.cumsum(bits), 8 * target, side="right")))
         yield first, n
         first, bits = first + n, bits[n:]
-    if len(bits):
-        yield first, len(bits)
-
-
-def _cut(bits: np.ndarray, target: int) -> int:
-    """How many of some rows so many bytes hold; at least one."""
-    return max(1, int(np.searchsorted(np.cumsum(bits), 8 * target, side="right")))

@@ -12,7 +12,7 @@ from evaluation.judges.weights_card import JudgeWeightsError, read_card
 from mpg.settings import TABLE
 from pipeline.job.model import Job
 from pipeline.publish.card.words import Md, code, inline
-from pipeline.publish.digest import Bound
+from pipeline.publish.sums import Bound
 
 _TARGETS = {
     "reference": "the reference model's own law",

@@ -15,9 +15,9 @@ from pipeline.publish.card.examples import Example, examples, repeats
 from pipeline.publish.card.front import title_of
 from pipeline.publish.card.method import decoder_settings, judges_of, method_of
 from pipeline.publish.card.words import Md, code, inline, link, listed, of_hub, quoted, table
-from pipeline.publish.digest import Digest
 from pipeline.publish.licence_rules import LicenceError, Part, Resolved
 from pipeline.publish.summary import header, table_rows
+from pipeline.publish.sums import Digest
 from pipeline.store.columns import meaning_of, type_of
 
 # Rows of the tables of personas and of adherence, parts in the table of licences; characters of the texts shown.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -10,15 +11,17 @@ from typing import Any
 
 from personas.text import one_line
 from pipeline.job.model import Job
+from pipeline.job.recorded import recorded_text
 from pipeline.publish.card.front import front_of, written
 from pipeline.publish.card.template import TemplateProblem, render
 from pipeline.publish.card.values import Facts, values_of
 from pipeline.publish.configs import data_front
-from pipeline.publish.digest import MOST_SHOWN, Digest
 from pipeline.publish.licence_rules import STATED, LicenceError, Part, Resolved, recorded, resolved
 from pipeline.publish.licence_sources import of_judges
-from pipeline.store.dataset import CARD_FILE, FIGURES
+from pipeline.publish.sums import Digest
+from pipeline.store.dataset import CARD_FILE, FIGURES, JOB_FILE, RUN_FILE, write_pieces
 from pipeline.store.files import write_bytes
+from pipeline.store.places import is_local
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ def write_card(
     """
     data = data_front(output) if data is None else data
     licence, parts = _licence(job, digest.judges, run)
-    facts = Facts(job, digest, run, data, licence, parts, _figures(output, beside))
+    facts = Facts(job, digest, run, data, licence, parts, _figures(output, beside, digest, job, run))
     values, own = values_of(facts), run.get(TEMPLATE)
     try:
         body = render(own if isinstance(own, str) else None, values)
@@ -74,19 +77,29 @@ def _licence(
         return error, parts
 
 
-def _figures(output: Path, beside: Path | None) -> list[tuple[str, str]]:
-    """Pictures of a data set, written beside its card; none where they can't be made: a card does without."""
+def _figures(
+    output: Path, beside: Path | None, digest: Digest, job: Job, run: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Pictures of a data set, written beside its card; none where they can't be made: a card does without.
+
+    Of very many rows, or of files in a store, they are of the rows that are shown.
+    """
     from pipeline.publish.report.figures import write_figures
     from pipeline.publish.report.read import ReportError
 
     try:
-        if beside is None:
-            found = write_figures(output, output / FIGURES, MOST_SHOWN)
-        else:
-            with tempfile.TemporaryDirectory() as whole:  # as it will be, by links
+        with tempfile.TemporaryDirectory() as scratch:
+            whole = output
+            if digest.is_cut or not is_local(output):
+                whole = Path(scratch)
+                write_pieces(whole, [digest.shown])
+                write_bytes(recorded_text(job).encode(), whole / JOB_FILE)
+                write_bytes(json.dumps(run).encode(), whole / RUN_FILE)
+            elif beside is not None:
+                whole = Path(scratch)  # as it will be, by links
                 for place in {each.name: each for each in (*beside.iterdir(), *output.iterdir())}.values():
-                    (Path(whole) / place.name).symlink_to(place.absolute())
-                found = write_figures(Path(whole), output / FIGURES, MOST_SHOWN)
+                    (whole / place.name).symlink_to(place.absolute())
+            found = write_figures(whole, output / FIGURES)
     except ReportError:  # no texts
         return []
     except Exception as error:  # whatever drawing raises: texts are worth more than pictures of them

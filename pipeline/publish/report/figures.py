@@ -11,7 +11,7 @@ from pipeline.publish.report.colours import LIGHT
 from pipeline.publish.report.measures import Measures
 from pipeline.publish.report.parts import Shown
 from pipeline.publish.report.read import read_data_set
-from pipeline.store.files import write_bytes
+from pipeline.store.files import make_folder, write_bytes
 
 # Plots side by side, and their width in pixels, of which the pictures have half as many again.
 _COLUMNS, _WIDTH, _SCALE = 2, 320, 1.5
@@ -25,12 +25,11 @@ def is_installed() -> bool:
     return all(find_spec(name) is not None for name in ("altair", "vl_convert"))
 
 
-def write_figures(data_set: Path, out: Path, most: int | None = None) -> list[tuple[str, str]]:
+def write_figures(data_set: Path, out: Path) -> list[tuple[str, str]]:
     """Pictures of adherence against weight, and of leakage.
 
     Args:
         data_set: its folder. out: folder of the pictures, made if need be.
-        most: texts after which no other file is read; ``None``: all are.
 
     Returns:
         file's name and what the picture shows, in words; none where the extra ``report`` is not installed, nothing is
@@ -44,7 +43,7 @@ def write_figures(data_set: Path, out: Path, most: int | None = None) -> list[tu
     from pipeline.publish.report import plots
     from pipeline.publish.report.charts import Names
 
-    measures = Measures(read_data_set(data_set, most))
+    measures = Measures(read_data_set(data_set))
     names, shown = Names((measures.of.name,)), Shown((*measures.of.judged, *measures.of.personas))
     written = []
     for file, figures in (
@@ -52,7 +51,7 @@ def write_figures(data_set: Path, out: Path, most: int | None = None) -> list[tu
         (LEAKAGE, plots.leakage([measures], names, shown)),
     ):
         if figures:
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
             write_bytes(_png([_part(each.spec, each.caption) for each in figures]), out / file)
             written.append((file, " ".join(each.label for each in figures)))
     return written

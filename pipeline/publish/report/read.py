@@ -106,23 +106,20 @@ class DataSet:
         return digest.hexdigest()[:12]
 
 
-def read_data_set(folder: Path, most: int | None = None) -> DataSet:
+def read_data_set(folder: Path) -> DataSet:
     """Read a data set, by the name of its job.
-
-    Args:
-        most: files are read until there are so many texts; ``None``: all.
 
     Raises:
         ReportError: no data set there, one that can't be read, or of a later schema.
     """
     try:
-        return _read(folder, most)
+        return _read(folder)
     except (OSError, pa.ArrowException) as error:
         raise ReportError(f"{folder}: can't be read ({_line(error)}); mpg verify says what is damaged") from error
 
 
-def _read(folder: Path, most: int | None) -> DataSet:
-    table, splits = _table(folder, "generations", _MEASURED, most)
+def _read(folder: Path) -> DataSet:
+    table, splits = _table(folder, "generations", _MEASURED)
     if table is None or not table.num_rows:
         raise ReportError(f"{folder}: holds no texts in data/*.parquet; give the folder of a data set of mpg run")
     run, job = _json(folder / RUN_FILE), _json(folder / JOB_FILE)
@@ -132,7 +129,7 @@ def _read(folder: Path, most: int | None) -> DataSet:
     said = [each.get("name") for each in job.get("attributes", ()) if isinstance(each, dict)]
     order = [each for each in said if each in found] + [each for each in found if each not in said]
     row_ids = table.column("row_id").combine_chunks()
-    judgments, _ = _table(folder, "judgments", (), of=row_ids if most is not None else None)
+    judgments, _ = _table(folder, "judgments", ())
     judged = _Judged.of(judgments, row_ids, order, run, job)
     counts = {each: int(pc.sum(table.column(each)).as_py() or 0) for each in _COUNTS}
     return DataSet(
@@ -165,20 +162,11 @@ def _files(folder: Path, name: str | None = None) -> list[Path]:
     return [p for place in places for p in sorted((folder / place).glob("*.parquet")) if p.name[0] != "."]
 
 
-def _table(
-    folder: Path, name: str, more: Sequence[str], most: int | None = None, of: pa.Array | None = None
-) -> tuple[pa.Table | None, tuple[str, ...]]:
-    """Columns of a table from its files, and of each row the split that its file is of.
-
-    Args:
-        most: rows after which no other file is read. of: ids of the rows that are kept; ``None``: all.
-    """
+def _table(folder: Path, name: str, more: Sequence[str]) -> tuple[pa.Table | None, tuple[str, ...]]:
+    """Columns of a table from its files, and of each row the split that its file is of."""
     tables, splits = [], list[str]()
     for path in _files(folder, name):
-        if most is not None and len(splits) >= most:
-            break
-        read = _columns(path, name, (*_NEEDED[name], *more))
-        tables.append(read if of is None else read.filter(pc.is_in(read.column("row_id"), value_set=of)))
+        tables.append(_columns(path, name, (*_NEEDED[name], *more)))
         splits += [path.name.partition("-")[0]] * tables[-1].num_rows
     return (pa.concat_tables(tables) if tables else None), tuple(splits)
 

@@ -15,7 +15,8 @@ from scipy.stats import t
 
 from evaluation.statistics.aggregate import ExactSum, clustered_mean
 from pipeline.publish import digest as module
-from pipeline.publish.digest import Digest, digest_of, digest_of_pieces
+from pipeline.publish.digest import digest_of, digest_of_pieces
+from pipeline.publish.sums import Digest
 from pipeline.store.dataset import write_pieces
 from pipeline.store.layout import Sizes
 from pipeline.store.schema import GENERATIONS, JUDGMENTS, REJECTED, without_tokens

@@ -10,7 +10,7 @@ import pytest
 
 from personas.chats import Message
 from personas.prompts import BrokenRow, Prompt
-from pipeline.publish.of_source import Metadata, broken_rows
+from pipeline.publish.of_source import Metadata, broken_rows, metadata_of
 from pipeline.store.schema import REJECTED
 
 
@@ -20,7 +20,7 @@ def prompts(*metadata: dict[str, Any]) -> list[Prompt]:
 
 def columns(*metadata: dict[str, Any]) -> dict[str, tuple[str, list[Any]]]:
     table = pa.table({"prompt_id": [f"p{i}" for i in range(len(metadata))]})
-    found = Metadata(prompts(*metadata)).beside(table)
+    found = Metadata(metadata_of(prompts(*metadata))).beside(table)
     return {field.name: (str(field.type), found.column(field.name).to_pylist()) for field in list(found.schema)[1:]}
 
 
@@ -62,10 +62,10 @@ def test_names_of_columns_are_plain_and_their_own() -> None:
 
 def test_rows_without_the_key_or_the_prompt_have_null() -> None:
     table = pa.table({"prompt_id": ["p1", "gone", "p0", "p1"]})
-    found = Metadata(prompts({"a": 1}, {"a": 2, "b": "x"})).beside(table)
+    found = Metadata(metadata_of(prompts({"a": 1}, {"a": 2, "b": "x"}))).beside(table)
     assert found.column("metadata_a").to_pylist() == [2, None, 1, 2]
     assert found.column("metadata_b").to_pylist() == ["x", None, None, "x"]
-    assert Metadata(prompts({}, {})).beside(table).equals(table)
+    assert Metadata(metadata_of(prompts({}, {}))).beside(table).equals(table)
 
 
 def test_broken_rows_are_dead_letters_and_no_cells() -> None:

@@ -1,0 +1,165 @@
+"""The files of a data set to come, put together of what there is: by this process, or by the workers that a run has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from personas.prompts import PromptTable
+from pipeline.beam.execute import run_graph
+from pipeline.beam.supervise import WorkerDied
+from pipeline.job.model import Job
+from pipeline.plan.stored import StoredPlan
+from pipeline.publish.data_set import digest, write_rows
+from pipeline.publish.digest import first_rows
+from pipeline.publish.gather import RangeOfRows, of_source
+from pipeline.publish.join.blocks import Block, Joining
+from pipeline.publish.join.graph import BLOCKS, BROKEN, METADATA, JoinGraph, block_text
+from pipeline.publish.of_source import broken_rows, metadata_of
+from pipeline.publish.sums import Digest, of_json
+from pipeline.run.by_range import ByRange
+from pipeline.run.judges import RunJudges
+from pipeline.run.rows import Rows
+from pipeline.store.dataset import FOLDERS, WORK_FOLDER
+from pipeline.store.errors import output_errors
+from pipeline.store.exchange import next_place
+from pipeline.store.files import make_folder, remove_tree, write_bytes
+from pipeline.store.layout import numbered
+from pipeline.store.manifest import write_manifest
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "join"  # in the work folder
+# Rows of a block: few enough that two of them, with texts of some thousand tokens, are a fraction of a file in memory.
+BLOCK_ROWS = 16_384
+# Worker processes that may be killed one after the other.
+_MOST_DEATHS = 3
+_GROUP = 64  # blocks that are read at once
+
+
+@dataclass(frozen=True)
+class Coming:
+    """Files in a folder of their own.
+
+    Attributes:
+        found: of the rows in them. n_unjudged: rows that some judge has not looked at.
+    """
+
+    folder: Path
+    found: Digest
+    n_unjudged: int
+
+
+def put_together(output: Path, job: Job, rows: Rows, judges: RunJudges) -> Coming:
+    """By this process. Raises OSError, TooNew."""
+    n_unjudged, asked = 0, judges.asked
+
+    def count(generations: pa.Table, judgments: pa.Table) -> None:
+        nonlocal n_unjudged
+        n_unjudged += asked.unjudged(judgments, generations.column("row_id").to_pylist())
+
+    folder = write_rows(output, job, of_source(rows.pieces(), job.read_prompts()))
+    found = digest(folder, job, judges.labels, seen=count)
+    return Coming(folder, found, n_unjudged)
+
+
+def put_together_by_workers(
+    output: Path,
+    job: Job,
+    rows: ByRange,
+    judges: RunJudges,
+    plan: StoredPlan,
+    size: int,
+    beam_arguments: Sequence[str],
+) -> Coming:
+    """By workers; the files are the same. Where some ranges are damaged, there are none yet.
+
+    Args:
+        size: cells of a range.
+
+    Raises:
+        OutputError, TooNew: the output can't be read or written. Else as :func:`pipeline.beam.execute.run_graph`.
+    """
+    work = output / WORK_FOLDER
+    with output_errors(output):
+        coming, folder = next_place(output), _noted(work, rows.ranges(), job.read_prompts())
+    joining = Joining(
+        plan=plan,
+        size=size,
+        work=str(work),
+        to=str(coming),
+        metadata=str(folder / METADATA),
+        broken=str(folder / BROKEN),
+        split=job.split,
+        attributes=tuple(job.attribute_names),
+        judges=frozenset(judges.labels),
+        panel_rule=job.panel,
+        asked=judges.asked,
+    )
+    logger.info("workers put the data set together")
+    found = _joined(joining, folder, beam_arguments)
+    rows.were_read(found["damaged"], found["n_new"], found["new_tokens"])
+    entries = {}
+    with output_errors(output):
+        for table, place in FOLDERS.items():
+            parts = [piece for name, _, pieces in found["written"] if name == table for piece in pieces]
+            if parts:
+                entries[place] = numbered(coming / place, parts)
+        write_manifest(coming, entries)
+        remove_tree(folder)
+        return Coming(coming, of_json(found["digest"], first_rows(coming)), found["n_unjudged"])
+
+
+def _noted(work: Path, ranges: Iterable[RangeOfRows], prompts: PromptTable) -> Path:
+    """Note what is to be put together where workers find it; returns the folder. Raises OSError."""
+    folder = work / FOLDER
+    remove_tree(folder)
+    make_folder(folder)
+    write_bytes(_parquet(metadata_of(prompts.prompts)), folder / METADATA)
+    write_bytes(_parquet(broken_rows(prompts.broken)), folder / BROKEN)
+    sink, schema = pa.BufferOutputStream(), pa.schema([pa.field("json", pa.string(), nullable=False)])
+    texts = map(block_text, _blocks(ranges))
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        while group := list(islice(texts, _GROUP)):
+            writer.write_table(pa.table([group], schema=schema), row_group_size=_GROUP)
+    write_bytes(sink.getvalue(), folder / BLOCKS)
+    return folder
+
+
+def _joined(joining: Joining, folder: Path, beam_arguments: Sequence[str]) -> dict[str, Any]:
+    """What :func:`pipeline.publish.join.graph.note_found` has noted. Raises as :func:`run_graph`."""
+    for left in reversed(range(_MOST_DEATHS)):
+        try:
+            return run_graph(JoinGraph(joining, folder), beam_arguments)
+        except WorkerDied as error:
+            if not left:
+                raise
+            logger.warning("%s; the data set is put together again", error)
+    raise AssertionError
+
+
+def _blocks(ranges: Iterable[RangeOfRows]) -> Iterator[Block]:
+    index, waiting, n = 0, list[RangeOfRows](), 0
+    for each in ranges:
+        waiting.append(each)
+        n += each.n
+        if n >= BLOCK_ROWS:
+            yield Block(index, tuple(waiting))
+            index, waiting, n = index + 1, [], 0
+    if waiting:
+        yield Block(index, tuple(waiting))
+        index += 1
+    yield Block(index, ())
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
