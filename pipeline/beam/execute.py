@@ -17,6 +17,7 @@ from pipeline.beam.runners import IN_PROCESS, in_process_runner
 from pipeline.beam.supervise import KILLED, GraphFailed, WorkerDied, a_worker_is_gone, supervised
 from pipeline.beam.wait import ServiceGone, run_to_end
 from pipeline.beam.work import BOOKS_FILE, Books, Work
+from pipeline.beam.worker_logs import has_graph
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
 from pipeline.store.errors import OutputError, line_in, readable, refusal_in
@@ -39,6 +40,7 @@ def execute(work: Work, options: PipelineOptions, seen: Callable[[Mapping[str, i
 
 def graph_of(work: Work, options: PipelineOptions) -> beam.Pipeline:
     """The graph, ready to be run; the counts of an earlier one are gone. Raises OSError."""
+    has_graph()
     remove(work.folder / BOOKS_FILE)
     hints = take_hints(options)
     without_timeout(options)

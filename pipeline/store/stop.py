@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from pipeline.events import MESSAGE, is_json
 from pipeline.exit_status import ExitStatus
 from pipeline.store.detached import Until, noted
 from pipeline.store.files import exists, read_text, remove, write_bytes
@@ -180,4 +181,5 @@ def graceful_signals(stop: StopFile) -> Iterator[None]:
 def _say(line: str) -> None:
     """To stderr, from a signal handler: no buffer, no lock."""
     with suppress(OSError):  # nobody reads it any more
-        os.write(2, f"\n{line}\n".encode())
+        text = json.dumps({"event": MESSAGE, "level": "WARNING", "message": line}) if is_json() else f"\n{line}"
+        os.write(2, f"{text}\n".encode())
