@@ -15,6 +15,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
 from pipeline.beam.arguments import argument_problems, unreachable
+from pipeline.beam.detached import Standing, standing
 from pipeline.beam.execute import execute, run
 from pipeline.beam.graph import build
 from pipeline.beam.options import beam_options, take_hints
@@ -27,6 +28,8 @@ from pipeline.job.load import load_job
 from pipeline.plan import computed_with
 from pipeline.plan.plan import Plan
 from pipeline.plan.stored import store_plan
+from pipeline.store.detached import Detached
+from pipeline.store.errors import refused
 from tests.dataflow_stub import DataflowStub
 from tests.store_servers import gcs_server
 
@@ -146,8 +149,28 @@ def test_a_detached_job_is_sent_and_its_service_asked_about_it(
         stub.ends = "JOB_STATE_FAILED"
         assert main(["finish", out]) == ExitStatus.TRY_AGAIN
     said = capsys.readouterr().err
-    assert "stopped (the detached job has ended before its last row (FAILED)); none of 12 rows is finished yet" in said
+    assert "stopped (the detached job has ended before its last row (FAILED: no GPU is left)); none of 12" in said
     assert "the same mpg run goes on" in said
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        (["Workflow failed.\nCauses: quota"], "FAILED: Workflow failed."),
+        (["Traceback (most recent call last):\n  File\nOSError: no GPU", "Traceback (...):\nKeyError: 'x'\n"],
+         "FAILED: KeyError: 'x'"),
+        ([f"Traceback (most recent call last):\nRuntimeError: {refused('model.id: no numbers')}", "Workflow failed."],
+         "FAILED: model.id: no numbers"),
+        (["GET https://u:p@host/?sig=abc: 403"], "FAILED: GET https://***@host/?sig=*** 403"),
+        ([], "FAILED"),
+    ],
+)  # fmt: skip
+def test_why_a_detached_job_has_failed(tmp_path: Path, errors: list[str], words: str) -> None:
+    """A refusal of this project's, whatever the service says after it; else the last error in a line."""
+    with DataflowStub("JOB_STATE_FAILED", errors) as stub:
+        service = ("--project=some-project", "--region=europe-west4", f"--dataflow_endpoint={stub.address}")
+        job = Detached("DataflowRunner", (*service, "--no_auth"), 0.0, 1, 0.0, job_id="job-1")
+        assert standing(tmp_path, job) == Standing(True, words)
 
 
 def test_credentials_are_looked_for_before_anything_is_sent(
