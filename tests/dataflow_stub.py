@@ -30,6 +30,11 @@ class DataflowStub:
                 stub.jobs.append(job)
                 self._answer({"id": "job-1", "name": job["name"], "currentState": "JOB_STATE_RUNNING"})
 
+            def do_PUT(self) -> None:
+                job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                stub.asked.append(f"PUT {self.path.partition('?')[0]} {job.get('requestedState')}")
+                self._answer({"id": "job-1", "currentState": stub.ends})
+
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 stub.asked.append(f"GET {path}")

@@ -35,7 +35,8 @@ def execute(work: Work, options: PipelineOptions, seen: Callable[[Mapping[str, i
     """
     here = options.view_as(StandardOptions).runner == IN_PROCESS
     with reached(options):
-        run_to_end(graph_of(work, options), elsewhere.gone(options), None if here else seen)
+        gone = elsewhere.gone(options)
+        run_to_end(graph_of(work, options), gone, None if here else seen, is_elsewhere=not here)
 
 
 def graph_of(work: Work, options: PipelineOptions) -> beam.Pipeline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
+from pipeline.beam import wait
 from pipeline.beam.arguments import argument_problems, unreachable
 from pipeline.beam.detached import Standing, standing
 from pipeline.beam.execute import execute, run
@@ -128,6 +129,21 @@ def test_a_job_that_ends_otherwise_says_why(work: Work, storage: ModuleType, sta
     with DataflowStub(state) as stub, pytest.raises(GraphFailed) as caught:
         run(replace(work, shards=None), options_for(stub))
     assert words in str(caught.value).splitlines()[0]
+
+
+def test_a_job_that_nobody_waits_for_any_more_is_cancelled(
+    work: Work, storage: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wait, "_EVERY_S", 0.01)
+
+    def interrupted(counts: Mapping[str, int]) -> None:
+        raise KeyboardInterrupt
+
+    with DataflowStub("JOB_STATE_RUNNING") as stub, pytest.raises(KeyboardInterrupt):
+        execute(work, beam_options(options_for(stub)), interrupted)
+    place = "/v1b3/projects/some-project/locations/europe-west4/jobs/job-1"
+    assert f"PUT {place} 5" in stub.asked, stub.asked  # JOB_STATE_CANCELLED
+    assert "its job is cancelled" in caplog.text
 
 
 def test_a_detached_job_is_sent_and_its_service_asked_about_it(
