@@ -69,9 +69,12 @@ def preflight(
     problems, notes, unknown, unreachable = list[str](), list[str](), list[str](), list[str]()
     if beam_arguments:
         from pipeline.beam.arguments import look_at
+        from pipeline.beam.options import cost_note
 
         wrong, silent, words = look_at(beam_arguments, job.output)
         problems, unreachable, notes = problems + wrong, unreachable + silent, notes + words
+        if job.device_price and not wrong:
+            notes += filter(None, [cost_note(beam_arguments)])
     output = job.output_folder
     unusable = output_problem(output)
     problems += filter(None, [unusable])
