@@ -10,7 +10,7 @@ from personas.text import one_line
 HIDDEN = "***"
 # Shortest beginning of a key that is still hidden where a message holds only a part of it, and the shortest key that is
 # hidden inside of words: a server that asks for no key is told any text, "x" for one.
-_PART, _SHORT = 10, 8
+_PART, SHORT = 10, 8
 # The end of such a key, as servers show it to tell keys apart: behind stars or dots, or alone (then with a digit, or
 # it may be a word).
 _MASKED_END = re.compile(r"[\w-]{0,40}(?:[*•]{2,}\s?|\.{2,}|…)([\w+/=-]{2,})")
@@ -29,6 +29,8 @@ _SECRET_WORDS = {
     "key", "apikey", "keys", "secret", "secrets", "password", "passwd", "pwd", "passphrase", "token", "auth",
     "authorization", "credential", "credentials", "bearer", "accesstoken",
 }  # fmt: skip
+_SIGNATURES = {"sig", "signature"}  # of parameters that give their bearer rights: SAS, signed URLs of buckets
+_PARAMETER = re.compile(r"([?&;]([\w.-]+)=)[^\s&;#'\"]+")
 _ASSIGNED = re.compile(r"\b([A-Za-z][\w.\[\]-]{0,60})[\"']?\s*[:=]\s*")
 _DIGIT = re.compile(r"[0-9]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -36,8 +38,15 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def names_a_secret(name: str) -> bool:
     """Whether a field of this name holds a secret: ``api_key``, ``authToken``; not ``max_tokens``."""
-    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
-    return not _SECRET_WORDS.isdisjoint(words)
+    return not _SECRET_WORDS.isdisjoint(_words_of(name))
+
+
+def _is_secret_parameter(name: str) -> bool:
+    return not (_SECRET_WORDS | _SIGNATURES).isdisjoint(_words_of(name))
+
+
+def _words_of(name: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
 
 
 def looks_secret(text: str) -> bool:
@@ -48,7 +57,7 @@ def looks_secret(text: str) -> bool:
 def has_credentials(url: str) -> bool:
     """Whether a URL names a user or a key: before its host, among its parameters, or anywhere in the form of one."""
     parameters = re.split(r"[?&;#]", url)[1:]
-    return "@" in url or looks_secret(url) or any(names_a_secret(each.partition("=")[0]) for each in parameters)
+    return "@" in url or looks_secret(url) or any(_is_secret_parameter(each.partition("=")[0]) for each in parameters)
 
 
 def is_variable_name(text: str) -> bool:
@@ -73,8 +82,13 @@ def masked(text: str) -> str:
 
 def without_forms(text: str) -> str:
     """The text with all hidden that has the form of a secret."""
-    text = _FORMS.sub(HIDDEN, _IN_A_URL.sub(rf"\1{HIDDEN}@", text))
+    text = without_parameters(_FORMS.sub(HIDDEN, _IN_A_URL.sub(rf"\1{HIDDEN}@", text)))
     return _BEARER.sub(rf"\1 {HIDDEN}", text)
+
+
+def without_parameters(text: str) -> str:
+    """The text with the values of URLs' parameters hidden that name a secret: ``?token=``, ``&sig=``."""
+    return _PARAMETER.sub(lambda found: f"{found[1]}{HIDDEN}" if _is_secret_parameter(found[2]) else found[0], text)
 
 
 def masked_words(text: str) -> str:
@@ -97,7 +111,7 @@ def without_key(error: object, key: str) -> str:
 def hidden(text: str, key: str) -> str:
     """A text of a few thousand characters at most without the key, or a part of it, or what has the form of another."""
     for form in {key, quote(key, safe=""), repr(key)[1:-1]}:
-        if len(form) >= _SHORT:
+        if len(form) >= SHORT:
             text = text.replace(form, HIDDEN)
         else:  # only where it stands alone
             text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])", HIDDEN, text) if form else text

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import mpg
 from evaluation.tables import plain
-from personas.secrets import masked_words, without_forms
+from personas.secrets import masked_words
 from pipeline.commands import (
     check,
     export,
@@ -34,9 +34,12 @@ from pipeline.commands import (
 )
 from pipeline.commands.arguments import add_directory, anywhere
 from pipeline.commands.shared import InputError, Outcome
+from pipeline.events import FORMATS, TEXT, VARIABLE, event, is_json, log_to_stderr, redacted
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
 from pipeline.store.copies import with_urls
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,11 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settle is not None:
         settle(options)
     options.beam_arguments = beam_arguments
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
-    for name in ("mpg", "pipeline"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    if options.log_format is not None:
+        os.environ[VARIABLE] = options.log_format  # worker processes ask for it, too
+    if os.environ.get(VARIABLE, TEXT) not in FORMATS:
+        return _fail(f"{VARIABLE}={os.environ[VARIABLE]}: choose from {', '.join(FORMATS)}", ExitStatus.BAD_INPUT)
+    if is_json():
+        os.environ["TQDM_DISABLE"] = "1"  # bars are no records
+    log_to_stderr(options.verbose, also=with_urls)
     command = _COMMANDS[options.command]
     if command.loads_models:
         from pipeline.quiet import quiet_libraries
@@ -93,13 +98,6 @@ class _Parser(argparse.ArgumentParser):
         super().error(masked_words(message))
 
 
-class _Formatter(logging.Formatter):
-    """No secret stands in a log, whoever writes it, and no copy of what has a URL."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_forms(with_urls(super().format(record)))
-
-
 def _print_anything() -> None:
     """What a terminal or a log can't show is spelled out: it never ends a command."""
     for stream in (sys.stdout, sys.stderr):
@@ -117,7 +115,10 @@ def _inside(folder: Path) -> chdir[Path]:
 
 
 def _fail(problem: str, status: int) -> int:
-    print("\n".join(f"mpg: {without_forms(plain(line))}" for line in with_urls(problem).splitlines()), file=sys.stderr)
+    if is_json():
+        event(logger, "failed", level=logging.ERROR, status=int(status), message=problem)
+    else:
+        print("\n".join(f"mpg: {redacted(plain(line))}" for line in with_urls(problem).splitlines()), file=sys.stderr)
     return status
 
 
@@ -155,7 +156,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="mpg",
         description="Write personalised text corpora: attributes composed at decoding time (MPG, SCR).",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="log what the libraries say, too")
+    parser.add_argument("-v", "--verbose", action="count", default=0,
+                        help="log each shard, and what libraries say; twice: dead letters' own words, too")  # fmt: skip
+    parser.add_argument("--log-format", choices=FORMATS, help=f"of what is logged on stderr (or {VARIABLE}=json): "
+                        "a JSON object a line, of every shard, without a bar, for programs")  # fmt: skip
     parser.add_argument("--version", action="version", version=f"mpg-scr {mpg.__version__}")
     add_directory(parser, "directory")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")

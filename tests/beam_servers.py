@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -87,3 +89,14 @@ class Servers:
     def end(self) -> None:
         self.service.kill()
         self.pool.kill()
+
+
+@contextmanager
+def asleep(servers: Servers) -> Iterator[None]:
+    """The pool takes no work, though it answers: nobody can write a row."""
+    assert servers.pool.process is not None
+    os.kill(servers.pool.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(servers.pool.process.pid, signal.SIGCONT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,12 +14,13 @@ class DataflowStub:
 
     Args:
         ends: state that a job is in once it is asked for; may be changed.
+        errors: messages of a job that has failed, in their order; may be changed.
     """
 
-    def __init__(self, ends: str = "JOB_STATE_DONE") -> None:
+    def __init__(self, ends: str = "JOB_STATE_DONE", errors: Sequence[str] = ("no GPU is left",)) -> None:
         self.jobs: list[dict[str, Any]] = []
         self.asked: list[str] = []
-        self.ends = ends
+        self.ends, self.errors = ends, errors
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,6 +30,11 @@ class DataflowStub:
                 stub.jobs.append(job)
                 self._answer({"id": "job-1", "name": job["name"], "currentState": "JOB_STATE_RUNNING"})
 
+            def do_PUT(self) -> None:
+                job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                stub.asked.append(f"PUT {self.path.partition('?')[0]} {job.get('requestedState')}")
+                self._answer({"id": "job-1", "currentState": stub.ends})
+
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 stub.asked.append(f"GET {path}")
@@ -36,8 +43,9 @@ class DataflowStub:
                 elif stub.ends != "JOB_STATE_FAILED":
                     self._answer({})
                 else:
-                    error = {"id": "m", "messageText": "no GPU is left", "messageImportance": "JOB_MESSAGE_ERROR"}
-                    self._answer({"jobMessages": [error | {"time": "2026-01-01T00:00:00Z"}]})
+                    about = {"messageImportance": "JOB_MESSAGE_ERROR", "time": "2026-01-01T00:00:00Z"}
+                    messages = [about | {"id": f"m{i}", "messageText": text} for i, text in enumerate(stub.errors)]
+                    self._answer({"jobMessages": messages})
 
             def _answer(self, body: dict[str, Any]) -> None:
                 text = json.dumps(body).encode()

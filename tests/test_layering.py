@@ -42,6 +42,7 @@ ROOMS = {
     ),
     "pipeline": (
         "exit_status",
+        "events",
         "store",
         "quiet",
         "job",

@@ -108,7 +108,8 @@ class BatchSize:
             self.set(fitted)
 
     def _set(self, size: int, why: str, level: int = logging.WARNING) -> None:
-        logger.log(level, "%s: batches of %d rows from now on", why, size)
+        said = {"event": "batch_size", "rows": size, "before": self.now}  # for logs that are read by programs
+        logger.log(level, "%s: batches of %d rows from now on", why, size, extra={"mpg": said})
         self.now, self._rows = size, 0
         if self.on_change is not None:
             self.on_change(size)

@@ -29,6 +29,9 @@ def main() -> None:
     quiet_libraries()
     from pipeline.beam.execute import execute
     from pipeline.beam.options import beam_options
+    from pipeline.beam.worker_logs import log_as_graph_process
+
+    log_as_graph_process()
 
     graph, arguments = pickle.load(sys.stdin.buffer)
     execute(graph, beam_options(arguments))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from pipeline.beam.metrics import count_shard
 from pipeline.beam.progress import Ticker
 from pipeline.beam.travel import packed_plan, unpacked_sources
 from pipeline.beam.work import DecodedShard, Places, Shard, WrittenShard
+from pipeline.beam.worker_logs import log_as_worker
 from pipeline.decode.bank import BATCH_SIZES, ProcessBank
 from pipeline.decode.cells import decode_cells
 from pipeline.decode.devices import Device, devices_here, named
@@ -27,6 +29,7 @@ from pipeline.decode.loading import LoadBank, units_for
 from pipeline.decode.machine import note_machine
 from pipeline.decode.per_device import PerDevice
 from pipeline.decode.rows import to_dead_letter
+from pipeline.events import event
 from pipeline.plan.cells import Sources
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.errors import RunError
@@ -37,6 +40,8 @@ from pipeline.store.places import expanded
 from pipeline.store.ranges import file_name
 from pipeline.store.shards import shard_name, write_rows
 from pipeline.store.stop import StopFile
+
+logger = logging.getLogger(__name__)
 
 
 class DecodeFn(beam.DoFn):
@@ -55,6 +60,7 @@ class DecodeFn(beam.DoFn):
         self._shared, self._shared_grid = Shared(), Shared()
 
     def setup(self) -> None:
+        log_as_worker()
         self._stop = StopFile.of(expanded(self._folder)).watcher()
         self._decode: Callable[[Shard], DecodedShard | None]
         with output_errors(expanded(self._folder)):
@@ -163,6 +169,9 @@ class WriteFn(beam.DoFn):
     def __init__(self, work: str) -> None:
         self._work = work
 
+    def setup(self) -> None:
+        log_as_worker()
+
     def process(self, shard: DecodedShard) -> Iterator[WrittenShard]:
         work = expanded(self._work)
         path = None
@@ -175,6 +184,7 @@ class WriteFn(beam.DoFn):
                 n = sum(row["reason"] not in TRANSIENT for row in shard.rejected)
                 write_rows(shard.rejected, "rejected", work / "rejected" / _name(shard, shard.rejected, n))
         count_shard(shard)
+        _tell(shard, path)
         yield WrittenShard(
             path=path,
             n_rows=len(shard.rows),
@@ -183,6 +193,26 @@ class WriteFn(beam.DoFn):
             started_s=shard.started_s,
             ended_s=shard.ended_s,
         )
+
+
+def _tell(shard: DecodedShard, path: str | None) -> None:
+    """Log that a shard is written, and which of its rows are dead letters; what a dead letter says may quote it."""
+    for row in shard.rejected:
+        event(logger, "row_rejected", row=row["row_id"], reason=row["reason"])
+        event(logger, "row_rejected", level=logging.DEBUG, row=row["row_id"], message=row["message"])
+    ids = [row["row_id"] for row in shard.rows]
+    event(
+        logger,
+        "shard_written",
+        range=shard.of_range or None,
+        file=path and expanded(path).name,
+        first=ids[0] if ids else None,
+        last=ids[-1] if ids else None,
+        rows=len(ids),
+        rejected=len(shard.rejected),
+        tokens=sum(row["n_tokens"] for row in shard.rows),
+        seconds=round(shard.ended_s - shard.started_s, 3),
+    )
 
 
 def _name(shard: DecodedShard, rows: Sequence[Mapping[str, Any]], n: int) -> str:

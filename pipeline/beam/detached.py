@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
 from apache_beam.runners.runner import PipelineState
@@ -17,8 +18,9 @@ from pipeline.beam.execute import graph_of, raised_in_a_line, reached
 from pipeline.beam.options import beam_options, n_devices
 from pipeline.beam.runners import Workers
 from pipeline.beam.work import BOOKS_FILE, Work
+from pipeline.events import redacted
 from pipeline.store.detached import Detached, Until
-from pipeline.store.errors import line_in, readable, refusal_in
+from pipeline.store.errors import line_in, refusal_in
 from pipeline.store.files import exists
 
 # Options by which a service is found again, as those of the class that reads them name them.
@@ -131,27 +133,58 @@ def _state_at_service(job_id: str, options: PipelineOptions) -> tuple[str, str |
             ):
                 if each.message_response.importance == beam_job_api_pb2.JobMessage.JOB_MESSAGE_ERROR:
                     errors.append(each.message_response.message_text)
-    lines = [line for text in errors if (line := refusal_in(text) or line_in(text))]
-    return state, next(iter(lines), readable(errors[-1]) if errors else None)
+    return state, _why(errors)
 
 
-def _state_on_dataflow(job_id: str, options: PipelineOptions) -> tuple[str, None]:
+def _why(errors: Sequence[str]) -> str | None:
+    """Why a job has failed, of what its service has kept of errors, in their order: a refusal of this project's first.
+
+    Where there is none it is the last error: the message of its Python traceback, else its first line.
+    """
+    for text in errors:
+        ours = refusal_in(text) or line_in(text)
+        if ours is not None:
+            return ours
+    lines = [line.strip() for line in errors[-1].splitlines() if line.strip()] if errors else []
+    if not lines:
+        return None
+    return redacted(lines[-1] if any(line.startswith("Traceback (") for line in lines) else lines[0])
+
+
+def _state_on_dataflow(job_id: str, options: PipelineOptions) -> tuple[str, str | None]:
+    """Its state, and, if it has failed, why, where the service says that."""
+    from google.cloud import dataflow
+
+    client, where = _dataflow(dataflow.JobsV1Beta3Client, options)
+    found = client.get_job(dataflow.GetJobRequest(job_id=job_id, **where), timeout=_ANSWERS_S)
+    state = str(dataflow.JobState(found.current_state).name).removeprefix("JOB_STATE_")
+    if state != PipelineState.FAILED:
+        return state, None
+    errors = list[str]()
+    with suppress(Exception):  # rights to read a job are not those to read its messages
+        client, where = _dataflow(dataflow.MessagesV1Beta3Client, options)
+        least = dataflow.JobMessageImportance.JOB_MESSAGE_ERROR
+        asked = dataflow.ListJobMessagesRequest(job_id=job_id, minimum_importance=least, **where)
+        for each in client.list_job_messages(asked, timeout=_ANSWERS_S):
+            errors.append(each.message_text)
+    return state, _why(errors)
+
+
+def _dataflow(kind: Callable[..., Any], options: PipelineOptions) -> tuple[Any, dict[str, str]]:
+    """A client of Dataflow's, and the project and region that its requests name."""
     import google.auth
     from google.api_core.client_options import ClientOptions
     from google.auth.credentials import AnonymousCredentials
-    from google.cloud import dataflow
 
     google_cloud = options.view_as(GoogleCloudOptions)
     endpoint = (google_cloud.dataflow_endpoint or "").strip().rstrip("/")
     by_rest = "localhost" in endpoint  # as Beam's own client has it
-    client = dataflow.JobsV1Beta3Client(
+    client = kind(
         credentials=AnonymousCredentials() if google_cloud.no_auth else google.auth.default()[0],
         client_options=ClientOptions(api_endpoint=endpoint if by_rest else re.sub("^https?://", "", endpoint) or None),
         transport="rest" if by_rest else None,
     )
-    asked = dataflow.GetJobRequest(job_id=job_id, project_id=google_cloud.project, location=google_cloud.region)
-    found = client.get_job(asked, timeout=_ANSWERS_S)
-    return str(dataflow.JobState(found.current_state).name).removeprefix("JOB_STATE_"), None
+    return client, {"project_id": google_cloud.project, "location": google_cloud.region}
 
 
 def _address(options: PipelineOptions, workers: Workers) -> list[str]:

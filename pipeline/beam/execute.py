@@ -17,6 +17,7 @@ from pipeline.beam.runners import IN_PROCESS, in_process_runner
 from pipeline.beam.supervise import KILLED, GraphFailed, WorkerDied, a_worker_is_gone, supervised
 from pipeline.beam.wait import ServiceGone, run_to_end
 from pipeline.beam.work import Books, Graph, Work
+from pipeline.beam.worker_logs import has_graph
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
 from pipeline.store.errors import OutputError, line_in, readable, refusal_in
@@ -37,11 +38,13 @@ def execute(graph: Graph, options: PipelineOptions, seen: Seen | None = None) ->
     """
     here = options.view_as(StandardOptions).runner == IN_PROCESS
     with reached(options):
-        run_to_end(graph_of(graph, options), elsewhere.gone(options), None if here else seen)
+        gone = elsewhere.gone(options)
+        run_to_end(graph_of(graph, options), gone, None if here else seen, is_elsewhere=not here)
 
 
 def graph_of(graph: Graph, options: PipelineOptions) -> beam.Pipeline:
     """A graph, ready to be run; what an earlier one has written last is gone. Raises OSError."""
+    has_graph()
     remove(graph.last)
     hints = take_hints(options)
     without_timeout(options)

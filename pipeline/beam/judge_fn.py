@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from pipeline.beam.metrics import count_judgments
 from pipeline.beam.progress import Ticker
 from pipeline.beam.travel import packed_judge, unpacked_judge
 from pipeline.beam.work import JudgeTask, JudgeWork
+from pipeline.beam.worker_logs import log_as_worker
 from pipeline.decode.machine import passes_of
+from pipeline.events import event
 from pipeline.judging.registry import COLUMNS, item_of, load_assigned
 from pipeline.judging.table import judgment_rows
 from pipeline.store.errors import output_errors
@@ -23,6 +27,8 @@ from pipeline.store.places import expanded
 from pipeline.store.ranges import judgments_name
 from pipeline.store.shards import read_shard, shard_name, write_rows
 from pipeline.store.stop import StopFile
+
+logger = logging.getLogger(__name__)
 
 
 class JudgeFn(beam.DoFn):
@@ -33,6 +39,7 @@ class JudgeFn(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
+        log_as_worker()
         self._judge: Judge = self._shared.acquire(
             lambda: load_assigned(unpacked_judge(self._work).judge), tag=self._work.label
         )
@@ -47,6 +54,7 @@ class JudgeFn(beam.DoFn):
             yield self._judge_rows(task)
 
     def _judge_rows(self, task: JudgeTask) -> int:
+        began = time.monotonic()
         wanted, attributes = task.row_ids, self._work.judge.attributes
         table = read_shard(expanded(task.path), "generations", COLUMNS)
         if wanted is not None:
@@ -63,4 +71,17 @@ class JudgeFn(beam.DoFn):
         count_judgments(len(items), rows)
         for _ in items:
             self._ticker.tick()
+        event(
+            logger,
+            "shard_judged",
+            judge=label,
+            attributes=list(attributes),
+            file=expanded(task.path).name,
+            first=items[0].key if items else None,
+            last=items[-1].key if items else None,
+            texts=len(items),
+            judgments=len(rows),
+            unscored=sum(row["score"] is None for row in rows),
+            seconds=round(time.monotonic() - began, 3),
+        )
         return len(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from apache_beam.options.pipeline_options import (
@@ -49,9 +50,30 @@ def are_elsewhere(options: PipelineOptions) -> bool:
 
 
 def n_devices(options: PipelineOptions) -> int:
-    """Devices of workers elsewhere, as far as options say how many: Dataflow's workers, Flink's parallelism; else 1."""
+    """Devices that are paid for, as far as options say how many; else 1."""
+    return devices_named(options) or 1
+
+
+def devices_named(options: PipelineOptions) -> int | None:
+    """Devices of a run: of workers on this machine one each; ``None``: of workers elsewhere options do not say.
+
+    Elsewhere they are Dataflow's workers (the most that it may start), or Flink's parallelism, each with as many
+    devices as a hint asks for (``accelerator=type:T;count:N``).
+    """
+    if options.view_as(StandardOptions).runner == IN_PROCESS:
+        return n_workers(options)
     google, flink = options.view_as(WorkerOptions), options.view_as(FlinkRunnerOptions)
-    return max(1, google.max_num_workers or google.num_workers or 0, flink.parallelism or 0)
+    n = max(google.max_num_workers or google.num_workers or 0, flink.parallelism or 0)
+    each = re.search(r"(?:^|;)count:(\d+)", hints_of(options).get("accelerator", ""))
+    return n * max(1, int(each[1]) if each else 1) if n > 0 else None
+
+
+def cost_note(arguments: Sequence[str]) -> str | None:
+    """A line where nobody can say how many devices a run with these options pays for, in which nothing is wrong."""
+    if devices_named(beam_options(arguments)) is not None:
+        return None
+    name = "--parallelism (Flink's), --num_workers or --max_num_workers (Dataflow's)"
+    return f"device_price: no option says how many workers there are: cost and budget count one device ({name} would)"
 
 
 def hints_of(options: PipelineOptions) -> dict[str, str]:

@@ -103,8 +103,12 @@ def a_worker_is_gone(text: str) -> bool:
 
 
 def _listen(pipe: IO[bytes], said: deque[str]) -> None:
+    from pipeline.beam.worker_logs import passed_on
+
     for line in pipe:
-        said.append(line.decode(errors="replace").rstrip())
+        text = line.decode(errors="replace").rstrip()
+        if not passed_on(text):
+            said.append(text)
 
 
 def _wait(process: subprocess.Popen[bytes], last: Path, said: Sequence[str]) -> str | None:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import apache_beam as beam
@@ -15,7 +15,12 @@ from apache_beam.runners.runner import PipelineState
 
 from pipeline.beam.metrics import counts_of
 from pipeline.beam.supervise import GraphFailed
+from pipeline.events import redacted
 from pipeline.exit_status import ExitStatus
+from pipeline.store.errors import readable
+from pipeline.store.stop import before_it_ends_at_once
+
+logger = logging.getLogger(__name__)
 
 # Name that Beam gives the thread which logs, as the root's, all that a job service says: tracebacks of workers too.
 _LISTENER = "wait_until_finish_read"
@@ -33,12 +38,15 @@ def run_to_end(
     pipeline: beam.Pipeline,
     gone: Callable[[], str | None] | None = None,
     seen: Callable[[Mapping[str, int]], object] | None = None,
+    *,
+    is_elsewhere: bool = False,
 ) -> None:
     """Hand the graph to its runner and wait until it has ended.
 
     Args:
         gone: asked now and then while it runs: what the runner needs and is gone, which it may not notice; or ``None``.
         seen: told as often what has been counted so far (:mod:`pipeline.beam.metrics`).
+        is_elsewhere: whether it would go on without this process: it is cancelled where this one is ended at once.
 
     Raises:
         GraphFailed: the service that runs it, or what that needs, is gone (ServiceGone), or it was cancelled, say.
@@ -46,7 +54,9 @@ def run_to_end(
     """
     try:
         with _without_its_log():
-            state = _ended(pipeline.run(), gone, seen)
+            result = pipeline.run()
+            with _cancelled_with_this(result) if is_elsewhere else nullcontext():
+                state = _ended(result, gone, seen)
     except grpc.RpcError as error:
         raise _gone(f"the job service is gone ({error.code().name.lower()}: {error.details()})") from error
     except Exception as error:
@@ -84,6 +94,26 @@ def _ended(
             with suppress(grpc.RpcError):
                 result.cancel()
             raise _gone(why)
+
+
+@contextmanager
+def _cancelled_with_this(result: Any) -> Iterator[None]:
+    """Whoever ends this process at once, or what it waits in, ends the graph too: nobody would come back for it."""
+
+    def cancel() -> str:
+        try:
+            result.cancel()
+        except Exception as error:
+            why = error.details() if isinstance(error, grpc.Call) else readable(error)
+            return f"its job could not be cancelled and goes on ({redacted(str(why))})"
+        return "its job is cancelled"
+
+    with before_it_ends_at_once(cancel):
+        try:
+            yield
+        except KeyboardInterrupt:
+            logger.warning("%s", cancel())
+            raise
 
 
 def _gone(why: str) -> ServiceGone:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from pipeline.commands.arguments import add_words, anywhere
-from pipeline.commands.shared import InputError, Outcome, opened_by, place_errors
+from pipeline.commands.shared import InputError, Outcome, look_for_detached, opened_by, place_errors
 from pipeline.publish.wanted import BETWEEN, SYSTEMS, Wanted
 from pipeline.store.dataset import FOLDERS, FORMS, RUN_FILE, WORK_FOLDER, copied, is_complete
 from pipeline.store.exchange import GATHERING, finish_any_exchange, finish_exchange
@@ -57,6 +57,7 @@ def export(options: argparse.Namespace) -> Outcome:
         work = folder / WORK_FOLDER
         make_folder(work)
         with FolderLock(work, shared=True), FolderLock(work, wait=True, name=GATHERING):  # not beside a run
+            look_for_detached(folder, writes=True)
             finish_exchange(folder)
             copy = copied(folder)
             _refuse_changed(folder, copy)

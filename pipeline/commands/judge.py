@@ -20,7 +20,7 @@ from personas.examples import Example, load_pairs
 from personas.text import one_line
 from pipeline.commands.arguments import add_words, anywhere, in_commas, readable, source
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
-from pipeline.commands.shared import InputError, NotNow, Outcome, place_errors
+from pipeline.commands.shared import InputError, NotNow, Outcome, look_for_detached, place_errors
 from pipeline.job.adapters import own_judges_of
 from pipeline.job.fields import ClassifierJudge, Judges, OpenAIJudge
 from pipeline.job.known import KINDS, assignments
@@ -121,6 +121,8 @@ def judge(options: argparse.Namespace) -> Outcome:
     with place_errors(options.corpus):
         most_unscored = _most_unscored(options)
         corpus, known = _read(options)
+    for place in {options.corpus, corpus.folder}:
+        look_for_detached(place, writes=place == corpus.folder)
     attributes = _attributes(options, corpus)
     asked = _judged_names(options, _judges(options, attributes, corpus), attributes, known)
     table, n_new = _judge_and_write(options, asked, corpus)
@@ -129,10 +131,9 @@ def judge(options: argparse.Namespace) -> Outcome:
     stopped = getattr(judge, "stopped", None)
     if options.repeat and stopped is None:
         lines.append(_repeated(options, judge, attributes, corpus, table))
-    lines += _spent(judge)
-    lines.append(f"{len(corpus.items)} texts, {n_new} of them judged now; judgments: {corpus.folder / 'judgments'}")
-    if stopped is not None:
-        lines.append(f"stopped: {stopped}")
+    now = f"{len(corpus.items)} texts, {n_new} of them judged now; judgments: {corpus.folder / 'judgments'}"
+    lines += [*_spent(judge), now]
+    lines += [] if stopped is None else [f"stopped: {stopped}"]
     unscored = verdict([each.judge for each in asked], table, most_unscored)
     return Outcome("\n".join(lines)) if unscored is None else Outcome("\n".join(lines), unscored.why, unscored.status)
 
@@ -198,12 +199,12 @@ def _judge_and_write(options: argparse.Namespace, asked: Sequence[Asked], corpus
     with place_errors(corpus.folder, read=False, kept="what was judged before is kept"):
         shards = shards_folder(corpus.folder, "judgments")
         with FolderLock(shards.parent, shared=True):  # beside other judges, not beside a run
+            look_for_detached(corpus.folder, writes=True)
             if _corpus(options).items != corpus.items:
                 raise NotNow(f"{options.corpus}: has changed while the judge was loaded; give the command again")
             first = asked[0].judge  # the only one, if it is behind an endpoint
-            spending, budget = Spending(shards.parent), getattr(first, "budget", None)
+            spending, budget, n_new = Spending(shards.parent), getattr(first, "budget", None), 0
             try:
-                n_new = 0
                 for each in asked:
                     with (
                         logging_redirect_tqdm(),

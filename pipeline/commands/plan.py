@@ -42,7 +42,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     job, prompts = job_of(options)
     for note in looked_at(options, job, prompts, runs=False).notes:
         logger.warning("%s", note)
-    from pipeline.beam.options import beam_options, n_workers
+    from pipeline.beam.options import beam_options, n_devices, n_workers
     from pipeline.plan.plan import Plan
     from pipeline.run.estimate import EstimateError, forecast
     from pipeline.run.judges import rubric_problems
@@ -50,9 +50,9 @@ def plan(options: argparse.Namespace) -> Outcome:
 
     try:
         output = job.output_folder
-        work, workers = prepare(output), n_workers(beam_options(options.beam_arguments))
+        work, of_beam = prepare(output), beam_options(options.beam_arguments)
         texts = texts_of(job, prompts)
-        computed_with = settled(output, job, workers, texts.n)
+        computed_with = settled(output, job, n_workers(of_beam), texts.n)
         planned = Plan.of(job, computed_with.dtype, computed_with.attributes)
         left = left_of(work, planned, prompts, computed_with.rows_per_shard)
     except OutputError as error:
@@ -67,7 +67,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     for problem in rubric_problems(job):
         raise InputError(f"{options.job}: {problem}")
     try:
-        made = forecast(planned, left, computed_with, options.cells, workers)
+        made = forecast(planned, left, computed_with, options.cells, n_devices(of_beam))
     except EstimateError as error:
         raise InputError(str(error)) from error
     kept = asdict(made) | {"of": job.work_hash()}

@@ -7,7 +7,7 @@ import json
 
 from evaluation.tables import aligned
 from pipeline.commands.arguments import readable
-from pipeline.commands.shared import Outcome
+from pipeline.commands.shared import Outcome, look_for_detached
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.hub.read_back import shown
 from pipeline.publish.hub.wish import Published, Wish
@@ -55,6 +55,7 @@ def publish(options: argparse.Namespace) -> Outcome:
         local_names=options.local_names,
         dry_run=options.dry_run,
     )
+    look_for_detached(options.folder, writes=False)  # where the card is written anew, it is refused there
     done = publish_data_set(options.folder, wish)
     if options.json:
         report = json.dumps(_as_json(done))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.tables import plain
 from pipeline.commands.arguments import anywhere, readable
-from pipeline.commands.shared import InputError, NotNow, Outcome, place_errors
+from pipeline.commands.shared import InputError, NotNow, Outcome, look_for_detached, place_errors
 
 if TYPE_CHECKING:
     from pipeline.publish.report.read import DataSet
@@ -58,6 +58,8 @@ def report(options: argparse.Namespace) -> Outcome:
         with place_errors(output):
             if is_folder(output):
                 raise InputError(f"--output: {output} is a folder; name a file in it")
+    for folder in folders:
+        look_for_detached(folder, writes=not options.terminal and output.is_relative_to(folder))
     from pipeline.publish.report.measures import Measures
 
     ms = [Measures(each) for each in _data_sets(folders)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.tables import aligned, plain
 from pipeline.commands.shared import InputError, Outcome, job_of, looked_at, opened_by
+from pipeline.events import is_json
 from pipeline.publish.summary import header, table_rows
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def run_report(result: Result) -> str:
     if any("±?" in cell for row in table_rows(summary) for cell in row):
         lines.append("±?: too few prompts for an interval that says anything")
     lines += [f"{name}: judged by {each['judge']}: {each['worth']}" for name, each in run["own_judges"].items()]
-    for sample in summary.samples:
+    for sample in () if is_json() else summary.samples:  # its output is a log, and no texts stand in one
         question = sample["prompt"][-1]["content"]
         lines.append(f"\n{plain(sample['persona'], _LONGEST)} | {plain(question, _LONGEST)}")
         paragraphs = [plain(line) for line in sample["response"].splitlines() if line.strip()]

@@ -22,7 +22,8 @@ from pipeline.job.load import load_job
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.plan.merged import texts_of
 from pipeline.plan.split import split_problems
-from pipeline.store.dataset import FOLDERS
+from pipeline.store.dataset import FOLDERS, WORK_FOLDER
+from pipeline.store.detached import noted
 from pipeline.store.files import exists, listing, nothing_there, store_errors
 from pipeline.store.layout import SPLITS
 from pipeline.store.lock import FolderInUse
@@ -88,6 +89,23 @@ def place_errors(place: Path, *, read: bool = True, kept: str | None = None) -> 
             remedy = "see to its address, keys and rights, or give the command again"
         remedy += "" if kept is None else f"; {kept}"
         raise NotNow(f"{place}: can't be {'read' if read else 'written'} ({why}); {remedy}") from error
+
+
+def look_for_detached(output: Path, *, writes: bool) -> None:
+    """A job that was detached may have an output though nobody has its lock. Where nothing is written it is a note.
+
+    Raises:
+        RunError: it is at work there, or nobody can tell, and something is to be written.
+    """
+    with place_errors(output):
+        if noted(output / WORK_FOLDER) is None:
+            return
+    from pipeline.beam.at_work import refuse, tell
+
+    if writes:
+        refuse(output)
+    else:
+        tell(output)
 
 
 def _is_there(place: Path) -> bool:

@@ -94,8 +94,8 @@ def _detached(job: Detached, output: Path) -> dict[str, Any]:
     from pipeline.quiet import quiet_libraries
 
     quiet_libraries()
+    from pipeline.beam.at_work import moment
     from pipeline.beam.detached import place_of, standing
-    from pipeline.run.takeover import moment
     from pipeline.store.dataset import WORK_FOLDER
 
     try:

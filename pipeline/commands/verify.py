@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from personas import Cell, Message, Persona, Prompt, PromptError, control
 from pipeline.commands.arguments import readable
-from pipeline.commands.shared import InputError, Outcome, place_errors
+from pipeline.commands.shared import InputError, Outcome, look_for_detached, place_errors
 from pipeline.decode.machine import processor
 from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
@@ -62,6 +62,7 @@ def verify(options: argparse.Namespace) -> Outcome:
     folder: Path = options.folder
     if options.sample < 0:
         raise InputError(f"--sample: {options.sample} must be at least 0")
+    look_for_detached(folder, writes=False)
     with place_errors(folder):
         copy = whole_here(folder)
     try:

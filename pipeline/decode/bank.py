@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,10 +16,13 @@ from pipeline.decode.devices import WEIGHTS_SHARE, Device, devices_here, named
 from pipeline.decode.leases import LeaseError, Unit
 from pipeline.decode.loading import LoadBank, loaded, units_for
 from pipeline.decode.per_device import whole
+from pipeline.events import event
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.cells import Sources
 from pipeline.plan.errors import RunError
 from pipeline.store.files import write_bytes
+
+logger = logging.getLogger(__name__)
 
 # File of a work folder: batch sizes that fitted, by device.
 BATCH_SIZES = "batch-sizes.json"
@@ -68,12 +73,16 @@ class ProcessBank:
         how |= {"device": unit[0].torch if unit else torch.device("cpu")}
         if len(unit) > 1:
             how |= {"max_memory": {each.torch: int(each.memory * WEIGHTS_SHARE) for each in unit}}
+        began = time.monotonic()
         self.bank = loaded(sources, load or ModelBank.load, **how)
         cards = sorted({device.card for device in unit if device.kind != "cpu"})
         self.device = f"{len(unit)} x " * (len(unit) > 1) + ", ".join(cards) if cards else str(self.bank.device)
         self.on: dict[str, Any] = {"dtype": sources.dtype}
         if unit:
             self.on["devices"] = [{"name": each.card, "index": each.index, "memory": each.memory} for each in unit]
+        seconds = round(time.monotonic() - began, 3)
+        event(logger, "model_loaded", model=sources.model_label, device=self.device, dtype=sources.dtype,
+              adapters=len(sources.adapters), seconds=seconds)  # fmt: skip
         bank, device = self.bank, self.device  # no way back to here: its lease ends when nobody has it any more
         self.batch_size = BatchSize(
             batch_size,

@@ -31,6 +31,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, Protocol, TypeVar
 
 from pipeline.decode.leases import Held, Leases, Unit
+from pipeline.events import event
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class PerDevice(Generic[Task, Result]):
 
     def _load(self, unit: Unit, lease: Held) -> _Loaded:
         """Load here; where that fails, the lease is given up."""
+        event(logger, "device_leased", device=list(unit), leases=str(self._leases.folder))
         try:
             return _Loaded(unit, self._tag, self._make(unit), lease, self._leases, self._idle_s)
         except BaseException:
@@ -150,6 +152,7 @@ def whole(units: Sequence[Unit], leases: Leases | None = None) -> tuple[Unit, He
             while answer == _ROOM:
                 lease = leases.bank(unit)
                 if lease is not None:
+                    event(logger, "device_leased", device=list(unit), leases=str(leases.folder))
                     return unit, turn, lease
                 answer, _ = _ask(leases, unit, "", None)
             turn.release()

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.beam.at_work import refuse
 from pipeline.publish.card import CARD_FILE
 from pipeline.publish.data_set import refresh_card
 from pipeline.store.dataset import WORK_FOLDER
@@ -25,11 +26,13 @@ def rewrite_card(folder: Path, changes: Mapping[str, Any] = MappingProxyType({})
         the card; where job or record can't be read, as it was, after a warning.
 
     Raises:
+        RunError: a detached job is at work there.
         FolderInUse: a run or a judge works there. OSError: a folder that can't be written; what is there stays.
     """
     work = folder / WORK_FOLDER
     make_folder(work)
     with FolderLock(work), FolderLock(work, wait=True, name=GATHERING):
+        refuse(folder)
         finish_exchange(folder)
         refresh_card(folder, changes)
     return folder / CARD_FILE

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from personas import PromptError
+from pipeline.beam.at_work import moment
 from pipeline.beam.detached import place_of, submission, submit
 from pipeline.beam.supervise import GraphFailed
 from pipeline.beam.work import BOOKS_FILE, Books
@@ -27,7 +28,7 @@ from pipeline.plan.errors import RunError
 from pipeline.run.by_range import ByRange
 from pipeline.run.rows import ById, Rows, Written
 from pipeline.run.run import Place, Result, Run, opened
-from pipeline.run.takeover import moment, settled
+from pipeline.run.takeover import settled
 from pipeline.store.dataset import WORK_FOLDER
 from pipeline.store.detached import Detached, forget, note, note_job, noted, noted_job
 from pipeline.store.errors import output_errors

@@ -25,7 +25,7 @@ class Limits:
 
     Args:
         started: when it began, in seconds since the epoch.
-        n_workers: that have a device each.
+        n_devices: that are paid for.
         spending: of the data set; the budget counts what earlier runs have spent.
         judges_spent: what judges behind endpoints have cost this run so far, by name.
     """
@@ -34,11 +34,11 @@ class Limits:
         self,
         job: Job,
         started: float,
-        n_workers: int,
+        n_devices: int,
         spending: Spending,
         judges_spent: Callable[[], Mapping[str, float]],
     ) -> None:
-        self._job, self._started, self._n_workers = job, started, n_workers
+        self._job, self._started, self._n_devices = job, started, n_devices
         self._spending, self._judges_spent = spending, judges_spent
         earlier = spending.earlier.total
         if job.budget is not None and earlier > 0:
@@ -48,7 +48,7 @@ class Limits:
     def now(self) -> Spent:
         """What this run has spent so far."""
         hours = (time.time() - self._started) / 3600
-        return Spent(hours * self._n_workers * self._job.device_price, self._judges_spent())
+        return Spent(hours * self._n_devices * self._job.device_price, self._judges_spent())
 
     def cost(self) -> float:
         """Of devices and judges, of this run so far and all earlier ones."""

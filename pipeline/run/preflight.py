@@ -12,6 +12,7 @@ from mpg.models.ends import Ends
 from mpg.models.template import fate_of
 from mpg.settings import DEFAULT_DATE
 from personas import Cell, Persona, Prompt, control
+from pipeline.beam.at_work import problem_of
 from pipeline.decode.requests import RejectedCell, encode
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import cores
@@ -68,13 +69,16 @@ def preflight(
     problems, notes, unknown, unreachable = list[str](), list[str](), list[str](), list[str]()
     if beam_arguments:
         from pipeline.beam.arguments import look_at
+        from pipeline.beam.options import cost_note
 
         wrong, silent, words = look_at(beam_arguments, job.output)
         problems, unreachable, notes = problems + wrong, unreachable + silent, notes + words
+        if job.device_price and not wrong:
+            notes += filter(None, [cost_note(beam_arguments)])
     output = job.output_folder
     unusable = output_problem(output)
     problems += filter(None, [unusable])
-    notes += filter(None, [in_use(output)])
+    notes += filter(None, [in_use(output), problem_of(output)])
     problems += judge_problems(job, keys=runs)
     problems += filter(None, [template_problem(job)])
     if job.threads is not None and job.threads > cores():

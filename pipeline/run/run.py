@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.beam import execute
-from pipeline.beam.options import are_elsewhere, beam_options, n_workers
+from pipeline.beam.options import are_elsewhere, beam_options, n_devices, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
@@ -145,8 +145,8 @@ class Run:
         self.job, self.output, self.work, self.stop = job, place.output, place.work, place.stop
         self.n_texts, self.beam_arguments, self.load, work = place.n_texts, beam_arguments, load, place.work
         self.progress = work / PROGRESS if is_local(work) else Path(tempfile.mkdtemp(prefix="mpg-progress-"))
-        options = beam_options(beam_arguments)
-        self.started, workers = time.time(), n_workers(options)
+        self.started, options = time.time(), beam_options(beam_arguments)
+        workers, devices = n_workers(options), n_devices(options)  # on this machine; wherever they are
         self.several = workers > 1 or are_elsewhere(options)
         self.computed_with = self.how(workers)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
@@ -155,7 +155,7 @@ class Run:
             raise RunError(problem, ExitStatus.BAD_INPUT)
         self.judges = RunJudges(job, work)
         self.licences = collect(job, self.plan.sources)  # cards are small: before models are loaded
-        self.limits = Limits(job, self.started, workers if self.decodes else 0, Spending(work), self.judges.spent)
+        self.limits = Limits(job, self.started, devices if self.decodes else 0, Spending(work), self.judges.spent)
         self.decode_s = 0.0
 
     def how(self, workers: int) -> ComputedWith:

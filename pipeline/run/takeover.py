@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
-from pipeline.beam.detached import place_of, standing
+from pipeline.beam.at_work import look
 from pipeline.plan.errors import RunError
-from pipeline.store.detached import Detached, forget, last_written, note, note_its_cost, noted
+from pipeline.store.detached import Detached, forget, note, note_its_cost
 from pipeline.store.errors import output_errors
 
 
@@ -29,29 +28,14 @@ def settled(output: Path, work: Path, *, anyway: bool = False) -> Detached | Non
         RunError: it is at work, or nobody can tell. OutputError: the output can't be read or written.
     """
     with output_errors(output):
-        job = noted(work)
-        if job is None:
+        found = look(output)
+        if found is None:
             return None
-        found, last = standing(work, job), last_written(work, job)
-        who = f"output: the job detached to {place_of(job)} at {moment(job.submitted)}"
-        if found.is_over is False:
-            raise RunError(
-                f"{who} is at work there ({found.words}): mpg status {output} says how far it is, mpg stop {output} "
-                f"ends it; then mpg finish {output}"
-            )
-        if found.is_over is None and not anyway:
-            written = f"its last files were written at {moment(last)}" if last > job.submitted else "it wrote nothing"
-            raise RunError(
-                f"{who}: nobody can say whether it has ended ({found.words}); {written}; if it has: "
-                f"mpg finish {output} --anyway"
-            )
+        job = found.job
+        if found.problem is not None and not (anyway and found.standing.is_over is None):
+            raise RunError(found.problem)
         if job.ended is None:
-            job = replace(job, ended=last, state=found.words)
+            job = replace(job, ended=found.last, state=found.standing.words)
             note(work, job)
         note_its_cost(work, job)
     return job
-
-
-def moment(seconds: float) -> str:
-    """A time in seconds since the epoch, for people: local, ISO 8601."""
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

@@ -1,4 +1,7 @@
-"""Copies on this machine of what lies in stores: made once, kept by what the store says of each file, known by URL."""
+"""Copies on this machine of what lies in stores: made once, kept by what the store says of each file, known by URL.
+
+How long they are kept: :mod:`.kept`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.store.files import file_system, key_of, store_errors
+from pipeline.store.kept import FILES, MARK, hold, keep_within_bounds, scratch
 from pipeline.store.places import expanded, is_local, scheme_of
 
-_ORIGIN = ".origin"  # beside a copy: the URL that it is of
-_FILES = "files"  # in the folder of copies: what they are links to
 # What stores say of a file that tells it from any other that was or will be there.
 _SAID = ("size", "ETag", "etag", "md5Hash", "blob_id", "LastModified", "mtime", "created")
 
@@ -45,24 +47,29 @@ def here(place: Path, *, without: Collection[str] = ()) -> Path:
     state = _digest([str(place), *sorted((name, _state(info)) for name, info in found.items())])
     root = _copies() / state
     target = root / (place.name or "root")
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
+    while not hold(root):  # it may be removed between its making and its holding
+        with scratch(root.parent) as coming:
             if not found:
-                (Path(scratch) / target.name).mkdir()
+                (coming / target.name).mkdir()
             for name, info in found.items():
                 below = name.removeprefix(key.rstrip("/")).lstrip("/")
-                to = Path(scratch) / target.name / below if below else Path(scratch) / target.name
+                to = coming / target.name / below if below else coming / target.name
                 to.parent.mkdir(parents=True, exist_ok=True)
                 with store_errors(place):
-                    kept = _file_here(fs, name, [scheme_of(str(place)), name, _state(info)])
+                    file = _file_here(fs, name, [scheme_of(str(place)), name, _state(info)])
                 try:
-                    os.link(kept, to)
+                    os.link(file, to)
                 except OSError:  # no links there, or too many of one file
-                    shutil.copyfile(kept, to)
-            (Path(scratch) / _ORIGIN).write_text(str(place), "utf-8")
-            with suppress(OSError):  # another process was quicker
-                os.rename(scratch, root)
-                Path(scratch).mkdir()
+                    shutil.copyfile(file, to)
+            (coming / MARK).write_text(str(place), "utf-8")
+            try:
+                os.rename(coming, root)
+                coming.mkdir()
+            except OSError:  # another process was quicker; or somebody has taken parts of an old one away
+                if not (root / MARK).exists():
+                    shutil.rmtree(root, ignore_errors=True)
+        hold(root)  # so that it is not the one that goes
+        keep_within_bounds(root.parent)
     return target
 
 
@@ -82,11 +89,13 @@ def _found(fs: Any, key: str, without: Collection[str]) -> dict[str, dict[str, A
 
 def _file_here(fs: Any, name: str, state: list[Any]) -> Path:
     """The one copy of a file of which a store says this; those that are made of it are links to it."""
-    target = own_folder(_copies() / _FILES) / _digest(state)
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            fs.get_file(name, str(Path(scratch) / "file"))
-            os.replace(Path(scratch) / "file", target)
+    target = own_folder(_copies() / FILES) / _digest(state)
+    try:
+        os.utime(target)  # it is about to be used
+    except FileNotFoundError:
+        with scratch(target.parent) as coming:
+            fs.get_file(name, str(coming / "file"))
+            os.replace(coming / "file", target)
     return target
 
 
@@ -95,7 +104,7 @@ def with_urls(text: str) -> str:
     root = Path(tempfile.gettempdir()) / f"mpg-{os.getuid()}"
     for state in {found[1] for found in re.finditer(re.escape(str(root)) + "/([0-9a-f]{24})/", text)}:
         with suppress(OSError):
-            origin = (root / state / _ORIGIN).read_text("utf-8").rstrip("/")
+            origin = (root / state / MARK).read_text("utf-8").rstrip("/")
             for name in os.listdir(root / state):
                 text = text.replace(f"{root / state}/{name}", origin)
     return text
@@ -107,7 +116,7 @@ def url_of(copy: Path) -> str | None:
         if each.parent == _copies():
             with suppress(OSError):
                 inside = copy.relative_to(each).parts[1:]
-                return "/".join([(each / _ORIGIN).read_text("utf-8").rstrip("/"), *inside])
+                return "/".join([(each / MARK).read_text("utf-8").rstrip("/"), *inside])
     return None
 
 

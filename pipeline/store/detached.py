@@ -59,7 +59,7 @@ def noted(work: Path) -> Detached | None:
     """The detached job of a work folder; ``None``: there is none. Raises OSError: nobody can tell."""
     try:
         found: dict[str, Any] = json.loads(read_text(work / DETACHED_FILE))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     until = found["until"]
     found |= {"service": tuple(found["service"]), "until": None if until is None else Until(**until)}

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personas.text import one_line, storable
+from pipeline.events import FIELDS, event
 from pipeline.store.errors import TooNew
 from pipeline.store.files import exists, listing, move, read_bytes, read_parquet, write_bytes
 from pipeline.store.places import is_local
@@ -68,7 +69,7 @@ def write_rows(rows: Sequence[dict[str, Any]], table_name: str, path: Path) -> N
     try:
         table = _table_of(rows, schema)
     except _UNSTORABLE:  # seldom: only then is each row looked at
-        table = _table_of([row for row in map(storable, rows) if _is_row(row, schema)], schema)
+        table = _table_of([row for row in map(storable, rows) if _is_row(row, schema, table_name)], schema)
     append_entry(path.parent, write_table(table, path))
 
 
@@ -84,11 +85,14 @@ def _table_of(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return table
 
 
-def _is_row(row: dict[str, Any], schema: pa.Schema) -> bool:
+def _is_row(row: dict[str, Any], schema: pa.Schema, table_name: str) -> bool:
     try:
         _table_of([row], schema)
     except _UNSTORABLE as error:
-        logger.error("row %s can't be stored and is left out: %s", row.get("row_id"), one_line(error)[:300])
+        row_id, why = row.get("row_id"), type(error).__name__
+        fields = {"event": "row_left_out", "table": table_name, "row": row_id, "reason": why}
+        logger.error("row %s can't be stored and is left out: %s", row_id, why, extra={FIELDS: fields})
+        event(logger, "row_left_out", level=logging.DEBUG, row=row_id, message=one_line(error)[:300])
         return False
     return True
 
@@ -172,7 +176,8 @@ def sound_table(path: Path, table_name: str, entry: Mapping[str, Any] | None) ->
 
 def set_aside(path: Path, problem: str) -> None:
     """Keep a shard that is not as it should be under another name, as none. Raises OSError."""
-    logger.warning("shard %s %s: set aside, its rows are made again", path, problem)
+    said = "shard %s %s: set aside, its rows are made again"
+    logger.warning(said, path, problem, extra={FIELDS: {"event": "shard_set_aside", "file": path.name}})
     move(path, free_name(path.with_suffix(".corrupt")))
 
 

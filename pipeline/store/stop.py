@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from pipeline.events import MESSAGE, is_json
 from pipeline.exit_status import ExitStatus
 from pipeline.store.detached import Until, noted
 from pipeline.store.files import exists, read_text, remove, write_bytes
@@ -148,9 +149,40 @@ class Watch:
             self._thread.join()
 
 
+# What is to be done before a process is ended at once: each says in words what came of it.
+_at_once: list[Callable[[], str]] = []
+# How long that may take, in seconds: a person waits, or a machine that is about to be taken away (30 s, on Google's).
+_AT_ONCE_S = 10.0
+
+
+@contextmanager
+def before_it_ends_at_once(do: Callable[[], str]) -> Iterator[None]:
+    """Have something done before the second Ctrl-C ends the process, see :func:`graceful_signals`.
+
+    Args:
+        do: called from a thread of its own; returns what is to be said of it.
+    """
+    _at_once.append(do)
+    try:
+        yield
+    finally:
+        _at_once.remove(do)
+
+
+def _in_time(do: Callable[[], str]) -> str:
+    """What it says, or that it took too long: a signal may have come while what it needs was held."""
+    said = ["what runs elsewhere could not be told in time"]
+    thread = threading.Thread(target=lambda: said.insert(0, do()), daemon=True)
+    thread.start()
+    thread.join(_AT_ONCE_S)
+    return said[0]
+
+
 @contextmanager
 def graceful_signals(stop: StopFile) -> Iterator[None]:
     """Ctrl-C (or SIGTERM, which preempted machines get) asks for a stop; the second one ends the process at once.
+
+    Before that, what was asked for is done (:func:`before_it_ends_at_once`), unless a third comes.
 
     Nothing that is written is lost either way: a shard is there wholly or not at all, and worker processes end with
     the one that started them. Call it from the main thread.
@@ -166,7 +198,10 @@ def graceful_signals(stop: StopFile) -> Iterator[None]:
         _say("mpg: stopping: rows in flight are finished and written; Ctrl-C again stops at once")
 
     def second(number: int, frame: FrameType | None) -> None:
-        _say("mpg: stopped at once; the same command goes on from the rows that are written")
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        words = "".join(f"; {_in_time(do)}" for do in tuple(_at_once))
+        _say(f"mpg: stopped at once{words}; the same command goes on from the rows that are written")
         os._exit(ExitStatus.INTERRUPTED)
 
     before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -180,4 +215,5 @@ def graceful_signals(stop: StopFile) -> Iterator[None]:
 def _say(line: str) -> None:
     """To stderr, from a signal handler: no buffer, no lock."""
     with suppress(OSError):  # nobody reads it any more
-        os.write(2, f"\n{line}\n".encode())
+        text = json.dumps({"event": MESSAGE, "level": "WARNING", "message": line}) if is_json() else f"\n{line}"
+        os.write(2, f"{text}\n".encode())

@@ -11,6 +11,7 @@ from personas.secrets import (
     masked_words,
     names_a_secret,
     shown_name,
+    without_forms,
     without_key,
 )
 
@@ -70,6 +71,8 @@ def test_only_names_that_are_surely_none_are_shown() -> None:
         ("https://host/v1?api_key=hunter2", True),
         ("https://host/v1?x=1&Token=hunter2", True),
         ("https://host/sk-abcdef123456/v1", True),
+        ("https://host/v1?sv=2024&sig=hunter2", True),
+        ("https://host/v1?X-Amz-Signature=hunter2", True),
         ("https://host/v1?api-version=2024-10-21", False),
         ("http://localhost:8000/v1", False),
     ],
@@ -92,6 +95,12 @@ def test_addresses_that_hold_a_key(url: str, wanted: bool) -> None:
 def test_a_servers_words_without_the_key(text: str) -> None:
     said = without_key(text, KEY)
     assert KEY[:10] not in said and "***" in said and said.split()[0] == text.split()[0]
+
+
+@pytest.mark.parametrize("name", ["token", "sig", "X-Amz-Signature", "X-Goog-Credential", "accessToken"])
+def test_a_parameter_that_gives_rights_is_hidden_in_any_text(name: str) -> None:
+    said = without_forms(f"GET https://host/a?x=1&{name}=hunter2&y=2 failed")
+    assert said == f"GET https://host/a?x=1&{name}=***&y=2 failed"
 
 
 @pytest.mark.parametrize("n", [4, 6, 12])

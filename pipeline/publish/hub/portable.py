@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evaluation.tables import escaped
-from personas.secrets import HIDDEN, looks_secret, names_a_secret, without_forms
+from personas.secrets import HIDDEN, looks_secret, without_forms, without_parameters
 from pipeline.job.recorded import named_places
 from pipeline.store.copies import origin_of
 from pipeline.store.dataset import WORK_FOLDER, job_folder
@@ -47,7 +47,6 @@ _OF_THE_SYSTEM = ("/usr/", "/bin/", "/sbin/", "/etc/", "/dev/", "/proc/", "/sys/
 _OF_PEOPLE = ("/home/", "/Users/", "/root/", "file://", "~")
 _OF_PEOPLE_S = ("card_template",)  # in run.json
 _USER_IN_URL = re.compile(r"(\b[A-Za-z][\w+.-]*://)[^\s/@'\"]*@")
-_PARAMETER = re.compile(r"([?&;]([\w.-]+)=)[^\s&;#'\"]+")
 
 
 @dataclass
@@ -153,8 +152,7 @@ class Machine:
 
     def without_keys(self, text: str) -> str:
         """A text without what has the form of a key, a user in a URL, or a parameter that names a secret."""
-        clean = _USER_IN_URL.sub(rf"\1{HIDDEN}@", text)
-        clean = _PARAMETER.sub(lambda m: f"{m[1]}{HIDDEN}" if names_a_secret(m[2]) else m[0], clean)
+        clean = without_parameters(_USER_IN_URL.sub(rf"\1{HIDDEN}@", text))
         if looks_secret(clean):
             clean = without_forms(clean)
         self.n_secrets += clean != text

@@ -13,7 +13,7 @@ from apache_beam.runners.runner import create_runner
 
 from pipeline.beam.arguments import argument_notes, argument_problems
 from pipeline.beam.elsewhere import output_notes, output_problems
-from pipeline.beam.options import beam_options, in_processes, n_workers
+from pipeline.beam.options import beam_options, cost_note, devices_named, in_processes, n_devices, n_workers
 from pipeline.beam.runners import IN_PROCESS, in_process_runner, runner_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -235,6 +235,32 @@ def test_a_runner_is_the_same_however_it_is_written() -> None:
         options = beam_options([f"--runner={name}", PROCESSES, "--direct_num_workers=3"])
         assert in_processes(options) and n_workers(options) == 3
     assert not in_processes(beam_options(["--runner=FlinkRunner", PROCESSES]))
+
+
+GPUS = "--resource_hint=accelerator=type:nvidia-l4;count:2;install-nvidia-driver"
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], 1),
+        ([PROCESSES, "--direct_num_workers=3"], 3),
+        (["--runner=DataflowRunner", "--num_workers=2"], 2),
+        (["--runner=DataflowRunner", "--num_workers=2", "--max_num_workers=5", GPUS], 10),
+        (["--runner=DataflowRunner", GPUS], None),
+        (["--runner=FlinkRunner", "--parallelism=4"], 4),
+        (["--runner=FlinkRunner"], None),
+        (["--runner=PortableRunner", "--parallelism=4"], 4),
+        (["--runner=SparkRunner"], None),
+    ],
+)
+def test_devices_that_a_run_pays_for(options: list[str], wanted: int | None) -> None:
+    """The same whether it is attached or detached; where nobody can know, that is said."""
+    assert devices_named(beam_options(options)) == wanted
+    assert n_devices(beam_options(options)) == (wanted or 1)
+    note = cost_note(options)
+    assert (note is None) == (wanted is not None)
+    assert note is None or (note.startswith("device_price: ") and "count one device" in note)
 
 
 def test_more_workers_than_cores_are_worth_a_note() -> None:

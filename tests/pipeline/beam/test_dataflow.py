@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,9 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
+from pipeline.beam import wait
 from pipeline.beam.arguments import argument_problems, unreachable
+from pipeline.beam.detached import Standing, standing
 from pipeline.beam.execute import execute, run
 from pipeline.beam.graph import build
 from pipeline.beam.options import beam_options, take_hints
@@ -27,6 +29,8 @@ from pipeline.job.load import load_job
 from pipeline.plan import computed_with
 from pipeline.plan.plan import Plan
 from pipeline.plan.stored import store_plan
+from pipeline.store.detached import Detached
+from pipeline.store.errors import refused
 from tests.dataflow_stub import DataflowStub
 from tests.store_servers import gcs_server
 
@@ -127,6 +131,21 @@ def test_a_job_that_ends_otherwise_says_why(work: Work, storage: ModuleType, sta
     assert words in str(caught.value).splitlines()[0]
 
 
+def test_a_job_that_nobody_waits_for_any_more_is_cancelled(
+    work: Work, storage: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wait, "_EVERY_S", 0.01)
+
+    def interrupted(counts: Mapping[str, int]) -> None:
+        raise KeyboardInterrupt
+
+    with DataflowStub("JOB_STATE_RUNNING") as stub, pytest.raises(KeyboardInterrupt):
+        execute(work, beam_options(options_for(stub)), interrupted)
+    place = "/v1b3/projects/some-project/locations/europe-west4/jobs/job-1"
+    assert f"PUT {place} 5" in stub.asked, stub.asked  # JOB_STATE_CANCELLED
+    assert "its job is cancelled" in caplog.text
+
+
 def test_a_detached_job_is_sent_and_its_service_asked_about_it(
     storage: ModuleType, job_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,8 +165,28 @@ def test_a_detached_job_is_sent_and_its_service_asked_about_it(
         stub.ends = "JOB_STATE_FAILED"
         assert main(["finish", out]) == ExitStatus.TRY_AGAIN
     said = capsys.readouterr().err
-    assert "stopped (the detached job has ended before its last row (FAILED)); none of 12 rows is finished yet" in said
+    assert "stopped (the detached job has ended before its last row (FAILED: no GPU is left)); none of 12" in said
     assert "the same mpg run goes on" in said
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        (["Workflow failed.\nCauses: quota"], "FAILED: Workflow failed."),
+        (["Traceback (most recent call last):\n  File\nOSError: no GPU", "Traceback (...):\nKeyError: 'x'\n"],
+         "FAILED: KeyError: 'x'"),
+        ([f"Traceback (most recent call last):\nRuntimeError: {refused('model.id: no numbers')}", "Workflow failed."],
+         "FAILED: model.id: no numbers"),
+        (["GET https://u:p@host/?sig=abc: 403"], "FAILED: GET https://***@host/?sig=*** 403"),
+        ([], "FAILED"),
+    ],
+)  # fmt: skip
+def test_why_a_detached_job_has_failed(tmp_path: Path, errors: list[str], words: str) -> None:
+    """A refusal of this project's, whatever the service says after it; else the last error in a line."""
+    with DataflowStub("JOB_STATE_FAILED", errors) as stub:
+        service = ("--project=some-project", "--region=europe-west4", f"--dataflow_endpoint={stub.address}")
+        job = Detached("DataflowRunner", (*service, "--no_auth"), 0.0, 1, 0.0, job_id="job-1")
+        assert standing(tmp_path, job) == Standing(True, words)
 
 
 def test_credentials_are_looked_for_before_anything_is_sent(

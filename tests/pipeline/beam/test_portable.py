@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import grpc
 import pytest
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from pipeline.beam.arguments import unreachable
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
-from tests.beam_servers import Servers, free_port
+from tests.beam_servers import Servers, asleep, free_port
 from tests.pipeline.commands.test_broken_models import no_numbers
 from tests.run_process import finished, log_of, shards_in, start, wait_for
 from tests.tiny_job import checksums, make_job
@@ -56,6 +58,26 @@ def test_ctrl_c_finishes_the_rows_in_flight(servers: Servers, place: Path, tmp_p
     run.send_signal(signal.SIGINT)
     assert finished(run, LONGEST_S) == ExitStatus.INTERRUPTED, log_of(here)
     assert 0 < shards_in(here) < 16
+
+
+def states(servers: Servers) -> list[str]:
+    """Of all jobs that the service knows, the last one's last."""
+    with grpc.insecure_channel(servers.service.address) as channel:
+        found = beam_job_api_pb2_grpc.JobServiceStub(channel).GetJobs(beam_job_api_pb2.GetJobsRequest())
+    return [str(beam_job_api_pb2.JobState.Enum.Name(each.state)) for each in found.job_info]
+
+
+def test_a_second_ctrl_c_cancels_the_job_where_it_runs(servers: Servers, place: Path, tmp_path: Path) -> None:
+    here, n = tmp_path / "here", len(states(servers))
+    with asleep(servers):  # a worker that is begun has the rows in flight for ever
+        run = start(place, here, "--set", "judges=[]", *servers.options)
+        wait_for(lambda: "RUNNING" in states(servers)[n:] or run.poll() is not None, "the job", LONGEST_S)
+        run.send_signal(signal.SIGINT)
+        wait_for(lambda: "Ctrl-C again stops at once" in log_of(here), "the first is heard", LONGEST_S)
+        run.send_signal(signal.SIGINT)
+        assert finished(run, LONGEST_S) == ExitStatus.INTERRUPTED, log_of(here)
+        assert states(servers)[n:] == ["CANCELLED"]
+    assert "mpg: stopped at once; its job is cancelled; the same command goes on" in log_of(here)
 
 
 @pytest.mark.long

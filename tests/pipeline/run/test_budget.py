@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli import main
+from pipeline.job.load import load_job
+from pipeline.run.run import Run, opened
 from pipeline.store.spending import Spending, Spent
 from tests.judge_server import JudgeServer, serving
 from tests.tiny_job import rows, write_job
@@ -82,3 +85,21 @@ def test_a_judges_budget_counts_its_earlier_calls(job_file: Path, monkeypatch: p
         assert sum(server.calls.values()) == first
         assert main(["judge", str(job_file.parent / "out"), *described, *priced, "--budget", "50"]) == 0
         assert sum(server.calls.values()) == 12
+
+
+def test_an_attached_run_counts_the_devices_that_its_options_name(
+    job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says, before it begins, where none of them does."""
+    job = load_job(job_file, ["device_price=2", "judges=[]"])
+    flink = ["--runner=FlinkRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"]
+    costs = []
+    for options in ([*flink, "--parallelism=4"], flink, []):
+        with opened(job) as place:
+            limits = Run(job, place, tuple(options)).limits
+            limits._started = time.time() - 3600
+            costs.append(round(limits.now().devices, 2))
+    assert costs == [8, 2, 2]
+    for options, is_said in (([*flink, "--parallelism=4"], False), (flink, True)):
+        assert main(["check", str(job_file), "--set", "device_price=2", "--", *options]) == 0
+        assert ("cost and budget count one device" in capsys.readouterr().out) == is_said

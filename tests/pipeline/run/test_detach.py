@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from pipeline.store.detached import Detached, last_written, note, note_job, note
 from pipeline.store.files import copy, exists, files_below
 from pipeline.store.places import expanded
 from pipeline.store.spending import Spending
-from tests.beam_servers import ROOT, Servers, free_port
+from tests.beam_servers import ROOT, Servers, asleep, free_port
 from tests.judge_server import JudgeServer, serving
 from tests.pipeline.commands.test_broken_models import no_numbers
 from tests.run_process import finished, log_of, shards_in, start, wait_for
@@ -31,17 +28,6 @@ from tests.store_servers import BUCKET, s3_server
 from tests.tiny_job import checksums, make_job, rows
 
 LONGEST_S = 400.0  # see test_portable
-
-
-@contextmanager
-def asleep(servers: Servers) -> Iterator[None]:
-    """The pool takes no work, though it answers: nobody can write a row."""
-    assert servers.pool.process is not None
-    os.kill(servers.pool.process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(servers.pool.process.pid, signal.SIGCONT)
 
 
 def wait_until_over(out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
