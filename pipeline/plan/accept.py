@@ -63,7 +63,11 @@ class Law:
         return repr((self.rule, *map(sorted, (self.judged, self.labels, self.remote)), self.panel))
 
     def seen(
-        self, groups: Mapping[K, Sequence[C]], judgments: pa.Table, done: Collection[str], wordless: Collection[str]
+        self,
+        groups: Mapping[K, Sequence[C]],
+        judgments: pa.Table,
+        done: Collection[str],
+        wordless: Collection[str] = (),
     ) -> tuple[dict[K, list[C]], set[str]]:
         """Of each group the first candidates that pass, by :func:`passing`, and who waits, by :func:`waiting`."""
         cells = [cell for group in groups.values() for cell in group]

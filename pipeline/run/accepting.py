@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.job.adapters import own_judges
 from pipeline.job.fields import Accept
 from pipeline.job.known import counted
@@ -15,7 +17,7 @@ from pipeline.job.model import Job
 from pipeline.judging.table import merged
 from pipeline.plan import accept
 from pipeline.plan.plan import Plan
-from pipeline.run.candidates import Candidates, wordless
+from pipeline.run.candidates import Candidates
 from pipeline.run.judges import RunJudges
 from pipeline.run.rows import ById
 from pipeline.store.dataset import dead_ids, done_ids
@@ -33,6 +35,12 @@ def law_of(rule: Accept, job: Job, judges: RunJudges) -> accept.Law:
     """What lets a job's candidates pass."""
     judged = counted(job.judges, job.attribute_names, own_judges(job))
     return accept.Law(rule, frozenset(judged), frozenset(judges.labels), frozenset(judges.remote_labels), job.panel)
+
+
+def wordless(generations: pa.Table) -> set[str]:
+    """Row ids of texts that no judge can judge: without a letter or digit."""
+    columns = (generations.column(name).to_pylist() for name in ("row_id", "response"))
+    return {row_id for row_id, response in zip(*columns, strict=True) if not any(map(str.isalnum, response))}
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,8 @@ class Accepting:
                 look = rows.look()
             if rows.is_damaged:  # what was set aside is made again before anything follows from its absence
                 continue
-            if look.silent and self.stop.reason() is None:
-                self.stop.request(*self.judges.why_unasked(look.why))
             if self.stop.reason() is not None or not look.more.any():
-                return rows.report(look), look.waiting
+                return rows.report(look), 0
             self._say(rows.n)
             with output_errors(self.work.parent):
                 rows.draw(look.more)

@@ -7,14 +7,15 @@ for the next one: scores and texts of one block at a time are held, and of all c
 What is drawn is noted (:mod:`pipeline.plan.rounds`) before it is decoded. Where that note is lost, or was written under
 another rule or by other judges, the same draws are made again from what is there, and held against the names of what
 was decoded of them. Where they are others, or where two prompts say the same (whose candidates are one another's), the
-way by the ids of all rows (:class:`pipeline.run.rows.ById`) tells.
+way by the ids of all rows (:class:`pipeline.run.rows.ById`) tells. It does, too, where judges are behind endpoints: a
+candidate that waits for one's answer is none here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from personas import Grid
 from pipeline.beam.work import Places
 from pipeline.judging.table import merged
-from pipeline.plan.accept import Draws, Law, n_more, report, why_waiting
+from pipeline.plan.accept import Draws, Law, n_more, report
 from pipeline.plan.plan import Plan
 from pipeline.plan.rounds import Rounds
 from pipeline.plan.stored import PlannedCells
@@ -40,12 +41,6 @@ from pipeline.store.schema import TABLES
 Counts = NDArray[np.int32]  # [cells]
 
 
-def wordless(generations: pa.Table) -> set[str]:
-    """Row ids of texts that no judge can judge: without a letter or digit."""
-    columns = (generations.column(name).to_pylist() for name in ("row_id", "response"))
-    return {row_id for row_id, response in zip(*columns, strict=True) if not any(map(str.isalnum, response))}
-
-
 @dataclass(frozen=True)
 class Seen:
     """A candidate, as its row and its place tell of it."""
@@ -54,21 +49,16 @@ class Seen:
     weights: tuple[tuple[str, float], ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Look:
     """What all candidates drawn so far come to.
 
     Attributes:
         passed: rows that each cell has: [cells]. more: candidates that are drawn next: [cells].
-        waiting: candidates that wait for a score; why: what judges gave as reasons.
-        silent: whether all that a round has asked judges about waits.
     """
 
     passed: Counts
     more: Counts
-    waiting: int = 0
-    why: Counter[str] = field(default_factory=Counter)
-    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,15 +67,12 @@ class _Block:
 
     Attributes:
         tables: of their candidates alone. places: row id -> place, of rows and dead letters.
-        rounds: row id -> round, of rows that have attributes to be judged on.
-        passed: cell -> those that pass. waiting: row ids.
+        passed: cell -> those that pass.
     """
 
     tables: dict[str, pa.Table]
     places: dict[str, int]
-    rounds: dict[str, int]
     passed: dict[int, list[Seen]]
-    waiting: set[str]
 
 
 # A range's tables, each with the places of its rows: [rows].
@@ -132,7 +119,6 @@ class Candidates(ByRange):
     ) -> None:
         super().__init__(work, judges, rounds, cells)
         self._rounds, self._law, self._block, self.grid = rounds, law, block, widest
-        self._looked = 0  # rounds that this process has looked at
         # By persona, of any prompt's.
         most = law.rule.max_candidates
         self._weights = [each.weights for each in cells.at(range(0, most * len(widest.personas), most))]
@@ -164,22 +150,13 @@ class Candidates(ByRange):
         """
         n, most = self._rounds.n_cells, self._law.rule.max_candidates
         found = Look(np.zeros(n, np.int32), np.zeros(n, np.int32))
-        asked, answered = set[int](), set[int]()  # rounds that judges were asked about, and said something of
         for first, block in self._blocks():
             dead = _dead_in(block.tables["rejected"])
             n_dead = Counter(block.places[row_id] // most for row_id in dead)
-            n_waiting = Counter(block.places[row_id] // most for row_id in block.waiting)
             for cell in range(first, min(first + self._block, n)):
                 n_passed, drawn = len(block.passed.get(cell, ())), int(self._rounds.drawn[cell])
                 found.passed[cell] = n_passed
-                found.more[cell] = n_more(self._law.rule, drawn, n_passed, n_waiting[cell], n_dead[cell])
-            asked.update(block.rounds.values())
-            answered.update(which for row_id, which in block.rounds.items() if row_id not in block.waiting)
-            if block.waiting:
-                found.waiting += len(block.waiting)
-                found.why += why_waiting(block.tables["judgments"], block.waiting, self._law.remote)
-        found.silent = any(which >= self._looked for which in asked - answered)
-        self._looked = len(self._rounds.names)
+                found.more[cell] = n_more(self._law.rule, drawn, n_passed, 0, n_dead[cell])
         return found
 
     def pieces(self) -> Iterator[dict[str, pa.Table]]:
@@ -191,7 +168,7 @@ class Candidates(ByRange):
         """See :func:`pipeline.plan.accept.report`."""
         keys = product((each.prompt_id for each in self.grid.prompts), (each.name for each in self.grid.personas))
         counts = zip(keys, look.passed.tolist(), self._rounds.drawn.tolist(), strict=True)
-        return report(self._law.rule, counts, look.waiting)
+        return report(self._law.rule, counts)
 
     def _blocks(self) -> Iterator[tuple[int, _Block]]:
         """Block by block: its first cell, and what there is of it; each range is read once."""
@@ -203,14 +180,15 @@ class Candidates(ByRange):
             last |= {self._rounds.round_of(index): index for index in wanted}
             kept = {*wanted, *last.values()}
             held = {index: held[index] if index in held else self._located(files, index) for index in kept}
-            yield first, self._seen(first, end, {index: held[index] for index in wanted})
+            yield first, self._seen(first, end, [held[index] for index in wanted])
 
     def _located(self, files: Files, index: int) -> _Located:
         tables, places = self._of_range(files, index), self._rounds.places(index)
         ids = tables["generations"].column("row_id").to_pylist()
+        known: dict[str, int] = {}
         if len(files["generations"].get(index, [])) == 1 and len(ids) == len(places):  # in the plan's order
             known = dict(zip(ids, places, strict=True))
-        else:
+        elif ids or tables["rejected"].num_rows:
             known = {cell.row_id: cell.place for cell in self._cells.at(places)}
         found: _Located = {}
         for name, table in tables.items():
@@ -218,12 +196,12 @@ class Candidates(ByRange):
             found[name] = table, np.fromiter(of_rows, np.int64, table.num_rows)
         return found
 
-    def _seen(self, first: int, end: int, held: dict[int, _Located]) -> _Block:
+    def _seen(self, first: int, end: int, held: Sequence[_Located]) -> _Block:
         """What the law says of some cells, of the ranges that hold their candidates."""
         most, n_personas = self._law.rule.max_candidates, len(self._weights)
         parts: dict[str, list[pa.Table]] = {name: [TABLES[name].empty_table()] for name in FOLDERS}
-        places, rounds, rows = dict[str, int](), dict[str, int](), dict[str, int]()
-        for index, located in held.items():
+        places, rows = dict[str, int](), dict[str, int]()
+        for located in held:
             for name, (table, of_rows) in located.items():
                 mine = (first * most <= of_rows) & (of_rows < end * most)
                 part = table.filter(pa.array(mine))
@@ -233,16 +211,13 @@ class Candidates(ByRange):
                     places |= known
                     if name == "generations":
                         rows |= known
-                        which = self._rounds.round_of(index)
-                        rounds |= {i: which for i, at in known.items() if self._weights[at // most % n_personas]}
         tables = {name: pa.concat_tables(some) for name, some in parts.items()}
         groups: dict[int, list[Seen]] = {}
         for row_id, place in sorted(rows.items(), key=lambda each: each[1]):
             cell = place // most
             groups.setdefault(cell, []).append(Seen(row_id, self._weights[cell % n_personas]))
-        nothing = wordless(tables["generations"]) if self._law.remote else set[str]()
-        passed, waiting = self._law.seen(groups, merged(tables["judgments"]), rows.keys(), nothing)
-        return _Block(tables, places, rounds, passed, waiting)
+        passed, _ = self._law.seen(groups, merged(tables["judgments"]), rows.keys())
+        return _Block(tables, places, passed)
 
 
 def _dead_in(rejected: pa.Table) -> set[str]:
