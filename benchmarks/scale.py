@@ -11,9 +11,9 @@ its card. Driver and worker are one process: its peak of memory holds both. Prin
 submitted, in it, and after it, rows a second, the graph's bytes, and the peak beside that of the smallest size.
 
 With ``--accept`` there are two texts, by a row's seed: the shipped classifier scores them once, and lets one of them
-pass. Five rows are wanted of each prompt and persona, ten candidates for each are about as many as it takes, and so
-many prompts there are; rows are then candidates, and the time in the graph is that of all rounds, with what is looked
-at between them.
+pass. Five rows are wanted of each prompt and persona, which takes ten candidates at least, and there are so many
+prompts that it takes the candidates asked for; "rows" are those that it took then, somewhat more, and the time in the
+graph is that of all rounds, with what is looked at between them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TEXTS = (
     "Perhaps. I would rather read by myself and wander without any plan.",
 )
 ACCEPT = {"min_score": 0.7, "rows_per_cell": 5, "max_candidates": 40}
-A_CELL = 10  # candidates that those rows take, where half of them pass
+A_CELL = 10  # candidates that those rows take at least, where half of them pass
 
 
 def job_of(folder: Path, n_rows: int, *, accept: bool = False) -> Path:

@@ -88,6 +88,11 @@ def n_more(rule: Accept, n: int, n_passed: int, n_waiting: int, n_dead: int) -> 
     return min(room, math.ceil(wanted / share))
 
 
+def widest(grid: Grid, rule: Accept) -> Grid:
+    """The grid of all candidates that may ever be drawn, of one with a candidate a cell."""
+    return replace(grid, samples_per_cell=rule.max_candidates)
+
+
 @dataclass
 class Draws:
     """How many candidates every cell has had."""
@@ -103,8 +108,8 @@ class Draws:
 
     @property
     def widest(self) -> Grid:
-        """The grid of all candidates that may ever be drawn."""
-        return replace(self.grid, samples_per_cell=self.rule.max_candidates)
+        """See :func:`widest`."""
+        return widest(self.grid, self.rule)
 
     def places(self) -> list[int]:
         """Of all candidates drawn so far in :attr:`widest`, in its order."""

@@ -170,9 +170,7 @@ class Rounds:
     # ------------------------------------------------------------------ on storage
 
     def keep(self, work: Path) -> None:
-        """Write the table, whole; of the first round alone there is none. Raises OSError."""
-        if not self._later:
-            return
+        """Write the table, whole; there is one from the second round on. Raises OSError."""
         columns = [
             np.concatenate([np.full(len(each.cells), i, dtype=np.int32) for i, each in enumerate(self._later)]),
             np.concatenate([each.cells for each in self._later]),

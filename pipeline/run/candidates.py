@@ -27,14 +27,13 @@ from numpy.typing import NDArray
 from personas import Grid
 from pipeline.beam.work import Places
 from pipeline.judging.table import merged
-from pipeline.plan.accept import Draws, Law, n_more, report
+from pipeline.plan.accept import Law, n_more, report, widest
 from pipeline.plan.plan import Plan
 from pipeline.plan.rounds import Rounds
 from pipeline.plan.stored import PlannedCells
 from pipeline.publish.gather import arranged
 from pipeline.run.by_range import ByRange, Files, plan_name, plans_in
 from pipeline.run.judges import RunJudges
-from pipeline.run.rows import LeftToDo
 from pipeline.store.dataset import FOLDERS, TRANSIENT
 from pipeline.store.schema import TABLES
 
@@ -90,12 +89,12 @@ def candidates(work: Path, plan: Plan, grid: Grid, size: int, judges: RunJudges,
     """
     if len(plan.distinct(grid)) != len(grid):
         return None
-    widest = Draws(law.rule, grid).widest
-    cells = PlannedCells(plan.rule, widest, plan.tokenizer)
-    name = plan_name(plan.rule, widest, cells, size)
+    all_of_them = widest(grid, law.rule)
+    cells = PlannedCells(plan.rule, all_of_them, plan.tokenizer)
+    name = plan_name(plan.rule, all_of_them, cells, size)
     rounds = Rounds(name, law.identity(), len(grid), law.rule, size)
     rounds.take_up(work)
-    found = Candidates(work, judges, rounds, cells, widest, law, max(1, size // law.rule.rows_per_cell))
+    found = Candidates(work, judges, rounds, cells, all_of_them, law, max(1, size // law.rule.rows_per_cell))
     unknown = plans_in(work) - set(rounds.names)
     while unknown:
         if None in unknown or any(True for _ in found.to_do()):
@@ -104,6 +103,7 @@ def candidates(work: Path, plan: Plan, grid: Grid, size: int, judges: RunJudges,
         if found.is_damaged or not look.more.any() or rounds.draw(look.more) not in unknown:
             return None
         unknown.discard(rounds.names[-1])
+        rounds.keep(work)
     return found
 
 
@@ -111,30 +111,26 @@ class Candidates(ByRange):
     """See the module.
 
     Args:
-        cells: of ``widest``, the grid of all that may be drawn. block: cells that are looked at together.
+        cells: of ``grid``, that of all that may be drawn. block: cells that are looked at together.
     """
 
     def __init__(
-        self, work: Path, judges: RunJudges, rounds: Rounds, cells: PlannedCells, widest: Grid, law: Law, block: int
+        self, work: Path, judges: RunJudges, rounds: Rounds, cells: PlannedCells, grid: Grid, law: Law, block: int
     ) -> None:
         super().__init__(work, judges, rounds, cells)
-        self._rounds, self._law, self._block, self.grid = rounds, law, block, widest
+        self._rounds, self._law, self._block, self.grid = rounds, law, block, grid
         # By persona, of any prompt's.
         most = law.rule.max_candidates
-        self._weights = [each.weights for each in cells.at(range(0, most * len(widest.personas), most))]
+        self._weights = [each.weights for each in cells.at(range(0, most * len(grid.personas), most))]
 
     @property
     def n_control(self) -> int:
         return self._cells.n_control_of(self._rounds.drawn)
 
     def draw(self, more: Counts) -> None:
-        """Have more candidates, noted before any of them is decoded. Raises OSError."""
+        """Have more candidates; that is noted here, before any of them is decoded. Raises OSError."""
         self._rounds.draw(more)
         self._rounds.keep(self._work)
-
-    def left(self) -> LeftToDo:
-        self._rounds.keep(self._work)
-        return super().left()
 
     def to_do(self, files: Files | None = None) -> Iterator[Places]:
         for places in super().to_do(files):

@@ -21,9 +21,11 @@ from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
 from pipeline.exit_status import ExitStatus
+from pipeline.job.fields import Accept
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
-from pipeline.plan import accept, computed_with, read_with
+from pipeline.plan import computed_with, read_with
+from pipeline.plan.accept import Draws, widest
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
@@ -179,7 +181,7 @@ class Run:
         """Generate all that is to be had; with them, if it was asked, the report of `accept` and how many wait."""
         grid = self.job.cells(self.job.load_prompts())
         if self.job.accept is not None:
-            return self.until_enough(accept.Draws(self.job.accept, grid))
+            return self.until_enough(self.job.accept, grid)
         rows: ById | ByRange | None = self.rows_by_range(grid)
         if rows is None:
             rows, self.grid = self.rows_by_id(), grid
@@ -202,19 +204,21 @@ class Run:
         asks = self.job.decoder.token_log_ratios
         return ById(self.work, self.judges, self.computed_with.rows_per_shard, asks_for_tokens=asks)
 
-    def until_enough(self, draws: accept.Draws) -> tuple[ById | ByRange, dict[str, Any], int]:
+    def until_enough(self, rule: Accept, grid: Grid) -> tuple[ById | ByRange, dict[str, Any], int]:
         """Draw candidates until every cell has its rows or no more may be drawn."""
-        self.grid, size = draws.widest, self.computed_with.rows_per_shard
-        law = law_of(draws.rule, self.job, self.judges)
+        self.grid, law, size = (
+            widest(grid, rule),
+            law_of(rule, self.job, self.judges),
+            self.computed_with.rows_per_shard,
+        )
         accepting = Accepting(law, self.work, self.judges, self.stop, self.generate)
-        with output_errors(self.output):
-            of_ranges = None
-            if not self.judges.remote:
-                of_ranges = candidates(self.work, self.plan, draws.grid, size, self.judges, law)
-        if of_ranges is not None:
-            return of_ranges, *accepting.by_range(of_ranges)
+        if not self.judges.remote:
+            with output_errors(self.output):
+                of_ranges = candidates(self.work, self.plan, grid, size, self.judges, law)
+            if of_ranges is not None:
+                return of_ranges, *accepting.by_range(of_ranges)
         rows = self.rows_by_id()
-        return rows, *accepting.by_id(draws, rows, self.plan)
+        return rows, *accepting.by_id(Draws(rule, grid), rows, self.plan)
 
     # ------------------------------------------------------------------ rows
 
