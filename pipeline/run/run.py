@@ -206,13 +206,10 @@ class Run:
 
     def until_enough(self, rule: Accept, grid: Grid) -> tuple[ById | ByRange, dict[str, Any], int]:
         """Draw candidates until every cell has its rows or no more may be drawn."""
-        self.grid, law, size = (
-            widest(grid, rule),
-            law_of(rule, self.job, self.judges),
-            self.computed_with.rows_per_shard,
-        )
+        law, self.grid = law_of(rule, self.job, self.judges), widest(grid, rule)
         accepting = Accepting(law, self.work, self.judges, self.stop, self.generate)
         if not self.judges.remote:
+            size = self.computed_with.rows_per_shard
             with output_errors(self.output):
                 of_ranges = candidates(self.work, self.plan, grid, size, self.judges, law)
             if of_ranges is not None:
