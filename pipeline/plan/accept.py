@@ -8,9 +8,10 @@ its place. A kept corpus no longer follows the decoder's law: it follows it give
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +24,73 @@ from pipeline.plan.cells import PlannedCell
 
 # Prompt id and persona's name: what a cell is, whatever the sample.
 Key = tuple[str, str]
+
+
+class Candidate(Protocol):
+    """What is asked of a candidate: a planned cell, or what a row says of it."""
+
+    @property
+    def row_id(self) -> str: ...
+
+    @property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """Of its own attributes; none: the control."""
+        ...
+
+
+K = TypeVar("K", bound=Hashable)
+C = TypeVar("C", bound=Candidate)
+
+
+@dataclass(frozen=True)
+class Law:
+    """What decides which candidates pass, and so how many are drawn.
+
+    Attributes:
+        judged: attributes that any judge knows; the others do not count.
+        labels: of the judges that count. remote: of those behind endpoints, which may answer another time.
+        panel: its rule, see :func:`evaluation.statistics.aggregate.panel`.
+    """
+
+    rule: Accept
+    judged: frozenset[str]
+    labels: frozenset[str]
+    remote: frozenset[str]
+    panel: str
+
+    def identity(self) -> str:
+        """In words that are the same on every machine."""
+        return repr((self.rule, *map(sorted, (self.judged, self.labels, self.remote)), self.panel))
+
+    def seen(
+        self,
+        groups: Mapping[K, Sequence[C]],
+        judgments: pa.Table,
+        done: Collection[str],
+        wordless: Collection[str] = (),
+    ) -> tuple[dict[K, list[C]], set[str]]:
+        """Of each group the first candidates that pass, by :func:`passing`, and who waits, by :func:`waiting`."""
+        cells = [cell for group in groups.values() for cell in group]
+        scores = adherence(cells, judgments, self.judged, self.labels, self.panel)
+        waits = waiting(cells, judgments, self.judged, self.remote, done, wordless) if self.remote else set[str]()
+        return passing(groups, scores, done, self.rule), waits
+
+
+def n_more(rule: Accept, n: int, n_passed: int, n_waiting: int, n_dead: int) -> int:
+    """How many more candidates a cell is drawn that has had ``n``, by the share that has passed so far.
+
+    A cell whose candidates were all dead letters is not tried again: its prompt is at fault.
+    """
+    wanted, room = rule.rows_per_cell - n_passed - n_waiting, rule.max_candidates - n
+    if wanted <= 0 or room <= 0 or n_dead >= n:
+        return 0
+    share = (n_passed + 0.5) / (n - n_waiting + 1)
+    return min(room, math.ceil(wanted / share))
+
+
+def widest(grid: Grid, rule: Accept) -> Grid:
+    """The grid of all candidates that may ever be drawn, of one with a candidate a cell."""
+    return replace(grid, samples_per_cell=rule.max_candidates)
 
 
 @dataclass
@@ -40,8 +108,8 @@ class Draws:
 
     @property
     def widest(self) -> Grid:
-        """The grid of all candidates that may ever be drawn."""
-        return replace(self.grid, samples_per_cell=self.rule.max_candidates)
+        """See :func:`widest`."""
+        return widest(self.grid, self.rule)
 
     def places(self) -> list[int]:
         """Of all candidates drawn so far in :attr:`widest`, in its order."""
@@ -60,23 +128,18 @@ class Draws:
         dead: Mapping[Key, int],
         waiting: Mapping[Key, int] | None = None,
     ) -> bool:
-        """Draw for the cells that fell short, by the share that has passed so far; False: nothing is left to draw.
-
-        A cell whose candidates were all dead letters is not tried again: its prompt is at fault.
+        """Draw for the cells that fell short, by :func:`n_more`; False: nothing is left to draw.
 
         Args:
             dead, waiting: how many candidates of a cell are dead letters, or wait for a score.
         """
-        more = False
-        for key, n in self.drawn.items():
-            n_passed, n_waiting = len(passed.get(key, ())), (waiting or {}).get(key, 0)
-            wanted, room = self.rule.rows_per_cell - n_passed - n_waiting, self.rule.max_candidates - n
-            if wanted <= 0 or room <= 0 or dead.get(key, 0) >= n:
-                continue
-            share = (n_passed + 0.5) / (n - n_waiting + 1)
-            self.drawn[key] += min(room, math.ceil(wanted / share))
-            more = True
-        return more
+        more = {
+            key: n_more(self.rule, n, len(passed.get(key, ())), (waiting or {}).get(key, 0), dead.get(key, 0))
+            for key, n in self.drawn.items()
+        }
+        for key, n in more.items():
+            self.drawn[key] += n
+        return any(more.values())
 
 
 def by_cell(cells: Sequence[PlannedCell]) -> dict[Key, list[PlannedCell]]:
@@ -88,7 +151,7 @@ def by_cell(cells: Sequence[PlannedCell]) -> dict[Key, list[PlannedCell]]:
 
 
 def adherence(
-    cells: Sequence[PlannedCell], judgments: pa.Table, judged: Collection[str], labels: Collection[str], rule: str
+    cells: Sequence[Candidate], judgments: pa.Table, judged: Collection[str], labels: Collection[str], rule: str
 ) -> dict[str, float | None]:
     """Row id -> mean score of its own attributes, by their weights; ``None`` where one of them is unscored.
 
@@ -135,10 +198,10 @@ def own_score(
 
 
 def passing(
-    cells: Mapping[Key, Sequence[PlannedCell]], scores: Mapping[str, float | None], done: Collection[str], rule: Accept
-) -> dict[Key, list[PlannedCell]]:
+    cells: Mapping[K, Sequence[C]], scores: Mapping[str, float | None], done: Collection[str], rule: Accept
+) -> dict[K, list[C]]:
     """The first candidates of each cell that pass; the control's pass by being written."""
-    kept: dict[Key, list[PlannedCell]] = {}
+    kept: dict[K, list[C]] = {}
     for key, candidates in cells.items():
         good = []
         for cell in candidates:
@@ -150,7 +213,7 @@ def passing(
 
 
 def waiting(
-    cells: Sequence[PlannedCell],
+    cells: Sequence[Candidate],
     judgments: pa.Table,
     judged: Collection[str],
     labels: Collection[str],
@@ -181,20 +244,31 @@ def waiting(
     }
 
 
-def report(
-    draws: Draws, passed: Mapping[Key, Sequence[PlannedCell]], waiting: Mapping[Key, int] | None = None
-) -> dict[str, Any]:
-    """For ``run.json``: how many candidates it took, which cells fell short, how many candidates wait for a score."""
-    short = [
-        {"prompt_id": prompt, "persona": persona, "rows": len(passed.get((prompt, persona), ())), "candidates": n}
-        for (prompt, persona), n in draws.drawn.items()
-        if len(passed.get((prompt, persona), ())) < draws.rule.rows_per_cell
-    ]
+def why_waiting(judgments: pa.Table, waiting: Collection[str], remote: Collection[str]) -> Counter[str]:
+    """What judges behind endpoints gave as reasons for having no score of some texts, and how often each."""
+    rows = judgments.select(["row_id", "judge", "rationale"]).to_pylist()
+    return Counter(
+        row["rationale"] for row in rows if row["row_id"] in waiting and row["judge"] in remote and row["rationale"]
+    )
+
+
+def report(rule: Accept, cells: Iterable[tuple[Key, int, int]], waiting: int = 0) -> dict[str, Any]:
+    """For ``run.json``: how many candidates it took, which cells fell short, how many candidates wait for a score.
+
+    Args:
+        cells: each with how many rows it has, and how many candidates it has had.
+    """
+    short: list[dict[str, Any]] = []
+    n_cells = n_candidates = n_rows = 0
+    for (prompt, persona), rows, candidates in cells:
+        n_cells, n_candidates, n_rows = n_cells + 1, n_candidates + candidates, n_rows + rows
+        if rows < rule.rows_per_cell:
+            short.append({"prompt_id": prompt, "persona": persona, "rows": rows, "candidates": candidates})
     return {
-        **draws.rule.model_dump(),
-        "cells": len(draws.drawn),
-        "candidates": sum(draws.drawn.values()),
-        "rows": sum(map(len, passed.values())),
-        "waiting": sum((waiting or {}).values()),
+        **rule.model_dump(),
+        "cells": n_cells,
+        "candidates": n_candidates,
+        "rows": n_rows,
+        "waiting": waiting,
         "short": short,
     }

@@ -43,13 +43,18 @@ class Rule:
 
     def n_control(self, grid: Grid, tokenizer: Any) -> int:
         """How many cells of a grid have control tokens in their texts."""
+        prompts, personas = self.marked(grid, tokenizer)
+        n_prompts, n_personas = sum(prompts), sum(personas)
+        pairs = n_prompts * len(personas) + (len(prompts) - n_prompts) * n_personas
+        return pairs * grid.samples_per_cell
+
+    def marked(self, grid: Grid, tokenizer: Any) -> tuple[list[bool], list[bool]]:
+        """Of each prompt, and of what models are told of each persona, whether it has control tokens in it."""
         marks, told = self._control_rule(tokenizer).marks, list[bool]()
         for persona in grid.personas:
             found = resolved(persona, self.settings, self.systems)
             told.append(marks((found.system, *found.own.values())))
-        n_prompts = sum(marks(message.content for message in prompt.messages) for prompt in grid.prompts)
-        pairs = n_prompts * len(told) + (len(grid.prompts) - n_prompts) * sum(told)
-        return pairs * grid.samples_per_cell
+        return [marks(message.content for message in prompt.messages) for prompt in grid.prompts], told
 
     def _control_rule(self, tokenizer: Any) -> ControlRule:
         return ControlRule(self.control, control_tokens_of(tokenizer).in_text)

@@ -15,8 +15,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from personas import Cell, Grid, Message, Persona, Prompt
 from pipeline.plan.cells import PlannedCell
@@ -107,6 +109,15 @@ class PlannedCells(Sequence[PlannedCell]):
     def n_control(self) -> int:
         """How many have control tokens in their texts."""
         return self._rule.n_control(self._grid, self._tokenizer)
+
+    def n_control_of(self, drawn: NDArray[np.int32]) -> int:
+        """The same of the first few samples of each prompt and persona.
+
+        Args:
+            drawn: how many: [prompts x personas].
+        """
+        prompts, personas = map(np.array, self._rule.marked(self._grid, self._tokenizer))
+        return int(drawn.reshape(len(prompts), -1)[prompts[:, None] | personas[None, :]].sum(dtype=np.int64))
 
     def at(self, places: Sequence[int]) -> list[PlannedCell]:
         """Those at some places."""

@@ -82,30 +82,37 @@ class RangeOfRows:
 
 @dataclass(frozen=True)
 class ReadRange:
-    """A range's rows, arranged.
+    """A range's rows, as its files have them.
 
     Attributes:
-        is_damaged: whether there is less than the files' names say: what is not as it was written was set aside.
+        lost: files that were set aside, as they are not as they were written.
+        is_damaged: whether there is less than the files' names say.
         n_new, new_tokens: rows in its new files.
     """
 
-    index: int
+    of: RangeOfRows
     tables: dict[str, pa.Table]
+    lost: tuple[str, ...]
     is_damaged: bool
     n_new: int
     new_tokens: int
 
+    def arranged(self, places: Callable[[], Mapping[str, int]]) -> dict[str, pa.Table]:
+        """Once each, in the plan's order.
 
-def range_rows(work: Path, of: RangeOfRows, places: Callable[[], Mapping[str, int]]) -> ReadRange:
-    """Read a range.
+        Args:
+            places: of the range's cells, by row id: asked for only if its rows are in several files. Those of one are
+                in that order.
+        """
+        if max(len(self.of.files[name]) for name in ("generations", "rejected")) > 1:
+            return arranged(self.tables, dict.fromkeys(FOLDERS, places()))
+        rows, dead = (_ids_in(self.tables[name]) for name in ("generations", "rejected"))
+        written, letters = ({row_id: i for i, row_id in enumerate(ids)} for ids in (rows, dead))
+        return arranged(self.tables, {"generations": written, "judgments": written, "rejected": letters})
 
-    Args:
-        places: of the range's cells, by row id: asked for only if its rows are in several files. Those of one are in
-            the plan's order.
 
-    Raises:
-        OSError, TooNew: as :func:`pipeline.store.shards.sound_table`.
-    """
+def read_range(work: Path, of: RangeOfRows) -> ReadRange:
+    """Read a range. Raises OSError, TooNew: as :func:`pipeline.store.shards.sound_table`."""
     read = {
         name: [sound_table(work / name / file, name, of.known.get(name, {}).get(file)) for file in files]
         for name, files in of.files.items()
@@ -115,25 +122,20 @@ def range_rows(work: Path, of: RangeOfRows, places: Callable[[], Mapping[str, in
         for name, some in read.items()
     }
     new = [table for file, table in zip(of.files["generations"], read["generations"], strict=True) if file in of.new]
-    if max(len(of.files[name]) for name in ("generations", "rejected")) > 1:
-        orders = dict.fromkeys(FOLDERS, places())
-    else:
-        rows, dead = (tables[name].column("row_id").to_pylist() for name in ("generations", "rejected"))
-        written = {row_id: i for i, row_id in enumerate(rows)}
-        orders = {
-            "generations": written,
-            "judgments": written,
-            "rejected": {row_id: i for i, row_id in enumerate(dead)},
-        }
-    found = arranged(tables, orders)
+    pairs = [pair for name, files in of.files.items() for pair in zip(files, read[name], strict=True)]
+    lost = tuple(file for file, table in pairs if table is None)
     return ReadRange(
-        of.index,
-        found,
-        any(table is None for some in read.values() for table in some)
-        or found["generations"].num_rows + found["rejected"].num_rows < of.whole,
+        of,
+        tables,
+        lost,
+        bool(lost) or len({*_ids_in(tables["generations"]), *_ids_in(tables["rejected"])}) < of.whole,
         sum(table.num_rows for table in new if table is not None),
         sum(pc.sum(table.column("n_tokens")).as_py() or 0 for table in new if table is not None),
     )
+
+
+def _ids_in(table: pa.Table) -> list[str]:
+    return list(table.column("row_id").to_pylist())
 
 
 def of_source(pieces: Iterable[dict[str, pa.Table]], prompts: PromptTable) -> Iterator[dict[str, pa.Table]]:

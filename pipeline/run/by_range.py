@@ -11,20 +11,21 @@ import hashlib
 import logging
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import pyarrow as pa
 
 from personas import Grid
-from pipeline.beam.to_do import forget, keep_places, places_of
+from pipeline.beam.to_do import forget, keep_places, places_of, runs_of
 from pipeline.beam.work import JudgeTask, Places
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.plan import Plan
 from pipeline.plan.rule import Rule
 from pipeline.plan.stored import PlannedCells, content_of
-from pipeline.publish.gather import RangeOfRows, arranged
+from pipeline.publish.gather import RangeOfRows, ReadRange, read_range
 from pipeline.run.judges import RunJudges
 from pipeline.run.rows import LeftToDo, Written
 from pipeline.store.dataset import FOLDERS, TRANSIENT
@@ -49,8 +50,8 @@ def by_range(work: Path, plan: Plan, grid: Grid, size: int, judges: RunJudges | 
         OSError: nobody can tell.
     """
     cells = PlannedCells(plan.rule, grid, plan.tokenizer)
-    name = plan_name(plan.rule, grid, cells, size)
-    return ByRange(work, judges, name, cells, size) if _is_of_plan(work, name) else None
+    ranges = PlanRanges(plan_name(plan.rule, grid, cells, size), len(cells), size)
+    return ByRange(work, judges, ranges, cells) if plans_in(work) <= {ranges.plan} else None
 
 
 def plan_name(rule: Rule, grid: Grid, cells: Sequence[PlannedCell], size: int) -> str:
@@ -60,20 +61,63 @@ def plan_name(rule: Rule, grid: Grid, cells: Sequence[PlannedCell], size: int) -
     return hashlib.sha256("\n".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:PLAN_DIGITS]
 
 
-def _is_of_plan(work: Path, plan: str) -> bool:
+def plans_in(work: Path) -> set[str | None]:
+    """The plans whose ranges' files are in a work folder; ``None`` among them: it holds others. Raises OSError."""
     found = (parsed(name) for table in FOLDERS for name in listing(work / table, ".parquet"))
-    return all(file is not None and file.plan == plan for file in found)
+    return {None if file is None else file.plan for file in found}
+
+
+class Ranges(Protocol):
+    """The ranges of a plan, numbered from 0."""
+
+    @property
+    def n(self) -> int:
+        """Of how many cells they are."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def places(self, index: int) -> Sequence[int]:
+        """Of a range's cells in the plan's grid, ascending."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What the names of a range's files begin with."""
+        ...
+
+    def index_of(self, file: RangeFile) -> int | None:
+        """Which range a file is of; ``None``: of none of these."""
+        ...
+
+
+class PlanRanges:
+    """A plan's cells, so many a range.
+
+    Args:
+        plan: its name, see :func:`plan_name`. n: its cells. size: of a range.
+    """
+
+    def __init__(self, plan: str, n: int, size: int) -> None:
+        self.plan, self.n, self._size = plan, n, size
+
+    def __len__(self) -> int:
+        return -(-self.n // self._size)
+
+    def places(self, index: int) -> range:
+        return range(self.n)[index * self._size : (index + 1) * self._size]
+
+    def name(self, index: int) -> str:
+        return range_name(self.plan, index)
+
+    def index_of(self, file: RangeFile) -> int | None:
+        return file.index if file.plan == self.plan else None
 
 
 class ByRange:
-    """See the module.
+    """See the module."""
 
-    Args:
-        plan: its name, see :func:`plan_name`. size: cells of a range.
-    """
-
-    def __init__(self, work: Path, judges: RunJudges | None, plan: str, cells: PlannedCells, size: int) -> None:
-        self._work, self._judges, self._plan, self._cells, self._size = work, judges, plan, cells, size
+    def __init__(self, work: Path, judges: RunJudges | None, ranges: Ranges, cells: PlannedCells) -> None:
+        self._work, self._judges, self._ranges, self._cells = work, judges, ranges, cells
         self._before: dict[str, int] | None = None  # files of rows of earlier runs, with their numbers of rows
         self._known: dict[str, dict[str, dict[str, Any]]] = {}  # table -> what its manifest says
         self._in_doubt: set[int] = set()  # ranges that have less than their files' names say
@@ -82,7 +126,7 @@ class ByRange:
 
     @property
     def n(self) -> int:
-        return len(self._cells)
+        return self._ranges.n
 
     @property
     def n_control(self) -> int:
@@ -111,15 +155,15 @@ class ByRange:
             files: that are there; ``None``: they are looked at now.
         """
         files, self._n_dead, self._is_partly = self._files() if files is None else files, 0, False
-        for index in range(-(-self.n // self._size)):
-            places = self._places(index)
+        for index in range(len(self._ranges)):
+            places = self._ranges.places(index)
             rows, dead = files["generations"].get(index, []), files["rejected"].get(index, [])
             n_dead = sum(file.n for file in dead)
-            of_range = range_name(self._plan, index)
+            of_range = self._ranges.name(index)
             if index not in self._in_doubt and _is_whole(rows, dead, len(places)):
                 self._n_dead += n_dead
             elif not rows:  # its dead letters are tried again with it
-                yield Places(((places[0], places[-1]),), self._cells[places[0]].row_id, of_range)
+                yield Places(_runs_of(places), self._cells[places[0]].row_id, of_range)
             else:
                 left, n_dead = self._left_in(places, rows, dead)
                 self._n_dead += n_dead
@@ -132,7 +176,7 @@ class ByRange:
         return _Some(self._cells, [run for places in self.to_do() for run in places.runs])
 
     def _left_in(
-        self, places: range, rows: Sequence[RangeFile], dead: Sequence[RangeFile]
+        self, places: Sequence[int], rows: Sequence[RangeFile], dead: Sequence[RangeFile]
     ) -> tuple[list[PlannedCell], int]:
         """Cells of a range that are neither written nor dead letters, and how many of those it has."""
         done = {row_id for table in self._read("generations", rows) for row_id in table.column("row_id").to_pylist()}
@@ -151,60 +195,63 @@ class ByRange:
                     yield JudgeTask(str(folder / file.name)), file.n
 
     def pieces(self) -> Iterator[dict[str, pa.Table]]:
-        files, before = self._files(), self._before or {}
-        self.is_damaged, self._generated, self._tokens = False, 0, 0
+        files = self._looked_at()
         for index in sorted({*files["generations"], *files["rejected"]}):
-            mine = {name: files[name].get(index, []) for name in FOLDERS}
-            read = {name: self._read(name, some) for name, some in mine.items()}
-            for file, table in zip(mine["generations"], read["generations"], strict=True):
-                if file.name not in before:
-                    self._generated += table.num_rows
-                    self._tokens += sum(table.column("n_tokens").to_pylist())
-            tables = {name: pa.concat_tables([TABLES[name].empty_table(), *some]) for name, some in read.items()}
-            piece = arranged(tables, self._orders(index, tables, mine))
-            n = len(self._places(index))
-            if piece["generations"].num_rows + piece["rejected"].num_rows < n and _is_whole(
-                mine["generations"], mine["rejected"], n
-            ):
-                self._in_doubt.add(index)
-                self.is_damaged = True
-            yield piece
+            yield self._of_range(files, index).arranged(partial(self._order, index))
 
     def ranges(self) -> Iterator[RangeOfRows]:
         """The files of :meth:`pieces`, for workers that read them; :meth:`were_read` is told of that."""
-        files, before = self._files(), self._before or {}
+        files = self._looked_at()
         for index in sorted({*files["generations"], *files["rejected"]}):
-            mine = {name: [file.name for file in files[name].get(index, [])] for name in FOLDERS}
-            rows, dead = files["generations"].get(index, []), files["rejected"].get(index, [])
-            n = sum(file.n for file in (*rows, *dead))
-            known = {
-                table: {name: self._known[table][name] for name in some if name in self._known[table]}
-                for table, some in mine.items()
-            }
-            new = [name for name in mine["generations"] if name not in before]
-            yield RangeOfRows(index, n, n if _is_whole(rows, dead, len(self._places(index))) else 0, mine, new, known)
+            yield self._range(files, index)
 
-    def were_read(self, damaged: Collection[int], generated: int, n_tokens: int) -> None:
-        """What workers have found of :meth:`ranges`: those that have less than their files' names say, and new rows."""
+    def were_read(self, damaged: Collection[int], lost: Collection[str], generated: int, n_tokens: int) -> None:
+        """What workers have found of :meth:`ranges`.
+
+        Args:
+            damaged: those that have less than their files' names say. lost: files that were set aside.
+            generated, n_tokens: new rows.
+        """
+        self._take_in(damaged, lost)
+        self._generated, self._tokens = generated, n_tokens
+
+    def _looked_at(self) -> Files:
+        """What there is now, whose rows are about to be read and counted."""
+        self.is_damaged, self._generated, self._tokens = False, 0, 0
+        return self._files()
+
+    def _range(self, files: Files, index: int) -> RangeOfRows:
+        mine = {name: files[name].get(index, []) for name in FOLDERS}
+        rows, dead, before = mine["generations"], mine["rejected"], self._before or {}
+        n = sum(file.n for file in (*rows, *dead))
+        named = {table: [file.name for file in some] for table, some in mine.items()}
+        known = {
+            table: {name: self._known[table][name] for name in some if name in self._known[table]}
+            for table, some in named.items()
+        }
+        whole = n if _is_whole(rows, dead, len(self._ranges.places(index))) else 0
+        return RangeOfRows(index, n, whole, named, [file.name for file in rows if file.name not in before], known)
+
+    def _of_range(self, files: Files, index: int) -> ReadRange:
+        """What there is of a range; notes what this run has added, and whether it is less than the names say."""
+        read = read_range(self._work, self._range(files, index))
+        self._generated += read.n_new
+        self._tokens += read.new_tokens
+        self._take_in([index] if read.is_damaged else [], read.lost)
+        return read
+
+    def _take_in(self, damaged: Collection[int], lost: Collection[str]) -> None:
         self._in_doubt.update(damaged)
-        self.is_damaged, self._generated, self._tokens = bool(damaged), generated, n_tokens
+        self.is_damaged |= bool(damaged)
+        for name in lost:
+            (self._before or {}).pop(name, None)  # what is made again bears its name
 
-    def _orders(
-        self, index: int, tables: dict[str, pa.Table], files: dict[str, list[RangeFile]]
-    ) -> dict[str, dict[str, int]]:
-        """Of each table the rows' places. Rows of one file are in the plan's order; those of several are asked for."""
-        if max(len(files[name]) for name in ("generations", "rejected")) > 1:
-            planned = {cell.row_id: i for i, cell in enumerate(self._cells.at(self._places(index)))}
-            return dict.fromkeys(FOLDERS, planned)
-        rows, dead = (tables[name].column("row_id").to_pylist() for name in ("generations", "rejected"))
-        written = {row_id: i for i, row_id in enumerate(rows)}
-        return {"generations": written, "judgments": written, "rejected": {row_id: i for i, row_id in enumerate(dead)}}
+    def _order(self, index: int) -> dict[str, int]:
+        """The places of a range's cells, by row id."""
+        return {cell.row_id: i for i, cell in enumerate(self._cells.at(self._ranges.places(index)))}
 
     def written(self) -> Written:
         return Written(sum((self._before or {}).values()), self._generated, self._tokens)
-
-    def _places(self, index: int) -> range:
-        return range(self.n)[index * self._size : (index + 1) * self._size]
 
     def _files(self) -> Files:
         """What there is, by range; judgments of files of rows that are gone are set aside."""
@@ -215,14 +262,16 @@ class ByRange:
             known = self._known[name] = manifest_of(folder)
             for file, size in listing(folder, ".parquet").items():
                 what, entry = parsed(file), known.get(file)
-                assert what is not None, file
+                index = None if what is None else self._ranges.index_of(what)
+                if what is None or index is None:
+                    continue
                 if entry is not None and entry["bytes"] != size:
                     set_aside(folder / file, f"has {size} bytes that are not the {entry['bytes']} written")
                 elif name == "judgments" and what.name not in rows:
                     move(folder / file, free_name((folder / file).with_suffix(".stale")))
                 else:
                     each = what if name != "judgments" else RangeFile(what.plan, what.index, what.n, file)
-                    found[name].setdefault(what.index, []).append(each)
+                    found[name].setdefault(index, []).append(each)
                     rows.update([file] if name == "generations" else [])
         return found
 
@@ -231,7 +280,9 @@ class ByRange:
         found = []
         for file in files:
             read = sound_table(self._work / table / file.name, table, self._known[table].get(file.name))
-            self.is_damaged |= read is None
+            if read is None:
+                self.is_damaged = True
+                self._take_in([], [file.name])
             found.append(TABLES[table].empty_table() if read is None else read)
         return found
 
@@ -256,6 +307,12 @@ class _Some(Sequence[PlannedCell]):
         which = range(len(self))[i]
         run = bisect_right(self._ends, which)
         return self._cells[self._runs[run][1] - (self._ends[run] - 1 - which)]
+
+
+def _runs_of(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Places that ascend, as runs of neighbours: of most ranges there is one, which is seen without a look at each."""
+    is_one = places[-1] - places[0] + 1 == len(places)
+    return ((places[0], places[-1]),) if is_one else tuple(runs_of(places))
 
 
 def _is_whole(rows: Sequence[RangeFile], dead: Sequence[RangeFile], n: int) -> bool:

@@ -105,7 +105,7 @@ def put_together_by_workers(
     )
     logger.info("workers put the data set together")
     found = _joined(joining, folder, beam_arguments)
-    rows.were_read(found["damaged"], found["n_new"], found["new_tokens"])
+    rows.were_read(found["damaged"], found["lost"], found["n_new"], found["new_tokens"])
     entries = {}
     with output_errors(output):
         for table, place in FOLDERS.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,12 +91,12 @@ class RunJudges:
         """Of those behind endpoints whose scores count."""
         return {label for label in map(label_of, self.remote) if is_independent(label)}
 
-    def why_unasked(self, judgments: pa.Table, row_ids: Collection[str]) -> tuple[str, ExitStatus]:
-        """Why judges behind endpoints gave no scores of some texts, and what a run that needs them ends with."""
-        reasons: Counter[str] = Counter()
-        for row in judgments.select(["row_id", "judge", "rationale"]).to_pylist():
-            if row["row_id"] in row_ids and row["judge"] in self.remote_labels and row["rationale"]:
-                reasons[row["rationale"]] += 1
+    def why_unasked(self, reasons: Counter[str]) -> tuple[str, ExitStatus]:
+        """Why judges behind endpoints gave no scores of some texts, and what a run that needs them ends with.
+
+        Args:
+            reasons: that they gave, see :func:`pipeline.plan.accept.why_waiting`.
+        """
         for judge in self.remote:
             if judge.stopped is not None:
                 return f"judge: {judge.stopped}", status_of(judge)

@@ -101,6 +101,7 @@ class ById:
     def __init__(self, work: Path, judges: RunJudges, size: int, *, asks_for_tokens: bool) -> None:
         self._work, self._judges, self._size, self._asks_for_tokens = work, judges, size, asks_for_tokens
         self.cells: Sequence[PlannedCell] = ()  # of the plan; with `accept` they become more
+        self.later: list[list[PlannedCell]] = []  # those of them that each later round of `accept` has drawn
         self.kept: Sequence[PlannedCell] | None = None  # whose rows the data set has; None: all
         self._before: set[str] | None = None
         self._labelled: set[str] = set()  # rows whose labels are the job's
@@ -125,7 +126,7 @@ class ById:
                 self._say_what_they_lack(planned)
         to_do = planned - done - dead
         set_aside_judgments(self._work, to_do)
-        whole, regrouped = shards_of(cells, to_do, self._size, dead)
+        whole, regrouped = self._shards(to_do, dead)
         forget(self._work)
         again = {cell.row_id for shard in (*whole, *regrouped) for cell in shard}
         return LeftToDo(
@@ -134,6 +135,16 @@ class ById:
             len((dead & planned) - again),
             bool(regrouped),
         )
+
+    def _shards(self, to_do: set[str], dead: set[str]) -> tuple[list[list[PlannedCell]], list[list[PlannedCell]]]:
+        """See :func:`pipeline.plan.ranges.shards_of`; a later round's cells are put together by its draws alone."""
+        drawn = {cell.row_id for cells in self.later for cell in cells}
+        first = [cell for cell in self.cells if cell.row_id not in drawn] if drawn else self.cells
+        whole, regrouped = shards_of(first, to_do, self._size, dead)
+        for cells in self.later:
+            for some in shards_of(cells, to_do, self._size, dead):
+                regrouped += some
+        return whole, regrouped
 
     def pieces(self) -> Iterator[dict[str, pa.Table]]:
         yield gather_rows(self._work, self.cells if self.kept is None else self.kept, self.cells)

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from personas import Grid
 from pipeline.beam import execute
 from pipeline.beam.options import are_elsewhere, beam_options, n_devices, n_workers
 from pipeline.beam.supervise import GraphFailed, WorkerDied
 from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
 from pipeline.exit_status import ExitStatus
-from pipeline.job.adapters import own_judges
-from pipeline.job.known import counted
+from pipeline.job.fields import Accept
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError
-from pipeline.judging.table import merged
-from pipeline.plan import accept, computed_with, read_with
+from pipeline.plan import computed_with, read_with
+from pipeline.plan.accept import Draws, widest
 from pipeline.plan.computed_with import ComputedWith
 from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
@@ -33,7 +33,9 @@ from pipeline.plan.stored import store_plan
 from pipeline.publish.data_set import table_of, write_data_set, write_partial
 from pipeline.publish.licence_sources import collect
 from pipeline.publish.summary import Summary
+from pipeline.run.accepting import Accepting, law_of
 from pipeline.run.by_range import ByRange, by_range
+from pipeline.run.candidates import candidates
 from pipeline.run.coming import BLOCK_ROWS, Coming, put_together, put_together_by_workers
 from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, so_far
 from pipeline.run.judges import RunJudges
@@ -41,12 +43,11 @@ from pipeline.run.limits import Limits
 from pipeline.run.record import Course, record
 from pipeline.run.rows import ById, Rows, Written
 from pipeline.run.takeover import take_over
-from pipeline.store.dataset import dead_ids, done_ids, n_shards, prepare
+from pipeline.store.dataset import n_shards, prepare
 from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
 from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.places import is_local
-from pipeline.store.shards import read_shards
 from pipeline.store.spending import Spending
 from pipeline.store.state import note_planned
 from pipeline.store.stop import StopFile, Watch, graceful_signals
@@ -177,33 +178,44 @@ class Run:
         return self.finish(rows, accepted, n_waiting)
 
     def all_rows(self) -> tuple[ById | ByRange, dict[str, Any] | None, int]:
-        """Generate all that is to be had; with them what :meth:`until_enough` returns, if it was asked."""
-        of_ranges = self.rows_by_range()
-        if of_ranges is not None:
-            self.generate(of_ranges)
-            return of_ranges, None, 0
-        grid, asks = self.job.cells(self.job.load_prompts()), self.job.decoder.token_log_ratios
-        rows = ById(self.work, self.judges, self.computed_with.rows_per_shard, asks_for_tokens=asks)
-        draws = None if self.job.accept is None else accept.Draws(self.job.accept, grid)
-        self.grid = grid if draws is None else draws.widest
-        if draws is not None:
-            return rows, *self.until_enough(draws, rows)
-        rows.cells = self.plan.cells(grid)
+        """Generate all that is to be had; with them, if it was asked, the report of `accept` and how many wait."""
+        grid = self.job.cells(self.job.load_prompts())
+        if self.job.accept is not None:
+            return self.until_enough(self.job.accept, grid)
+        rows: ById | ByRange | None = self.rows_by_range(grid)
+        if rows is None:
+            rows, self.grid = self.rows_by_id(), grid
+            rows.cells = self.plan.cells(grid)
         self.generate(rows)
         return rows, None, 0
 
-    def rows_by_range(self) -> ByRange | None:
+    def rows_by_range(self, grid: Grid) -> ByRange | None:
         """The rows of a plan that the work folder knows by its ranges; ``None``: it holds something else, or will.
 
-        A judge behind an endpoint, and `accept`, look at all rows from one place.
+        A judge behind an endpoint looks at all rows from one place.
         """
-        if self.job.accept is not None or self.judges.remote:
+        if self.judges.remote:
             return None
-        grid, size = self.plan.distinct(self.job.cells(self.job.load_prompts())), self.computed_with.rows_per_shard
+        self.grid = self.plan.distinct(grid)
         with output_errors(self.output):
-            found = by_range(self.work, self.plan, grid, size, self.judges)
-        self.grid = grid
-        return found
+            return by_range(self.work, self.plan, self.grid, self.computed_with.rows_per_shard, self.judges)
+
+    def rows_by_id(self) -> ById:
+        asks = self.job.decoder.token_log_ratios
+        return ById(self.work, self.judges, self.computed_with.rows_per_shard, asks_for_tokens=asks)
+
+    def until_enough(self, rule: Accept, grid: Grid) -> tuple[ById | ByRange, dict[str, Any], int]:
+        """Draw candidates until every cell has its rows or no more may be drawn."""
+        law, self.grid = law_of(rule, self.job, self.judges), widest(grid, rule)
+        accepting = Accepting(law, self.work, self.judges, self.stop, self.generate)
+        if not self.judges.remote:
+            size = self.computed_with.rows_per_shard
+            with output_errors(self.output):
+                of_ranges = candidates(self.work, self.plan, grid, size, self.judges, law)
+            if of_ranges is not None:
+                return of_ranges, *accepting.by_range(of_ranges)
+        rows = self.rows_by_id()
+        return rows, *accepting.by_id(Draws(rule, grid), rows, self.plan)
 
     # ------------------------------------------------------------------ rows
 
@@ -266,38 +278,6 @@ class Run:
                 progress=self.progress,
             )
         return work, left.n_dead
-
-    def until_enough(self, draws: accept.Draws, rows: ById) -> tuple[dict[str, Any], int]:
-        """Draw candidates until every cell has its rows or no more may be drawn.
-
-        Returns:
-            the report; how many wait for a score. The rows have all candidates then, and those that are kept.
-        """
-        judged, seen = counted(self.job.judges, self.job.attribute_names, own_judges(self.job)), set[str]()
-        while True:
-            rows.cells = cells = self.plan.cells(draws.candidates(), draws.places())
-            self.generate(rows)
-            table, done = merged(read_shards(self.work / "judgments", "judgments")), done_ids(self.work)
-            scores = accept.adherence(cells, table, judged, self.judges.labels, self.job.panel)
-            waiting = accept.waiting(cells, table, judged, self.judges.remote_labels, done, self.wordless())
-            groups = accept.by_cell(cells)
-            passed = accept.passing(groups, scores, done, draws.rule)
-            dead = dead_ids(self.work)
-            n_dead = {key: sum(cell.row_id in dead for cell in group) for key, group in groups.items()}
-            n_waiting = {key: sum(cell.row_id in waiting for cell in group) for key, group in groups.items()}
-            asked = {cell.row_id for cell in cells if cell.weights and cell.row_id in done} - seen
-            seen |= asked
-            if asked and asked <= waiting and self.stop.reason() is None:
-                self.stop.request(*self.judges.why_unasked(table, waiting))
-            if self.stop.reason() is not None or not draws.draw_more(passed, n_dead, n_waiting):
-                rows.kept = [cell for group in passed.values() for cell in group]
-                return accept.report(draws, passed, n_waiting), len(waiting)
-            logger.info("%d candidates so far; more are drawn where too few have passed", len(cells))
-
-    def wordless(self) -> set[str]:
-        """Row ids of texts that no judge can judge: without a letter or digit."""
-        table = read_shards(self.work / "generations", "generations", ["row_id", "response"])
-        return {row["row_id"] for row in table.to_pylist() if not any(map(str.isalnum, row["response"]))}
 
     # ------------------------------------------------------------------ data set
 
@@ -362,7 +342,7 @@ class Run:
 
     def coming(self, rows: Rows) -> Coming:
         """The files of a data set of what there is: put together by workers, where there are several, or here."""
-        if self.several and isinstance(rows, ByRange) and rows.n > 2 * BLOCK_ROWS and not self.judges.remote:
+        if self.several and type(rows) is ByRange and rows.n > 2 * BLOCK_ROWS and not self.judges.remote:
             size = self.computed_with.rows_per_shard
             try:
                 with output_errors(self.output):

@@ -24,7 +24,7 @@ from pipeline.job.split import Split
 from pipeline.judging.asked import Asked
 from pipeline.plan.split import test_ids
 from pipeline.plan.stored import StoredPlan
-from pipeline.publish.gather import RangeOfRows, ReadRange, range_rows, with_broken
+from pipeline.publish.gather import RangeOfRows, ReadRange, read_range, with_broken
 from pipeline.publish.of_source import Metadata
 from pipeline.publish.sums import Sums
 from pipeline.store.dataset import FOLDERS
@@ -81,7 +81,7 @@ class Measured:
 
     Attributes:
         bits: block -> table -> what its rows take, see :func:`pipeline.store.layout.row_bits`.
-        damaged: ranges that have less than their files' names say.
+        damaged: ranges that have less than their files' names say. lost: files that were set aside.
         n_unjudged: rows that some judge has not looked at. n_rejected: dead letters that were cells.
         n_new, new_tokens: rows that this run has written.
     """
@@ -89,6 +89,7 @@ class Measured:
     bits: dict[int, dict[str, int]]
     sums: Sums
     damaged: list[int] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     n_unjudged: int = 0
     n_rejected: int = 0
     n_new: int = 0
@@ -99,6 +100,7 @@ class Measured:
         self.bits |= other.bits
         self.sums.merge(other.sums)
         self.damaged += other.damaged
+        self.lost += other.lost
         self.n_unjudged += other.n_unjudged
         self.n_rejected += other.n_rejected
         self.n_new += other.n_new
@@ -157,7 +159,8 @@ class Joiner:
         return Measured(
             bits={block.index: {name: int(row_bits(table).sum()) for name, table in tables.items()}},
             sums=sums,
-            damaged=[each.index for each in found if each.is_damaged],
+            damaged=[each.of.index for each in found if each.is_damaged],
+            lost=[name for each in found for name in each.lost],
             n_unjudged=joining.asked.unjudged(judgments, rows.column("row_id").to_pylist()),
             n_rejected=len(dead) - dead.null_count,
             n_new=sum(each.n_new for each in found),
@@ -191,10 +194,9 @@ class Joiner:
         """A block's tables as the data set has them, and its ranges as they were read."""
         if not block.ranges:
             return self._with_metadata(with_broken(read_parquet(expanded(self._joining.broken)))), []
-        found = [range_rows(self._work, each, partial(self._places, each.index)) for each in block.ranges]
-        return self._with_metadata(
-            {name: pa.concat_tables([each.tables[name] for each in found]) for name in FOLDERS}
-        ), found
+        found = [read_range(self._work, each) for each in block.ranges]
+        pieces = [each.arranged(partial(self._places, each.of.index)) for each in found]
+        return self._with_metadata({name: pa.concat_tables([each[name] for each in pieces]) for name in FOLDERS}), found
 
     def _with_metadata(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         return {**tables, "generations": self._metadata.beside(tables["generations"])}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
+from pipeline.beam.worker_logs import log_as_worker
+from pipeline.events import event
 from pipeline.publish.gather import RangeOfRows
 from pipeline.publish.join.blocks import Block, Joiner, Joining, Measured, Part, parts_of
 from pipeline.publish.sums import to_json
@@ -21,6 +25,8 @@ from pipeline.store.files import write_bytes
 from pipeline.store.layout import Entry
 from pipeline.store.places import expanded
 from pipeline.store.schema import TABLES
+
+logger = logging.getLogger(__name__)
 
 # In the folder of a join, in the work folder: what is to be put together, and what has come of it.
 BLOCKS, METADATA, BROKEN, FOUND = "blocks.parquet", "metadata.parquet", "broken.parquet", "found.json"
@@ -68,6 +74,7 @@ class _JoinerFn(beam.DoFn):
         self._joining, self._folder, self._shared = joining, folder, Shared()
 
     def setup(self) -> None:
+        log_as_worker()
         with output_errors(expanded(self._joining.work)):
             self._joiner: Joiner = self._shared.acquire(self._made)
 
@@ -79,16 +86,26 @@ class MeasureFn(_JoinerFn):
     """Measure blocks."""
 
     def process(self, block: Block) -> Iterator[Measured]:
+        began = time.monotonic()
         with output_errors(expanded(self._joining.work)):
-            yield self._joiner.measured(block)
+            found = self._joiner.measured(block)
+        ranges = [each.index for each in block.ranges[:1] + block.ranges[-1:]]
+        seconds = round(time.monotonic() - began, 3)
+        event(logger, "block_measured", ranges=ranges, rows=found.sums.n_rows, seconds=seconds)
+        yield found
 
 
 class WritePartFn(_JoinerFn):
     """Write parts."""
 
     def process(self, part: Part) -> Iterator[Written]:
+        began = time.monotonic()
         with output_errors(expanded(self._joining.work)):
-            yield part.table, part.index, self._joiner.written(part)
+            found = self._joiner.written(part)
+        rows = sum(entry["rows"] for piece in found for entry in piece.values())
+        seconds = round(time.monotonic() - began, 3)
+        event(logger, "part_written", table=part.table, part=part.index, rows=rows, seconds=seconds)
+        yield part.table, part.index, found
 
 
 def together(measured: Iterable[Measured | None]) -> Measured | None:
@@ -107,6 +124,7 @@ def note_found(measured: Measured | None, written: Sequence[Written], path: str)
     assert measured is not None  # one block is always there
     found = {
         "damaged": sorted(measured.damaged),
+        "lost": sorted(measured.lost),
         "digest": to_json(measured.sums.result(_NOTHING, measured.n_rejected)),
         "n_unjudged": measured.n_unjudged,
         "n_new": measured.n_new,
