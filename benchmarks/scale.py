@@ -3,12 +3,14 @@
     python -m benchmarks.scale                          # 10 thousand, 100 thousand and 1 million rows
     python -m benchmarks.scale --rows 10000 10000000
     python -m benchmarks.scale --accept                 # about as many candidates, of which half pass
+    python -m benchmarks.scale --rows 1000000 --workers 1 2     # worker processes, which put the data set together, too
 
 Each size is `mpg run` in a process of its own on the embedded model's tokenizer and two shipped adapters: 1,000 prompts
 x 5 personas x as many samples as it takes, 1,000 rows a shard. Everything is the real thing but the texts: workers make
 their cells of the plan, rows are written by the real stage, judged by the log-ratio judge, joined into a data set with
 its card. Driver and worker are one process: its peak of memory holds both. Printed are the seconds until the graph is
-submitted, in it, and after it, rows a second, the graph's bytes, and the peak beside that of the smallest size.
+submitted, in it, and after it, rows a second, the graph's bytes, and the peak beside that of the first line. With more
+than one worker these are processes of their own, and the peak is the driver's.
 
 With ``--accept`` there are two texts, by a row's seed: the shipped classifier scores them once, and lets one of them
 pass. Five rows are wanted of each prompt and persona, which takes ten candidates at least, and there are so many
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +68,7 @@ def job_of(folder: Path, n_rows: int, *, accept: bool = False) -> Path:
     return folder / "job.yaml"
 
 
-def measured(job_file: Path) -> dict[str, Any]:
+def measured(job_file: Path, workers: int) -> dict[str, Any]:
     """Run a job whose texts are all the same, and tell what it took."""
     import apache_beam as beam
 
@@ -73,6 +76,7 @@ def measured(job_file: Path) -> dict[str, Any]:
     from evaluation.scores import Score
     from pipeline.beam import execute, graph, judge_fn
     from pipeline.beam.decode_fn import DecodeFn
+    from pipeline.beam.options import beam_options
     from pipeline.beam.work import DecodedShard, Places
     from pipeline.job.load import load_job
     from pipeline.quiet import quiet_libraries
@@ -156,9 +160,12 @@ def measured(job_file: Path) -> dict[str, Any]:
         moments["ran"] = time.perf_counter()
         return books
 
-    execute.run = run
+    execute.run, arguments = run, list[str]()
+    if workers > 1:  # workers are given this graph, and not what a process of its own would make of the work
+        arguments = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+        execute.supervised = lambda graph, arguments: execute.execute(graph, beam_options(arguments))
     started = time.perf_counter()
-    result = run_job(job)
+    result = run_job(job, arguments)
     ended = time.perf_counter()
     return {
         "candidates": result.run["counts"]["planned"],
@@ -176,24 +183,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--accept", action="store_true", help="half of what is drawn passes; rows are candidates then")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1])
     parser.add_argument("--folder", help="for the data sets; left out: a temporary one")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        print(json.dumps(measured(Path(options.job))))
+        print(json.dumps(measured(Path(options.job), options.workers[0])))
         return
     first = 0.0
-    print("rows        plan s   run s   finish s   rows/s   graph kB   peak MiB   over the first", flush=True)
-    for n in options.rows:
+    print("rows        workers   plan s   run s   finish s   rows/s   graph kB   peak MiB   over the first", flush=True)
+    for n, workers in product(options.rows, options.workers):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.scale",
-                "--job",
-                str(job_of(Path(folder), n, accept=options.accept)),
-            ]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            job = str(job_of(Path(folder), n, accept=options.accept))
+            command = [sys.executable, "-m", "benchmarks.scale", "--workers", str(workers), "--job", job]
+            done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
         found = json.loads(done.stdout.splitlines()[-1])
         wanted = n * ACCEPT["rows_per_cell"] // A_CELL if options.accept else n
         assert found["rows"] == found["judgments"] / 2 == wanted, found
@@ -201,8 +206,9 @@ def main() -> None:
         first = first or found["peak_mib"]
         seconds = found["plan_s"] + found["run_s"] + found["finish_s"]
         print(
-            f"{n:<11,} {found['plan_s']:6.1f} {found['run_s']:7.1f} {found['finish_s']:10.1f} {n / seconds:8.0f} "
-            f"{found['graph_bytes'] / 1000:10.1f} {found['peak_mib']:10.0f} {found['peak_mib'] - first:+16.0f}",
+            f"{n:<11,} {workers:7d} {found['plan_s']:8.1f} {found['run_s']:7.1f} {found['finish_s']:10.1f} "
+            f"{n / seconds:8.0f} {found['graph_bytes'] / 1000:10.1f} {found['peak_mib']:10.0f} "
+            f"{found['peak_mib'] - first:+16.0f}",
             flush=True,
         )
 

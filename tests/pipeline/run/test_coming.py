@@ -112,7 +112,7 @@ def test_what_prompts_bring_and_what_are_no_prompts_is_there(tmp_path: Path, mon
 @pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(fault, marks=() if i % 3 == 0 else pytest.mark.long) for i, fault in enumerate(FAULTS)],
+    [pytest.param(fault, marks=() if i % 5 == 1 else pytest.mark.long) for i, fault in enumerate(FAULTS)],
     ids=lambda fault: fault.__name__,
 )
 def test_what_is_missing_is_made_again(
@@ -165,6 +165,7 @@ def test_few_rows_are_put_together_here(tmp_path: Path, monkeypatch: pytest.Monk
     assert run_it(make_job(tmp_path), tmp_path / "out") == 0 and not done
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_files")
 def test_several_processes_put_it_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job_file = make_job(tmp_path, PROMPTS, samples_per_cell=2, max_rejected_fraction=0.5)
