@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,7 @@ class Joiner:
 
     def __init__(self, joining: Joining, blocks: Sequence[Block]) -> None:
         self._joining, self._blocks, self._work = joining, blocks, expanded(joining.work)
+        self._one = Lock()
 
     def measured(self, block: Block) -> Measured:
         """One block, measured. Raises OSError, TooNew."""
@@ -168,7 +170,14 @@ class Joiner:
         )
 
     def written(self, part: Part) -> list[dict[str, Entry]]:
-        """Write a part's files; returns what :func:`pipeline.store.layout.write_range` does. Raises OSError, TooNew."""
+        """Write a part's files; returns what :func:`pipeline.store.layout.write_range` does. Raises OSError, TooNew.
+
+        One at a time in a process, however many threads it has: a part is held whole.
+        """
+        with self._one:
+            return self._written(part)
+
+    def _written(self, part: Part) -> list[dict[str, Entry]]:
         sizes, taken, tests = self._joining.sizes, list[pa.Table](), list[np.ndarray]()
         for index, before in part.blocks:
             tables, found = self._rows(self._blocks[index])
