@@ -111,27 +111,39 @@ class ReadRange:
         return arranged(self.tables, {"generations": written, "judgments": written, "rejected": letters})
 
 
-def read_range(work: Path, of: RangeOfRows) -> ReadRange:
-    """Read a range. Raises OSError, TooNew: as :func:`pipeline.store.shards.sound_table`."""
+def read_range(work: Path, of: RangeOfRows, wanted: Collection[str] = tuple(FOLDERS)) -> ReadRange:
+    """Read a range.
+
+    Args:
+        wanted: tables; the others are empty then.
+
+    Raises:
+        OSError, TooNew: as :func:`pipeline.store.shards.sound_table`.
+    """
+    named = {name: files if name in wanted else () for name, files in of.files.items()}
     read = {
         name: [sound_table(work / name / file, name, of.known.get(name, {}).get(file)) for file in files]
-        for name, files in of.files.items()
+        for name, files in named.items()
     }
     tables = {
         name: pa.concat_tables([TABLES[name].empty_table(), *(each for each in some if each is not None)])
         for name, some in read.items()
     }
-    new = [table for file, table in zip(of.files["generations"], read["generations"], strict=True) if file in of.new]
-    pairs = [pair for name, files in of.files.items() for pair in zip(files, read[name], strict=True)]
+    new = [table for file, table in zip(named["generations"], read["generations"], strict=True) if file in of.new]
+    pairs = [pair for name, files in named.items() for pair in zip(files, read[name], strict=True)]
     lost = tuple(file for file, table in pairs if table is None)
     return ReadRange(
         of,
         tables,
         lost,
-        bool(lost) or len({*_ids_in(tables["generations"]), *_ids_in(tables["rejected"])}) < of.whole,
+        bool(lost) or ("rejected" in wanted and len(_settled_in(tables)) < of.whole),
         sum(table.num_rows for table in new if table is not None),
         sum(pc.sum(table.column("n_tokens")).as_py() or 0 for table in new if table is not None),
     )
+
+
+def _settled_in(tables: Mapping[str, pa.Table]) -> set[str]:
+    return {*_ids_in(tables["generations"]), *_ids_in(tables["rejected"])}
 
 
 def _ids_in(table: pa.Table) -> list[str]:

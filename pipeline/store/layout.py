@@ -189,9 +189,13 @@ def write_range(rows: pa.Table, folder: Path, name: str, test: np.ndarray, sizes
     found = []
     for i, (first, n) in enumerate(_apart(row_bits(rows), sizes.range_bytes)):
         mine, in_test = rows.slice(first, n), test[first : first + n]
-        sides = {"train": mine.filter(pa.array(~in_test)), "test": mine.filter(pa.array(in_test))}
-        parts = {split: folder / f"part-{name}-{i:05d}-{split}.tmp" for split, side in sides.items() if side.num_rows}
-        found.append({split: _write(sides[split], path, sizes) for split, path in parts.items()})
+        sides = {"train": ~in_test, "test": in_test}
+        parts = dict[str, Entry]()
+        for split, side in sides.items():
+            if side.any():
+                rows_of_side = mine if side.all() else mine.filter(pa.array(side))  # not copied for nothing
+                parts[split] = _write(rows_of_side, folder / f"part-{name}-{i:05d}-{split}.tmp", sizes)
+        found.append(parts)
     return found
 
 

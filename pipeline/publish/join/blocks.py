@@ -8,7 +8,7 @@ files, in any order. A block is read twice or thrice, and no more than one file'
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import accumulate
@@ -180,7 +180,7 @@ class Joiner:
     def _written(self, part: Part) -> list[dict[str, Entry]]:
         sizes, taken, tests = self._joining.sizes, list[pa.Table](), list[np.ndarray]()
         for index, before in part.blocks:
-            tables, found = self._rows(self._blocks[index])
+            tables, found = self._rows(self._blocks[index], {"generations", part.table})
             if any(each.is_damaged for each in found):
                 raise OSError(None, "files have changed while they were read", str(self._work))
             rows = tables[part.table]
@@ -199,11 +199,17 @@ class Joiner:
                 copy(Path(scratch) / entry["file"], folder / entry["file"])
         return entries
 
-    def _rows(self, block: Block) -> tuple[dict[str, pa.Table], list[ReadRange]]:
-        """A block's tables as the data set has them, and its ranges as they were read."""
+    def _rows(
+        self, block: Block, wanted: Collection[str] = tuple(FOLDERS)
+    ) -> tuple[dict[str, pa.Table], list[ReadRange]]:
+        """A block's tables as the data set has them, and its ranges as they were read.
+
+        Args:
+            wanted: tables; the others are empty then. What is said of rows is read with these.
+        """
         if not block.ranges:
             return self._with_metadata(with_broken(read_parquet(expanded(self._joining.broken)))), []
-        found = [read_range(self._work, each) for each in block.ranges]
+        found = [read_range(self._work, each, wanted) for each in block.ranges]
         pieces = [each.arranged(partial(self._places, each.of.index)) for each in found]
         return self._with_metadata({name: pa.concat_tables([each[name] for each in pieces]) for name in FOLDERS}), found
 
@@ -228,5 +234,7 @@ class Joiner:
 
 def _sides(rows: pa.Table, ids: frozenset[str]) -> tuple[pa.Table, pa.Table]:
     """Those of train and those of test."""
+    if not ids:
+        return rows, rows.slice(0, 0)
     test = which_are_test(rows, among(ids))
     return rows.filter(pa.array(~test)), rows.filter(pa.array(test))
