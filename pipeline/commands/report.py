@@ -59,7 +59,7 @@ def report(options: argparse.Namespace) -> Outcome:
             if is_folder(output):
                 raise InputError(f"--output: {output} is a folder; name a file in it")
     for folder in folders:
-        look_for_detached(folder, writes=not options.terminal and output.is_relative_to(folder))
+        look_for_detached(folder, writes=not options.terminal and _is_in(output, folder))
     from pipeline.publish.report.measures import Measures
 
     ms = [Measures(each) for each in _data_sets(folders)]
@@ -79,6 +79,15 @@ def report(options: argparse.Namespace) -> Outcome:
         remedy = "make room" if is_local(output) else "see to its address, keys and rights"
         raise NotNow(f"--output: {output} can't be written ({what}); {remedy}, or name another file") from error
     return Outcome(f"report: {output}")
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, by whatever way it is named."""
+    from pipeline.store.places import is_local
+
+    if is_local(file) and is_local(folder):
+        return file.resolve().is_relative_to(folder.resolve())
+    return file.is_relative_to(folder)
 
 
 def _data_sets(folders: list[Path]) -> list[DataSet]:

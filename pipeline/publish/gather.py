@@ -85,7 +85,7 @@ class ReadRange:
     """A range's rows, as its files have them.
 
     Attributes:
-        lost: files that were set aside, as they are not as they were written.
+        lost: files that are gone, or were set aside, as they are not as they were written.
         is_damaged: whether there is less than the files' names say.
         n_new, new_tokens: rows in its new files.
     """
@@ -122,7 +122,7 @@ def read_range(work: Path, of: RangeOfRows, wanted: Collection[str] = tuple(FOLD
     """
     named = {name: files if name in wanted else () for name, files in of.files.items()}
     read = {
-        name: [sound_table(work / name / file, name, of.known.get(name, {}).get(file)) for file in files]
+        name: [_there(work / name / file, name, of.known.get(name, {}).get(file)) for file in files]
         for name, files in named.items()
     }
     tables = {
@@ -140,6 +140,13 @@ def read_range(work: Path, of: RangeOfRows, wanted: Collection[str] = tuple(FOLD
         sum(table.num_rows for table in new if table is not None),
         sum(pc.sum(table.column("n_tokens")).as_py() or 0 for table in new if table is not None),
     )
+
+
+def _there(path: Path, table: str, entry: Entry | None) -> pa.Table | None:
+    try:
+        return sound_table(path, table, entry)
+    except FileNotFoundError:  # since it was listed
+        return None
 
 
 def _settled_in(tables: Mapping[str, pa.Table]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -37,6 +38,7 @@ from pipeline.store.manifest import write_manifest
 logger = logging.getLogger(__name__)
 
 FOLDER = "join"  # in the work folder
+_FILES = "files"  # in that of an attempt: the parts of the files to come
 # Rows of a block: few enough that two of them, with texts of some thousand tokens, are a fraction of a file in memory.
 BLOCK_ROWS = 16_384
 # Worker processes that may be killed one after the other.
@@ -94,7 +96,7 @@ def put_together_by_workers(
         plan=plan,
         size=size,
         work=str(work),
-        to=str(coming),
+        to=str(folder / _FILES),
         metadata=str(folder / METADATA),
         broken=str(folder / BROKEN),
         split=job.split,
@@ -108,20 +110,23 @@ def put_together_by_workers(
     rows.were_read(found["damaged"], found["lost"], found["n_new"], found["new_tokens"])
     entries = {}
     with output_errors(output):
-        for table, place in FOLDERS.items():
-            parts = [piece for name, _, pieces in found["written"] if name == table for piece in pieces]
+        for table, place in FOLDERS.items() if not found["damaged"] else ():
+            parts = [piece for name, pieces in found["written"] if name == table for piece in pieces]
             if parts:
-                entries[place] = numbered(coming / place, parts)
+                make_folder(coming / place)
+                entries[place] = numbered(folder / _FILES / place, parts, coming / place)
         write_manifest(coming, entries)
-        remove_tree(folder)
+        remove_tree(work / FOLDER)
         return Coming(coming, of_json(found["digest"], first_rows(coming)), found["n_unjudged"])
 
 
 def _noted(work: Path, ranges: Iterable[RangeOfRows], prompts: PromptTable) -> Path:
-    """Note what is to be put together where workers find it; returns the folder. Raises OSError."""
-    folder = work / FOLDER
-    remove_tree(folder)
-    make_folder(folder)
+    """Note what is to be put together where workers find it; returns the folder, of this attempt alone. Raises OSError.
+
+    Workers of an attempt that nobody waits for any longer may write into its own for a while.
+    """
+    remove_tree(work / FOLDER)
+    make_folder(folder := work / FOLDER / uuid.uuid4().hex)
     write_bytes(_parquet(metadata_of(prompts.prompts)), folder / METADATA)
     write_bytes(_parquet(broken_rows(prompts.broken)), folder / BROKEN)
     sink, schema = pa.BufferOutputStream(), pa.schema([pa.field("json", pa.string(), nullable=False)])

@@ -30,9 +30,9 @@ from pipeline.run.rows import ById, Rows, Written
 from pipeline.run.run import Place, Result, Run, opened
 from pipeline.run.takeover import settled
 from pipeline.store.dataset import WORK_FOLDER
-from pipeline.store.detached import Detached, forget, note, note_job, noted, noted_job
-from pipeline.store.errors import output_errors
-from pipeline.store.files import read_text, remove
+from pipeline.store.detached import JOB_FILE, Detached, forget, note, note_job, noted, noted_job
+from pipeline.store.errors import OutputError, output_errors, readable
+from pipeline.store.files import exists, read_text, remove
 from pipeline.store.places import expanded
 from pipeline.store.stop import INTERRUPTED, graceful_signals
 
@@ -187,10 +187,16 @@ def _noted(job: Job) -> dict[str, object]:
 def _job_of(output: Path) -> Job:
     """The job that was detached. Raises RunError."""
     work = output / WORK_FOLDER
-    with output_errors(output):
-        if noted(work) is None:
-            raise _nothing(output)
-        found = noted_job(work)
+    try:
+        with output_errors(output):
+            if noted(work) is None:
+                raise _nothing(output)
+            found = noted_job(work) if exists(work / JOB_FILE) else None
+    except OutputError as error:
+        raise RunError(readable(error)) from error
+    if found is None:
+        lost = f"{work / JOB_FILE} is gone, which says what was detached"
+        raise RunError(f"{output}: {lost}; the same mpg run goes on from its rows", ExitStatus.BAD_INPUT)
     context = {"folder": expanded(found["folder"]), "shipped": dict(shipped_adapters())}
     try:
         job = Job.model_validate(found["job"] | {"output": str(output)}, context=context)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class TableWriter:
         bits = row_bits(rows)
         self._waiting.append((rows, which_are_test(rows, is_test), range_of(bits, self._bits, self._sizes)))
         self._bits += int(bits.sum())
-        while (first := int(self._waiting[0][2][0])) < last_range(self._bits, self._sizes):
+        while self._waiting and (first := int(self._waiting[0][2][0])) < last_range(self._bits, self._sizes):
             self._write(first)
 
     def close(self) -> list[Entry]:
@@ -207,16 +208,20 @@ def _apart(bits: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
             yield first, end - first
 
 
-def numbered(folder: Path, parts: Sequence[Mapping[str, Entry]]) -> list[Entry]:
-    """Give the parts of all ranges, in their order, their names: each split counts its own. Raises OSError."""
-    entries = []
+def numbered(folder: Path, parts: Sequence[Mapping[str, Entry]], to: Path | None = None) -> list[Entry]:
+    """Give the parts of all ranges, in their order, their names: each split counts its own. Raises OSError.
+
+    Args:
+        folder: they are in. to: the one that they go to, which is there; ``None``: the same.
+    """
+    entries, to = list[Entry](), folder if to is None else to
     for split in SPLITS:
         mine = [part[split] for part in parts if split in part]
         for i, entry in enumerate(mine):
             name = f"{split}-{i:05d}-of-{len(mine):05d}.parquet"
-            move(folder / entry["file"], folder / name)
+            move(folder / entry["file"], to / name)
             entries.append(entry | {"file": name})
-    sync_folder(folder)
+    sync_folder(to)
     return entries
 
 
@@ -240,20 +245,23 @@ def ids_in_test(folder: Path) -> frozenset[str]:
 
 
 def _write(rows: pa.Table, path: Path, sizes: Sizes) -> Entry:
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # its own, were another at work on the same part
     try:
-        with path.open("wb") as file:
+        with scratch.open("wb") as file:
             with pq.ParquetWriter(file, rows.schema, use_content_defined_chunking=CHUNKING, **PARQUET) as writer:
                 writer.add_key_value_metadata({CHUNKING_KEY: json.dumps(CHUNKING)})
                 for first, n in _groups(row_bits(rows), sizes.group_bytes):
                     writer.write_table(rows.slice(first, n).combine_chunks(), row_group_size=n)
             file.flush()
             os.fsync(file.fileno())
-        with path.open("rb") as file:
+        with scratch.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = scratch.stat().st_size
+        os.replace(scratch, path)
     except BaseException:
-        path.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
-    return {"file": path.name, "rows": rows.num_rows, "bytes": path.stat().st_size, "sha256": digest}
+    return {"file": path.name, "rows": rows.num_rows, "bytes": size, "sha256": digest}
 
 
 def _groups(bits: np.ndarray, target: int) -> Iterator[tuple[int, int]]:

@@ -157,7 +157,8 @@ def sound_table(path: Path, table_name: str, entry: Mapping[str, Any] | None) ->
     content, problem = read_bytes(path), None
     digest = hashlib.sha256(content).hexdigest()
     if entry is not None and (entry["bytes"], entry["sha256"]) != (len(content), digest):
-        problem = f"has {len(content)} bytes that are not the {entry['bytes']} written"
+        of_size = f"has {len(content)} bytes and not the {entry['bytes']} that were written"
+        problem = of_size if entry["bytes"] != len(content) else "is not as it was written, by its checksum"
     else:
         try:
             read = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)

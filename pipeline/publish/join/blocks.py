@@ -43,7 +43,7 @@ class Joining:
 
     Attributes:
         plan: of its rows. size: cells of a range. work: its work folder.
-        to: folder of the files to come.
+        to: folder of the files to come, of this attempt alone: workers of another may be alive.
         metadata: Parquet file of :func:`pipeline.publish.of_source.metadata_of` its prompts. broken: of their source's
             rows that are no prompts, as rows of the table `rejected`.
         attributes, judges, panel_rule: see :func:`pipeline.publish.digest.digest_of`. asked: its judges.
@@ -138,6 +138,22 @@ def parts_of(measured: Measured, sizes: Sizes) -> Iterator[Part]:
             yield Part(table, index, index == last, tuple(blocks))
 
 
+@dataclass
+class Written:
+    """What came of a part.
+
+    Attributes:
+        pieces: see :func:`pipeline.store.layout.write_range`; none where ranges were found damaged only now.
+        damaged, lost: see :class:`Measured`.
+    """
+
+    table: str
+    index: int
+    pieces: list[dict[str, Entry]] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
 class Joiner:
     """A worker's side. Args: blocks: by index."""
 
@@ -169,35 +185,39 @@ class Joiner:
             new_tokens=sum(each.new_tokens for each in found),
         )
 
-    def written(self, part: Part) -> list[dict[str, Entry]]:
-        """Write a part's files; returns what :func:`pipeline.store.layout.write_range` does. Raises OSError, TooNew.
+    def written(self, part: Part) -> Written:
+        """Write a part's files. Raises OSError, TooNew.
 
         One at a time in a process, however many threads it has: a part is held whole.
         """
         with self._one:
             return self._written(part)
 
-    def _written(self, part: Part) -> list[dict[str, Entry]]:
+    def _written(self, part: Part) -> Written:
+        result = Written(part.table, part.index)
         sizes, taken, tests = self._joining.sizes, list[pa.Table](), list[np.ndarray]()
         for index, before in part.blocks:
             tables, found = self._rows(self._blocks[index], {"generations", part.table})
-            if any(each.is_damaged for each in found):
-                raise OSError(None, "files have changed while they were read", str(self._work))
+            result.damaged += [each.of.index for each in found if each.is_damaged]
+            result.lost += [name for each in found for name in each.lost]
             rows = tables[part.table]
             ids = test_ids(self._joining.split, tables["generations"]) if part.table != "rejected" else frozenset[str]()
             ranges = range_of(row_bits(rows), before, sizes)
             mine = ranges >= part.index if part.last else ranges == part.index
             taken.append(rows.filter(pa.array(mine)))
             tests.append(which_are_test(rows, among(ids))[mine])
+        if result.damaged:
+            return result
         folder, name = expanded(self._joining.to) / FOLDERS[part.table], f"{part.index:07d}"
         if is_local(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            return write_range(pa.concat_tables(taken), folder, name, np.concatenate(tests), sizes)
+            result.pieces = write_range(pa.concat_tables(taken), folder, name, np.concatenate(tests), sizes)
+            return result
         with tempfile.TemporaryDirectory(prefix="mpg-join-") as scratch:
-            entries = write_range(pa.concat_tables(taken), Path(scratch), name, np.concatenate(tests), sizes)
-            for entry in (each for piece in entries for each in piece.values()):
+            result.pieces = write_range(pa.concat_tables(taken), Path(scratch), name, np.concatenate(tests), sizes)
+            for entry in (each for piece in result.pieces for each in piece.values()):
                 copy(Path(scratch) / entry["file"], folder / entry["file"])
-        return entries
+        return result
 
     def _rows(
         self, block: Block, wanted: Collection[str] = tuple(FOLDERS)

@@ -17,12 +17,11 @@ from apache_beam.utils.shared import Shared
 from pipeline.beam.worker_logs import log_as_worker
 from pipeline.events import event
 from pipeline.publish.gather import RangeOfRows
-from pipeline.publish.join.blocks import Block, Joiner, Joining, Measured, Part, parts_of
+from pipeline.publish.join.blocks import Block, Joiner, Joining, Measured, Part, Written, parts_of
 from pipeline.publish.sums import to_json
 from pipeline.store.copies import here
 from pipeline.store.errors import output_errors
 from pipeline.store.files import write_bytes
-from pipeline.store.layout import Entry
 from pipeline.store.places import expanded
 from pipeline.store.schema import TABLES
 
@@ -31,8 +30,6 @@ logger = logging.getLogger(__name__)
 # In the folder of a join, in the work folder: what is to be put together, and what has come of it.
 BLOCKS, METADATA, BROKEN, FOUND = "blocks.parquet", "metadata.parquet", "broken.parquet", "found.json"
 _NOTHING = {"generations": TABLES["generations"].empty_table()}  # the driver looks at the rows that are shown
-# Table and index of a part, and what was written of it.
-Written = tuple[str, int, list[dict[str, Entry]]]
 
 
 @dataclass(frozen=True)
@@ -102,10 +99,10 @@ class WritePartFn(_JoinerFn):
         began = time.monotonic()
         with output_errors(expanded(self._joining.work)):
             found = self._joiner.written(part)
-        rows = sum(entry["rows"] for piece in found for entry in piece.values())
+        rows = sum(entry["rows"] for piece in found.pieces for entry in piece.values())
         seconds = round(time.monotonic() - began, 3)
         event(logger, "part_written", table=part.table, part=part.index, rows=rows, seconds=seconds)
-        yield part.table, part.index, found
+        yield found
 
 
 def together(measured: Iterable[Measured | None]) -> Measured | None:
@@ -123,13 +120,13 @@ def note_found(measured: Measured | None, written: Sequence[Written], path: str)
     """Write what has come of a join, last."""
     assert measured is not None  # one block is always there
     found = {
-        "damaged": sorted(measured.damaged),
-        "lost": sorted(measured.lost),
+        "damaged": sorted({*measured.damaged, *(index for each in written for index in each.damaged)}),
+        "lost": sorted({*measured.lost, *(name for each in written for name in each.lost)}),
         "digest": to_json(measured.sums.result(_NOTHING, measured.n_rejected)),
         "n_unjudged": measured.n_unjudged,
         "n_new": measured.n_new,
         "new_tokens": measured.new_tokens,
-        "written": sorted(written, key=lambda each: each[:2]),
+        "written": [[e.table, e.pieces] for e in sorted(written, key=lambda each: (each.table, each.index))],
     }
     place = expanded(path)
     with output_errors(place.parent):

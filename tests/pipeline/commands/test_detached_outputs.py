@@ -77,6 +77,16 @@ def test_what_would_write_is_refused(
     assert checksums(job.parent) == before
 
 
+@pytest.mark.parametrize("way", ["{out}/r.html", "{out}/../out/r.html", "{link}/r.html"])
+def test_a_report_into_it_is_refused_by_whatever_way(
+    way: str, job: Path, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, link = job.parent / "out", tmp_path / "link"
+    link.symlink_to(out)
+    assert main(["report", str(out), "--output", way.format(out=out, link=link)]) == ExitStatus.TRY_AGAIN
+    assert line in capsys.readouterr().err and not (out / "r.html").exists()
+
+
 @pytest.mark.parametrize("command", READS.values(), ids=READS)
 def test_what_reads_says_it_in_a_note(
     command: list[str], job: Path, line: str, tmp_path: Path, capfd: pytest.CaptureFixture[str],

@@ -7,6 +7,7 @@ import random
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,52 @@ def test_what_is_missing_is_made_again(
     fault(tmp_path / "out")
     assert run_it(job_file, tmp_path / "out") == 0 and done
     assert said(tmp_path / "out") == before and counts(tmp_path / "out")["rows"] == 12
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("harm", [cut, Path.unlink], ids=["cut", "gone"])
+def test_what_is_damaged_after_it_was_measured_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None]
+) -> None:
+    job_file = make_job(tmp_path, PROMPTS, max_rejected_fraction=0.5)
+    assert run_it(job_file, tmp_path / "one") == 0
+    done, real = by_workers(monkeypatch, 4), blocks.Joiner.written
+    (shard, *_) = sorted((tmp_path / "one" / ".work" / "generations").glob("*-00000001-*.parquet"))
+
+    def written(self: blocks.Joiner, part: Part) -> blocks.Written:
+        with suppress(FileNotFoundError):
+            if len(done) == 0:
+                harm(shard)
+        return real(self, part)
+
+    monkeypatch.setattr(blocks.Joiner, "written", written)
+    before = checksums(tmp_path / "one")
+    assert run_it(job_file, tmp_path / "one") == 0
+    assert checksums(tmp_path / "one") == before and len(done) == 2
+    assert counts(tmp_path / "one")["generated"] == int(shard.name.split("-")[2])
+
+
+def test_workers_of_another_attempt_touch_no_file_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their driver was killed, and they were not told: each attempt has a folder of its own."""
+    job_file = make_job(tmp_path, PROMPTS, max_rejected_fraction=0.5)
+    by_workers(monkeypatch)
+    places = []
+
+    def noted(joining: blocks.Joining, blocks_of: Any) -> blocks.Joiner:
+        places.append((joining.to, joining.metadata, joining.broken))
+        return joiner(joining, blocks_of)
+
+    joiner = graph.Joiner
+    monkeypatch.setattr(graph, "Joiner", noted)
+    for _ in range(2):
+        assert run_it(job_file, tmp_path / "out") == 0
+    first, second = (set(map(Path, each)) for each in (places[0], places[-1]))
+    assert {path.parent for path in first}.isdisjoint({path.parent for path in second})
+    assert not list((tmp_path / "out").rglob("*.tmp*")) and not (tmp_path / "out" / ".work" / "join").exists()
 
 
 def test_of_very_many_rows_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

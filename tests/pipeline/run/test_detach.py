@@ -235,3 +235,17 @@ def test_where_nobody_can_tell_a_person_says_that_it_is_over(
         assert "its last files were written at 20" in said and f"if it has: mpg finish {out} --anyway" in said
     assert main(["finish", str(out), "--anyway"]) == 0
     assert checksums(out) == before and noted(work) is None
+
+
+def test_a_job_that_can_not_be_read_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "out" / ".work"
+    work.mkdir(parents=True)
+    note(work, Detached("PortableRunner", ("--job_endpoint=localhost:1",), 0.0, 1, 0.0, None))
+    assert main(["finish", str(tmp_path / "out")]) == ExitStatus.BAD_INPUT
+    assert "detached-job.json is gone, which says what was detached" in capsys.readouterr().err
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://localhost:{free_port()}")
+    assert main(["finish", "s3://bucket/out"]) == ExitStatus.TRY_AGAIN
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "s3://bucket/out" in line and "<<" not in line

@@ -123,6 +123,7 @@ def test_the_sizes_that_ship_pass_the_viewer() -> None:
         [10] * 200 + [60_000] + [10] * 200,
         [60_000, 10, 10],
         [10, 10, 60_000],
+        [10, 10, 200_000],
         [200_000, 10, 200_000, 10],
         [0] * 50,
         list(np.random.default_rng(1).pareto(1.0, 300).astype(int) * 100),
@@ -259,7 +260,8 @@ def test_pandas_and_duckdb_read_both_splits(tmp_path: Path) -> None:
 def test_a_table_handed_over_piece_by_piece_has_the_files_of_the_whole(
     tmp_path: Path, size: int, is_test: IsTest | None
 ) -> None:
-    given = table([int(n) for n in np.random.default_rng(4).integers(0, 3000, 700)])
+    large = [90_000, 250_000]  # the last of a piece, at times: nothing waits behind it
+    given = table([int(n) for n in np.random.default_rng(4).integers(0, 3000, 700)] + large)
     write_dataset(given, tmp_path / "whole", is_test, SMALL)
     writer, most = TableWriter(tmp_path / "pieces", SMALL), 0
     for first in range(0, given.num_rows, size):
