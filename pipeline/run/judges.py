@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import pyarrow as pa
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -35,7 +34,7 @@ from pipeline.judging.registry import (
     with_naturalness,
 )
 from pipeline.judging.table import judge_items, judged_attributes
-from pipeline.judging.verdict import Verdict, status_of, verdict
+from pipeline.judging.verdict import Unscored, status_of
 from pipeline.plan.cells import PlannedCell
 from pipeline.run.limits import Limits
 from pipeline.store.errors import output_errors
@@ -69,6 +68,7 @@ class RunJudges:
         assigned = assignments(job.judges, job.attribute_names, own)
         self._local = [(each, label_of(load_assigned(each))) for each in assigned if not is_remote(each.spec)]
         self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if is_remote(spec)]
+        self._remote_attributes = (*(each.name for each in self._attributes), FLUENCY)
         for line in judging_lines(job, own, counted=False):
             logger.warning("%s", line)
 
@@ -107,9 +107,9 @@ class RunJudges:
         """What judges behind endpoints have cost so far, by name."""
         return {judge.name: float(judge.budget.spent) for judge in self.remote}
 
-    def verdict(self, judgments: pa.Table) -> Verdict | None:
-        """Whether those behind endpoints have left more unscored than the job allows, and why; ``None``: not so."""
-        return verdict(self.remote, judgments, self._job.max_unscored_fraction)
+    def unscored(self) -> Unscored:
+        """What those behind endpoints have left unscored, of no texts yet."""
+        return Unscored((judge, self._remote_attributes) for judge in self.remote)
 
     @property
     def asked(self) -> Asked:
@@ -151,13 +151,12 @@ class RunJudges:
             left = max(0.0, job.budget - limits.cost() + judge.budget.spent) + judge.budget.earlier
             judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
             is_jobs = judge.budget.limit == left
-        names = [*(each.name for each in self._attributes), FLUENCY]
         with (
             output_errors(self._work),
             logging_redirect_tqdm(),
             tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
         ):
-            judge_items(judge, items, names, self._work / "judgments", on_text=bar.update)
+            judge_items(judge, items, self._remote_attributes, self._work / "judgments", on_text=bar.update)
         if judge.stopped is not None:
             logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
             if is_jobs and judge.out_of_budget:

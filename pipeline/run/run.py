@@ -30,7 +30,7 @@ from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.split import split_problems
 from pipeline.plan.stored import store_plan
-from pipeline.publish.data_set import table_of, write_data_set, write_partial
+from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.licence_sources import collect
 from pipeline.publish.summary import Summary
 from pipeline.run.accepting import Accepting, law_of
@@ -299,10 +299,9 @@ class Run:
                 coming = put_together(self.output, self.job, rows, self.judges)
         found = coming.found
         with output_errors(self.output):
-            unscored = self.judges.verdict(table_of(coming.folder, "judgments")) if self.judges.remote else None
             beside = has_its_scores(self.output)
         counts = Counts.of(found, rows.n, accepted, coming.n_unjudged)
-        ending = ending_of(self.job, counts, self.stop.found(), n_waiting, unscored, beside=beside)
+        ending = ending_of(self.job, counts, self.stop.found(), n_waiting, coming.unscored, beside=beside)
         course = Course(
             self.started,
             self.decode_s,
