@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,18 +24,16 @@ from pipeline.job.known import assignments, is_remote, known_to
 from pipeline.job.model import Job
 from pipeline.judging.asked import Asked
 from pipeline.judging.registry import (
-    COLUMNS,
     JudgeError,
     check_judge,
-    item_of,
     load_assigned,
     load_remote_judge,
     rubrics_of,
     with_naturalness,
 )
-from pipeline.judging.table import judge_items, judged_attributes
+from pipeline.judging.table import judged_attributes
 from pipeline.judging.verdict import Unscored, status_of
-from pipeline.plan.cells import PlannedCell
+from pipeline.run.asking import Texts, ToAsk
 from pipeline.run.limits import Limits
 from pipeline.store.errors import output_errors
 from pipeline.store.shards import read_shards, shard_tables
@@ -135,18 +133,17 @@ class RunJudges:
             JudgeWork(each, label, keep_tasks(self._work, left(label, each.attributes))) for each, label in self._local
         ]
 
-    def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
+    def ask_endpoints(self, stop: StopFile, to_ask: ToAsk, limits: Limits) -> None:
         """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped."""
         for judge in self.remote:
             if stop.reason() is None:
-                self._ask(judge, stop, cells, limits)
+                with output_errors(self._work):
+                    texts = to_ask(label_of(judge), self._remote_attributes)
+                self._ask(judge, stop, texts, limits)
 
-    def _ask(self, judge: OpenAIJudge, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
-        job, order = self._job, {cell.row_id: i for i, cell in enumerate(cells)}
-        rows = read_shards(self._work / "generations", "generations", COLUMNS).to_pylist()
-        items = [item_of(row) for row in rows if row["row_id"] in order]
-        items.sort(key=lambda item: order[item.key])
-        judge.stop, is_jobs = stop.watcher(), False
+    def _ask(self, judge: OpenAIJudge, stop: StopFile, texts: Texts, limits: Limits) -> None:
+        job, is_jobs = self._job, False
+        judge.stop = stop.watcher()
         if job.budget is not None:
             left = max(0.0, job.budget - limits.cost() + judge.budget.spent) + judge.budget.earlier
             judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
@@ -154,9 +151,9 @@ class RunJudges:
         with (
             output_errors(self._work),
             logging_redirect_tqdm(),
-            tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
+            tqdm(total=texts.n, desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
         ):
-            judge_items(judge, items, self._remote_attributes, self._work / "judgments", on_text=bar.update)
+            texts.ask(judge, self._remote_attributes, bar.update)
         if judge.stopped is not None:
             logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
             if is_jobs and judge.out_of_budget:

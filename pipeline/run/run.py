@@ -190,12 +190,7 @@ class Run:
         return rows, None, 0
 
     def rows_by_range(self, grid: Grid) -> ByRange | None:
-        """The rows of a plan that the work folder knows by its ranges; ``None``: it holds something else, or will.
-
-        A judge behind an endpoint looks at all rows from one place.
-        """
-        if self.judges.remote:
-            return None
+        """The rows of a plan that the work folder knows by its ranges; ``None``: it holds something else."""
         self.grid = self.plan.distinct(grid)
         with output_errors(self.output):
             return by_range(self.work, self.plan, self.grid, self.computed_with.rows_per_shard, self.judges)
@@ -252,13 +247,13 @@ class Run:
                 return
             break
         self.decode_s += books.decode_s
-        if isinstance(rows, ById):
-            self.ask_endpoints(rows)
+        self.ask_endpoints(rows)
 
-    def ask_endpoints(self, rows: ById) -> None:
+    def ask_endpoints(self, rows: Rows) -> None:
         """Ask the judges behind endpoints about what they have not scored."""
-        with Watch(self.stop, self.limits.conditions()):
-            self.judges.ask_endpoints(self.stop, rows.cells, self.limits)
+        if self.judges.remote:
+            with Watch(self.stop, self.limits.conditions()):
+                self.judges.ask_endpoints(self.stop, rows.to_ask, self.limits)
 
     def left_of(self, rows: Rows) -> tuple[Work, int]:
         """What is not there yet, and how many rows are dead letters and not tried again."""
