@@ -199,6 +199,7 @@ def test_a_work_folder_of_before_goes_on_by_ids(
     assert not any(map(parsed, names(tmp_path / "out", "judgments")))
 
 
+@pytest.mark.long
 def test_a_killed_run_asks_about_no_text_twice_that_was_answered(place: Path, tmp_path: Path) -> None:
     server = JudgeServer(delay_s=0.1)
     with serving(server) as url:
