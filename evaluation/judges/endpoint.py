@@ -28,7 +28,6 @@ class EndpointJudge:
     Attributes:
         ended: why the last run left texts unasked, if it did.
         first_error: the server's first words, since the judge was made, about a call that it did not answer.
-        nothing_to_judge: (key, attribute) of items that nobody could judge on it: no call was to be made.
         unanswered: how many texts got no answer, by whether the same question may be answered another time.
 
     Raises:
@@ -55,7 +54,6 @@ class EndpointJudge:
         self.n_calls = 0
         self.ended: Stop | None = None
         self.first_error: str | None = None
-        self.nothing_to_judge: set[tuple[str, str]] = set()
         self.unanswered: Counter[bool] = Counter()
         self.stop: Callable[[], bool] | None = None  # once it says yes, no further text is asked about
 

@@ -8,7 +8,7 @@ score; everything else is unscored with its reason and asked again by the next r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from evaluation.endpoint.cache import cache_key
@@ -31,30 +31,43 @@ class OpenAIJudge(EndpointJudge):
     """Scores attributes by their rubrics, and fluency with them."""
 
     name = "openai"
-    streams = True  # tells each text's scores as soon as they are known
     adds = (FLUENCY,)  # judged with whatever is asked for
 
-    def judge(
-        self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None = None
-    ) -> dict[str, list[Score]]:
+    def judge(self, items: Sequence[Item], attributes: Sequence[str]) -> dict[str, list[Score]]:
         """See :class:`evaluation.items.Judge`; fluency comes as one attribute more.
 
         Raises:
             ValueError: an attribute without a rubric.
         """
+        found: list[Mapping[str, Score]] = [{} for _ in items]
+        self.judge_each(items, attributes, found.__setitem__)
+        unasked = Score(None, Status.FAILED, "stopped before it was asked about")
+        return {name: [scores.get(name, unasked) for scores in found] for name in _with_fluency(attributes)}
+
+    def judge_each(self, items: Iterable[Item], attributes: Sequence[str], on_scored: OnScored) -> None:
+        """The same as one run over any number of items, of which those alone are held that are in flight.
+
+        Args:
+            items: each is made when its turn comes. on_scored: is not told of those that a stop has left unasked.
+
+        Raises:
+            ValueError: as :meth:`judge`. What ``items`` or ``on_scored`` raise ends the run.
+        """
         self.check_known([name for name in attributes if name != FLUENCY])
-        wanted = tuple(dict.fromkeys((*attributes, FLUENCY)))
         try:
-            found = asyncio.run(self._judge_all(items, wanted, on_scored))
+            asyncio.run(self._judge_all(items, _with_fluency(attributes), on_scored))
         except ExceptionGroup as group:  # of the calls in flight: the first says what happened
             raise group.exceptions[0] from None
-        unasked = Score(None, Status.FAILED, "stopped before it was asked about")
-        return {name: [scores.get(name, unasked) for scores in found] for name in wanted}
 
-    async def _judge_all(
-        self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None
-    ) -> list[dict[str, Score]]:
-        results: list[dict[str, Score]] = [{} for _ in items]
+    def unjudgeable(self, item: Item, attributes: Sequence[str]) -> dict[str, str]:
+        """Attribute -> why no call is made about it, of those that nobody could judge the item on."""
+        cant_be_sent = unsendable(item)
+        found = {name: why for name in attributes if (why := cant_be_sent or self._nothing_to_judge(item, name))}
+        if all(name in found for name in attributes if name != FLUENCY):  # fluency alone is worth no call
+            found.setdefault(FLUENCY, "no attribute of the row can be judged")
+        return found
+
+    async def _judge_all(self, items: Iterable[Item], attributes: Sequence[str], on_scored: OnScored) -> None:
         queue = iter(enumerate(items))
         caller = self._caller()
 
@@ -62,36 +75,27 @@ class OpenAIJudge(EndpointJudge):
             for index, item in queue:
                 if self.stop is not None and self.stop():
                     return
-                results[index] = await self._judge_one(caller, item, attributes)
-                if on_scored is not None:
-                    on_scored(index, results[index])
+                on_scored(index, await self._judge_one(caller, item, attributes))
 
         try:
             async with caller, asyncio.TaskGroup() as group:
-                tasks = [group.create_task(worker()) for _ in range(min(self._settings.in_flight, len(items)))]
-                if self.stop is not None and tasks:
+                tasks = [group.create_task(worker()) for _ in range(self._settings.in_flight)]
+                if self.stop is not None:
                     await _let_end(tasks, self.stop)
         finally:
             self._book(caller)
-        return results
 
     async def _judge_one(
         self, caller: Caller, item: Item, attributes: Sequence[str], *, keep: bool = True
     ) -> dict[str, Score]:
         scores: dict[str, Score] = {}
-        keys = {name: self._cache_key(item, name) for name in attributes}
+        keys, nothing = {name: self._cache_key(item, name) for name in attributes}, self.unjudgeable(item, attributes)
         for name in attributes:
             kept = self._cache.get(keys[name]) if self._cache is not None else None
             if kept is not None:
                 scores[name] = kept
-            else:
-                why = unsendable(item) or self._nothing_to_judge(item, name)
-                if why is not None:
-                    scores[name] = Score(None, Status.FAILED, why)
-        graded = [scores.get(name) for name in attributes if name != FLUENCY]
-        if all(score is not None and score.score is None for score in graded):  # fluency alone is worth no call
-            scores.setdefault(FLUENCY, Score(None, Status.FAILED, "no attribute of the row can be judged"))
-        self.nothing_to_judge |= {(item.key, name) for name, score in scores.items() if score.score is None}
+            elif name in nothing:
+                scores[name] = Score(None, Status.FAILED, nothing[name])
         missing = [name for name in attributes if name not in scores]
         if missing:
             fresh, usage = await self._ask(caller, item, missing)
@@ -139,6 +143,10 @@ class OpenAIJudge(EndpointJudge):
             prompt=item.prompt,
             parameters=self._settings.answer_parameters,
         )
+
+
+def _with_fluency(attributes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*attributes, FLUENCY)))
 
 
 async def _let_end(tasks: Sequence[asyncio.Task[None]], stop: Callable[[], bool]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from evaluation.endpoint.chat import Answer, Unanswered
 from evaluation.endpoint.dialect import request_body
 from evaluation.items import Item
 from evaluation.judges.openai import OnScored, OpenAIJudge
-from evaluation.scores import Score, Status
+from evaluation.scores import Status
 
 
 class BatchJudge(OpenAIJudge):
@@ -30,10 +30,9 @@ class BatchJudge(OpenAIJudge):
         super().__init__(*args, **more)
         self._state, self._poll_s = state, poll_s
 
-    async def _judge_all(
-        self, items: Sequence[Item], attributes: Sequence[str], on_scored: OnScored | None
-    ) -> list[dict[str, Score]]:
+    async def _judge_all(self, items: Iterable[Item], attributes: Sequence[str], on_scored: OnScored) -> None:
         """First what is asked of every text is collected, then asked by batch, then read as if answered at once."""
+        items = list(items)  # for both
         shared = self._settings, self._key, self.budget, self._clock, self.dialect
         caller = _Collecting(*shared)
         for item in items:
@@ -45,12 +44,8 @@ class BatchJudge(OpenAIJudge):
         self.ended = batches.stop
         self.first_error = self.first_error or batches.first_error
         reader = _Reading(*shared, answered=answered, stop=batches.stop)
-        results = []
         for index, item in enumerate(items):
-            results.append(await self._judge_one(reader, item, attributes))
-            if on_scored is not None:
-                on_scored(index, results[-1])
-        return results
+            on_scored(index, await self._judge_one(reader, item, attributes))
 
 
 class _Collecting(Caller):

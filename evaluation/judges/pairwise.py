@@ -84,7 +84,6 @@ class PairwiseJudge(EndpointJudge):
                 why = unsendable(item) or unsendable(other)
                 if why is not None:
                     results[index] = dict.fromkeys(attributes, Score(None, Status.FAILED, why))
-                    self.nothing_to_judge |= {(item.key, name) for name in attributes}
                     continue
                 first = await self._side(caller, item, other, attributes)
                 # Without an answer in one order there is no verdict: the other is not asked.

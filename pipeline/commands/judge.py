@@ -34,7 +34,7 @@ from pipeline.judging.registry import (
     load_remote_judge,
     with_naturalness,
 )
-from pipeline.judging.verdict import MOST_UNSCORED, endpoint_of, verdict
+from pipeline.judging.verdict import MOST_UNSCORED, Unscored, endpoint_of
 from pipeline.store.copies import here
 from pipeline.store.dataset import JOB_FILE, WORK_FOLDER, shards_folder
 from pipeline.store.exchange import GATHERING, whole_here
@@ -134,7 +134,9 @@ def judge(options: argparse.Namespace) -> Outcome:
     now = f"{len(corpus.items)} texts, {n_new} of them judged now; judgments: {corpus.folder / 'judgments'}"
     lines += [*_spent(judge), now]
     lines += [] if stopped is None else [f"stopped: {stopped}"]
-    unscored = verdict([each.judge for each in asked], table, most_unscored)
+    missing, items = Unscored((each.judge, each.names) for each in asked), {i.key: i for i in corpus.items}
+    missing.add(table, lambda row_ids: {each: items[each] for each in row_ids if each in items})
+    unscored = missing.verdict(most_unscored)
     return Outcome("\n".join(lines)) if unscored is None else Outcome("\n".join(lines), unscored.why, unscored.status)
 
 

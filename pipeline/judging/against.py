@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evaluation.items import Item
+from evaluation.items import Item, unsendable
 from evaluation.judges.pairwise import PairwiseJudge
 from evaluation.scores import Score, Status
 from pipeline.judging.corpus import Corpus
+
+_NO_OTHER = "no other text to the same prompt"
 
 
 def against_persona(judge: PairwiseJudge, persona: str, corpus: Corpus) -> Against:
@@ -57,13 +59,17 @@ class Against:
         """See :class:`evaluation.items.Judge`."""
         return self.inner.knows(attribute)
 
+    def unjudgeable(self, item: Item, attributes: Sequence[str]) -> dict[str, str]:
+        """See :meth:`evaluation.judges.openai.OpenAIJudge.unjudgeable`."""
+        other = self._others.get(item.key, item)
+        why = _NO_OTHER if other.key == item.key else unsendable(item) or unsendable(other)
+        return {} if why is None else dict.fromkeys(attributes, why)
+
     def judge(self, items: Sequence[Item], attributes: Sequence[str]) -> dict[str, list[Score]]:
         """See :class:`evaluation.items.Judge`; a text without a counterpart, or that is it, is unscored."""
-        missing = Score(None, Status.FAILED, "no other text to the same prompt")
+        missing = Score(None, Status.FAILED, _NO_OTHER)
         found = {name: [missing] * len(items) for name in attributes}
         asked = [i for i, item in enumerate(items) if self._others.get(item.key, item).key != item.key]
-        alone = {item.key for item in items} - {items[i].key for i in asked}
-        self.inner.nothing_to_judge |= {(key, name) for key in alone for name in attributes}
         if self.inner.ended is not None:
             left = Score(None, self.inner.ended.status, f"not asked: {self.inner.ended.reason}")
             return {name: [left if i in set(asked) else missing for i in range(len(items))] for name in attributes}

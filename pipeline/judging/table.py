@@ -120,7 +120,7 @@ def judge_items(
         known_only: see :func:`standing`.
     """
     label = storable(label_of(judge))
-    streams = getattr(judge, "streams", False)  # tells each text's scores as soon as they are known
+    judge_each = getattr(judge, "judge_each", None)  # tells each text's scores as soon as they are known
     asks_again = getattr(judge, "asks_again", False)  # may answer another time what it did not now
     before = standing(read_shards(folder, "judgments"), items, known_only=known_only)
     done = judged_attributes(before, label, scored_only=asks_again)
@@ -139,8 +139,8 @@ def judge_items(
             on_text()
 
     try:
-        if streams:
-            judge.judge(left, attributes, keep)  # type: ignore[call-arg]
+        if judge_each is not None:
+            judge_each(left, attributes, keep)
         else:
             for first in range(0, len(left), TEXTS_A_SHARD):
                 some = left[first : first + TEXTS_A_SHARD]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from evaluation.items import label_of
+from evaluation.items import Item, label_of
 from evaluation.judges.endpoint import EndpointJudge
 from personas.secrets import masked
 from personas.text import one_line, storable
@@ -18,6 +19,8 @@ from pipeline.judging.against import Against
 
 # Share of a judge's judgments that may lack a score where nobody says otherwise.
 MOST_UNSCORED = 0.05
+# Reasons that are told apart, by their words: the one that is said is the most frequent of these.
+_MOST_REASONS = 1000
 
 _ONCE = {ExitStatus.BUDGET_SPENT: " once it is raised", ExitStatus.UNSCORED: " once that is mended"}
 # Of several judges' endings, the first of these is the command's.
@@ -38,25 +41,60 @@ def endpoint_of(judge: Any) -> EndpointJudge | None:
     return inner if isinstance(inner, EndpointJudge) else None
 
 
-def verdict(judges: Sequence[Any], judgments: pa.Table, most_unscored: float) -> Verdict | None:
-    """What judges behind endpoints have left unscored; ``None``: no more than may be. Other judges are not looked at.
+# Row ids -> the texts of those that are known.
+ItemsOf = Callable[[Collection[str]], Mapping[str, Item]]
+
+
+@dataclass
+class _Missing:
+    """How many judgments a judge was to give; how many of them lack a score, and why."""
+
+    n: int = 0
+    n_unscored: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, n: int, reasons: Iterable[str]) -> None:
+        self.n += n
+        for reason in reasons:
+            self.n_unscored += 1
+            if reason in self.reasons or len(self.reasons) < _MOST_REASONS:
+                self.reasons[reason] += 1
+
+
+class Unscored:
+    """What judges behind endpoints have left unscored, added up piece by piece. Other judges are not looked at.
 
     Args:
-        judges: as they were asked, just now.
-        judgments: of the texts that count.
-        most_unscored: share of each judge's judgments; those that nobody could give (no words to judge) don't count.
+        asked: judges, as they were asked, just now, each with the attributes.
     """
-    found = []
-    for judge in judges:
-        asked = endpoint_of(judge)
-        if asked is None:
-            continue
-        label = storable(label_of(judge))
-        n, reasons = _missing(judgments, label, asked.nothing_to_judge)
-        if sum(reasons.values()) > most_unscored * n:
-            found.append(_of_one(label, asked, reasons, n, most_unscored))
-    found.sort(key=lambda each: _ORDER.index(each.status))
-    return Verdict("; ".join(each.why for each in found), found[0].status) if found else None
+
+    def __init__(self, asked: Iterable[tuple[Any, Sequence[str]]]) -> None:
+        self._of = [(judge, names, _Missing()) for judge, names in asked if endpoint_of(judge) is not None]
+
+    def add(self, judgments: pa.Table, items: ItemsOf) -> None:
+        """Judgments of some of the texts that count; those that nobody could give (no words to judge) don't."""
+        for judge, names, missing in self._of:
+            mine = judgments.filter(pc.equal(judgments.column("judge"), storable(label_of(judge))))
+            rows = mine.filter(pc.is_null(mine.column("score")))
+            rows = rows.select(["row_id", "attribute", "status", "rationale"]).to_pylist()
+            known = items({row["row_id"] for row in rows}) if rows else {}
+            nothing = {row_id: set(map(storable, judge.unjudgeable(item, names))) for row_id, item in known.items()}
+            left = [row for row in rows if row["attribute"] not in nothing.get(row["row_id"], ())]
+            missing.add(mine.num_rows - len(rows) + len(left), (row["rationale"] or row["status"] for row in left))
+
+    def verdict(self, most_unscored: float) -> Verdict | None:
+        """Whether it is more than may be, and why; ``None``: it is not.
+
+        Args:
+            most_unscored: share of each judge's judgments.
+        """
+        found = [
+            _of_one(judge, missing, most_unscored)
+            for judge, _, missing in self._of
+            if missing.n_unscored > most_unscored * missing.n
+        ]
+        found.sort(key=lambda each: _ORDER.index(each.status))
+        return Verdict("; ".join(each.why for each in found), found[0].status) if found else None
 
 
 def status_of(judge: EndpointJudge) -> ExitStatus:
@@ -68,29 +106,18 @@ def status_of(judge: EndpointJudge) -> ExitStatus:
     return ExitStatus.TRY_AGAIN if judge.unanswered[True] > judge.unanswered[False] else ExitStatus.UNSCORED
 
 
-def _missing(
-    judgments: pa.Table, label: str, nothing_to_judge: Collection[tuple[str, str]]
-) -> tuple[int, Counter[str]]:
-    """How many judgments a judge was to give, and the reasons of those without a score."""
-    n, reasons = 0, Counter[str]()
-    for row in judgments.select(["row_id", "attribute", "judge", "score", "status", "rationale"]).to_pylist():
-        if row["judge"] != label or (row["row_id"], row["attribute"]) in nothing_to_judge:
-            continue
-        n += 1
-        if row["score"] is None:
-            reasons[row["rationale"] or row["status"]] += 1
-    return n, reasons
-
-
-def _of_one(label: str, judge: EndpointJudge, reasons: Counter[str], n: int, most_unscored: float) -> Verdict:
-    status, reason = status_of(judge), judge.stopped
+def _of_one(judge: Any, missing: _Missing, most_unscored: float) -> Verdict:
+    asked = endpoint_of(judge)
+    assert asked is not None
+    status, reason = status_of(asked), asked.stopped
     if reason is None:
-        ((common, times),) = reasons.most_common(1)
+        ((common, times),) = missing.reasons.most_common(1)
         reason = f"{times} times {one_line(masked(common))[:200]}"
-    first = judge.first_error
+    first = asked.first_error
     told = f" (the server's first message: {first})" if first and first not in reason else ""
     return Verdict(
-        f"judge {label}: {sum(reasons.values())} of {n} judgments are missing, more than max_unscored_fraction "
-        f"{most_unscored:g} allows: {reason}{told}; the same command asks for the rest{_ONCE.get(status, '')}",
+        f"judge {storable(label_of(judge))}: {missing.n_unscored} of {missing.n} judgments are missing, more than "
+        f"max_unscored_fraction {most_unscored:g} allows: {reason}{told}; the same command asks for the "
+        f"rest{_ONCE.get(status, '')}",
         status,
     )

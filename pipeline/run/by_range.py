@@ -26,6 +26,7 @@ from pipeline.plan.plan import Plan
 from pipeline.plan.rule import Rule
 from pipeline.plan.stored import PlannedCells, content_of
 from pipeline.publish.gather import RangeOfRows, ReadRange, read_range
+from pipeline.run.asking import TextsOfFiles
 from pipeline.run.judges import RunJudges
 from pipeline.run.rows import LeftToDo, Written
 from pipeline.store.dataset import FOLDERS, TRANSIENT
@@ -188,11 +189,23 @@ class ByRange:
 
     def _unjudged(self, files: Files, label: str, attributes: tuple[str, ...]) -> Iterator[tuple[JudgeTask, int]]:
         """Files of rows that a judge has not judged; a file of its judgments is there for all of its rows, or not."""
-        folder, there = self._work / "generations", listing(self._work / "judgments", ".parquet")
-        for some in files["generations"].values():
-            for file in some:
+        for file, _ in self._lacking(files, label, attributes):
+            yield JudgeTask(str(self._work / "generations" / file.name)), file.n
+
+    def to_ask(self, label: str, attributes: tuple[str, ...]) -> TextsOfFiles:
+        lacking = self._lacking(self._files(), label, attributes)
+        files = [(file.name, file.n, judgments) for file, judgments in lacking]
+        return TextsOfFiles(self._work, files, self._known["judgments"])
+
+    def _lacking(
+        self, files: Files, label: str, attributes: tuple[str, ...]
+    ) -> Iterator[tuple[RangeFile, Sequence[str]]]:
+        """Files of rows, in the plan's order, without the file that says that a judge has judged them; and others."""
+        for index in sorted(files["generations"]):
+            there = [file.name for file in files["judgments"].get(index, ())]
+            for file in files["generations"][index]:
                 if judgments_name(file.name, label, attributes) not in there:
-                    yield JudgeTask(str(folder / file.name)), file.n
+                    yield file, [name for name in there if _of_rows(name) == file.name]
 
     def pieces(self) -> Iterator[dict[str, pa.Table]]:
         files = self._looked_at()
@@ -307,6 +320,12 @@ class _Some(Sequence[PlannedCell]):
         which = range(len(self))[i]
         run = bisect_right(self._ends, which)
         return self._cells[self._runs[run][1] - (self._ends[run] - 1 - which)]
+
+
+def _of_rows(judgments: str) -> str | None:
+    """Name of the file of rows that a file of judgments is of."""
+    found = parsed(judgments)
+    return None if found is None else found.name
 
 
 def _runs_of(places: Sequence[int]) -> tuple[tuple[int, int], ...]:

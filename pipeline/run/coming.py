@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from evaluation.items import Item
 from personas.prompts import PromptTable
 from pipeline.beam.execute import run_graph
 from pipeline.beam.supervise import WorkerDied
 from pipeline.job.model import Job
+from pipeline.judging.registry import COLUMNS, item_of
+from pipeline.judging.verdict import Verdict
 from pipeline.plan.stored import StoredPlan
 from pipeline.publish.data_set import digest, write_rows
 from pipeline.publish.digest import first_rows
@@ -52,24 +57,27 @@ class Coming:
 
     Attributes:
         found: of the rows in them. n_unjudged: rows that some judge has not looked at.
+        unscored: see :meth:`pipeline.judging.verdict.Unscored.verdict`.
     """
 
     folder: Path
     found: Digest
     n_unjudged: int
+    unscored: Verdict | None = None
 
 
 def put_together(output: Path, job: Job, rows: Rows, judges: RunJudges) -> Coming:
     """By this process. Raises OSError, TooNew."""
-    n_unjudged, asked = 0, judges.asked
+    n_unjudged, asked, unscored = 0, judges.asked, judges.unscored()
 
     def count(generations: pa.Table, judgments: pa.Table) -> None:
         nonlocal n_unjudged
         n_unjudged += asked.unjudged(judgments, generations.column("row_id").to_pylist())
+        unscored.add(judgments, partial(_items_of, generations))
 
     folder = write_rows(output, job, of_source(rows.pieces(), job.read_prompts()))
     found = digest(folder, job, judges.labels, seen=count)
-    return Coming(folder, found, n_unjudged)
+    return Coming(folder, found, n_unjudged, unscored.verdict(job.max_unscored_fraction))
 
 
 def put_together_by_workers(
@@ -82,6 +90,8 @@ def put_together_by_workers(
     beam_arguments: Sequence[str],
 ) -> Coming:
     """By workers; the files are the same. Where some ranges are damaged, there are none yet.
+
+    What judges behind endpoints have left unscored is not looked at: there are none.
 
     Args:
         size: cells of a range.
@@ -118,6 +128,12 @@ def put_together_by_workers(
         write_manifest(coming, entries)
         remove_tree(work / FOLDER)
         return Coming(coming, of_json(found["digest"], first_rows(coming)), found["n_unjudged"])
+
+
+def _items_of(generations: pa.Table, row_ids: Collection[str]) -> dict[str, Item]:
+    """Some of the rows, as judges see them, by their ids."""
+    wanted = pc.is_in(generations.column("row_id"), value_set=pa.array(row_ids, pa.string()))
+    return {row["row_id"]: item_of(row) for row in generations.select(COLUMNS).filter(wanted).to_pylist()}
 
 
 def _noted(work: Path, ranges: Iterable[RangeOfRows], prompts: PromptTable) -> Path:

@@ -167,8 +167,7 @@ class _Finish(Run):
             self.stop.request(f"the detached job has ended before its last row ({self.detached.state})")
         elif self.stop.reason() != INTERRUPTED:
             self.stop.clear()  # it came after the last row
-        if isinstance(rows, ById):
-            self.ask_endpoints(rows)
+        self.ask_endpoints(rows)
 
     def cost(self) -> float:
         return super().cost() + self.detached.cost

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -25,18 +24,16 @@ from pipeline.job.known import assignments, is_remote, known_to
 from pipeline.job.model import Job
 from pipeline.judging.asked import Asked
 from pipeline.judging.registry import (
-    COLUMNS,
     JudgeError,
     check_judge,
-    item_of,
     load_assigned,
     load_remote_judge,
     rubrics_of,
     with_naturalness,
 )
-from pipeline.judging.table import judge_items, judged_attributes
-from pipeline.judging.verdict import Verdict, status_of, verdict
-from pipeline.plan.cells import PlannedCell
+from pipeline.judging.table import judged_attributes
+from pipeline.judging.verdict import Unscored, status_of
+from pipeline.run.asking import Texts, ToAsk
 from pipeline.run.limits import Limits
 from pipeline.store.errors import output_errors
 from pipeline.store.shards import read_shards, shard_tables
@@ -69,6 +66,7 @@ class RunJudges:
         assigned = assignments(job.judges, job.attribute_names, own)
         self._local = [(each, label_of(load_assigned(each))) for each in assigned if not is_remote(each.spec)]
         self.remote = [load_remote_judge(spec, self._attributes, work) for spec in job.judges if is_remote(spec)]
+        self._remote_attributes = (*(each.name for each in self._attributes), FLUENCY)
         for line in judging_lines(job, own, counted=False):
             logger.warning("%s", line)
 
@@ -107,9 +105,9 @@ class RunJudges:
         """What judges behind endpoints have cost so far, by name."""
         return {judge.name: float(judge.budget.spent) for judge in self.remote}
 
-    def verdict(self, judgments: pa.Table) -> Verdict | None:
-        """Whether those behind endpoints have left more unscored than the job allows, and why; ``None``: not so."""
-        return verdict(self.remote, judgments, self._job.max_unscored_fraction)
+    def unscored(self) -> Unscored:
+        """What those behind endpoints have left unscored, of no texts yet."""
+        return Unscored((judge, self._remote_attributes) for judge in self.remote)
 
     @property
     def asked(self) -> Asked:
@@ -135,29 +133,27 @@ class RunJudges:
             JudgeWork(each, label, keep_tasks(self._work, left(label, each.attributes))) for each, label in self._local
         ]
 
-    def ask_endpoints(self, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
+    def ask_endpoints(self, stop: StopFile, to_ask: ToAsk, limits: Limits) -> None:
         """Ask each that is behind an endpoint about all that it has not scored, until it, or the run, is stopped."""
         for judge in self.remote:
             if stop.reason() is None:
-                self._ask(judge, stop, cells, limits)
+                with output_errors(self._work):
+                    texts = to_ask(label_of(judge), self._remote_attributes)
+                self._ask(judge, stop, texts, limits)
 
-    def _ask(self, judge: OpenAIJudge, stop: StopFile, cells: Sequence[PlannedCell], limits: Limits) -> None:
-        job, order = self._job, {cell.row_id: i for i, cell in enumerate(cells)}
-        rows = read_shards(self._work / "generations", "generations", COLUMNS).to_pylist()
-        items = [item_of(row) for row in rows if row["row_id"] in order]
-        items.sort(key=lambda item: order[item.key])
-        judge.stop, is_jobs = stop.watcher(), False
+    def _ask(self, judge: OpenAIJudge, stop: StopFile, texts: Texts, limits: Limits) -> None:
+        job, is_jobs = self._job, False
+        judge.stop = stop.watcher()
         if job.budget is not None:
             left = max(0.0, job.budget - limits.cost() + judge.budget.spent) + judge.budget.earlier
             judge.budget.limit = left if judge.budget.limit is None else min(left, judge.budget.limit)
             is_jobs = judge.budget.limit == left
-        names = [*(each.name for each in self._attributes), FLUENCY]
         with (
             output_errors(self._work),
             logging_redirect_tqdm(),
-            tqdm(total=len(items), desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
+            tqdm(total=texts.n, desc=f"judging ({label_of(judge)})", unit="text", mininterval=1.0) as bar,
         ):
-            judge_items(judge, items, names, self._work / "judgments", on_text=bar.update)
+            texts.ask(judge, self._remote_attributes, bar.update)
         if judge.stopped is not None:
             logger.warning("judge: stopped: %s; the same command asks for the rest", judge.stopped)
             if is_jobs and judge.out_of_budget:

@@ -73,9 +73,10 @@ def _by_range(work: Path, rows: ByRange, job: Job) -> Left:
         there, tokens = there + len(mine), tokens + sum(row["n_tokens"] for row in mine.values())
         some += islice(mine.values(), MOST_CELLS - len(some))
     judged = Counter[str]()
-    for _, table in shard_tables(work / "judgments", "judgments", ["row_id", "judge"]):
-        for label in set(table.column("judge").to_pylist()):
-            judged[_called(label)] += len(set(table.column("row_id").to_pylist()))
+    files = shard_tables(work / "judgments", "judgments", ["row_id", "judge"])
+    for _, tables in groupby(files, key=lambda each: index_in(each[0].name)):
+        pairs = {pair for _, table in tables for pair in zip(*(c.to_pylist() for c in table.columns), strict=True)}
+        judged.update(Counter(_called(label) for _, label in pairs))
     judges = [each.called for each in assignments(job.judges, job.attribute_names, own_judges(job))]
     unjudged = {name: max(0, there - judged[name]) for name in judges}
     return Left(cells, there, tokens, rows.n - len(cells) - there, unjudged, some)

@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from pipeline.beam.to_do import forget, keep_shards
 from pipeline.beam.work import JudgeWork, ToDo
+from pipeline.judging.registry import COLUMNS, item_of
 from pipeline.plan.cells import PlannedCell
 from pipeline.plan.ranges import shards_of
 from pipeline.publish.gather import gather_rows
+from pipeline.run.asking import HeldTexts, Texts
 from pipeline.run.judges import RunJudges
 from pipeline.run.labels import relabel
 from pipeline.store.dataset import dead_ids, done_ids, ids_without, set_aside_judgments
@@ -72,6 +74,10 @@ class Rows(Protocol):
 
     def left(self) -> LeftToDo:
         """What is left to do, noted in the work folder. Raises OSError, TooNew."""
+        ...
+
+    def to_ask(self, label: str, attributes: tuple[str, ...]) -> Texts:
+        """What a judge behind an endpoint may not have scored. Raises OSError, TooNew."""
         ...
 
     def pieces(self) -> Iterator[dict[str, pa.Table]]:
@@ -145,6 +151,12 @@ class ById:
             for some in shards_of(cells, to_do, self._size, dead):
                 regrouped += some
         return whole, regrouped
+
+    def to_ask(self, label: str, attributes: tuple[str, ...]) -> HeldTexts:
+        order = {cell.row_id: i for i, cell in enumerate(self.cells)}
+        rows = read_shards(self._work / "generations", "generations", COLUMNS).to_pylist()
+        items = (item_of(row) for row in rows if row["row_id"] in order)
+        return HeldTexts(sorted(items, key=lambda item: order[item.key]), self._work / "judgments")
 
     def pieces(self) -> Iterator[dict[str, pa.Table]]:
         yield gather_rows(self._work, self.cells if self.kept is None else self.kept, self.cells)

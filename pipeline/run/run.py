@@ -30,7 +30,7 @@ from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
 from pipeline.plan.split import split_problems
 from pipeline.plan.stored import store_plan
-from pipeline.publish.data_set import table_of, write_data_set, write_partial
+from pipeline.publish.data_set import write_data_set, write_partial
 from pipeline.publish.licence_sources import collect
 from pipeline.publish.summary import Summary
 from pipeline.run.accepting import Accepting, law_of
@@ -190,12 +190,7 @@ class Run:
         return rows, None, 0
 
     def rows_by_range(self, grid: Grid) -> ByRange | None:
-        """The rows of a plan that the work folder knows by its ranges; ``None``: it holds something else, or will.
-
-        A judge behind an endpoint looks at all rows from one place.
-        """
-        if self.judges.remote:
-            return None
+        """The rows of a plan that the work folder knows by its ranges; ``None``: it holds something else."""
         self.grid = self.plan.distinct(grid)
         with output_errors(self.output):
             return by_range(self.work, self.plan, self.grid, self.computed_with.rows_per_shard, self.judges)
@@ -252,13 +247,13 @@ class Run:
                 return
             break
         self.decode_s += books.decode_s
-        if isinstance(rows, ById):
-            self.ask_endpoints(rows)
+        self.ask_endpoints(rows)
 
-    def ask_endpoints(self, rows: ById) -> None:
+    def ask_endpoints(self, rows: Rows) -> None:
         """Ask the judges behind endpoints about what they have not scored."""
-        with Watch(self.stop, self.limits.conditions()):
-            self.judges.ask_endpoints(self.stop, rows.cells, self.limits)
+        if self.judges.remote:
+            with Watch(self.stop, self.limits.conditions()):
+                self.judges.ask_endpoints(self.stop, rows.to_ask, self.limits)
 
     def left_of(self, rows: Rows) -> tuple[Work, int]:
         """What is not there yet, and how many rows are dead letters and not tried again."""
@@ -299,10 +294,9 @@ class Run:
                 coming = put_together(self.output, self.job, rows, self.judges)
         found = coming.found
         with output_errors(self.output):
-            unscored = self.judges.verdict(table_of(coming.folder, "judgments")) if self.judges.remote else None
             beside = has_its_scores(self.output)
         counts = Counts.of(found, rows.n, accepted, coming.n_unjudged)
-        ending = ending_of(self.job, counts, self.stop.found(), n_waiting, unscored, beside=beside)
+        ending = ending_of(self.job, counts, self.stop.found(), n_waiting, coming.unscored, beside=beside)
         course = Course(
             self.started,
             self.decode_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,35 @@ def test_no_more_calls_than_allowed() -> None:
     # Calls reach the server some milliseconds after they were let go, a hundredth of a second being a second here.
     assert max(sum(t <= s < t + 50 for s in started) for t in started) <= 20
     assert started[-1] - started[0] > 115
+
+
+def test_texts_are_made_when_their_turn_comes() -> None:
+    """One run, with one budget, over a stream of them: what is not in flight is not there."""
+    made, scored, most, server = 0, list[int](), 0, JudgeServer(delay_s=0.02)
+
+    def stream() -> Iterator[Item]:
+        nonlocal made, most
+        for item in items(60):
+            made += 1
+            most = max(most, made - len(scored))
+            yield item
+
+    with serving(server) as url:
+        judge = judge_at(url, in_flight=4, prompt_price=1000.0, budget=3.0)
+        judge.judge_each(stream(), ["bold"], lambda index, scores: scored.append(index))
+    assert most == 4 and made == 60 and sorted(scored) == list(range(60))
+    assert judge.out_of_budget and 0 < server.calls.total() < 30
+
+
+def test_an_error_of_who_makes_the_texts_ends_the_run() -> None:
+    def stream() -> Iterator[Item]:
+        yield from items(3)
+        raise OSError("the disk is gone")
+
+    scored: list[int] = []
+    with serving(JudgeServer()) as url, pytest.raises(OSError, match="the disk is gone"):
+        judge_at(url, in_flight=1).judge_each(stream(), ["bold"], lambda index, scores: scored.append(index))
+    assert scored == [0, 1, 2]
 
 
 def test_what_was_answered_is_never_asked_again(tmp_path: Path) -> None:
