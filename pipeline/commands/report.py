@@ -87,7 +87,7 @@ def _is_in(file: Path, folder: Path) -> bool:
 
     if is_local(file) and is_local(folder):
         return file.resolve().is_relative_to(folder.resolve())
-    return file.is_relative_to(folder)
+    return str(file).startswith(f"{str(folder).rstrip('/')}/")  # of two stores, or of one and this machine, never
 
 
 def _data_sets(folders: list[Path]) -> list[DataSet]:
