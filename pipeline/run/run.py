@@ -36,7 +36,7 @@ from pipeline.publish.summary import Summary
 from pipeline.run.accepting import Accepting, law_of
 from pipeline.run.by_range import ByRange, by_range
 from pipeline.run.candidates import candidates
-from pipeline.run.coming import BLOCK_ROWS, Coming, put_together, put_together_by_workers
+from pipeline.run.coming import BLOCK_ROWS, LEAST_WORKERS, Coming, put_together, put_together_by_workers
 from pipeline.run.ending import Counts, Ending, ending_of, has_its_scores, so_far
 from pipeline.run.judges import RunJudges
 from pipeline.run.limits import Limits
@@ -148,7 +148,7 @@ class Run:
         self.progress = work / PROGRESS if is_local(work) else Path(tempfile.mkdtemp(prefix="mpg-progress-"))
         self.started, options = time.time(), beam_options(beam_arguments)
         workers, devices = n_workers(options), n_devices(options)  # on this machine; wherever they are
-        self.several = workers > 1 or are_elsewhere(options)
+        self.several = workers >= LEAST_WORKERS or are_elsewhere(options)
         self.computed_with = self.how(workers)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
         problem = read_with.problem_with(self.output, self.plan)

@@ -58,6 +58,7 @@ def by_workers(monkeypatch: pytest.MonkeyPatch, block_rows: int = 7) -> list[int
     monkeypatch.setattr(coming, "run_graph", counted)
     for module in (coming, run):
         monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(run, "LEAST_WORKERS", 2)
     monkeypatch.setattr(run, "n_workers", lambda options: 2)
     return done
 
