@@ -63,7 +63,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_job(tmp_path_factory.mktemp("job"), prompts, max_rejected_fraction=1.0)
 
 
-@pytest.mark.parametrize("options", [[], TWO_WORKERS], ids=["in_process", "processes"])
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(TWO_WORKERS, marks=pytest.mark.long)], ids=["in_process", "processes"]
+)
 def test_a_driver_says_all_of_it_in_json(job: Path, tmp_path: Path, options: list[str]) -> None:
     out = tmp_path / KEY
     printed, logged = run(job, out, *options)
@@ -72,6 +74,7 @@ def test_a_driver_says_all_of_it_in_json(job: Path, tmp_path: Path, options: lis
     assert KEY not in logged and f"output: {tmp_path}/***" in logged
 
 
+@pytest.mark.long
 def test_workers_elsewhere_say_it_where_they_run(servers: Servers, job: Path, tmp_path: Path) -> None:
     """A pool gives its workers no handler: they write to its log."""
     printed, logged = run(job, tmp_path / KEY, *servers.options)

@@ -67,6 +67,7 @@ def states(servers: Servers) -> list[str]:
     return [str(beam_job_api_pb2.JobState.Enum.Name(each.state)) for each in found.job_info]
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_cancels_the_job_where_it_runs(servers: Servers, place: Path, tmp_path: Path) -> None:
     here, n = tmp_path / "here", len(states(servers))
     with asleep(servers):  # a worker that is begun has the rows in flight for ever
