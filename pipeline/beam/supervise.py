@@ -29,6 +29,8 @@ from pipeline.store.files import exists, remove
 if TYPE_CHECKING:
     from pipeline.beam.work import Graph
 
+# Worker processes that may be killed one after the other, with nothing finished between, before a run gives up.
+MOST_DEATHS = 3
 _EVERY_S = 0.5
 # How long a graph whose worker is gone may take to end by itself: at its end, workers go before it does.
 _GRACE_S = 5.0

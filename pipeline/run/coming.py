@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from evaluation.items import Item
 from personas.prompts import PromptTable
 from pipeline.beam.execute import run_graph
-from pipeline.beam.supervise import WorkerDied
+from pipeline.beam.supervise import MOST_DEATHS, WorkerDied
 from pipeline.job.model import Job
 from pipeline.judging.registry import COLUMNS, item_of
 from pipeline.judging.verdict import Verdict
@@ -46,11 +46,9 @@ FOLDER = "join"  # in the work folder
 _FILES = "files"  # in that of an attempt: the parts of the files to come
 # Rows of a block: few enough that two of them, with texts of some thousand tokens, are a fraction of a file in memory.
 BLOCK_ROWS = 16_384
-# Worker processes of this machine from which on they are quicker than one: they read twice what it reads once
-# (python -m benchmarks.scale --rows 200000 --workers 1 2: 13 s by one, 19 s by two).
+# Worker processes of this machine from which on they do it. They read twice what one process reads once: two were not
+# quicker (python -m benchmarks.scale --rows 200000 --workers 1 2: 13 s by one, 19 s by two); four were not measured.
 LEAST_WORKERS = 4
-# Worker processes that may be killed one after the other.
-_MOST_DEATHS = 3
 _GROUP = 64  # blocks that are read at once
 
 
@@ -78,6 +76,7 @@ def put_together(output: Path, job: Job, rows: Rows, judges: RunJudges) -> Comin
         n_unjudged += asked.unjudged(judgments, generations.column("row_id").to_pylist())
         unscored.add(judgments, partial(_items_of, generations))
 
+    remove_tree(output / WORK_FOLDER / FOLDER)  # what a killed run's workers have left is a data set in size
     folder = write_rows(output, job, of_source(rows.pieces(), job.read_prompts()))
     found = digest(folder, job, judges.labels, seen=count)
     return Coming(folder, found, n_unjudged, unscored.verdict(job.max_unscored_fraction))
@@ -159,7 +158,7 @@ def _noted(work: Path, ranges: Iterable[RangeOfRows], prompts: PromptTable) -> P
 
 def _joined(joining: Joining, folder: Path, beam_arguments: Sequence[str]) -> dict[str, Any]:
     """What :func:`pipeline.publish.join.graph.note_found` has noted. Raises as :func:`run_graph`."""
-    for left in reversed(range(_MOST_DEATHS)):
+    for left in reversed(range(MOST_DEATHS)):
         try:
             return run_graph(JoinGraph(joining, folder), beam_arguments)
         except WorkerDied as error:

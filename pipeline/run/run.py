@@ -15,7 +15,7 @@ from typing import Any
 from personas import Grid
 from pipeline.beam import execute
 from pipeline.beam.options import are_elsewhere, beam_options, n_devices, n_workers
-from pipeline.beam.supervise import GraphFailed, WorkerDied
+from pipeline.beam.supervise import MOST_DEATHS, GraphFailed, WorkerDied
 from pipeline.beam.work import PROGRESS, Work
 from pipeline.decode.loading import LoadBank
 from pipeline.exit_status import ExitStatus
@@ -53,9 +53,6 @@ from pipeline.store.state import note_planned
 from pipeline.store.stop import StopFile, Watch, graceful_signals
 
 logger = logging.getLogger(__name__)
-
-# Worker processes that may be killed one after the other without a shard finished between, before a run gives up.
-MOST_DEATHS = 3
 
 
 @dataclass(frozen=True)

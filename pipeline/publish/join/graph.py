@@ -109,10 +109,10 @@ def together(measured: Iterable[Measured | None]) -> Measured | None:
     """Measures of other blocks as one; associative, as CombineGlobally asks."""
     result: Measured | None = None
     for each in measured:
-        if each is not None and result is not None:
+        if result is None:
+            result = each
+        elif each is not None:
             result.merge(each)
-        else:
-            result = each if result is None else result
     return result
 
 
