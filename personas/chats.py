@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from personas.words import kind
+from personas.words import kind, word
 
 ROLES = ("system", "user", "assistant")
 # What other formats call them. `developer` is what some endpoints call the system.
@@ -106,7 +106,7 @@ def _message(message: object, where: str) -> Message:
     if more is not None:
         raise ValueError(f"{where} has {more!r}, which a prompt of text can't keep; leave this chat out")
     if known is None:
-        raise ValueError(f"{where} has the role {role!r}; choose from {', '.join(ROLES)}")
+        raise ValueError(f"{where} has the role {word(role)}; choose from {', '.join(ROLES)}")
     return Message(known, _content(message.get(content_key), where))
 
 

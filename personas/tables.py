@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from personas.errors import TableError, why_unreadable
 from personas.text_files import COMPRESSED, bytes_of, no_text, shown, text_of
-from personas.words import kind
+from personas.words import kind, word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,7 +148,7 @@ def id_text(value: object) -> str | None:
         return value if value is not None and value.strip() else None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(int(value)) if value == value // 1 else repr(value)
-    raise ValueError(f"{value!r} is no id; give text or a number")
+    raise ValueError(f"{word(value)} is no id; give text or a number")
 
 
 def _format(path: Path) -> tuple[str | None, str]:

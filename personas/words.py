@@ -9,6 +9,7 @@ from personas.secrets import HIDDEN, masked, names_a_secret
 
 # Longest form of a value in a message; beyond it the middle gives way to an ellipsis.
 MAX_VALUE_CHARS = 80
+MAX_WORD_CHARS = 20  # of what is taken for a word, and may be said in a log
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ def kind(value: object) -> str:
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     return "null" if value is None else type(value).__name__
+
+
+def word(value: object) -> str:
+    """A value in whose place a word or number belongs, as it is written; what may be somebody's text is not quoted."""
+    if isinstance(value, str) and (len(value) > MAX_WORD_CHARS or any(map(str.isspace, value))):
+        return f"a text of {len(value)} characters"
+    return kind(value) if isinstance(value, Mapping | list | bytes) else repr(value)
 
 
 def _yaml_like(value: object) -> str:

@@ -61,6 +61,41 @@ def test_byte_order_mark_and_crlf_do_not_matter(tmp_path: Path) -> None:
     assert len(load_prompts_jsonl(path)) == 2
 
 
+TEXT = "I told nobody about it"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"messages": [{"role": TEXT, "content": "user"}]},
+        {"messages": [{"role": TEXT.replace(" ", "_"), "content": "user"}]},
+        {"messages": [{"role": [TEXT], "content": TEXT}]},
+        {"messages": [{"role": {"a": TEXT}, "content": TEXT}]},
+        {"messages": [{"from": TEXT, "value": "human"}]},
+        {"messages": [{"role": "user", "content": [TEXT]}]},
+        {"messages": [{"role": "user", "content": {"text": TEXT}}]},
+        {"messages": [TEXT]},
+        {"messages": TEXT},
+        {"messages": [{"role": "assistant", "content": TEXT}]},
+        {"prompt": [TEXT]},
+        {"prompt": {"text": TEXT}},
+        {"prompt": TEXT, "id": [TEXT]},
+        {"prompt": TEXT, "id": {"a": TEXT}},
+        {"prompt": TEXT, "messages": [{"role": "user", "content": TEXT}]},
+        f'{{"prompt": "{TEXT}"',
+        f'"{TEXT}"',
+        [TEXT],
+    ],
+    ids=str,
+)
+def test_what_is_said_of_a_bad_line_quotes_no_text(tmp_path: Path, line: object) -> None:
+    """It is logged when a run begins, where no text of a prompt may stand."""
+    path = write(tmp_path, {"prompt": "first", "id": "one"}, line)
+    with pytest.raises(PromptError) as caught:
+        load_prompts_jsonl(path)
+    assert not any(word in str(caught.value) for word in ("told", "nobody"))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
