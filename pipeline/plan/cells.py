@@ -17,8 +17,8 @@ from personas.profiles import with_system
 from pipeline.plan.systems import Systems
 
 # Settings that came after data sets existed -> the value at which a decoder draws what it drew without them. There they
-# stay out of the identity, so that a new setting never orphans rows. (None so far.)
-_UNCHANGED_AT: dict[str, Any] = {}
+# stay out of the identity, so that a new setting never orphans rows.
+_UNCHANGED_AT: dict[str, Any] = {"tell": "none"}
 
 
 @dataclass(frozen=True)

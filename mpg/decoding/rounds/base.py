@@ -18,7 +18,7 @@ from mpg.models.lanes import BankSession
 from mpg.models.states import Block, Entries, States, block_of
 from mpg.models.workspace import Workspace
 from mpg.request import Request
-from mpg.settings import DecoderSettings
+from mpg.settings import UNTOLD, DecoderSettings
 
 # Log-probabilities held at once: 64 lines of a vocabulary of 50,000 are 13 MB in float32, which stay in
 # the cache of a CPU. A row's lines are never divided.
@@ -50,7 +50,8 @@ class Round:
 
     def branches(self, request: Request) -> list[int]:
         """Branches that a row needs: the reference and, per attribute of its request, ``pi_i`` and ``rho_i``."""
-        return self.bank.layout.branches_of(request.weights if self.settings.facts.weighted else ())
+        attributes = request.weights if self.settings.facts.weighted else ()
+        return self.bank.layout.branches_of(attributes, told=UNTOLD in request.prompts)
 
     def soup(self, request: Request, settings: DecoderSettings) -> Tensor | None:
         """Adapter coefficients of the soup of a row with these settings, if it has one."""
