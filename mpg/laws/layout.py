@@ -43,6 +43,11 @@ class Layout:
         rho = tuple(branch or untold for branch in self.reference) if divides else self.reference
         return replace(self, reference=rho, untold=untold)
 
+    @property
+    def booked_late(self) -> int | None:
+        """The untold reference where no law needs it: its books can wait for a text's end, which costs one pass."""
+        return None if self.untold in self.reference else self.untold
+
     def owner(self, branch: int) -> str | None:
         """The attribute whose prompt a branch reads, or ``UNTOLD``; ``None``: the reference's, as the soup's."""
         return self._owners.get(branch)

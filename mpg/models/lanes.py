@@ -273,7 +273,7 @@ class BankSession:
     # ------------------------------------------------------------------ which lanes a pass runs over
 
     def every_lane(self) -> Entries:
-        """All lanes of all rows; the references first, in the order of the rows."""
+        """All lanes of all rows but those that are booked late; the references first, in the order of the rows."""
         return self._remembered("all", [*self._references(), *self._others()])
 
     def references(self) -> Entries:
@@ -337,7 +337,8 @@ class BankSession:
         return [(row, 0) for row, lanes in enumerate(self._lane_of) if 0 in lanes]
 
     def _others(self) -> list[tuple[int, int]]:
-        return [owner for lanes in self._lanes for owner in lanes.owners]
+        late = self.layout.booked_late
+        return [owner for lanes in self._lanes for owner in lanes.owners if owner[1] != late]
 
     # ------------------------------------------------------------------ passes
 

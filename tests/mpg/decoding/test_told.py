@@ -185,6 +185,14 @@ def test_without_the_untold_prompt_nothing_is_booked_of_it(bank: ModelBank) -> N
         assert one.token_ids == other.token_ids and one.log_prob_untold is not None and other.log_prob_untold is None
 
 
+def test_a_lane_for_the_books_alone_waits_for_a_texts_end(bank: ModelBank) -> None:
+    for tell, n_lanes in (("all", 2), ("reference", 3)):
+        under = bank.under(settings_of("mod", tell))
+        session = under.session(1, 8)
+        session.add_row(under.layout.branches_of(["top"], told=True), prompt_of=lambda _: [5])
+        assert len(session.branches_of(0)) == 3 and len(session.every_lane()) == n_lanes
+
+
 # ------------------------------------------------------------------ what can't be
 
 
