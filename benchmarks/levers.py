@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from evaluation.statistics.aggregate import Mean
 from evaluation.tables import aligned
 from personas.telling import DEFAULT_WORDING, WORDINGS
 from pipeline.job.load import load_job
@@ -81,13 +80,7 @@ def job_of(lever: str, path: Path | None, output: Path, changes: Sequence[str] =
 def _measured(folder: Path) -> list[str]:
     measures = Measures(read_data_set(folder))
     n = int((~measures.of.control).sum())
-    return [f"{n}", _shown(measures.joint), _shown(measures.adherence), f"{measures.perplexity:.2f}"]
-
-
-def _shown(mean: Mean) -> str:
-    if mean.value is None:
-        return "-"
-    return f"{mean.value:.3f}" + ("" if mean.half_width is None else f"±{mean.half_width:.3f}")
+    return [f"{n}", measures.joint.shown, measures.adherence.shown, f"{measures.perplexity:.2f}"]
 
 
 if __name__ == "__main__":
