@@ -105,7 +105,9 @@ def test_a_choices_probability_is_the_told_laws(tell: str) -> None:
 # ------------------------------------------------------------------ models with caches and a trunk
 
 # Adapters of the top layers share what lies below with the reference that reads the same; one over all layers doesn't.
-LAYERS = {"top": [4], "half": [2, 4], "all": None}
+# "called" is on from a call in its prompt only (aLoRA): before it, its lane is that of the reference told the same.
+LAYERS = {"top": [4], "half": [2, 4], "all": None, "called": [3]}
+CALL = [11, 12]
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> ModelBank:
     for seed, (name, layers) in enumerate(LAYERS.items()):
         some = {"layers_to_transform": layers, "targets": ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]}
         more: dict[str, Any] = {} if layers is None else some
+        more |= {"alora_invocation_tokens": CALL} if name == "called" else {}
         made[name] = tiny_adapter(base, folder / name, seed=seed, scale=0.5, **more)
     return ModelBank.load(str(base), made)
 
@@ -123,11 +126,11 @@ def asked(name: str, tell: str, n: int = 5) -> list[Request]:
     """Rows whose prompts are told in words of different lengths; some attributes read a prompt of their own."""
     generator, names, found = random.Random(3), list(LAYERS), []
     for i in range(n):
-        prompt = [5, 6, *(generator.randrange(3, 40) for _ in range(1 + i % 3))]
+        prompt = [5, 6, 8, *CALL, *(generator.randrange(3, 40) for _ in range(1 + i % 3))]
         words = [5, *(generator.randrange(3, 40) for _ in range(3 + i)), 6]
-        some = [names[i % 3]] if name == "single" else names[: 1 + i % 3]
+        some = [names[i % 4]] if name == "single" else names[i % 3 :]
         own = {} if tell == "all" else dict.fromkeys(names, prompt)
-        own |= {} if name == "soup" or i % 2 else {names[0]: [9, *prompt]}
+        own |= {} if name == "soup" or i % 2 else {names[1]: [9, *prompt]}
         found.append(Request([*words, *prompt], dict.fromkeys(some, 1 / len(some)), 50 + i, {UNTOLD: prompt, **own}))
     return found
 
