@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mpg.models.functions import FunctionModel
     from mpg.oracle.law import law
     from mpg.request import Completion, Request
-    from mpg.settings import DecoderSettings
+    from mpg.settings import UNTOLD, DecoderSettings
 
 __version__ = "0.1.0"
 
@@ -27,10 +27,12 @@ _HOME = {
     "FunctionModel": "mpg.models.functions",
     "ModelBank": "mpg.models.bank",
     "Request": "mpg.request",
+    "UNTOLD": "mpg.settings",
     "decode": "mpg.decoding.engine",
     "law": "mpg.oracle.law",
 }
 __all__ = [
+    "UNTOLD",
     "BankError",
     "Completion",
     "DecoderSettings",

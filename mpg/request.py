@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mpg.settings import DecoderSettings
+from mpg.settings import UNTOLD, DecoderSettings
 
 # How far from 1 a row of weights may sum (they are renormalised in float64 after the check).
 WEIGHT_TOLERANCE = 1e-6
@@ -23,7 +23,10 @@ class Request:
         prompts: what an attribute's own models read instead of ``prompt_ids``: ``pi_i``, and ``rho_i`` where
             the attribute has one of its own. Where it has none, ``pi_0`` under ``prompt_ids`` is the
             denominator: the ratio's is then the proposal itself, so that ``E_{pi_0}[r_i] = 1`` holds whatever
-            ``pi_i`` reads, and ``q_i`` at strength 1 is ``pi_i`` under its own prompt.
+            ``pi_i`` reads, and ``q_i`` at strength 1 is ``pi_i`` under its own prompt. Under ``UNTOLD``: what the
+            reference would read if ``prompt_ids`` did not tell it what the attributes are like. With
+            :attr:`mpg.settings.DecoderSettings.tell` ``reference``, ``pi_0`` under that is the denominator, and the
+            told ``pi_0`` the proposal: ``q_i ∝ pi_0(told) r_i^lambda_i``, normalised over the vocabulary as ever.
     """
 
     prompt_ids: Sequence[int]
@@ -32,7 +35,7 @@ class Request:
     prompts: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def prompt_of(self, attribute: str | None) -> Sequence[int]:
-        """What the models of an attribute read; ``None``: the reference."""
+        """What the models of an attribute read, or the reference told nothing (``UNTOLD``); ``None``: the reference."""
         return self.prompt_ids if attribute is None else self.prompts.get(attribute, self.prompt_ids)
 
 
@@ -45,7 +48,9 @@ class Completion:
         finish_reason: ``stop`` (EOS) or ``length``.
         log_ratios: per attribute of the request ``sum_t log pi_i(t) - log rho_i(t)`` in nats, at the
             decoder's temperature, without strength or truncation.
-        log_prob_reference: ``sum_t log pi_0(t)``, likewise.
+        log_prob_reference: ``sum_t log pi_0(t)``, likewise; of a reference that is told, as it is told.
+        log_prob_untold: the same of the reference told nothing, where the request brings that prompt and the decoder
+            tells; ``None``: ``log_prob_reference`` is that.
         exact: whether the decoder samples its target exactly.
         acceptance_rate: ``scr-exact``: accepted over tested draft tokens; ``scr`` and
             ``sequence-rejection``: accepted over drafted chunks; ``None`` where nothing was verified.
@@ -73,6 +78,7 @@ class Completion:
     n_salvaged: int = 0
     n_fallbacks: int = 0
     tv_bound: float | None = field(default=0.0)
+    log_prob_untold: float | None = None
     token_log_ratios: dict[str, tuple[float, ...]] | None = None
 
 
@@ -100,16 +106,22 @@ def check_request(
         if stranger is not None:
             raise ValueError(f"{where}: {stranger}; leave it out, or resize the model's embeddings")
     for name, prompt in request.prompts.items():
-        if name not in attributes:
+        if name == UNTOLD and not settings.tells:
+            raise ValueError(f"prompts: one for a reference told nothing, and decoder {settings.name!r} tells nobody "
+                             "here; set tell, or leave it out")  # fmt: skip
+        if name != UNTOLD and name not in attributes:
             raise ValueError(f"prompts: {name!r} is not an attribute of the bank ({', '.join(attributes)})")
         if not prompt:
             raise ValueError(f"prompts.{name}: an empty prompt; give at least one token, or leave it out")
-    if request.prompts and settings.facts.soup:
+    if settings.facts.soup and any(name != UNTOLD for name in request.prompts):
         raise ValueError(
             f"prompts: decoder {settings.name!r} is one model and reads one prompt; use 'mod' or 'scr-exact'"
         )
     if not settings.facts.weighted:
         return
+    if settings.tell == "reference" and UNTOLD not in request.prompts:
+        raise ValueError("prompts: none for the reference told nothing (mpg.UNTOLD), which tell 'reference' takes the "
+                         "attributes' ratios to; give it")  # fmt: skip
     if not request.weights:
         raise ValueError(f"weights: none given, which decoder {settings.name!r} needs; use decoder 'reference'")
     signed = settings.facts.signed

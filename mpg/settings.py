@@ -17,6 +17,10 @@ SAMPLER_VERSION_IN_16_BITS = 3
 VERIFICATIONS: tuple[str, ...] = ("token", "block")
 DRAFTERS: tuple[str, ...] = ("mixture", "reference")
 AGGREGATES: tuple[str, ...] = ("sum", "product")
+# Who is told in a system message what the attributes are like, see :class:`DecoderSettings`.
+TELLS: tuple[str, ...] = ("none", "reference", "all")
+# Whose prompt it is that names nobody: the reference's where it is told nothing, see :class:`mpg.request.Request`.
+UNTOLD = ""
 
 # Logits up to 1e31 divided by it are numbers in float32.
 LEAST_TEMPERATURE = 1e-6
@@ -25,7 +29,8 @@ MOST_STRENGTH = 1e6
 
 # What the law of every text depends on, and what an aggregate of components depends on besides.
 _COMMON = ("name", "chunk_len", "max_new_tokens", "temperature", "top_k", "top_p")
-_TARGET = ("aggregate", "horizon", "strength")
+_COMPOSED = ("strength", "tell")
+_TARGET = ("aggregate", "horizon", *_COMPOSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,8 @@ class DecoderFacts:
         weighted: whether it reads weights: needs them, and runs and scores the models of their attributes.
         signed: whether weights may have any sign and sum: they are inferred, not a division of 1.
         one_attribute: whether just one weight may be above 0.
-        told: whether the reference is told in its prompt what the attributes are like.
+        told: whether it is the reference told in its prompt what the attributes are like, and no more; ``tell`` of its
+            settings has no say.
         soup: whether it draws from one model, the reference with a weighted sum of the adapters' deltas, which reads
             one prompt. Its target is told of that model, in the reference's place.
         speculative: whether drafts are settled without loss, by whom ``drafter`` and how ``verification`` say.
@@ -75,11 +81,11 @@ TABLE: dict[str, DecoderFacts] = {
         DecoderFacts(
             name="scr-exact", speculative=True, text_depends_on=(*_COMMON, *_TARGET, "drafter", "verification")
         ),
-        DecoderFacts(name="routing", target="routed", text_depends_on=(*_COMMON, "horizon", "strength")),
-        DecoderFacts(name="mod", target="product", text_depends_on=(*_COMMON, "strength")),
-        DecoderFacts(name="soup", target="reference", soup=True, text_depends_on=(*_COMMON, "strength")),
-        DecoderFacts(name="pad", target="pad", text_depends_on=(*_COMMON, "strength")),
-        DecoderFacts(name="drift", target="product", signed=True, text_depends_on=(*_COMMON, "strength")),
+        DecoderFacts(name="routing", target="routed", text_depends_on=(*_COMMON, "horizon", *_COMPOSED)),
+        DecoderFacts(name="mod", target="product", text_depends_on=(*_COMMON, *_COMPOSED)),
+        DecoderFacts(name="soup", target="reference", soup=True, text_depends_on=(*_COMMON, *_COMPOSED)),
+        DecoderFacts(name="pad", target="pad", text_depends_on=(*_COMMON, *_COMPOSED)),
+        DecoderFacts(name="drift", target="product", signed=True, text_depends_on=(*_COMMON, *_COMPOSED)),
         DecoderFacts(
             name="sequence-rejection",
             exact=False,
@@ -131,6 +137,10 @@ class DecoderSettings:
         verification: of ``scr-exact``: ``token`` by token, or a drafted ``block`` at a time (Sun et al.
             2024), which keeps more of the reference's drafts a round. All of these are lossless.
         n_candidates: responses of which ``best-of-n`` keeps one.
+        tell: who reads what the attributes are like, in a prompt that the request brings: nobody (``none``); the
+            ``reference``, so that the target is composed over the told reference with each attribute's ratio as it is
+            without the words, ``pi_i / pi_0`` both under the attribute's own prompt and ``Request.prompts[UNTOLD]``;
+            or ``all`` models, so that the ratios are between told ones. Whoever reads no weights tells nobody.
         token_log_ratios: whether completions say their log-ratios token by token, too. It changes no text.
     """
 
@@ -149,6 +159,7 @@ class DecoderSettings:
     drafter: str | None = None
     verification: str = "token"
     n_candidates: int = 8
+    tell: str = "none"
     token_log_ratios: bool = False
 
     def __post_init__(self) -> None:
@@ -178,6 +189,8 @@ class DecoderSettings:
             self.drafter is None or self.drafter in DRAFTERS, "drafter", "is not a drafter; choose mixture or reference"
         )
         check(self.n_candidates >= 1, "n_candidates", "must be at least 1")
+        check(self.tell in TELLS, "tell", f"tells nobody that there is; choose from {', '.join(TELLS)}")
+        check(not_told(self.name, self.tell) is None, "tell", not_told(self.name, self.tell) or "")
 
     def strength_of(self, attribute: str) -> float:
         """The exponent lambda of one attribute; 1 where a mapping does not name it."""
@@ -194,6 +207,11 @@ class DecoderSettings:
     def greedy(self) -> bool:
         """Whether every token is the target's most probable one."""
         return self.temperature == 0
+
+    @property
+    def tells(self) -> bool:
+        """Whether the reference is told what the attributes are like."""
+        return self.facts.told or (self.facts.weighted and self.tell != "none")
 
     @property
     def law_temperature(self) -> float:
@@ -214,6 +232,16 @@ class DecoderSettings:
 def not_greedy(name: str) -> str:
     """What is said of temperature 0 to a decoder that only approximates its target: its texts have no argmax."""
     return f"is greedy, which {name!r} can't be: it accepts by chance; give one above 0, or decoder.name scr-exact"
+
+
+def not_told(name: str, tell: str) -> str | None:
+    """What is said of ``tell`` to a decoder that can't have it so; ``None``: it can."""
+    facts = TABLE[name]
+    if facts.told and tell != "none":
+        return f"has no say in {name!r}, which tells the reference already and draws from no other model; make it none"
+    if facts.soup and tell == "reference":
+        return f"divides who is told, and {name!r} is one model, which reads one prompt; make it all, or take mod"
+    return None
 
 
 def drafter_of(settings: DecoderSettings) -> str:

@@ -125,7 +125,7 @@ def _probability(tree: _Tree, path: int, length: int, settings: DecoderSettings)
     drafted = settings.facts.speculative
     mixed = drafted and drafter_of(settings) == "mixture"
     # Drafts that follow the target itself are accepted without a test.
-    tested = drafted and not (mixed and not (settings.truncates or settings.greedy) and settings.strength == 1.0)
+    tested = drafted and (not mixed or settings.truncates or settings.greedy)
     total, rejected = 1.0, False
     for position in range(len(chosen)):
         inside = position < length

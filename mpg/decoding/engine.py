@@ -164,10 +164,10 @@ class Engine:
             raise ValueError(f"batch_size: {batch_size} must be at least 1")
         if draft_len is not None and not 1 <= draft_len <= settings.chunk_len:
             raise ValueError(f"draft_len: {draft_len} must be in 1..{settings.chunk_len} (chunk_len)")
-        self.bank, self.settings, self.batch_size = bank, settings, batch_size
+        self.bank, self.settings, self.batch_size = bank.under(settings), settings, batch_size
         self._one_each, self._each = one_each, [settings]  # of the requests of a run
         self.alarm = RatioAlarm()
-        self.round = ROUNDS[settings.name](bank, settings, self.alarm, draft_len=draft_len)
+        self.round = ROUNDS[settings.name](self.bank, settings, self.alarm, draft_len=draft_len)
 
     def run(self, requests: list[Request], stop: Callable[[], bool] | None = None) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) in the order in which rows end; see :func:`decode`.

@@ -13,7 +13,7 @@ from mpg.models.bank import ModelBank
 from mpg.models.cache import WIDTH_STEP
 from mpg.models.lanes import TOKENS_AT_ONCE_ON_GPU
 from mpg.request import Request
-from mpg.settings import DecoderSettings
+from mpg.settings import UNTOLD, DecoderSettings
 
 # Of the free memory, what rows are given: allocators round up, and kernels take room of their own.
 _SHARE = 0.9
@@ -67,7 +67,9 @@ def rows_that_fit(bank: ModelBank, requests: Sequence[Request], settings: Sequen
         branches = bank.layout.branches_of(request.weights)
         first = 0
         for k, backbone in enumerate(bank.backbones):
-            widest[k] = max(widest[k], sum(first <= branch < first + backbone.n_branches for branch in branches))
+            lanes = sum(first <= branch < first + backbone.n_branches for branch in branches)
+            lanes += k == 0 and UNTOLD in request.prompts
+            widest[k] = max(widest[k], lanes)
             first += backbone.n_branches
     cache = sum(
         capacity * (lanes + 1) * bytes_of_token(backbone)

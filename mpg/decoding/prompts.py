@@ -109,7 +109,7 @@ class Prompts:
                 any_holder.setdefault(branch, row)
         first: list[_Lane] = []
         fresh: list[_Lane] = []
-        following: list[tuple[_Lane, Key]] = []  # and what its row's reference reads
+        following: list[tuple[_Lane, Key]] = []  # and the bare lane that it begins like
         copies: list[tuple[int, Key, int]] = []
         for row in range(first_new, len(rows)):
             keys = self._keys[rows.index[row]]
@@ -126,9 +126,9 @@ class Prompts:
                         any_holder.setdefault(branch, row)
                         continue
                     shared = self.shared[branch]
-                bare = self._like_the_reference(session, rows, row, branch)
-                if bare and bare >= shared:
-                    following.append((_Lane(row, branch, bare), keys[0]))
+                bare, read = self._like_a_bare_lane(session, rows, row, branch)
+                if read is not None and bare >= shared:
+                    following.append((_Lane(row, branch, bare), read))
                 elif branch in self._begun and mine is not None and branch not in any_holder:
                     session.write(self._begun[branch], row, branch)
                     any_holder[branch] = row
@@ -143,8 +143,8 @@ class Prompts:
             if lane.first and any_holder[lane.branch] != lane.row:
                 session.copy((any_holder[lane.branch], lane.branch), (lane.row, lane.branch), lane.first)
         self._run(session, rows, fresh)
-        for lane, read in following:
-            session.copy((holders[read], 0), (lane.row, lane.branch), lane.first)
+        for lane, key in following:
+            session.copy((holders[key], key[1]), (lane.row, lane.branch), lane.first)
         self._run(session, rows, [lane for lane, _ in following])
         for branch, key, row in copies:
             session.copy((holders[key], branch), (row, branch), len(rows.prompt_of(row, branch)) - 1)
@@ -178,16 +178,25 @@ class Prompts:
     def _taken(self) -> int:
         return sum(each.length for each in self._kept.values())
 
-    def _like_the_reference(self, session: BankSession, rows: Rows, row: int, branch: int) -> int:
-        """Positions of a lane that are the row's reference's: it reads the same, and its adapter is not on yet."""
+    def _like_a_bare_lane(self, session: BankSession, rows: Rows, row: int, branch: int) -> tuple[int, Key | None]:
+        """Positions of a lane that are a reference lane's of its row: it reads the same, and its adapter is not on yet.
+
+        Returns:
+            how many, and that lane's key; ``None``: none.
+        """
         keys, bare = self._keys[rows.index[row]], session.bare_until(row, branch)
-        if not bare or 0 not in keys:
-            return 0
-        own, other = rows.prompt_of(row, branch), rows.prompt_of(row, 0)
-        if self._reading(0, len(own)) != self._reading(0, len(other)):
-            return 0
-        alike = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other)))
-        return min(alike, bare, len(own) - 1, len(other) - 1)
+        found: tuple[int, Key | None] = 0, None
+        for source in (0, self.bank.layout.untold):
+            if not bare or source is None or source not in keys:
+                continue
+            own, other = rows.prompt_of(row, branch), rows.prompt_of(row, source)
+            if self._reading(source, len(own)) != self._reading(source, len(other)):
+                continue
+            pairs = enumerate(zip(own, other, strict=False))
+            alike = next((i for i, (a, b) in pairs if a != b), min(len(own), len(other)))
+            n = min(alike, bare, len(own) - 1, len(other) - 1)
+            found = (n, keys[source]) if n > found[0] else found
+        return found
 
     # ------------------------------------------------------------------ passes
 

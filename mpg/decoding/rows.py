@@ -16,7 +16,7 @@ from mpg.laws.target import TargetState, alphas_of
 from mpg.models.sending import moved
 from mpg.models.states import Entries
 from mpg.request import Completion, Request
-from mpg.settings import DecoderSettings
+from mpg.settings import UNTOLD, DecoderSettings
 
 # A position's own uniforms: for its draft (or its token, where nothing is drafted), for the test of
 # that draft, for its replacement, for the component that `routing` draws there.
@@ -118,7 +118,7 @@ class Rows:
         self.tokens[slot, : len(prompt)] = prompt
         self.n_prompt[slot] = len(prompt)
         if self.own_prompts is not None:
-            for branch in range(self.layout.n_branches):
+            for branch in range(self.layout.n_branches + 1):
                 own = torch.tensor(list(self.prompt_of(slot, branch)), device=self.device)
                 self.own_prompts[slot, branch, : len(own)] = own
                 self.shift[slot, branch] = len(own) - len(prompt)
@@ -323,12 +323,13 @@ class Rows:
         if self.token_log_probs is not None:
             by_token = self.layout.log_ratios(self.token_log_probs[slot, : int(self.n_new[slot])].cpu())
             terms = {name: tuple(by_token[:, i].tolist()) for i, name in attributes}
-        n_tested = int(self.n_tested[slot])
+        n_tested, untold = int(self.n_tested[slot]), self.layout.untold
         return Completion(
             token_ids=self.response(slot),
             finish_reason=reason,
             log_ratios={name: log_ratios[i] for i, name in attributes},
             log_prob_reference=float(log_probs[0]),
+            log_prob_untold=float(log_probs[untold]) if untold is not None and UNTOLD in request.prompts else None,
             exact=facts.exact,
             acceptance_rate=int(self.n_accepted[slot]) / n_tested if n_tested else None,
             n_chunks=int(self.n_chunks[slot]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mpg.models.lanes import BankSession
 from mpg.models.load import load_models
 from mpg.models.template import PLAIN, ChatStyle
 from mpg.request import Request, check_request
-from mpg.settings import DecoderSettings
+from mpg.settings import UNTOLD, DecoderSettings
 
 
 class ModelBank:
@@ -90,6 +91,20 @@ class ModelBank:
         more: Any = {"vocab_size": self.vocab_size, "one_prompt": one_prompt}
         return BankSession(self.backbones, self.layout, slots, capacity, needs=needs, **more)
 
+    def under(self, settings: DecoderSettings) -> ModelBank:
+        """The bank as a decoder with these settings takes it, over the same models.
+
+        Where the reference is told what the attributes are like it is there twice, told and untold: see
+        :class:`mpg.request.Request`.
+        """
+        if not settings.tells:
+            return self
+        found = copy.copy(self)
+        found.layout = self.layout.with_untold(divides=settings.tell == "reference")
+        found.branch_invocations = (*self.branch_invocations, ())
+        found.branch_positions = (*self.branch_positions, self.branch_positions[0])
+        return found
+
     def check(self, request: Request, settings: DecoderSettings) -> None:
         """Raise ValueError, naming field, value and remedy, where a request can't be decoded by this bank.
 
@@ -97,7 +112,9 @@ class ModelBank:
         """
         check_request(request, self.attributes, settings, self.n_embeddings)
         if self._learned_positions is not None:
-            longest = max(len(request.prompt_of(name)) for name in (None, *self.attributes)) + settings.max_new_tokens
+            longest = (
+                max(len(request.prompt_of(name)) for name in (None, UNTOLD, *self.attributes)) + settings.max_new_tokens
+            )
             if longest > self._learned_positions:
                 raise ValueError(
                     f"prompt_ids: a prompt and max_new_tokens {settings.max_new_tokens} make {longest} tokens, and the "

@@ -62,8 +62,9 @@ class BankSession:
 
     See :meth:`mpg.ModelBank.session`.
 
-    Branches are numbered through the backbones; one past the last is the *soup*, a weighted sum of
-    the first backbone's adapters. Branch 0 of row r lies in lane r of the first backbone.
+    Branches are numbered through the backbones. Past the last come the untold reference, where the layout has it (the
+    first backbone's bare model once more), and the *soup*, a weighted sum of the first backbone's adapters. Branch 0 of
+    row r lies in lane r of the first backbone.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class BankSession:
         one_prompt: bool = False,
     ) -> None:
         self.layout, self.device, self._vocab_size = layout, backbones[0].device, vocab_size
-        self.soup = sum(backbone.n_branches for backbone in backbones)
         self._sizes = [backbone.n_branches for backbone in backbones]
-        self._home = [k for k, n in enumerate(self._sizes) for _ in range(n)] + [0]  # backbone of each branch
+        self.soup = sum(self._sizes) + (layout.untold is not None)
+        of_models = [k for k, n in enumerate(self._sizes) for _ in range(n)]
+        self._home = of_models + [0] * (1 + self.soup - len(of_models))  # backbone of each branch
         self._first = [sum(self._sizes[:k]) for k in range(len(self._sizes))]  # first branch of each backbone
         counts = self._lanes_needed(slots, needs)
         self._shared = [
@@ -114,7 +116,13 @@ class BankSession:
     def _numbers(self, home: int, branches: Iterable[int]) -> dict[int, int]:
         """Of a row's branches those of one backbone: branch -> its place among the backbone's own, the soup's last."""
         mine = [branch for branch in branches if self._home[branch] == home]
-        return {branch: self._sizes[0] if branch == self.soup else branch - self._first[home] for branch in mine}
+        past = {self.soup: self._sizes[0], self.layout.untold: 0}
+        return {branch: past.get(branch, branch - self._first[home]) for branch in mine}
+
+    def _adapter(self, branch: int) -> int | None:
+        """Of the branch's backbone the adapter that it is; ``None``: a bare model, or the soup."""
+        number = branch - self._first[self._home[branch]] - 1
+        return None if number < 0 or branch in (self.soup, self.layout.untold) else number
 
     def close(self) -> None:
         """Give the memory back to the backbones, for their next session."""
@@ -175,7 +183,7 @@ class BankSession:
         if branch == self.soup:
             mixed = [] if soup is None else soup.nonzero()[:, 0].tolist()
         else:
-            mixed = [branch - self._first[home] - 1] if branch > self._first[home] else []
+            mixed = [each for each in [self._adapter(branch)] if each is not None]
         waiting = {each: tokens for each in mixed if (tokens := dict(enumerate(self._invocations[home])).get(each))}
         if not waiting:
             return None
@@ -265,7 +273,7 @@ class BankSession:
     # ------------------------------------------------------------------ which lanes a pass runs over
 
     def every_lane(self) -> Entries:
-        """All lanes of all rows; the references first, in the order of the rows."""
+        """All lanes of all rows but those that are booked late; the references first, in the order of the rows."""
         return self._remembered("all", [*self._references(), *self._others()])
 
     def references(self) -> Entries:
@@ -294,8 +302,8 @@ class BankSession:
             for i, (row, branch) in enumerate(mine):
                 if branch == self.soup:
                     mix[i] = self._soup_mix[row]
-                elif branch > self._first[home]:
-                    mix[i, branch - self._first[home] - 1] = 1.0
+                elif (adapter := self._adapter(branch)) is not None:
+                    mix[i, adapter] = 1.0
             mixes.append(mix)
             on_from.append(self._on_from_among(mine, self._sizes[home] - 1))
             by_length = any(branch in self._extents[row] for row, branch in mine)
@@ -329,7 +337,8 @@ class BankSession:
         return [(row, 0) for row, lanes in enumerate(self._lane_of) if 0 in lanes]
 
     def _others(self) -> list[tuple[int, int]]:
-        return [owner for lanes in self._lanes for owner in lanes.owners]
+        late = self.layout.booked_late
+        return [owner for lanes in self._lanes for owner in lanes.owners if owner[1] != late]
 
     # ------------------------------------------------------------------ passes
 

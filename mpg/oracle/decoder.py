@@ -32,6 +32,7 @@ def decode_slowly(bank: ModelBank, request: Request, settings: DecoderSettings) 
     if not settings.facts.exact or settings.verification != "token":
         raise ValueError(f"decoder {settings.name!r}: the slow decoder is for exact ones, settled token by token")
     bank.check(request, settings)
+    bank = bank.under(settings)
     uniforms = torch.from_numpy(RowStream(request.seed).take(4 * settings.max_new_tokens).reshape(-1, 1, 4))
     strengths = [settings.strength_of(name) for name in bank.attributes]
     own = RowSettings.of([settings], bank.attributes)

@@ -35,7 +35,8 @@ def law(
     approximate decoders this is the law that they approximate.
 
     Args:
-        prompts: what an attribute's own models read instead, see :class:`mpg.request.Request`.
+        prompts: what an attribute's own models read instead, and the reference told nothing, see
+            :class:`mpg.request.Request`.
 
     Raises:
         ValueError: a bank that is not made of functions, or weights that don't fit it.
@@ -45,10 +46,11 @@ def law(
         raise ValueError("law enumerates toys: it takes a bank made by ModelBank.from_functions")
     request = Request(prompt_ids, weights, seed=0, prompts=prompts or {})
     check_request(request, bank.attributes, settings, bank.n_embeddings)
+    bank = bank.under(settings)
     strengths = [settings.strength_of(name) for name in bank.attributes]
     own = RowSettings.of([settings], bank.attributes)
     alphas = alphas_of(weights, bank.attributes, settings)[None]  # [1, attributes]
-    models = list(backbone.models)
+    models = [*backbone.models, *backbone.models[: bank.layout.untold is not None]]  # the last: the reference, untold
     if settings.facts.soup:
         if not bank.can_mix:
             raise BankError("soup: these function models have no deltas to add up; give from_functions a soup")

@@ -48,6 +48,7 @@ def choice_log_probs(
             bank.check(request, settings)
         except ValueError as error:
             raise ValueError(f"request {index}: {error}") from None
+    bank = bank.under(settings)
     settings = replace(settings, top_k=0, top_p=1.0, temperature=settings.law_temperature)
     strengths = [settings.strength_of(name) for name in bank.attributes]
     own = RowSettings.of([settings], bank.attributes)

@@ -324,6 +324,8 @@ def other_measured(row: Row, again: Row, rounding: float) -> str | None:
             return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
     limit = 5 * rounding * math.sqrt(max(1, row["n_tokens"]))
     told = [(name, row[name], again[name]) for name in ("log_prob_reference", "tv_bound")]
+    if row["log_prob_untold"] is not None:  # rows of `prompting` before schema 6 have none
+        told.append(("log_prob_untold", row["log_prob_untold"], again["log_prob_untold"]))
     told += [
         (f"log_ratios[{i}]", a, b) for i, (a, b) in enumerate(zip(row["log_ratios"], again["log_ratios"], strict=True))
     ]

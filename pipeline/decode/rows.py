@@ -26,6 +26,7 @@ def to_row(bank: Any, cell: PlannedCell, completion: Completion, sources: Source
         "n_tokens": len(completion.token_ids),
         "strengths": [cell.decoder.strength_of(name) for name, _ in cell.weights],
         "log_prob_reference": completion.log_prob_reference,
+        "log_prob_untold": completion.log_prob_untold,
         "log_ratios": [completion.log_ratios[name] for name, _ in cell.weights],
         "decoder": cell.decoder.name,
         "exact": completion.exact,

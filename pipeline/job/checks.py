@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, OwnJudge
 from evaluation.judges.weights_card import JudgeWeightsError
-from mpg.settings import LEAST_TEMPERATURE, MOST_STRENGTH, TABLE, not_greedy
+from mpg.settings import LEAST_TEMPERATURE, MOST_STRENGTH, TABLE, not_greedy, not_told
 from personas import weights as grids
 from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
 from personas.files import PersonaError
@@ -56,6 +56,9 @@ def problems_in(job: Job) -> Iterator[Problem]:
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
             yield Problem(f"judges[{index}]", f"{kind!r} is judges[{kinds.index(kind)}] already; remove one")
+    wrong = not_told(job.decoder.name, job.decoder.tell)
+    if wrong is not None:
+        yield Problem("decoder.tell", f"{job.decoder.tell!r} {wrong}")
     yield from _temperature_problems(job)
     yield from _limit_problems(job)
     if job.split is not None:
@@ -179,9 +182,12 @@ def _attribute_problems(job: Job) -> Iterator[Problem]:
             yield Problem(f"{field}.reference", f"{each.reference!r} {remedy}")
         if each.reference is not None:
             yield from _folder_problems(job, f"{field}.reference", each.reference)
+    facts = TABLE[job.decoder.name]
+    teller = "decoder 'prompting'" if facts.told else f"decoder.tell {job.decoder.tell!r}"
+    tells = facts.told or (facts.weighted and job.decoder.tell != "none")
     for index, described in enumerate(job.described_attributes()):
-        if TABLE[job.decoder.name].told and not described.description:
-            remedy = "needs a description, which decoder 'prompting' puts into the prompt; give one"
+        if tells and not described.description:
+            remedy = f"needs a description, which {teller} puts into the prompt; give one"
             yield Problem(f"attributes[{index}].description", f"{described.name!r} {remedy}")
         if TABLE[job.decoder.name].soup and described.system is not None:
             remedy = "reads a prompt of its own, and decoder 'soup' is one model; use mod or scr-exact"

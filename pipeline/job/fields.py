@@ -23,9 +23,10 @@ from pydantic import (
 )
 
 from evaluation.endpoint.settings import OpenAISettings
-from mpg.settings import DEFAULT_DATE, JOB_DECODERS, MOST_STRENGTH
+from mpg.settings import DEFAULT_DATE, JOB_DECODERS, MOST_STRENGTH, TELLS
 from personas.attributes import Weights, mbti_type
 from personas.profiles import placeholders, profile_text
+from personas.telling import DEFAULT_WORDING, WORDINGS
 from personas.words import show
 from pipeline.job.licence_terms import NO_TRAINING, UNRESTRICTED, checked_part
 
@@ -371,6 +372,17 @@ class Decoder(Frozen):
     window: Int = Field(64, ge=1, description="scr: recent chunks whose largest ratio bounds acceptance.")
     max_tries: Int = Field(8, ge=1, description="scr, sequence-rejection: rejections in a row before a fallback.")
     salvage: Bool = Field(True, description="scr: whether a rejected chunk's longest accepted prefix is kept.")
+    tell: Literal[*TELLS] = Field(  # type: ignore[valid-type]
+        "none",
+        description="Who reads in a system message what the persona's attributes are like: none; reference: the "
+        "reference alone, the attributes' own models read the prompt without it; all: both. Not for prompting, which "
+        "tells; for soup, which is one model, none or all. The control is told nothing.",
+    )
+    wording: Literal[*WORDINGS] = Field(  # type: ignore[valid-type]
+        DEFAULT_WORDING,
+        description="How tell and prompting say it, an attribute's description a line: shares: with its weight in "
+        "percent; degrees: with its weight in words; list: without.",
+    )
     token_log_ratios: Bool = Field(
         False,
         description="Whether rows say their log-ratios token by token, too, beside the text's pieces; changes no text.",

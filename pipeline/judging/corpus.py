@@ -26,7 +26,7 @@ from pipeline.store.files import exists, is_file, is_folder, nothing_there, read
 from pipeline.store.layout import files_in
 from pipeline.store.manifest import changed_files
 from pipeline.store.places import expanded
-from pipeline.store.schema import GENERATIONS, NewerSchema, refuse_newer, without_tokens
+from pipeline.store.schema import GENERATIONS, NewerSchema, log_prob_bare, refuse_newer, without_tokens
 
 ID_DIGITS = 32
 
@@ -117,7 +117,7 @@ def _data_set(path: Path, output: Path | None) -> Corpus:
         folder=output or path,
         log_probs=()
         if any(row["log_prob_reference"] is None for row in rows)
-        else tuple((row["log_prob_reference"], row["n_tokens"]) for row in rows),
+        else tuple((log_prob_bare(row), row["n_tokens"]) for row in rows),
     )
 
 

@@ -10,15 +10,22 @@ from typing import Any
 
 from mpg.models.hub import Place
 from mpg.models.template import PLAIN, ChatStyle
-from mpg.settings import DEFAULT_DATE, SAMPLER_VERSION, SAMPLER_VERSION_IN_16_BITS, TABLE, DecoderSettings
+from mpg.settings import (
+    DEFAULT_DATE,
+    SAMPLER_VERSION,
+    SAMPLER_VERSION_IN_16_BITS,
+    TABLE,
+    UNTOLD,
+    DecoderSettings,
+)
 from personas import Cell, Persona, row_id, row_seed
 from personas import control as control_persona
 from personas.profiles import with_system
 from pipeline.plan.systems import Systems
 
 # Settings that came after data sets existed -> the value at which a decoder draws what it drew without them. There they
-# stay out of the identity, so that a new setting never orphans rows. (None so far.)
-_UNCHANGED_AT: dict[str, Any] = {}
+# stay out of the identity, so that a new setting never orphans rows.
+_UNCHANGED_AT: dict[str, Any] = {"tell": "none"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class PlannedCell:
     profile: str = ""
     personality: str = ""
     system: str | None = None  # what the reference is told before the prompt
+    told: bool = False  # whether that says what the attributes are like
+    untold: str | None = None  # what the reference would be told else
     own_systems: tuple[tuple[str, str], ...] = ()  # what an attribute's models are told instead
     control: str | None = None  # what becomes of the control tokens in its texts (the job's word); None: there are none
     style: ChatStyle = PLAIN  # what the chat template is told beside the messages
@@ -102,8 +111,16 @@ class PlannedCell:
         return self.chat() if self.system is None else with_system(self.chat(), self.system)
 
     def own_chats(self) -> dict[str, list[dict[str, str]]]:
-        """What the models of some attributes read instead."""
-        return {name: with_system(self.chat(), system) for name, system in self.own_systems}
+        """What the models of some attributes read instead, and a told reference untold.
+
+        A system message of an attribute's own stays whoever is told: its model was trained under it.
+        """
+        own = {name: with_system(self.chat(), system) for name, system in self.own_systems}
+        if not self.told:
+            return own
+        untold = self.chat() if self.untold is None else with_system(self.chat(), self.untold)
+        untold_too = [UNTOLD, *(name for name, _ in self.weights if self.decoder.tell == "reference")]
+        return {name: untold for name in untold_too if name not in own} | own
 
     def columns(self) -> dict[str, Any]:
         """The columns that ``generations`` and ``rejected`` share."""
@@ -186,12 +203,15 @@ class Resolved:
         persona: the control where the decoder reads no weights.
         decoder: with the persona's own strengths; ``reference`` for the control.
         system: what the reference is told. own: what attributes' models are told instead.
+        told: whether ``system`` says what the attributes are like. untold: what it would be else.
     """
 
     persona: Persona
     decoder: DecoderSettings
     system: str | None
     own: dict[str, str]
+    told: bool
+    untold: str | None
 
 
 def resolved(persona: Persona, settings: DecoderSettings, systems: Systems) -> Resolved:
@@ -210,8 +230,9 @@ def resolved(persona: Persona, settings: DecoderSettings, systems: Systems) -> R
     elif persona.strengths:
         strengths = {name: persona.strengths.get(name, settings.strength_of(name)) for name in active}
         settings = replace(settings, strength=strengths)
-    told = settings.facts.told
-    return Resolved(persona, settings, systems.for_reference(persona, told=told), systems.for_attributes(persona))
+    told = settings.tells
+    system, untold = (systems.for_reference(persona, told=each) for each in (told, False))
+    return Resolved(persona, settings, system, systems.for_attributes(persona), told, untold if told else None)
 
 
 def row_key(found: Resolved) -> Hashable:
@@ -274,7 +295,12 @@ def plan_cells(
         if control is not None and control.marks((*(m.content for m in cell.prompt.messages), system, *own.values())):
             marked = control.mode
         chat = cell.prompt.as_chat()
-        chats = [chat if system is None else with_system(chat, system), *(with_system(chat, s) for s in own.values())]
+        # Who reads something else than the prompt; no attribute's name begins with a hyphen.
+        read = own | ({} if system is None else {"": system})
+        chats = [*([chat] if system is None else []), *(with_system(chat, each) for each in read.values())]
+        if decoder.tell == "reference":  # else no text depends on what the reference would be told
+            read |= {} if found.untold is None else {"-": found.untold}
+            chats.append(chat if found.untold is None else with_system(chat, found.untold))
         depends_on = template.identity(chats)
         identifier = row_id(
             cell,
@@ -282,7 +308,7 @@ def plan_cells(
             adapters=adapters,
             decoder=decoder_identity,
             seed=seed,
-            prompts=own | ({} if system is None else {"": system}),
+            prompts=read,
             control_tokens=None if marked == ALLOW else marked,
             template=depends_on,
         )
@@ -301,6 +327,8 @@ def plan_cells(
                 profile=cell.persona.profile,
                 personality=cell.persona.personality,
                 system=system,
+                told=found.told,
+                untold=found.untold,
                 own_systems=tuple(own.items()),
                 control=marked,
                 style=template.style,

@@ -49,7 +49,7 @@ class Texts:
 def texts_of(job: Job, prompts: Iterable[Prompt] = ()) -> Texts:
     """Count what a run will plan, and say which personas it would merge."""
     settings, personas = decoder_settings(job), job.build_personas()
-    systems = Systems.of(job.described_attributes(), job.model.system)
+    systems = Systems.of(job.described_attributes(), job.model.system, job.decoder.wording)
     rows = [row_key(resolved(persona, settings, systems)) for persona in personas]
     n_rows, problems, note = len(set(rows)), [], None
     if not settings.facts.weighted:

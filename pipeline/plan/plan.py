@@ -55,7 +55,7 @@ class Plan:
         Raises:
             RunError: see :func:`pipeline.plan.sources.resolved`.
         """
-        systems = Systems.of(job.described_attributes(), job.model.system)
+        systems = Systems.of(job.described_attributes(), job.model.system, job.decoder.wording)
         found = resolved(job, dtype, order, unreachable)
         known = found.tokenizer, found.max_positions, found.n_embeddings, found.ends, found.invocations
         return cls(job, found.sources, decoder_settings(job), systems, *known)

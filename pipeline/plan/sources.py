@@ -180,8 +180,8 @@ def _problems_of(field: str, revision_field: str) -> Iterator[None]:
 
 
 def decoder_settings(job: Job) -> Any:
-    """The job's decoder section as the engine's settings."""
+    """The job's decoder section as the engine's settings: all but in which words it tells."""
     from mpg import DecoderSettings
 
-    fields = {name: getattr(job.decoder, name) for name in type(job.decoder).model_fields}
+    fields = {name: getattr(job.decoder, name) for name in type(job.decoder).model_fields if name != "wording"}
     return DecoderSettings(**fields)

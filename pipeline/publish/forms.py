@@ -19,8 +19,9 @@ from evaluation.statistics.duplicates import near_duplicates
 from mpg.settings import TABLE
 from personas import Attribute, Persona
 from personas.profiles import with_system
+from personas.telling import traits_in_words
 from pipeline.plan.accept import own_score, panel_scores
-from pipeline.plan.systems import Systems, traits_in_words
+from pipeline.plan.systems import Systems
 from pipeline.publish.wanted import Wanted
 from pipeline.store.schema import MESSAGES, list_of
 
@@ -28,7 +29,7 @@ Row = dict[str, Any]
 # What forms are made of.
 _READ = [
     *("row_id", "prompt_id", "prompt", "persona", "profile", "personality", "system", "attributes", "weights"),
-    *("response", "finish_reason", "decoder"),
+    *("response", "finish_reason", "decoder", "log_prob_untold"),
 ]
 # Of two scores: what floating-point sums do to them is no margin.
 _ROUNDING = 1e-9
@@ -175,7 +176,8 @@ def persona_in_words(row: Row, attributes: Sequence[Attribute]) -> str | None:
     described = {each.name: each for each in attributes}
     weights = dict(zip(row["attributes"], row["weights"], strict=True))
     parts = [row["system"]] if row["system"] else []
-    if weights and not TABLE[row["decoder"]].told:  # else it has been told of them already
+    # Else it has been told of them already; of `prompting`, older rows have no log-probability of another reference.
+    if weights and row["log_prob_untold"] is None and not TABLE[row["decoder"]].told:
         profile, personality = row["profile"] or "", row["personality"] or ""
         persona = Persona(row["persona"], weights, profile=profile, personality=personality)
         own = Systems.of(attributes, None).for_attributes(persona)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from evaluation.items import heard
 from evaluation.statistics.aggregate import ClusterSums, ExactSum, Mean, panel
-from pipeline.store.schema import without_tokens
+from pipeline.store.schema import log_prob_bare, without_tokens
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class PersonaSummary:
     adherence: dict[str, Mean]  # attribute -> mean judged score
     acceptance_rate: float | None
     n_tokens: int
-    log_prob_reference: float  # nats, summed over the persona's texts
+    log_prob_bare: float  # nats, summed over the persona's texts, see pipeline.store.schema.log_prob_bare
 
     @property
     def perplexity(self) -> float:
-        """Of the texts under the reference, at the decoder's temperature."""
-        return math.exp(-self.log_prob_reference / self.n_tokens) if self.n_tokens else math.nan
+        """Of the texts under the reference that is told nothing of the attributes, at the decoder's temperature."""
+        return math.exp(-self.log_prob_bare / self.n_tokens) if self.n_tokens else math.nan
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Persona:
     def count(self, row: dict[str, Any]) -> None:
         self._n_rows += 1
         self._n_tokens += row["n_tokens"]
-        self._log_prob.add(row["log_prob_reference"])
+        self._log_prob.add(log_prob_bare(row))
         if row["acceptance_rate"] is not None:
             self._n_rates += 1
             self._rates.add(row["acceptance_rate"])
@@ -140,7 +140,7 @@ class _Persona:
             adherence={attribute: self.adherence[attribute].mean() for attribute in judged},
             acceptance_rate=self._rates.total / self._n_rates if self._n_rates else None,
             n_tokens=self._n_tokens,
-            log_prob_reference=self._log_prob.total,
+            log_prob_bare=self._log_prob.total,
         )
 
 

@@ -222,7 +222,7 @@ def _tells(plan: Plan) -> bool:
     facts = plan.settings.facts
     readers = [persona if facts.weighted else control() for persona, _ in _readers(plan)]
     return any(
-        plan.systems.for_reference(reader, told=facts.told) is not None or plan.systems.for_attributes(reader)
+        plan.systems.for_reference(reader, told=plan.settings.tells) is not None or plan.systems.for_attributes(reader)
         for reader in readers
     )
 
@@ -236,7 +236,7 @@ def _readers(plan: Plan) -> list[tuple[Persona, int]]:
     found: dict[tuple[object, ...], tuple[Persona, int]] = {}
     for persona in plan.job.build_personas():
         reader = persona if facts.weighted else control()
-        told = plan.systems.for_reference(reader, told=facts.told)
+        told = plan.systems.for_reference(reader, told=plan.settings.tells)
         waiting = tuple(name for name in reader.active if name in plan.invocations)
         key = (told, waiting, *plan.systems.for_attributes(reader).items())
         first, size = found.get(key, (persona, 0))

@@ -38,8 +38,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "finish_reason": "`stop`: it ended by itself; `length`: it was cut off at `max_new_tokens`.",
         "n_tokens": "Tokens of the text, the one that ended it included.",
         "strengths": "Exponents of the attributes' density ratios, in the order of `attributes`; 1: as trained.",
-        "log_prob_reference": "Log-probability of the text under the reference model, in nats, at the decoder's "
-        "temperature.",
+        "log_prob_reference": "Log-probability of the text under the reference model, given `system` and the prompt, "
+        "in nats, at the decoder's temperature.",
         "log_ratios": "Of each of `attributes`: log-probability of the text under its preference model less that under "
         "the model it was trained from, in nats.",
         "decoder": "How the text was drawn.",
@@ -62,6 +62,9 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "tokens": "The text's pieces, one a token, which join to `response`; null where the job did not ask for them.",
         "token_log_ratios": "Each token's share of `log_ratios`, in nats: a list for each of `attributes`, a number "
         "for each of `tokens`; null where the job did not ask for them.",
+        "log_prob_untold": "The same as `log_prob_reference` of the reference model that is not told what the "
+        "attributes are like: what texts are compared by. Null where `system` does not say it, so that "
+        "`log_prob_reference` is that (and in rows of `prompting` before schema 6).",
     },
     "judgments": {
         "row_id": "The text that was judged: joins with `row_id` of `default`.",

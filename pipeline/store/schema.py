@@ -6,9 +6,12 @@ depends on the version (:func:`personas.row_id`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _VERSION_KEY = b"mpg.schema_version"
 
 
@@ -50,6 +53,8 @@ GENERATIONS = _schema(
         ("n_tokens", pa.int32(), False),  # its EOS included
         ("strengths", list_of(pa.float64()), False),  # in the order of `attributes`
         ("log_prob_reference", pa.float64(), False),  # nats, at the decoder's temperature
+        # The same of the reference untold, where `system` says what the attributes are like; since 6.
+        ("log_prob_untold", pa.float64(), True),
         ("log_ratios", list_of(pa.float64()), False),  # nats, in the order of `attributes`
         ("decoder", pa.string(), False),
         ("exact", pa.bool_(), False),
@@ -97,6 +102,17 @@ REJECTED = _schema(
         ("raw", pa.string(), True),  # the row as it stands there, cut where it is very long; since 4
     ],
 )
+
+
+def log_prob_bare(row: Mapping[str, Any]) -> float:
+    """In nats, of a row of ``generations`` under the reference that is not told what the attributes are like.
+
+    What perplexities are of, whatever the decoder: those of told and of untold texts can be compared.
+    """
+    untold: float | None = row["log_prob_untold"]
+    told: float = row["log_prob_reference"]
+    return told if untold is None else untold
+
 
 _BY_TOKEN = ("tokens", "token_log_ratios")
 

@@ -23,6 +23,13 @@ _TARGETS = {
 }
 _SOUP = "one model, the reference with the weighted sum of the adapters"
 _TOLD = "the reference model, told in its prompt what the attributes are like"
+# Who is told -> what that makes of a target.
+_TOLD_TOO = {
+    "none": "",
+    "reference": ". The reference is told in its prompt what the attributes are like; density ratios are between "
+    "models that are not",
+    "all": ". Every model is told in its prompt what the attributes are like, and density ratios are between told ones",
+}
 
 
 def method_of(job: Job, bound: Bound) -> dict[str, Any]:
@@ -31,6 +38,7 @@ def method_of(job: Job, bound: Bound) -> dict[str, Any]:
     target = facts.target or decoder.aggregate
     horizon = "never" if decoder.horizon is None else f"every {decoder.horizon} tokens"
     words = _SOUP if facts.soup else _TOLD if facts.told else _TARGETS[target].format(horizon=horizon)
+    words += _TOLD_TOO[decoder.tell] if facts.weighted else ""
     settings = {
         "temperature": f"{decoder.temperature:g}" + (" (greedy)" if decoder.temperature == 0 else ""),
         "top-p": f"{decoder.top_p:g}" + (" (off)" if decoder.top_p == 1 else ""),
@@ -44,9 +52,13 @@ def method_of(job: Job, bound: Bound) -> dict[str, Any]:
         ) else f"{strength:g}"  # fmt: skip
         settings = {"aggregate": "product" if target == "product" else "sum", "strength": by_name, **settings}
         settings |= {"horizon": horizon} if target in ("sum", "routed") else {}
+    told = facts.told or (facts.weighted and decoder.tell != "none")
+    if told:
+        settings |= {"told": "the reference" if facts.told else decoder.tell, "wording": decoder.wording}
     return {
         "decoder": decoder.name,
         "target": Md(words),
+        "told": told,
         "settings": settings,
         "exact": facts.exact,
         "bound": asdict(bound) if not facts.exact else None,

@@ -29,7 +29,7 @@ _NEEDED = {
     "judgments": ("row_id", "attribute", "judge", "score", "status"),
 }
 _COUNTS = ("n_chunks", "n_clipped", "n_salvaged", "n_fallbacks")
-_MEASURED = ("exact", "acceptance_rate", "tv_bound", "decoder", "finish_reason", *_COUNTS)
+_MEASURED = ("exact", "acceptance_rate", "tv_bound", "log_prob_untold", "decoder", "finish_reason", *_COUNTS)
 # Longest names that are shown, in characters.
 _MOST_NAME = 60
 
@@ -49,7 +49,7 @@ class DataSet:
         row_ids: ``[texts]``. personas: names; persona_of: ``[texts]``, index of each text's.
         prompts, prompt_of: likewise. splits: ``[texts]``, by the files' names.
         weights: ``[texts, attributes]``; 0 where a persona has none.
-        n_tokens, log_probs: ``[texts]``; nats under the reference.
+        n_tokens, log_probs: ``[texts]``; nats under the reference that is told nothing of the attributes.
         exact: ``[texts]``. acceptance, tv_bound: ``[texts]``, nan where unknown. counts: by column, summed.
         judges: labels, sorted. given: ``[texts, judged, judges]``, scores; nan: none.
         scores: ``[texts, judged]``, of the judges that count, by the job's rule; nan: none.
@@ -146,7 +146,7 @@ def _read(folder: Path) -> DataSet:
         splits=splits,
         weights=weights[:, [found.index(each) for each in order]],
         n_tokens=_numbers(table.column("n_tokens")),
-        log_probs=_numbers(table.column("log_prob_reference")),
+        log_probs=_numbers(pc.coalesce(table.column("log_prob_untold"), table.column("log_prob_reference"))),
         exact=np.asarray(pc.fill_null(table.column("exact"), False)),
         acceptance=_numbers(table.column("acceptance_rate")),
         tv_bound=_numbers(table.column("tv_bound")),

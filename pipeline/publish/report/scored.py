@@ -179,9 +179,9 @@ def quality(ms: Ms, shown: Shown) -> Section:
     ]
     lead = (
         "Adherence is the mean judged score of a persona's own attributes. Quality is how usual its texts are to the "
-        "reference model: their perplexity under it, at the decoder's temperature; lower is more usual, which is not "
-        "the same as better. The line is the Pareto front of each data set: no other persona is both more usual and "
-        "more adherent. The dotted line is the reference's own perplexity.",
+        "reference model, told nothing of the attributes: their perplexity under it, at the decoder's temperature; "
+        "lower is more usual, which is not the same as better. The line is the Pareto front of each data set: no other "
+        "persona is both more usual and more adherent. The dotted line is the reference's own perplexity.",
     )
     table = persona_table(ms, shown, "Quality and adherence by persona", columns, control=True)
     return Section("quality", "Quality against adherence", lead, [table])

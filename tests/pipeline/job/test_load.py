@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 import pipeline.job.model as job_module
 from mpg.models.embedded import SMOLLM2
-from mpg.settings import DecoderSettings
 from personas.prompts import PromptError
 from pipeline.job.checks import EMBEDDED_MODELS
 from pipeline.job.load import load_job
 from pipeline.job.model import Job, job_schema, shipped_adapters
+from pipeline.plan.sources import decoder_settings
 from tests.job_desk import JOB, Desk
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,7 +34,7 @@ def test_the_job_of_the_issue(desk: Desk) -> None:
     assert job.reference_places() == {}
     assert [attribute.opposite for attribute in job.described_attributes()] == ["I", "S", "F", "P"]
     assert all(attribute.description for attribute in job.described_attributes())
-    settings = DecoderSettings(**job.decoder.model_dump())
+    settings = decoder_settings(job)
     assert settings.name == "scr-exact" and settings.strength_of("E") == 1.0 and settings.top_p == 0.95
 
 
@@ -219,6 +219,36 @@ def test_attributes_are_described_by_the_job_or_by_their_names(desk: Desk) -> No
         "attributes=[{name: profile, adapter: shipped/N}]",
     )  # fmt: skip
     assert soup.startswith("attributes[0].system: 'profile' reads a prompt of its own, and decoder 'soup'")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["decoder.tell=both"], "decoder.tell: 'both' is not one of its values; choose from none, reference, all"),
+        (["decoder.tell=true"], "decoder.tell: true is not one of its values; choose from none, reference, all"),
+        (
+            ["decoder.wording=loud"],
+            "decoder.wording: 'loud' is not one of its values; choose from shares, degrees, list",
+        ),
+        (["decoder.tell=all", "decoder.name=prompting"], "decoder.tell: 'all' has no say in 'prompting', which tells"),
+        (["decoder.tell=reference", "decoder.name=soup"], "decoder.tell: 'reference' divides who is told, and 'soup'"),
+        (
+            ["decoder.tell=all", "attributes=[{name: x, adapter: shipped/J}]"],
+            "attributes[0].description: 'x' needs a description, which decoder.tell 'all' puts into the prompt",
+        ),
+    ],
+)
+def test_who_is_told_what(desk: Desk, overrides: list[str], says: str) -> None:
+    assert desk.line(*overrides).startswith(says)
+
+
+def test_a_decoder_without_personas_needs_no_descriptions(desk: Desk) -> None:
+    """So that `--set decoder.name=reference` goes on to make a baseline of any job."""
+    desk.load("decoder.name=reference", "decoder.tell=all", "attributes=[{name: x, adapter: shipped/J}]")
+    assert desk.load().decoder.tell == "none" and desk.load().decoder.wording == "shares"
+    decoder = job_schema()["$defs"]["Decoder"]["properties"]
+    assert decoder["tell"]["enum"] == ["none", "reference", "all"]
+    assert decoder["wording"]["enum"] == ["shares", "degrees", "list"]
 
 
 def test_prompts_of_any_table_by_their_columns(desk: Desk) -> None:

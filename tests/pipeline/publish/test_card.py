@@ -337,6 +337,23 @@ def test_each_decoder_has_words(desk: Desk, decoder: str) -> None:
     assert f"`{decoder}`" in text and "{" not in text
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["decoder.tell=reference"], "The reference is told in its prompt what the attributes are like; density ratios "
+                                     "are between models that are not"),
+        (["decoder.tell=all", "decoder.name=soup"], "Every model is told in its prompt what the attributes are like"),
+        (["decoder.name=prompting", "decoder.wording=list"], "told `the reference`, wording `list`"),
+    ],
+)  # fmt: skip
+def test_who_was_told_what_the_attributes_are_like(desk: Desk, settings: list[str], says: str) -> None:
+    text = card(desk, generations({"log_prob_untold": -2.0}), job=tuple(settings))
+    assert says in section(text, "How the texts were made")
+    assert "Perplexity: under the reference model, told nothing of the attributes, at" in text
+    plain = card(desk, generations({}))
+    assert "wording" not in section(plain, "How the texts were made") and "told nothing of" not in plain.split("##")[4]
+
+
 def test_near_duplicates_within_a_persona_are_counted(desk: Desk) -> None:
     same = " ".join(f"word{i}" for i in range(30))
     rows = generations({"persona": "a", "response": same}, {"persona": "a", "response": f"{same} more"},

@@ -30,7 +30,7 @@ def row(row_id: str, persona: str = "E", prompt: str = "p", text: str | None = N
         "response": f"text {row_id}" if text is None else text,
         "finish_reason": "stop",
         "decoder": "scr-exact",
-        **dict.fromkeys(("system", "profile", "personality")),
+        **dict.fromkeys(("system", "profile", "personality", "log_prob_untold")),
         **changes,
     }
 
@@ -106,7 +106,8 @@ def test_what_the_reference_was_told_comes_first_and_is_not_said_twice() -> None
     told = row("a", system="Be brief.")
     assert system_of(told, "told") == "Be brief." and system_of(told, "none") is None
     assert (system_of(told, "persona") or "").startswith("Be brief.\n\nAnswer as a person")
-    assert system_of(row("a", system="I am like this.", decoder="prompting"), "persona") == "I am like this."
+    for how in ({"decoder": "prompting"}, {"decoder": "mod", "log_prob_untold": -3.0}):
+        assert system_of(row("a", system="I am like this.", **how), "persona") == "I am like this."
 
 
 def test_role_play_is_told_as_the_attributes_models_were_told() -> None:
