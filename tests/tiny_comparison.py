@@ -13,7 +13,7 @@ PROMPTS = ("hello you", "what now?", "tell me more", "who are you?", "how so?", 
 
 
 def comparison_data() -> dict[str, Any]:
-    """The file's fields: two attributes at equal weights, four methods with curves of one to three points."""
+    """The file's fields: two attributes at equal weights, four methods with curves of one or two points."""
     return {
         "name": "tiny",
         "job": {
@@ -32,9 +32,9 @@ def comparison_data() -> dict[str, Any]:
         ],
         "methods": [
             {"name": "reference", "decoder": {"name": "reference"}, "baseline": True},
-            {"name": "single", "decoder": {"name": "single"}, "strengths": [1.0, 2.0], "baseline": True},
-            {"name": "mod", "decoder": {"name": "mod"}, "strengths": [1.0, 3.0]},
-            {"name": "sum", "decoder": {"name": "scr-exact"}, "strengths": [2.0], "horizons": [4, None]},
+            {"name": "single", "decoder": {"name": "single"}, "strengths": [1.0], "baseline": True},
+            {"name": "mod", "decoder": {"name": "mod"}, "strengths": [1.0, 3.0], "baseline": True},
+            {"name": "sum", "decoder": {"name": "scr-exact"}, "strengths": [2.0], "horizons": [None]},
         ],
         "screening": {"texts": 4, "prompts": 0.5},
         "final": {"finalists": 1, "most_texts": 8},

@@ -148,7 +148,7 @@ def spread_of(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) 
 
 
 def power_of(spread: Spread, n_prompts: int, per_prompt: int, difference: float, level: float) -> float:
-    """Probability that a two-sided paired t-test over prompts finds a true difference.
+    """Probability that a two-sided paired t-test over prompts finds a true difference, with its own sign.
 
     With ``e = sqrt((between + within / m) / G)`` the statistic is noncentral t with G - 1 degrees of freedom and
     noncentrality ``difference / e`` (Cohen 1988, chapter 2).
@@ -162,7 +162,7 @@ def power_of(spread: Spread, n_prompts: int, per_prompt: int, difference: float,
         return 1.0
     freedom = n_prompts - 1
     critical = float(student_t.isf(level / 2, freedom))
-    return float(nct.sf(critical, freedom, difference / error) + nct.cdf(-critical, freedom, difference / error))
+    return float(nct.sf(critical, freedom, difference / error))
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _final_problems(comparison: Comparison) -> Iterator[Problem]:
         yield Problem("methods", text)
     others = len(names) - len(baselines)
     if final.finalists > others:
-        yield Problem("final.finalists", f"{final.finalists}, and {others} methods are no baselines; lower it")
+        yield Problem("final.finalists", f"{final.finalists} is more than the {others} that are no baselines; lower it")
 
 
 def _task_problems(field: str, task: Task) -> Iterator[Problem]:

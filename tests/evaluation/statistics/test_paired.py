@@ -100,6 +100,13 @@ def test_power_is_how_often_the_test_finds_it() -> None:
     assert abs(share - said) < 0.064 and 0.5 < said < 0.9
 
 
+@pytest.mark.parametrize("n", [5, 20, 60, 400, 2000])
+def test_a_difference_that_can_not_be_missed_has_power_1(n: int) -> None:
+    """Where scipy has no number for the other tail."""
+    for times in (12, 20, 37, 40, 100):
+        assert power_of(Spread(float(n), 0.0), n, 1, times, 0.02) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_sizes_take_prompts_first_then_texts() -> None:
     asked = {"difference": 0.1, "power": 0.8, "level": 0.05}
     spread = Spread(0.01, 0.04)
