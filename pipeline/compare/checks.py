@@ -8,7 +8,7 @@ from mpg.settings import TABLE
 from personas.files import PersonaError
 from personas.words import show
 from pipeline.compare.arms import Curve, Point, job_of, points_of, weighed
-from pipeline.compare.model import SINGLE, Comparison, Method, Task
+from pipeline.compare.model import ALL_TASKS, SINGLE, Comparison, Method, Task
 from pipeline.compare.people import NOBODY
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import Problem, did_you_mean
@@ -90,6 +90,8 @@ def _final_problems(comparison: Comparison) -> Iterator[Problem]:
 
 
 def _task_problems(field: str, task: Task) -> Iterator[Problem]:
+    if task.name.lower() == ALL_TASKS:
+        yield Problem(f"{field}.name", f"{task.name!r} is what tables call all tasks together; give another")
     if task.personas.control:
         yield Problem(
             f"{field}.personas.control", "true: the control is a method, {decoder: {name: reference}}; remove it"

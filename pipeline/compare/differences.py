@@ -18,8 +18,8 @@ from evaluation.statistics.paired import (
     texts_needed,
 )
 from pipeline.compare.arms import Curve, Point
-from pipeline.compare.model import Comparison, Final
-from pipeline.compare.texts import Found, by_unit
+from pipeline.compare.model import ALL_TASKS, Comparison, Final
+from pipeline.compare.texts import Found, by_unit, mean_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,14 @@ class Place:
     def perplexity(self) -> float:
         """Of the mixture: the geometric mean."""
         return math.exp(math.fsum(share * math.log(found.perplexity) for found, share in self.mixed))
+
+    @property
+    def joint(self) -> float | None:
+        """Joint adherence; ``None``: of one that is mixed it is not known."""
+        known = [(found.joint, share) for found, share in self.mixed]
+        if any(joint is None for joint, _ in known):
+            return None
+        return math.fsum((joint or 0.0) * share for joint, share in known)
 
     @property
     def label(self) -> str:
@@ -106,7 +114,7 @@ def _over_tasks(comparison: Comparison, screened: Sequence[Found]) -> dict[Point
         if is_scored(found):
             by_point.setdefault(found.point, []).append(found)
     return {
-        point: (fmean(each.score or 0.0 for each in arms), math.exp(fmean(math.log(each.perplexity) for each in arms)))
+        point: (fmean(each.score or 0.0 for each in arms), _geometric([each.perplexity for each in arms]))
         for point, arms in by_point.items()
         if len(arms) == len(comparison.tasks)
     }
@@ -146,7 +154,8 @@ def _arm(arms: Sequence[Found], task: str, point: Point) -> Found:
 
 def n_comparisons(comparison: Comparison, chosen: Sequence[Point]) -> int:
     """How many differences are tested together."""
-    return len(comparison.tasks) * len(chosen) * len(baselines_of(comparison))
+    tasks = len(comparison.tasks)
+    return (tasks + (tasks > 1)) * len(chosen) * len(baselines_of(comparison))
 
 
 def size_of_final(
@@ -208,49 +217,102 @@ def _by_prompt(found: Found) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Compared:
-    """A finalist against a baseline on one task.
+    """A finalist against a baseline on one task, or on all of them.
 
     Attributes:
-        place: of the baseline; ``None``: it has no score, and is not compared.
+        perplexity, score, joint: of the finalist; over all tasks geometric and arithmetic means.
+        place: of the baseline on that task; ``None``: it has no score there and is not compared, or these are all.
+        side: see :class:`Place`; over all tasks the one that all have, else ``mixed``; ``None``: not compared.
+        its_perplexity, its_score, its_joint: of the baseline in its place; likewise.
         difference: of the mean score, the finalist's less the baseline's, paired by persona and prompt, by prompt.
         corrected: its p-value, for all comparisons (Holm).
     """
 
     task: str
-    finalist: Found
+    finalist: Point
     baseline: str
-    place: Place | None
+    perplexity: float
+    score: float | None
+    joint: float | None
+    place: Place | None = None
+    side: str | None = None
+    its_perplexity: float | None = None
+    its_score: float | None = None
+    its_joint: float | None = None
     difference: Difference | None = None
     corrected: float | None = None
 
     @property
     def relative(self) -> float | None:
         """The difference as a share of the baseline's score."""
-        if self.difference is None or self.difference.mean.value is None or self.place is None or not self.place.score:
+        if self.difference is None or self.difference.mean.value is None or not self.its_score:
             return None
-        return self.difference.mean.value / self.place.score
+        return self.difference.mean.value / self.its_score
 
 
 def compared(comparison: Comparison, arms: Sequence[Found], chosen: Sequence[Point]) -> list[Compared]:
-    """Every finalist against every baseline on every task, from the final's arms."""
-    found = []
-    for task in comparison.tasks:
-        for point in chosen:
-            mine = _arm(arms, task.name, point)
-            for name in baselines_of(comparison):
-                place = place_of(of_task(arms, task.name, name), mine.perplexity) if is_scored(mine) else None
-                difference = None if place is None else _difference(mine, place)
-                found.append(Compared(task.name, mine, name, place, difference))
+    """Every finalist against every baseline on every task and on all of them, from the final's arms."""
+    found = list[Compared]()
+    for point in chosen:
+        for name in baselines_of(comparison):
+            each = [_on_task(arms, task.name, point, name) for task in comparison.tasks]
+            found += [one for one, _ in each]
+            if len(each) > 1:
+                found.append(_on_all(each))
     values = [None if each.difference is None else each.difference.p_value for each in found]
     return [replace(each, corrected=p) for each, p in zip(found, holm(values), strict=True)]
 
 
-def _difference(mine: Found, place: Place) -> Difference:
-    """Paired by (persona, prompt): means over samples, the baseline's mixed by its shares."""
+_Pairs = list[tuple[str, float]]  # of each persona and prompt the prompt, and the difference
+
+
+def _on_task(arms: Sequence[Found], task: str, point: Point, baseline: str) -> tuple[Compared, _Pairs]:
+    mine = _arm(arms, task, point)
+    one = Compared(task, point, baseline, mine.perplexity, mine.score, mine.joint)
+    place = place_of(of_task(arms, task, baseline), mine.perplexity) if is_scored(mine) else None
+    if place is None:
+        return one, []
+    pairs = _pairs(mine, place)
+    one = replace(
+        one, place=place, side=place.side, its_perplexity=place.perplexity, its_score=place.score,
+        its_joint=place.joint, difference=_tested(pairs),
+    )  # fmt: skip
+    return one, pairs
+
+
+def _on_all(each: Sequence[tuple[Compared, _Pairs]]) -> Compared:
+    """Over all tasks: of which a prompt is one cluster, whoever answers it. Not compared, where any task is not."""
+    ones = [one for one, _ in each]
+    first, sides = ones[0], {one.side for one in ones}
+    whole = Compared(ALL_TASKS, first.finalist, first.baseline, _geometric([one.perplexity for one in ones]),
+                     mean_of(one.score for one in ones), mean_of(one.joint for one in ones))  # fmt: skip
+    if None in sides:
+        return whole
+    return replace(
+        whole,
+        side=first.side if len(sides) == 1 else "mixed",
+        its_perplexity=_geometric([one.its_perplexity or math.nan for one in ones]),
+        its_score=mean_of(one.its_score for one in ones),
+        its_joint=mean_of(one.its_joint for one in ones),
+        difference=_tested([pair for _, pairs in each for pair in pairs]),
+    )
+
+
+def _geometric(values: Sequence[float]) -> float:
+    return math.exp(fmean(math.log(value) for value in values))
+
+
+def _tested(pairs: _Pairs) -> Difference:
+    return paired_difference([difference for _, difference in pairs], [prompt for prompt, _ in pairs])
+
+
+def _pairs(mine: Found, place: Place) -> _Pairs:
+    """Of the units that all sides have; means over samples, the baseline's mixed by its shares."""
     own = by_unit(mine.written.texts)
     sides: list[tuple[Mapping[tuple[str, str], list[float]], float]] = [
         (by_unit(found.written.texts), share) for found, share in place.mixed
     ]
     units = sorted(unit for unit in own if all(unit in side for side, _ in sides))
-    differences = [fmean(own[unit]) - math.fsum(share * fmean(side[unit]) for side, share in sides) for unit in units]
-    return paired_difference(differences, [prompt for _, prompt in units])
+    return [
+        (unit[1], fmean(own[unit]) - math.fsum(share * fmean(side[unit]) for side, share in sides)) for unit in units
+    ]

@@ -26,6 +26,8 @@ from pipeline.store.places import is_local, joined
 
 # The decoder of one attribute has no rows: it is written as `routing` of all weight on one attribute.
 SINGLE = "single"
+# What methods are compared on beside each task, where there are several.
+ALL_TASKS = "all"
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

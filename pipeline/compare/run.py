@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.features.embedding import Embedder, EmbeddingModelError, SentenceEmbedder
+from evaluation.features.embedding import Embedder, EmbeddingModelError, RecentTexts, SentenceEmbedder
 from evaluation.statistics.paired import Size
 from personas import Persona
 from pipeline.compare.arms import Arm, Point, Stage, job_of, points_of, weighed
@@ -133,7 +133,7 @@ class _Run:
                 logger.warning("%s: %s", Arm(task.task.name, point).label, result.ending.why)
         try:
             with output_errors(self.of.output_folder):
-                written = read_texts(job, task.personas, self.book, self.temperature)
+                written = read_texts(job, task.personas, self.book, self.temperature, self.embedder)
         except ReportError as error:
             raise RunError(str(error)) from error
         row = measures(stage.name, task.task.name, point, written, self.embedder)
@@ -144,7 +144,7 @@ class _Run:
                 self.found.machines.append(said)
         shown = {name: "-" if row[name] is None else f"{row[name]:.3g}" for name in ("score", "joint", "perplexity")}
         logger.info("score %(score)s, joint %(joint)s, perplexity %(perplexity)s", shown)
-        return Found(task.task.name, point, written, row["score"], bare_perplexity(written.texts))
+        return Found(task.task.name, point, written, row["score"], row["joint"], bare_perplexity(written.texts))
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def is_done(job: Job) -> bool:
 def _embedder() -> Embedder | None:
     """Of sentences; ``None``, which is said: its package is not installed."""
     try:
-        return SentenceEmbedder()
+        return RecentTexts(SentenceEmbedder())
     except EmbeddingModelError as error:
         logger.warning("embedding spread is not measured: %s", error)
         return None

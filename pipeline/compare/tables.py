@@ -28,12 +28,14 @@ DIFFERENCES = pa.schema(
         pa.field("task", pa.string(), nullable=False),
         pa.field("finalist", pa.string(), nullable=False),
         pa.field("baseline", pa.string(), nullable=False),
-        pa.field("at", pa.string()),  # where the baseline stands: strengths with their shares
-        pa.field("side", pa.string()),  # equal, lower or higher perplexity; null: the baseline has no score
+        pa.field("at", pa.string()),  # where the baseline stands: strengths with their shares; null: all tasks
+        pa.field("side", pa.string()),  # equal, lower or higher perplexity, or mixed; null: not compared
         pa.field("finalist_perplexity", pa.float64()),
         pa.field("baseline_perplexity", pa.float64()),
         pa.field("finalist_score", pa.float64()),
         pa.field("baseline_score", pa.float64()),
+        pa.field("finalist_joint", pa.float64()),
+        pa.field("baseline_joint", pa.float64()),  # mixed as the score is
         pa.field("difference", pa.float64()),  # paired, of the units that both have
         pa.field("half_width", pa.float64()),  # of the 95 % interval, by prompt
         pa.field("relative", pa.float64()),  # to the baseline's score
@@ -82,22 +84,23 @@ def write_tables(comparison: Comparison, results: Results, made: Made) -> list[P
 
 
 def _row(each: Compared) -> dict[str, Any]:
-    place, found = each.place, each.difference
-    mean = Mean(None, 0, 0) if found is None else found.mean
+    mean = Mean(None, 0, 0) if each.difference is None else each.difference.mean
     return {
         "task": each.task,
-        "finalist": each.finalist.point.label,
+        "finalist": each.finalist.label,
         "baseline": each.baseline,
-        "at": None if place is None else place.label,
-        "side": None if place is None else place.side,
-        "finalist_perplexity": each.finalist.perplexity,
-        "baseline_perplexity": None if place is None else place.perplexity,
-        "finalist_score": each.finalist.score,
-        "baseline_score": None if place is None else place.score,
+        "at": None if each.place is None else each.place.label,
+        "side": each.side,
+        "finalist_perplexity": each.perplexity,
+        "baseline_perplexity": each.its_perplexity,
+        "finalist_score": each.score,
+        "baseline_score": each.its_score,
+        "finalist_joint": each.joint,
+        "baseline_joint": each.its_joint,
         "difference": mean.value,
         "half_width": mean.half_width,
         "relative": each.relative,
-        "p_value": None if found is None else found.p_value,
+        "p_value": None if each.difference is None else each.difference.p_value,
         "p_holm": each.corrected,
         "n_pairs": mean.n,
         "n_prompts": mean.n_clusters,
@@ -150,8 +153,8 @@ within a persona; *between*: of personas. *rounds/token*: drafts with their veri
 A baseline stands at its own best at no more perplexity than the finalist: over all its curves the best point, or place
 between two neighbouring strengths, where scores and the logarithm of the perplexity are mixed linearly (a corpus of
 which that share is written at each). *side*: `equal`, or the place has a `lower` or (it has nothing so cheap) a
-`higher` perplexity. Differences are paired by persona and prompt, tested by Student's t over prompts, and corrected
-for all comparisons by Holm's rule. The screening's prompts are not the final's. {factor}"""
+`higher` perplexity, or tasks are `mixed` in that. Differences are paired by persona and prompt, tested by Student's t
+over prompts, and corrected for all comparisons by Holm's rule. The screening's prompts are not the final's. {factor}"""
 
 
 def _budget(comparison: Comparison) -> str:
@@ -177,18 +180,19 @@ def _sizes(comparison: Comparison, results: Results) -> str:
 
 
 _DIFFERENCE_COLUMNS = (
-    "task", "finalist", "baseline", "at", "side", "perplexity", "its", "score", "its ", "difference", "relative",
-    "p (Holm)",
+    "task", "finalist", "baseline", "at", "side", "perplexity", "against", "joint", "against ", "score", "against  ",
+    "difference", "relative", "p (Holm)",
 )  # fmt: skip
 
 
 def _cells(each: Compared) -> list[str]:
     row = _row(each)
     relative = None if row["relative"] is None else 100 * row["relative"]
+    nowhere = "not scored" if row["side"] is None else "each task's"
     return [
-        row["task"], row["finalist"], row["baseline"], row["at"] or "not scored", row["side"] or "-",
-        _number(row["finalist_perplexity"], ".2f"), _number(row["baseline_perplexity"], ".2f"),
-        _number(row["finalist_score"]), _number(row["baseline_score"]),
+        row["task"], row["finalist"], row["baseline"], row["at"] or nowhere, row["side"] or "-",
+        *(_number(row[f"{who}_perplexity"], ".2f") for who in ("finalist", "baseline")),
+        *(_number(row[f"{who}_{what}"]) for what in ("joint", "score") for who in ("finalist", "baseline")),
         _with_width(row["difference"], row["half_width"], "+.3f"),
         "-" if relative is None else f"{relative:+.1f} %", _number(row["p_holm"], ".2g"),
     ]  # fmt: skip

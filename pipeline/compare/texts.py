@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.features.embedding import Embedder
+from evaluation.judges.persona_match import PersonaMatchJudge
 from evaluation.statistics.joint import carries_all
 from mpg.settings import TABLE
 from personas import Persona
 from personas.attributes import REFERENCE
 from pipeline.compare.arms import Point
+from pipeline.compare.as_persona import scores_as
 from pipeline.compare.bare import Bare, BareBook
 from pipeline.job.model import Job
 from pipeline.publish.report.read import DataSet, read_data_set, read_rows
@@ -79,14 +82,16 @@ class Written:
     prompts_hash: str
 
 
-def read_texts(job: Job, personas: Sequence[Persona], book: BareBook, temperature: float) -> Written:
+def read_texts(
+    job: Job, personas: Sequence[Persona], book: BareBook, temperature: float, embedder: Embedder | None = None
+) -> Written:
     """The texts of an arm that is written, once for each persona that they stand for.
 
-    Where the decoder knows no persona, the reference's texts stand for all: each is judged by what its persona asks
-    for, as far as judges that read no persona can tell.
+    Where the decoder knows no persona, the reference's texts stand for all, each judged as its persona's.
 
     Args:
         job: the arm's. personas: the task's. temperature: of the bare reference, above 0.
+        embedder: of sentences, for judges that read a persona; ``None``: what they would say stays unscored.
 
     Raises:
         ReportError: the data set can't be read. RunError, OSError: see :class:`BareBook`.
@@ -99,16 +104,21 @@ def read_texts(job: Job, personas: Sequence[Persona], book: BareBook, temperatur
         by_writer.setdefault(data.personas[which], []).append(i)
     texts = []
     for persona in personas:
+        as_whom = {} if TABLE[job.decoder.name].weighted else scores_as(job, persona, rows, embedder)
         for i in by_writer.get(_writer(job, personas, persona), ()):
             row = rows[i]
+            given = {label.partition("@")[0]: _scores(data, data.given[:, :, k], i, persona)
+                     for k, label in enumerate(data.judges)}  # fmt: skip
+            told = {name: scores[i] for name, scores in as_whom.items()}
+            if told:
+                given[PersonaMatchJudge.name] = given.get(PersonaMatchJudge.name, {}) | told
             texts.append(
                 Text(
                     persona.name,
                     row["prompt_id"],
                     row["response"],
-                    _scores(data, data.scores, i, persona),
-                    {label.partition("@")[0]: _scores(data, data.given[:, :, k], i, persona)
-                     for k, label in enumerate(data.judges)},
+                    _scores(data, data.scores, i, persona) | told,
+                    given,
                     bare[i],
                     divergence_of(row, job),
                     row["n_tokens"],
@@ -175,10 +185,11 @@ def by_unit(texts: Sequence[Text]) -> dict[tuple[str, str], list[float]]:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of an arm: its place, its texts, its measures' two that decide."""
+    """What is known of an arm: its place, its texts, and of its measures those that decide."""
 
     task: str
     point: Point
     written: Written
     score: float | None
+    joint: float | None
     perplexity: float

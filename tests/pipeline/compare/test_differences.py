@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,15 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     return load_comparison(make_comparison(tmp_path_factory.mktemp("comparison")))
 
 
-def arm(point: Point, scores: Sequence[float | None], perplexity: float) -> Found:
+def arm(point: Point, scores: Sequence[float | None], perplexity: float, task: str = "both") -> Found:
     """Of one persona, a text to each prompt."""
     texts = tuple(
         Text("EJ", prompt, "Well.", {"E": score, "J": score}, {}, Bare(-math.log(perplexity), 1), None, 1, 0)
         for prompt, score in zip(PROMPTS, scores, strict=True)
     )
     known = [score for score in scores if score is not None]
-    return Found("both", point, Written(texts, {}, ""), sum(known) / len(known) if known else None, perplexity)
+    mean = sum(known) / len(known) if known else None
+    return Found(task, point, Written(texts, {}, ""), mean, mean, perplexity)
 
 
 def mod(strength: float, scores: Sequence[float | None], perplexity: float) -> Found:
@@ -84,6 +86,20 @@ def test_differences_by_hand(comparison: Comparison) -> None:
     assert found["mod"].corrected == pytest.approx(max(raw["mod"], *(each.corrected or 0 for each in found.values())))
     smallest = min(raw, key=lambda name: raw[name] or 0.0)
     assert found[smallest].corrected == pytest.approx(3 * (raw[smallest] or 0.0))
+
+
+def test_over_all_tasks_a_prompt_is_one_cluster(comparison: Comparison) -> None:
+    """The same texts as two tasks: the same difference, and no more certain."""
+    task = comparison.tasks[0]
+    two = comparison.model_copy(update={"tasks": (task, task.model_copy(update={"name": "again"}))})
+    twice = [*ALL, *(replace(each, task="again") for each in ALL)]
+    found = {(each.task, each.baseline): each for each in compared(two, twice, [SUM.point])}
+    assert len(found) == 9
+    one, whole = found["again", "mod"].difference, found["all", "mod"].difference
+    assert one is not None and whole is not None and whole.mean.n == 8 and whole.mean.n_clusters == 4
+    assert whole.p_value == pytest.approx(one.p_value) and whole.mean.value == pytest.approx(0.2)
+    assert found["all", "mod"].its_perplexity == pytest.approx(4.0) and found["all", "mod"].side == "equal"
+    assert found["all", "mod"].its_joint == pytest.approx(0.6) and found["all", "mod"].place is None
 
 
 def test_a_baseline_without_a_score_is_named_and_not_compared(comparison: Comparison) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from pipeline.compare.load import load_comparison
 from pipeline.compare.model import comparison_schema
 from pipeline.job.errors import JobError
 from tests.tiny_comparison import comparison_data, make_comparison
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +127,7 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
         ({"screening": {"text": 4}}, "screening.text: unknown field (value 4); did you mean 'texts'?"),
         ({"tasks": [{"name": "t", "personas": {"kind": "one-hot", "control": True}, "prompts": {"file": "p"}}]},
          "tasks[0].personas.control: true: the control is a method"),
+        ({"tasks": [comparison_data()["tasks"][0] | {"name": "All"}]}, "tasks[0].name: 'All' is what tables call"),
         ({"tasks": [{"name": "t", "personas": {"kind": "mbti", "type": "ENTJ"}, "prompts": {"file": "prompts.jsonl"}}]},
          "tasks[0].personas.type: 'ENTJ' needs N, T; add to attributes"),
         ({"job": comparison_data()["job"] | {"judges": [{"kind": "classifier"}]}}, "job.judges: classifier: one"),
@@ -133,6 +138,21 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
 def test_a_mistake_is_one_line(folder: Path, changes: dict[str, Any], expected: str) -> None:
     found = lines(folder, **changes)
     assert len([line for line in found if line.startswith(expected)]) == 1, found
+
+
+@pytest.mark.parametrize("name", ["compare-mbti.yaml", "compare-roleplay.yaml"])
+def test_what_ships_loads_in_a_clone_without_the_data_beside_it(name: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "workflows", tmp_path / "clone" / "workflows")
+    comparison = load_comparison(tmp_path / "clone" / "workflows" / name)
+    assert {line.partition(": ")[2].partition("shared")[0] for line in missing(comparison)} == {"'../../"}
+    assert len({method.decoder.name for method in comparison.methods}) >= 9
+
+
+def test_the_documents_own_comparison_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "comparing.md").read_text("utf-8"), flags=re.S)
+    shutil.copy(ROOT / "workflows" / "prompts.jsonl", tmp_path)
+    (tmp_path / "compare.yaml").write_text(text)
+    assert len(load_comparison(tmp_path / "compare.yaml").methods) == 3
 
 
 def test_the_schema_describes_every_field() -> None:

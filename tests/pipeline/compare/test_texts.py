@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
+from evaluation.features.embedding import Embedder
 from pipeline.compare.arms import Curve, Point, Stage, job_of, points_of, weighed
 from pipeline.compare.bare import Bare
 from pipeline.compare.load import load_comparison
@@ -39,7 +42,8 @@ def path(tmp_path: Path) -> Path:
     return make_comparison(tmp_path, tasks=[task])
 
 
-def read(path: Path, label: str, rows: list[dict[str, Any]], scores: Mapping[str, list[float | None]]) -> Written:
+def read(path: Path, label: str, rows: list[dict[str, Any]], scores: Mapping[str, list[float | None]],
+         embedder: Embedder | None = None) -> Written:  # fmt: skip
     """What an arm has written, from a data set made by hand in its place."""
     comparison = load_comparison(path)
     (task,) = comparison.tasks
@@ -49,7 +53,7 @@ def read(path: Path, label: str, rows: list[dict[str, Any]], scores: Mapping[str
     given = [each for name, values in scores.items() for each in judged(rows, name, values)]
     given += judged(rows, "E", [0.9] * len(rows), judge="log-ratio@1")
     make(Path(job.output_folder), rows, given, run=RUN | {"dtype": "float32", "computed_with": {"machines": []}})
-    return read_texts(job, every.build_personas(), KnownBook(), 1.0)  # type: ignore[arg-type]
+    return read_texts(job, every.build_personas(), KnownBook(), 1.0, embedder)  # type: ignore[arg-type]
 
 
 def test_the_references_texts_stand_for_every_persona(path: Path) -> None:
@@ -73,6 +77,27 @@ def test_one_attribute_alone_is_judged_by_all_that_its_persona_asks_for(path: Pa
         ("EJ as 1", pytest.approx(0.4)), ("EJ as 2", pytest.approx(0.5)), ("onlyE as 1", 0.6), ("onlyE as 2", 0.7),
     ]  # fmt: skip
     assert [text.divergence for text in texts] == [0.5] * 4
+
+
+class Bakers:
+    """An embedder that knows bakers from all others."""
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([[1.0, 0.0] if "bak" in text else [0.0, 1.0] for text in texts], dtype=np.float32)
+
+
+def test_the_references_texts_are_held_against_each_person(path: Path) -> None:
+    data = yaml.safe_load(path.read_text())
+    data["job"]["attributes"].append("profile")
+    data["job"]["judges"].append({"kind": "persona-match"})
+    data["tasks"][0]["personas"] = {"kind": "explicit", "weights": [{"name": "who", "weights": {"profile": 1.0}}]}
+    data["methods"] = data["methods"][:1]
+    path.write_text(yaml.safe_dump(data | {"final": {"finalists": 0}}))
+    rows = [row("reference", "p", {}, "I bake bread.", decoder="reference")]
+    baker, pilot = read(path, "reference", rows, {"profile": [None]}, Bakers()).texts
+    assert baker.score == 1.0 and pilot.score == 0.0 and baker.by_family["persona-match"] == {"profile": 1.0}
+    (nobody, _) = read(path, "reference", rows, {"profile": [None]}).texts
+    assert nobody.score is None
 
 
 def test_an_arm_in_numbers(path: Path) -> None:
