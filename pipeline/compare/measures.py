@@ -21,6 +21,7 @@ from pipeline.compare.texts import Text, Written, mean_of
 from pipeline.store.schema import list_of
 
 _MEAN = [("mean", pa.float64()), ("half_width", pa.float64())]
+_CONTROL = [("slope", pa.float64()), ("spearman", pa.float64()), ("monotone", pa.bool_())]
 _AGREEMENT = [("judges", pa.string()), ("n", pa.int32()), ("kappa", pa.float64()), ("spearman", pa.float64())]
 # A row an arm. No text stands in it, and no prompt: of these a hash.
 ARMS = pa.schema(
@@ -41,6 +42,7 @@ ARMS = pa.schema(
         pa.field("worst_score", pa.float64()),
         pa.field("attributes", list_of(pa.struct([("attribute", pa.string()), *_MEAN]))),
         pa.field("families", list_of(pa.struct([("family", pa.string()), *_MEAN]))),  # the score by each alone
+        pa.field("control", list_of(pa.struct([("attribute", pa.string()), *_CONTROL]))),  # weight against score
         pa.field("agreement", list_of(pa.struct([("attribute", pa.string()), *_AGREEMENT]))),
         pa.field("perplexity", pa.float64()),  # under the bare reference
         pa.field("kl_per_token", pa.float64()),  # to the bare reference, nats; null: not known
@@ -94,6 +96,10 @@ def measures(stage: str, task: str, point: Point, written: Written, embedder: Em
         "worst_score": worst[1].value if worst else None,
         "attributes": [{"attribute": name, **_mean(mean)} for name, mean in attributes.items()],
         "families": [{"family": name, **_mean(mean)} for name, mean in families.items()],
+        "control": [
+            {"attribute": name, "slope": curve.slope.value, "spearman": curve.spearman, "monotone": curve.monotone}
+            for name, curve in written.control.items()
+        ],
         "agreement": _agreement(texts, names),
         "perplexity": bare_perplexity(texts),
         "kl_per_token": _divergence(texts),

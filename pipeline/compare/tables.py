@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evaluation.statistics.aggregate import Mean
+from evaluation.statistics.aggregate import LEAST_CLUSTERS, WIDEST, Mean
 from evaluation.statistics.pareto import pareto_front
 from evaluation.tables import code, escaped, markdown
 from pipeline.compare.differences import Compared
@@ -111,10 +111,17 @@ def _number(value: float | None, form: str = ".3f") -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:{form}}"
 
 
-def _with_width(value: float | None, half_width: float | None, form: str = ".3f") -> str:
-    """``0.512±0.031``, of 95 %."""
-    width = "" if half_width is None or value is None else f"±{half_width:{form.lstrip('+')}}"
-    return _number(value, form) + width
+def _says_something(half_width: float | None, n_prompts: int) -> bool:
+    """As :attr:`evaluation.statistics.aggregate.Mean.shown` has it."""
+    return half_width is not None and half_width <= WIDEST and n_prompts >= LEAST_CLUSTERS
+
+
+def _with_width(value: float | None, half_width: float | None, n_prompts: int, form: str = ".3f") -> str:
+    """``0.512±0.031``, of 95 %; ``0.512±?`` where the interval says nothing."""
+    if value is None:
+        return "-"
+    width = f"{half_width:{form.lstrip('+')}}" if _says_something(half_width, n_prompts) else "?"
+    return f"{value:{form}}±{width}"
 
 
 _COLUMNS = (
@@ -145,10 +152,11 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
 
 
 _HOW = """*score*: mean over texts of the mean of a text's own attributes, by the judges that count; *joint*: share of
-texts in which all of them are above 0.5; ± is the half-width of a 95 % interval by prompt. *perplexity*: of the text as
-the tokenizer reads it, under the bare reference that is told nothing, at the base's temperature; *KL*: nats a token to
-it, of the law before truncation, where books say it. *distinct-2*, *self-BLEU*, *spread* (1 - cosine of embeddings):
-within a persona; *between*: of personas. *rounds/token*: drafts with their verification, 1 is token by token.
+texts in which all of them are above 0.5; ± is the half-width of a 95 % interval by prompt, `±?` one that says nothing.
+*perplexity*: of the text as the tokenizer reads it, under the bare reference that is told nothing, at the base's
+temperature; *KL*: nats a token to it, of the law before truncation, where books say it. *distinct-2*, *self-BLEU*,
+*spread* (1 - cosine of embeddings): within a persona; *between*: of personas. *rounds/token*: drafts with their
+verification, 1 is token by token.
 
 A baseline stands at its own best at no more perplexity than the finalist: over all its curves the best point, or place
 between two neighbouring strengths, where scores and the logarithm of the perplexity are mixed linearly (a corpus of
@@ -193,7 +201,7 @@ def _cells(each: Compared) -> list[str]:
         row["task"], row["finalist"], row["baseline"], row["at"] or nowhere, row["side"] or "-",
         *(_number(row[f"{who}_perplexity"], ".2f") for who in ("finalist", "baseline")),
         *(_number(row[f"{who}_{what}"]) for what in ("joint", "score") for who in ("finalist", "baseline")),
-        _with_width(row["difference"], row["half_width"], "+.3f"),
+        _with_width(row["difference"], row["half_width"], row["n_prompts"], "+.3f"),
         "-" if relative is None else f"{relative:+.1f} %", _number(row["p_holm"], ".2g"),
     ]  # fmt: skip
 
@@ -201,7 +209,7 @@ def _cells(each: Compared) -> list[str]:
 def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A stage's tables of one task."""
     best = set(pareto_front([(row["perplexity"], row["joint"]) for row in rows], more_is_better=(False, True)))
-    arms, scores, judged = list[list[str]](), list[list[str]](), list[list[str]]()
+    arms, scores, control, judged = list[list[str]](), list[list[str]](), list[list[str]](), list[list[str]]()
     names = list(dict.fromkeys(each["attribute"] for row in rows for each in row["attributes"]))
     families = list(dict.fromkeys(each["family"] for row in rows for each in row["families"]))
     for i, row in enumerate(rows):
@@ -210,7 +218,7 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         worst = "-" if row["worst_attribute"] is None else f"{row['worst_attribute']} {_number(row['worst_score'])}"
         arms.append([
             label + (" *" if i in best else ""), f"{row['n_texts']}{unscored}",
-            _with_width(row["score"], row["score_half_width"]), _with_width(row["joint"], row["joint_half_width"]),
+            *(_with_width(row[key], row[f"{key}_half_width"], row["n_prompts"]) for key in ("score", "joint")),
             worst, _number(row["perplexity"], ".2f"), _number(row["kl_per_token"]),
             *(_number(row[key], ".2f") for key in ("distinct_2", "self_bleu", "spread_within", "spread_between")),
             _number(row["tokens_per_s"], ".0f"), _number(row["rounds_per_token"], ".2f"),
@@ -219,7 +227,13 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         by = {each["family"]: each for each in row["families"]}
         missing = {"mean": None, "half_width": None}
         both = [of.get(name, missing) for name in names] + [by.get(name, missing) for name in families]
-        scores.append([label, *(_with_width(each["mean"], each["half_width"], ".2f") for each in both)])
+        n = row["n_prompts"]
+        scores.append([label, *(_with_width(each["mean"], each["half_width"], n, ".2f") for each in both)])
+        control += [
+            [label, each["attribute"], *(_number(each[key], ".2f") for key in ("slope", "spearman")),
+             "-" if each["monotone"] is None else "yes" if each["monotone"] else "no"]
+            for each in row["control"]
+        ]  # fmt: skip
         judged += [
             [label, each["attribute"], each["judges"], f"{each['n']}", _number(each["kappa"], ".2f"),
              _number(each["spearman"], ".2f")]
@@ -227,6 +241,8 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         ]  # fmt: skip
     parts = [markdown(_COLUMNS, arms), "\\* on the front of joint adherence against perplexity.",
              markdown(["point", *names, *(f"score by {family}" for family in families)], scores)]  # fmt: skip
+    if control:
+        parts.append(markdown(["point", "weight of", "slope of its score", "Spearman", "monotone"], control, n_text=2))
     if judged:
         columns = ["point", "attribute", "judges", "texts", "kappa", "Spearman"]
         parts.append("<details><summary>Agreement of the families of judges</summary>\n\n"
@@ -236,6 +252,14 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _label(row: Mapping[str, Any]) -> str:
     return row["curve"] + ("" if row["strength"] is None else f" x{row['strength']:g}")
+
+
+def _ends(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Of the interval of joint adherence; none where it says nothing."""
+    width = row["joint_half_width"]
+    if not _says_something(width, row["n_prompts"]):
+        return {"low": None, "high": None}
+    return {"low": max(0.0, row["joint"] - width), "high": min(1.0, row["joint"] + width)}
 
 
 def _figures(comparison: Comparison, results: Results) -> list[Any]:
@@ -253,8 +277,7 @@ def _figures(comparison: Comparison, results: Results) -> list[Any]:
             {
                 "perplexity": row["perplexity"],
                 "joint": row["joint"],
-                "low": None if row["joint_half_width"] is None else max(0.0, row["joint"] - row["joint_half_width"]),
-                "high": None if row["joint_half_width"] is None else min(1.0, row["joint"] + row["joint_half_width"]),
+                **_ends(row),
                 "curve": row["curve"],
                 "set": row["method"],
                 "row": _label(row),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from evaluation.features.embedding import Embedder
 from evaluation.judges.persona_match import PersonaMatchJudge
+from evaluation.statistics.control import ControlCurve
 from evaluation.statistics.joint import carries_all
 from mpg.settings import TABLE
 from personas import Persona
@@ -22,6 +23,7 @@ from pipeline.compare.arms import Point
 from pipeline.compare.as_persona import scores_as
 from pipeline.compare.bare import Bare, BareBook
 from pipeline.job.model import Job
+from pipeline.publish.report.measures import Measures
 from pipeline.publish.report.read import DataSet, read_data_set, read_rows
 
 # Of rows, what is measured.
@@ -74,12 +76,14 @@ class Written:
     """What an arm has written.
 
     Attributes:
-        run: its ``run.json``. prompts_hash: of its prompts' messages, in order: arms of a task and stage agree in it.
+        run: its ``run.json``. prompts_hash: of its prompts by id: arms of a task and stage agree in it.
+        control: attribute -> its curve, of those that the arm's own personas weigh differently.
     """
 
     texts: tuple[Text, ...]
     run: Mapping[str, Any]
     prompts_hash: str
+    control: Mapping[str, ControlCurve] = field(default_factory=dict)
 
 
 def read_texts(
@@ -127,7 +131,8 @@ def read_texts(
             )  # fmt: skip
     chats = {row["prompt_id"]: row["prompt"] for row in rows}
     digest = hashlib.sha256(json.dumps(sorted(chats.items())).encode()).hexdigest()
-    return Written(tuple(texts), data.run, digest)
+    curves = {name: curve for name, curve in Measures(data).curves.items() if len(curve.points) > 1}
+    return Written(tuple(texts), data.run, digest, curves)
 
 
 def _writer(job: Job, personas: Sequence[Persona], persona: Persona) -> str:

@@ -131,3 +131,11 @@ def test_tables_of_nothing_are_not_written(comparison: Comparison, tmp_path: Pat
     empty = comparison.model_copy(update={"output": str(tmp_path / "none")})
     (tmp_path / "none").mkdir()
     assert [path.name for path in write_tables(empty, Results(), Made("mpg", "here", "2026-01-01"))] == [PAGE]
+
+
+def test_an_interval_that_says_nothing_is_not_shown() -> None:
+    from pipeline.compare.tables import _with_width
+
+    assert _with_width(0.5, 0.125, 3) == "0.500±0.125" and _with_width(-0.25, 0.1, 9, "+.2f") == "-0.25±0.10"
+    assert _with_width(0.5, 0.01, 2) == _with_width(0.5, 0.6, 9) == _with_width(0.5, None, 9) == "0.500±?"
+    assert _with_width(None, None, 0) == "-"

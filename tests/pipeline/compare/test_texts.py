@@ -100,6 +100,13 @@ def test_the_references_texts_are_held_against_each_person(path: Path) -> None:
     assert nobody.score is None
 
 
+def test_how_far_weights_control_scores(path: Path) -> None:
+    weights = [{"E": 0.5, "J": 0.5}, {"E": 1.0}]
+    rows = [row(name, "p", each) for name, each in zip(("EJ as 1", "onlyE as 1"), weights, strict=True)]
+    found = read(path, "mod x1", rows, {"E": [0.4, 0.9], "J": [0.5, 0.5]}).control
+    assert found["E"].slope.value == pytest.approx(1.0) and found["E"].monotone
+
+
 def test_an_arm_in_numbers(path: Path) -> None:
     rows = [row("reference", prompt, {}, "one two three", decoder="reference", n_chunks=0) for prompt in "pq"]
     written = read(path, "reference", rows, {"E": [0.6, 0.2], "J": [0.8, 0.4]})
