@@ -38,6 +38,11 @@ class Curve:
         return " ".join(parts)
 
 
+def point_label(curve: str, strength: float | None) -> str:
+    """``scr h8 x2``; strengths that differ have names that do."""
+    return curve if strength is None else f"{curve} x{strength:.15g}"
+
+
 @dataclass(frozen=True)
 class Point:
     """A curve at one of its strengths; ``None``: the decoder's own, or it has none."""
@@ -47,8 +52,13 @@ class Point:
 
     @property
     def label(self) -> str:
-        """``scr h8 x2``."""
-        return self.curve.label + ("" if self.strength is None else f" x{self.strength:g}")
+        """See :func:`point_label`."""
+        return point_label(self.curve.label, self.strength)
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return self.label.replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Arm:
     @property
     def folder(self) -> str:
         """Where it lies in its stage's folder."""
-        return f"{self.task}/{self.point.label.replace(' ', '-')}"
+        return f"{self.task}/{self.point.folder}"
 
 
 @dataclass(frozen=True)

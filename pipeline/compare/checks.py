@@ -32,6 +32,7 @@ def problems_in(comparison: Comparison) -> Iterator[Problem]:
         found += _task_problems(f"tasks[{index}]", task)
     for index, method in enumerate(comparison.methods):
         found += _method_problems(f"methods[{index}]", method)
+    found = found or list(_folder_problems(comparison))
     yield from found or _problems_of_jobs(comparison)
 
 
@@ -120,6 +121,18 @@ def _method_problems(field: str, method: Method) -> Iterator[Problem]:
                           "remove one")  # fmt: skip
         if len(set(values)) < len(values):
             yield Problem(f"{field}.{many}", f"{show(list(values))} has one twice; remove it")
+
+
+def _folder_problems(comparison: Comparison) -> Iterator[Problem]:
+    """Methods whose names make one folder of two arms: ``sum`` at horizon 8, and ``sum-h8``."""
+    taken: dict[str, int] = {}
+    for m, method in enumerate(comparison.methods):
+        for point in points_of(method, comparison.job.attribute_names):
+            other = taken.setdefault(point.folder.lower(), m)
+            if other != m:
+                text = f"{method.name!r}: {point.folder} is a folder of methods[{other}], too; give another"
+                yield Problem(f"methods[{m}].name", text)
+                break
 
 
 def _problems_of_jobs(comparison: Comparison) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from evaluation.statistics.aggregate import LEAST_CLUSTERS, WIDEST, Mean
 from evaluation.statistics.pareto import pareto_front
 from evaluation.tables import code, escaped, markdown
+from pipeline.compare.arms import point_label
 from pipeline.compare.differences import Compared
 from pipeline.compare.measures import ARMS
 from pipeline.compare.model import Comparison
@@ -251,7 +252,7 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    return row["curve"] + ("" if row["strength"] is None else f" x{row['strength']:g}")
+    return point_label(row["curve"], row["strength"])
 
 
 def _ends(row: Mapping[str, Any]) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,13 @@ def test_what_can_not_be_run_is_said_before_a_model_is_loaded(
     assert "tasks[0].prompts: 3, of which two stages take two each" in capsys.readouterr().err
     assert main(["compare", str(path), "--set", "screening.texts=0"]) == 2
     assert "screening.texts: 0 is out of range; give a number at least 4 (from --set)" in capsys.readouterr().err
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "comparison"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Comparison"
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Job"
 
 
 def test_numbers_of_nothing_are_no_numbers() -> None:

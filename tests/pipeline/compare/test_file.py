@@ -109,6 +109,8 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
     [
         ({"methods": [method(baseline=True), method(baseline=True)], "final": {"finalists": 0}},
          "methods[1].name: 'm' is taken by methods[0]; give another"),
+        ({"methods": [method("m", {"name": "scr"}, horizons=[8], baseline=True), method("m-h8", baseline=True)],
+          "final": {"finalists": 0}}, "methods[1].name: 'm-h8': m-h8 is a folder of methods[0], too; give another"),
         ({"methods": [method()]}, "methods: none is a baseline to compare finalists with; set baseline: true"),
         ({"methods": [method(decoder={"name": "scr-exat"})]}, "methods[0].decoder.name: 'scr-exat' is not one of its"),
         ({"methods": [method(decoder={"top_k": 3}, baseline=True)]}, "methods[0].decoder.name: nothing given; choose"),
