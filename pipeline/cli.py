@@ -18,6 +18,7 @@ from evaluation.tables import plain
 from personas.secrets import masked_words
 from pipeline.commands import (
     check,
+    compare,
     export,
     finish,
     infer_weights,
@@ -130,6 +131,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "run": _Command(run.run, again="; the same command goes on from the rows that are written"),
+    "compare": _Command(compare.compare, again="; the same command goes on, and what is written is kept"),
     "init": _Command(init.init, loads_models=False),
     "check": _Command(check.check),
     "infer-weights": _Command(infer_weights.infer_weights),
@@ -148,7 +150,7 @@ _COMMANDS = {
 }
 
 
-_TAKE_BEAM_ARGUMENTS = ("run", "check", "plan", "finish")
+_TAKE_BEAM_ARGUMENTS = ("run", "compare", "check", "plan", "finish")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,6 +200,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_arguments(runs)
     plan.add_arguments(planned)
     questionnaire.add_arguments(asked)
+    compare.add_arguments(
+        commands.add_parser(
+            "compare", help="compare methods: tasks x methods x strengths, on the same prompts and seeds"
+        )
+    )
     verify.add_arguments(
         commands.add_parser("verify", help="check a data set's files, and write some of its rows again")
     )
@@ -231,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
             "that Beam's options name after -- put a large one together.",
         )
     )
-    commands.add_parser("schema", help="print the JSON schema of job files, for editors")
+    check.add_schema_arguments(commands.add_parser("schema", help="print the JSON schema of job files, for editors"))
     for command in commands.choices.values():
         add_directory(command, "directory_after")
     return parser

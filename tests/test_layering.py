@@ -52,6 +52,7 @@ ROOMS = {
         "beam",
         "publish",
         "run",
+        "compare",
         "commands",
         "cli",
     ),

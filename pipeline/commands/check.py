@@ -6,6 +6,7 @@ import argparse
 import json
 
 from pipeline.commands.shared import Outcome, job_of, looked_at
+from pipeline.compare.model import comparison_schema
 from pipeline.job.adapters import judging_lines, own_judges
 from pipeline.job.model import job_schema
 from pipeline.plan.merged import texts_of
@@ -32,6 +33,12 @@ def check(options: argparse.Namespace) -> Outcome:
     return Outcome("\n".join(lines))
 
 
+def add_schema_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mpg schema``."""
+    parser.add_argument("of", metavar="KIND", nargs="?", choices=("job", "comparison"), default="job",
+                        help="job (what mpg run takes; the default) or comparison (mpg compare)")  # fmt: skip
+
+
 def schema(options: argparse.Namespace) -> Outcome:
-    """The JSON schema of job files."""
-    return Outcome(json.dumps(job_schema(), indent=2))
+    """The JSON schema of job files, or of comparison files."""
+    return Outcome(json.dumps(job_schema() if options.of == "job" else comparison_schema(), indent=2))

@@ -69,6 +69,16 @@ def problems_of(error: ValidationError, data: object, schema: Mapping[str, Any])
     ]
 
 
+def with_origin(problem: Problem, set_paths: Iterable[str]) -> Problem:
+    """The problem, with a word on --set where the field came from there and not from the file.
+
+    Args:
+        set_paths: dotted paths of what was set.
+    """
+    from_set = any(problem.field == path or problem.field.startswith((f"{path}.", f"{path}[")) for path in set_paths)
+    return Problem(problem.field, f"{problem.text} (from --set)") if from_set else problem
+
+
 _KEY_REMEDY = "a key is read from the environment: export it, and name the variable in api_key_env"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.job.checks import problems_in
-from pipeline.job.errors import JobError, Problem, problems_of
+from pipeline.job.errors import JobError, Problem, problems_of, with_origin
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.job.read import apply_overrides, read_yaml, unstorable
 from pipeline.job.recorded import missing_places, record_of
@@ -51,7 +51,7 @@ def load_job(
     set_paths = apply_overrides(data, overrides, file)
     unreadable = list(unstorable(data))
     if unreadable:
-        raise JobError(file, [_with_origin(problem, set_paths) for problem in unreadable])
+        raise JobError(file, [with_origin(problem, set_paths) for problem in unreadable])
     if output is not None:
         data["output"] = str(output) if is_url(str(output)) else str(expanded(output).absolute())
     folder = path.absolute().parent if record is None else record.folder
@@ -69,7 +69,7 @@ def load_job(
             problems.append(Problem("output", f"{job.output!r} is the job file's own folder; name another, e.g. out"))
         if not problems:
             return job
-    raise JobError(file, [_with_origin(problem, set_paths) for problem in problems])
+    raise JobError(file, [with_origin(problem, set_paths) for problem in problems])
 
 
 def _copy(path: Path, file: str) -> Path:
@@ -80,9 +80,3 @@ def _copy(path: Path, file: str) -> Path:
         raise JobError(
             file, [Problem("job file", f"can't be fetched ({error.strerror or error}); check the URL")]
         ) from error
-
-
-def _with_origin(problem: Problem, set_paths: Sequence[str]) -> Problem:
-    """The problem, with a word on --set where the field came from there and not from the file."""
-    from_set = any(problem.field == path or problem.field.startswith((f"{path}.", f"{path}[")) for path in set_paths)
-    return Problem(problem.field, f"{problem.text} (from --set)") if from_set else problem

@@ -302,6 +302,38 @@ def quality(points: Rows, front: Rows, references: Rows, names: Names) -> dict[s
     return _spec(alt.layer(*layers).properties(width="container", height=320))
 
 
+def strengths(points: Rows, front: Rows, methods: Sequence[str]) -> dict[str, Any]:
+    """Joint adherence against perplexity: each method's curve of strengths, and the front of all.
+
+    Args:
+        points: ``perplexity``, ``joint``, ``low``, ``high`` (the interval; ``None``: none), ``curve``, ``set`` (its
+            method), ``row`` (what the point is called), ``order`` (of the strengths), ``texts``.
+        front: those on the front, by perplexity.
+        methods: names, in order; more than there are colours are told by colour and shape together.
+    """
+    n, scale = len(methods), {"domain": list(methods)}
+    colour = alt.Color("set:N", title=None, legend=alt.Legend(),
+                       scale=alt.Scale(**scale, range=[_SERIES[i % N_SERIES] for i in range(n)]))  # fmt: skip
+    shapes = [_SHAPES[(i + i // N_SERIES) % len(_SHAPES)] for i in range(n)]
+    shape = alt.Shape("set:N", title=None, legend=alt.Legend(), scale=alt.Scale(**scale, range=shapes))
+    x = alt.X("perplexity:Q", title="perplexity under the bare reference", axis=alt.Axis(tickCount=6, format=".3~r"),
+              scale=alt.Scale(type="log", nice=False, padding=12))  # fmt: skip
+    y = alt.Y("joint:Q", title="joint adherence", scale=alt.Scale(zero=True), axis=alt.Axis(format=".2~f", tickCount=5))
+    base = alt.Chart(_data(points)).encode(x=x, color=colour)
+    line = alt.Chart(_data(front)).mark_line(interpolate="step-after", strokeWidth=4, opacity=0.3, color=_FAINT)
+    text = alt.Chart(_data(front)).mark_text(align="left", dx=7, dy=11, fontSize=11, limit=160)
+    layers = [
+        line.encode(x=x, y=y),
+        base.mark_line(strokeWidth=1.2, opacity=0.6).encode(y=y, detail="curve:N", order="order:Q"),
+        base.mark_rule(strokeWidth=1, opacity=0.35).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_point(filled=True, size=64, opacity=0.9).encode(
+            y=y, shape=shape, tooltip=_tips("set", "row", "perplexity", "joint", "low", "high", "texts", row="point")
+        ),
+        text.encode(x=x, y=y, text="row:N"),
+    ]
+    return _spec(alt.layer(*layers).properties(width=420, height=320))
+
+
 def _apart(front: Rows, points: Rows) -> Rows:
     """Those of a front whose names do not cover each other: below each point, where its own line does not go."""
     values = [each["perplexity"] for each in points]

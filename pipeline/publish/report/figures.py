@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.publish.report.colours import LIGHT
 from pipeline.publish.report.measures import Measures
-from pipeline.publish.report.parts import Shown
+from pipeline.publish.report.parts import Figure, Shown
 from pipeline.publish.report.read import read_data_set
 from pipeline.store.files import make_folder, write_bytes
 
@@ -52,7 +52,7 @@ def write_figures(data_set: Path, out: Path) -> list[tuple[str, str]]:
     ):
         if figures:
             make_folder(out)
-            write_bytes(_png([_part(each.spec, each.caption) for each in figures]), out / file)
+            write_bytes(png(figures), out / file)
             written.append((file, " ".join(each.label for each in figures)))
     return written
 
@@ -62,11 +62,13 @@ def _part(spec: Mapping[str, Any], title: str) -> dict[str, Any]:
     return part | {"title": title} if title else part
 
 
-def _png(parts: list[dict[str, Any]]) -> bytes:
+def png(figures: Sequence[Figure]) -> bytes:
+    """A picture of plots side by side, each under its caption; the extra ``report`` has to be installed."""
     import vl_convert
 
     from pipeline.publish.report.charts import CONFIG, with_colours
 
+    parts = [_part(each.spec, each.caption) for each in figures]
     columns = min(_COLUMNS, len(parts)) if len(parts) < 9 else math.ceil(math.sqrt(len(parts)))
     spec: dict[str, Any] = {"concat": parts, "columns": columns, "spacing": 24} if len(parts) > 1 else parts[0]
     # A font that vl-convert brings: the picture is the same on every machine.
@@ -76,7 +78,7 @@ def _png(parts: list[dict[str, Any]]) -> bytes:
         "font": "Liberation Sans",
         "title": {"color": LIGHT["ink"], "fontSize": 13},
     }
-    png: bytes = vl_convert.vegalite_to_png(
+    found: bytes = vl_convert.vegalite_to_png(
         with_colours(spec, LIGHT), scale=_SCALE, config=with_colours(config, LIGHT), allowed_base_urls=[]
     )
-    return png
+    return found

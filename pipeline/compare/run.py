@@ -1,0 +1,199 @@
+"""A comparison from its file to its tables: screening, finalists, final; what is done is kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.features.embedding import Embedder, EmbeddingModelError, RecentTexts, SentenceEmbedder
+from evaluation.statistics.paired import Size
+from personas import Persona
+from pipeline.compare.arms import Arm, Point, Stage, job_of, points_of, weighed
+from pipeline.compare.banks import forget, keep_loaded
+from pipeline.compare.bare import BareBook
+from pipeline.compare.checks import missing
+from pipeline.compare.differences import Compared, compared, finalists, points_of_final, size_of_final
+from pipeline.compare.measures import bare_perplexity, measures
+from pipeline.compare.model import Comparison, Task
+from pipeline.compare.texts import Found, read_texts
+from pipeline.exit_status import ExitStatus
+from pipeline.job.model import Job
+from pipeline.job.recorded import recorded_text
+from pipeline.plan.errors import RunError
+from pipeline.publish.report.read import ReportError
+from pipeline.run.run import run_job
+from pipeline.store.dataset import JOB_FILE, RUN_FILE
+from pipeline.store.errors import output_errors
+from pipeline.store.files import make_folder, read_text
+from pipeline.store.places import is_local
+
+logger = logging.getLogger(__name__)
+
+SCREENING, FINAL = "screening", "final"
+# Of a task: two for each stage, or nothing could be said of how prompts differ.
+LEAST_PROMPTS = 4
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a comparison came to.
+
+    Attributes:
+        arms: rows of :data:`pipeline.compare.measures.ARMS`, stage by stage.
+        chosen: who went on. sizes: of the final, by task. differences: of the final; empty: there was none.
+        machines: that arms were decoded on, as their records have them.
+    """
+
+    arms: list[dict[str, Any]] = field(default_factory=list)
+    chosen: list[Point] = field(default_factory=list)
+    sizes: dict[str, Size] = field(default_factory=dict)
+    differences: list[Compared] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)
+
+
+def compare(comparison: Comparison, beam_arguments: Sequence[str] = (), *, interruptible: bool = False) -> Results:
+    """Run a comparison, or go on with it: arms that are written are measured and not written again.
+
+    Args:
+        beam_arguments, interruptible: see :func:`pipeline.run.run.run_job`.
+
+    Raises:
+        RunError: a file is missing, a task has too few prompts, the output is no local folder; or as `run_job`.
+    """
+    absent = missing(comparison)
+    if absent:
+        raise RunError("\n".join(absent), ExitStatus.BAD_INPUT)
+    if not is_local(comparison.output_folder):
+        raise RunError(f"output: {comparison.output!r} is in a store; name a folder of this machine",
+                       ExitStatus.BAD_INPUT)  # fmt: skip
+    try:
+        return _Run(comparison, tuple(beam_arguments), interruptible).results()
+    finally:
+        forget()
+
+
+class _Run:
+    def __init__(self, comparison: Comparison, beam_arguments: tuple[str, ...], interruptible: bool) -> None:
+        self.of, self.beam_arguments, self.interruptible = comparison, beam_arguments, interruptible
+        self.tasks = {task.name: _Task.of(comparison, task, index) for index, task in enumerate(comparison.tasks)}
+        with output_errors(comparison.output_folder):
+            make_folder(comparison.output_folder)
+            self.book = BareBook(comparison.output_folder)
+        self.embedder = _embedder()
+        # The base's own, as rows measure log-probabilities; what is greedy at 1.
+        self.temperature = comparison.job.decoder.temperature or 1.0
+        self.found = Results()
+
+    def results(self) -> Results:
+        plan = {name: (each.screening(self.of), list(self.points(each))) for name, each in self.tasks.items()}
+        screened = self.stage(plan)
+        self.found.chosen.extend(finalists(self.of, screened))
+        if self.of.final.finalists and not self.found.chosen:
+            logger.warning("no method that is no baseline has a score within the perplexity allowed: there is no final")
+        if not self.found.chosen:
+            return self.found
+        logger.info("finalists: %s", ", ".join(point.label for point in self.found.chosen))
+        plan = {}
+        for name, task in self.tasks.items():
+            size = size_of_final(
+                self.of, screened, self.found.chosen, name, most_prompts=task.n_final, step=len(task.personas)
+            )
+            self.found.sizes[name] = size
+            if not size.enough:
+                logger.warning("%s: %d texts of each arm are the most, and find %g with a power of %.2f only", name,
+                               size.n_prompts * size.per_prompt, self.of.final.difference, size.power)  # fmt: skip
+            stage = Stage(FINAL, task.n_screening, size.n_prompts, size.per_prompt // len(task.personas))
+            plan[name] = stage, points_of_final(self.of, screened, self.found.chosen, name)
+        self.found.differences.extend(compared(self.of, self.stage(plan), self.found.chosen))
+        return self.found
+
+    def points(self, task: _Task) -> list[Point]:
+        return [point for method in self.of.methods for point in points_of(method, task.weighed)]
+
+    def stage(self, plan: dict[str, tuple[Stage, list[Point]]]) -> list[Found]:
+        """Write and measure the arms of a stage."""
+        arms = [(name, stage, point) for name, (stage, points) in plan.items() for point in points]
+        found = []
+        for number, (name, stage, point) in enumerate(arms, 1):
+            logger.info("%s %d of %d: %s", stage.name, number, len(arms), Arm(name, point).label)
+            found.append(self.arm(self.tasks[name], point, stage))
+        return found
+
+    def arm(self, task: _Task, point: Point, stage: Stage) -> Found:
+        """Write what is not written, and measure."""
+        job = job_of(self.of, task.task, point, stage)
+        if not is_done(job):
+            result = run_job(job, self.beam_arguments, interruptible=self.interruptible, load=keep_loaded)
+            if result.ending.why is not None:
+                logger.warning("%s: %s", Arm(task.task.name, point).label, result.ending.why)
+        try:
+            with output_errors(self.of.output_folder):
+                written = read_texts(job, task.personas, self.book, self.temperature, self.embedder)
+        except ReportError as error:
+            raise RunError(str(error)) from error
+        row = measures(stage.name, task.task.name, point, written, self.embedder)
+        self.found.arms.append(row)
+        for machine in written.run["computed_with"]["machines"]:
+            said = ", ".join(f"{machine[key]}" for key in ("processor", "device") if key in machine)
+            if said not in self.found.machines:
+                self.found.machines.append(said)
+        shown = {name: "-" if row[name] is None else f"{row[name]:.3g}" for name in ("score", "joint", "perplexity")}
+        logger.info("score %(score)s, joint %(joint)s, perplexity %(perplexity)s", shown)
+        return Found(task.task.name, point, written, row["score"], row["joint"], bare_perplexity(written.texts))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task with what its files hold.
+
+    Attributes:
+        n_screening, n_final: prompts that a stage may use, the screening's first.
+    """
+
+    task: Task
+    personas: tuple[Persona, ...]
+    weighed: tuple[str, ...]
+    n_screening: int
+    n_final: int
+
+    @classmethod
+    def of(cls, comparison: Comparison, task: Task, index: int) -> _Task:
+        """Raises RunError: it has too few prompts."""
+        job = job_of(comparison, task)
+        n = len(job.load_prompts())
+        if n < LEAST_PROMPTS:
+            text = f"{n}, of which two stages take two each; give {LEAST_PROMPTS} at least"
+            raise RunError(f"tasks[{index}].prompts: {text}", ExitStatus.BAD_INPUT)
+        first = min(max(2, math.floor(n * comparison.screening.prompts)), n - 2)
+        return cls(task, job.build_personas(), weighed(job), first, n - first)
+
+    def screening(self, comparison: Comparison) -> Stage:
+        """So many prompts that there are enough texts, and samples where there are too few prompts."""
+        wanted, personas = comparison.screening.texts, len(self.personas)
+        limit = min(self.n_screening, max(2, -(-wanted // personas)))
+        return Stage(SCREENING, 0, limit, -(-wanted // (limit * personas)))
+
+
+def is_done(job: Job) -> bool:
+    """Whether a job's data set is there, complete, as this job would write it; with all scores that can be had."""
+    output = Path(job.output_folder)
+    try:
+        same = json.loads(read_text(output / JOB_FILE)) == json.loads(recorded_text(job))
+        ended = json.loads(read_text(output / RUN_FILE))["ended"]
+        return bool(same and ended["complete"] and ended["status"] == ExitStatus.DONE)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _embedder() -> Embedder | None:
+    """Of sentences; ``None``, which is said: its package is not installed."""
+    try:
+        return RecentTexts(SentenceEmbedder())
+    except EmbeddingModelError as error:
+        logger.warning("embedding spread is not measured: %s", error)
+        return None

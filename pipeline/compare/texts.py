@@ -1,0 +1,200 @@
+"""An arm's texts with what is known of each: scores of what its persona asks for, and how usual it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.features.embedding import Embedder
+from evaluation.judges.persona_match import PersonaMatchJudge
+from evaluation.statistics.control import ControlCurve
+from evaluation.statistics.joint import carries_all
+from mpg.settings import TABLE
+from personas import Persona
+from personas.attributes import REFERENCE
+from pipeline.compare.arms import Point
+from pipeline.compare.as_persona import scores_as
+from pipeline.compare.bare import Bare, BareBook
+from pipeline.job.model import Job
+from pipeline.publish.report.measures import Measures
+from pipeline.publish.report.read import DataSet, read_data_set, read_rows
+
+# Of rows, what is measured.
+_COLUMNS = (
+    "row_id", "prompt_id", "prompt", "response", "system", "decoder", "weights", "strengths", "log_ratios", "n_tokens",
+    "n_chunks",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as one of its task's personas.
+
+    Attributes:
+        persona, prompt: names. scores: attribute -> score, of those that the persona weighs; ``None``: unscored.
+        by_family: family of judges -> attribute -> score; independent or not.
+        bare: under the bare reference. divergence: ``log q - log pi_0`` of the tokens that were drawn, nats; ``None``:
+            unknown. n_tokens, n_chunks: as its row says.
+    """
+
+    persona: str
+    prompt: str
+    response: str
+    scores: Mapping[str, float | None]
+    by_family: Mapping[str, Mapping[str, float | None]]
+    bare: Bare
+    divergence: float | None
+    n_tokens: int
+    n_chunks: int
+
+    @property
+    def score(self) -> float | None:
+        """Mean of its scores; ``None``: any is missing, or there are none."""
+        return mean_of(self.scores.values())
+
+    @property
+    def carried(self) -> float | None:
+        """Whether it carries all, see :func:`evaluation.statistics.joint.carries_all`."""
+        return carries_all(list(self.scores.values())) if self.scores else None
+
+
+def mean_of(scores: Any) -> float | None:
+    """Of scores of which none is missing; ``None`` otherwise, or of none."""
+    found = list(scores)
+    return math.fsum(found) / len(found) if found and None not in found else None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an arm has written.
+
+    Attributes:
+        run: its ``run.json``. prompts_hash: of its prompts by id: arms of a task and stage agree in it.
+        control: attribute -> its curve, of those that the arm's own personas weigh differently.
+    """
+
+    texts: tuple[Text, ...]
+    run: Mapping[str, Any]
+    prompts_hash: str
+    control: Mapping[str, ControlCurve] = field(default_factory=dict)
+
+
+def read_texts(
+    job: Job, personas: Sequence[Persona], book: BareBook, temperature: float, embedder: Embedder | None = None
+) -> Written:
+    """The texts of an arm that is written, once for each persona that they stand for.
+
+    Where the decoder knows no persona, the reference's texts stand for all, each judged as its persona's.
+
+    Args:
+        job: the arm's. personas: the task's. temperature: of the bare reference, above 0.
+        embedder: of sentences, for judges that read a persona; ``None``: what they would say stays unscored.
+
+    Raises:
+        ReportError: the data set can't be read. RunError, OSError: see :class:`BareBook`.
+    """
+    data = read_data_set(Path(job.output_folder))
+    rows = read_rows(data, range(data.n), _COLUMNS)
+    bare = book.of(job, str(data.run["dtype"]), temperature, rows)
+    by_writer: dict[str, list[int]] = {}
+    for i, which in enumerate(data.persona_of.tolist()):
+        by_writer.setdefault(data.personas[which], []).append(i)
+    texts = []
+    for persona in personas:
+        as_whom = {} if TABLE[job.decoder.name].weighted else scores_as(job, persona, rows, embedder)
+        for i in by_writer.get(_writer(job, personas, persona), ()):
+            row = rows[i]
+            given = {label.partition("@")[0]: _scores(data, data.given[:, :, k], i, persona)
+                     for k, label in enumerate(data.judges)}  # fmt: skip
+            told = {name: scores[i] for name, scores in as_whom.items()}
+            if told:
+                given[PersonaMatchJudge.name] = given.get(PersonaMatchJudge.name, {}) | told
+            texts.append(
+                Text(
+                    persona.name,
+                    row["prompt_id"],
+                    row["response"],
+                    _scores(data, data.scores, i, persona) | told,
+                    given,
+                    bare[i],
+                    divergence_of(row, job),
+                    row["n_tokens"],
+                    row["n_chunks"],
+                )
+            )  # fmt: skip
+    chats = {row["prompt_id"]: row["prompt"] for row in rows}
+    digest = hashlib.sha256(json.dumps(sorted(chats.items())).encode()).hexdigest()
+    curves = {name: curve for name, curve in Measures(data).curves.items() if len(curve.points) > 1}
+    return Written(tuple(texts), data.run, digest, curves)
+
+
+def _writer(job: Job, personas: Sequence[Persona], persona: Persona) -> str:
+    """Name under which a persona's texts were written: of the first that comes to the same."""
+    if not TABLE[job.decoder.name].weighted:
+        return REFERENCE
+    names = {each.name for each in job.build_personas()}
+    if persona.name in names:
+        return persona.name
+    return next(each.name for each in personas if each.texts == persona.texts and each.name in names)
+
+
+def _scores(data: DataSet, scores: np.ndarray, i: int, persona: Persona) -> dict[str, float | None]:
+    """Of the attributes that a persona weighs and that any judge was asked about. Args: scores: ``[texts, judged]``."""
+    found: dict[str, float | None] = {}
+    for name in persona.active:
+        column = data.judged.index(name) if name in data.judged else None
+        if column is not None and data.is_judged[:, column].any():
+            value = float(scores[i, column])
+            found[name] = None if math.isnan(value) else value
+    return found
+
+
+def divergence_of(row: Mapping[str, Any], job: Job) -> float | None:
+    """``log q - log pi_0`` of a row's tokens in nats, where books say it; its mean estimates ``KL(q, pi_0)``.
+
+    ``q`` is the decoder's law before truncation. Known is it of the reference (0), of one attribute alone at strength
+    1, whose ratio it is, and of the sum that is never reset: ``log sum_i alpha_i r_i``, strengths 1. Not of one that
+    was told, of products, whose normaliser is not on record, nor of attributes with references of their own.
+    """
+    if row["system"] is not None or job.reference_places():
+        return None
+    weights, ratios = row["weights"], row["log_ratios"]
+    if row["decoder"] == REFERENCE:
+        return 0.0
+    facts = TABLE[row["decoder"]]
+    if not facts.exact or not weights or any(strength != 1 for strength in row["strengths"]):
+        return None
+    if len(weights) == 1:
+        return float(ratios[0])
+    target = facts.target or job.decoder.aggregate
+    if target in ("sum", "routed") and job.decoder.horizon is None:
+        return float(np.logaddexp.reduce(np.log(weights) + np.array(ratios)))
+    return None
+
+
+def by_unit(texts: Sequence[Text]) -> dict[tuple[str, str], list[float]]:
+    """(persona, prompt) -> scores of its texts; without those that are unscored."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for text in texts:
+        if text.score is not None:
+            found.setdefault((text.persona, text.prompt), []).append(text.score)
+    return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of an arm: its place, its texts, and of its measures those that decide."""
+
+    task: str
+    point: Point
+    written: Written
+    score: float | None
+    joint: float | None
+    perplexity: float

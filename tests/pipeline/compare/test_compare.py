@@ -1,0 +1,163 @@
+"""``mpg compare`` on a tiny random Llama: both stages, tables, going on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline.cli import main
+from pipeline.compare import banks
+from pipeline.compare.measures import ARMS
+from pipeline.compare.tables import DIFFERENCES
+from pipeline.run.run import run_job
+from tests.tiny_comparison import PROMPTS, comparison_data, make_comparison
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The comparison's folder after it has run."""
+    path = make_comparison(tmp_path_factory.mktemp("comparison"))
+    with pytest.MonkeyPatch.context() as patch:
+        loads: list[Any] = []
+        patch.setattr("mpg.ModelBank.load", _counted(loads))
+        assert main(["compare", str(path)]) == 0
+    assert len(loads) == 1  # for all arms
+    return path.parent
+
+
+def _counted(loads: list[Any]) -> Any:
+    from mpg import ModelBank
+
+    load = ModelBank.load
+
+    def counted(*args: Any, **how: Any) -> Any:
+        loads.append(args)
+        return load(*args, **how)
+
+    return counted
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return pq.read_table(folder / "out" / name).to_pylist()
+
+
+def test_every_arm_is_measured(done: Path) -> None:
+    found = rows(done, "arms.parquet")
+    screening = [row for row in found if row["stage"] == "screening"]
+    assert [(row["curve"], row["strength"]) for row in screening] == [
+        ("reference", None), ("single E", 1.0), ("single J", 1.0), ("mod", 1.0), ("mod", 3.0), ("sum hnone", 2.0),
+    ]  # fmt: skip
+    assert all(row["n_texts"] == 4 and row["n_prompts"] == 4 and row["perplexity"] > 1 for row in screening)
+    assert len({row["prompts_sha256"] for row in screening}) == 1
+    by_curve = {row["curve"]: row for row in screening if row["strength"] in (None, 1.0)}
+    assert by_curve["reference"]["kl_per_token"] == 0 and by_curve["mod"]["kl_per_token"] is None
+    assert by_curve["single E"]["kl_per_token"] is not None
+    assert {each["attribute"] for each in by_curve["reference"]["attributes"]} == {"E", "J"}  # judged as EJ
+    assert {each["family"] for each in by_curve["mod"]["families"]} == {"classifier", "log-ratio"}
+    schema = pq.read_schema(done / "out" / "arms.parquet")
+    assert schema.equals(ARMS) and b"mpg compare" in schema.metadata[b"mpg.command"]
+    text = (done / "out" / "arms.parquet").read_bytes()
+    assert not any(prompt.encode() in text for prompt in PROMPTS)
+
+
+def test_finalists_meet_baselines_on_prompts_that_the_screening_has_not_seen(done: Path) -> None:
+    found, differences = rows(done, "arms.parquet"), rows(done, "differences.parquet")
+    assert pq.read_schema(done / "out" / "differences.parquet").equals(DIFFERENCES)
+    assert {row["baseline"] for row in differences} == {"reference", "single", "mod"} and len(differences) == 3
+    assert {row["prompts_sha256"] for row in found if row["stage"] == "final"}.isdisjoint(
+        {row["prompts_sha256"] for row in found if row["stage"] == "screening"}
+    )
+    for row in differences:
+        assert row["difference"] == pytest.approx(row["finalist_score"] - row["baseline_score"])
+        assert row["p_holm"] >= row["p_value"] and row["side"] in ("equal", "lower", "higher")
+        if row["side"] == "equal":
+            assert row["baseline_perplexity"] == pytest.approx(row["finalist_perplexity"])
+
+
+def test_the_page_names_command_machine_and_date(done: Path) -> None:
+    page = (done / "out" / "compare.md").read_text()
+    assert page.startswith("# tiny\n\n`mpg compare ") and "cpu" in page.splitlines()[2]
+    assert "## Finalists against baselines" in page and "## screening: both" in page
+    assert not any(prompt in page for prompt in PROMPTS)
+    assert (done / "out" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_keeps_what_is_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows(done, "arms.parquet")
+
+    def none_left(*args: Any, **how: Any) -> Any:
+        raise AssertionError("an arm is written again")
+
+    monkeypatch.setattr("pipeline.compare.run.run_job", none_left)
+    monkeypatch.setattr("mpg.ModelBank.load", none_left)
+    assert main(["compare", str(done / "compare.yaml")]) == 0
+    assert rows(done, "arms.parquet") == before
+    assert not banks._kept
+
+
+def test_an_interrupted_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after two arms; the next command writes the others alone."""
+    path = make_comparison(tmp_path, methods=comparison_data()["methods"][:2], final={"finalists": 0})
+    written = []
+
+    def until_two(job: Any, *args: Any, **how: Any) -> Any:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(job.name)
+        return run_job(job, *args, **how)
+
+    monkeypatch.setattr("pipeline.compare.run.run_job", until_two)
+    assert main(["compare", str(path)]) == 130
+    first, again = list(written), list[str]()
+
+    def the_rest(job: Any, *args: Any, **how: Any) -> Any:
+        again.append(job.name)
+        return run_job(job, *args, **how)
+
+    monkeypatch.setattr(
+        "pipeline.compare.run.run_job",
+        lambda job, *args, **how: (again.append(job.name), run_job(job, *args, **how))[1],
+    )
+    assert main(["compare", str(path)]) == 0
+    assert len(first) == 2 and len(again) == 1 and not set(first) & set(again)
+    assert len(rows(tmp_path, "arms.parquet")) == 3 and not (tmp_path / "out" / "differences.parquet").exists()
+
+
+def test_what_can_not_be_run_is_said_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_comparison(tmp_path)
+    monkeypatch.setattr("mpg.ModelBank.load", lambda *args, **how: pytest.fail("a model is loaded"))
+    data = comparison_data()
+    gone = data["tasks"][0] | {"prompts": {"file": "../gone.jsonl"}}
+    path.write_text(yaml.safe_dump(data | {"tasks": [gone]}))
+    assert main(["compare", str(path)]) == 2
+    assert f"{path}: tasks[0].prompts.file: '../gone.jsonl' is not in" in capsys.readouterr().err
+    assert main(["compare", str(path), "--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "both: 6 arms of 4 methods" in printed and "missing: tasks[0].prompts.file" in printed
+    few = data["tasks"][0] | {"prompts": {"file": "prompts.jsonl", "limit": 3}}
+    path.write_text(yaml.safe_dump(data | {"tasks": [few]}))
+    assert main(["compare", str(path)]) == 2
+    assert "tasks[0].prompts: 3, of which two stages take two each" in capsys.readouterr().err
+    assert main(["compare", str(path), "--set", "screening.texts=0"]) == 2
+    assert "screening.texts: 0 is out of range; give a number at least 4 (from --set)" in capsys.readouterr().err
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "comparison"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Comparison"
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Job"
+
+
+def test_numbers_of_nothing_are_no_numbers() -> None:
+    from pipeline.compare.measures import bare_perplexity
+
+    assert math.isnan(bare_perplexity([]))

@@ -1,0 +1,164 @@
+"""The comparison file: what it comes to, and a line for each mistake, before a model is loaded."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.compare.arms import Curve, Point, Stage, job_of, points_of, weighed
+from pipeline.compare.checks import missing
+from pipeline.compare.load import load_comparison
+from pipeline.compare.model import comparison_schema
+from pipeline.job.errors import JobError
+from tests.tiny_comparison import comparison_data, make_comparison
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_comparison(tmp_path_factory.mktemp("comparison")).parent
+
+
+def lines(folder: Path, **changes: Any) -> list[str]:
+    """What is said of the comparison with some fields changed; nothing: it is taken."""
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(comparison_data() | changes))
+    try:
+        load_comparison(path)
+    except JobError as error:
+        return [line.removeprefix(f"{path}: ") for line in error.lines]
+    return []
+
+
+def method(name: str = "m", decoder: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"name": name, "decoder": dict(decoder or {"name": "mod"}), **more}
+
+
+def test_every_point_of_every_method(folder: Path) -> None:
+    comparison = load_comparison(folder / "compare.yaml")
+    (task,) = comparison.tasks
+    names = weighed(job_of(comparison, task))
+    found = {each.name: [point.label for point in points_of(each, names)] for each in comparison.methods}
+    assert found == {
+        "reference": ["reference"],
+        "single": ["single E x1", "single J x1"],
+        "mod": ["mod x1", "mod x3"],
+        "sum": ["sum hnone x2"],
+    }
+
+
+def test_an_arm_is_the_base_with_its_task_and_method_over_it(folder: Path) -> None:
+    comparison = load_comparison(folder / "compare.yaml")
+    (task,) = comparison.tasks
+    job = job_of(comparison, task, Point(Curve("sum", "none"), 2.0), Stage("screening", 1, 2, 3))
+    assert (job.decoder.name, job.decoder.horizon, job.decoder.strength) == ("scr-exact", None, 2.0)
+    assert job.decoder.max_new_tokens == 8  # the base's
+    assert (job.prompts.skip, job.prompts.limit, job.samples_per_cell) == (1, 2, 3)
+    assert job.output_folder == folder / "out" / "screening" / "both" / "sum-hnone-x2"
+    alone = job_of(comparison, task, Point(Curve("single", None, "J"), 1.0))
+    assert [persona.active for persona in alone.build_personas()] == [{"J": 1.0}]
+    assert (alone.decoder.name, alone.decoder.horizon) == ("routing", None)
+
+
+def test_a_base_by_its_path_brings_its_own_folder(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.yaml"
+    task = {"name": "both", "personas": {"kind": "one-hot"}, "prompts": {"file": "p.jsonl"}}
+    (tmp_path / "p.jsonl").write_text('{"prompt": "hello"}\n')
+    path.write_text(yaml.safe_dump(comparison_data() | {"job": str(folder / "base.yaml"), "tasks": [task]}))
+    (folder / "base.yaml").write_text(yaml.safe_dump(comparison_data()["job"] | {"name": "x", "output": "y"}))
+    comparison = load_comparison(path)
+    job = job_of(comparison, comparison.tasks[0])
+    assert job.resolve(job.model.id) == str(folder / "base") and len(job.load_prompts()) == 1
+
+
+def test_what_is_missing_is_no_mistake_until_it_is_needed(folder: Path) -> None:
+    task = {
+        "name": "t",
+        "personas": {"kind": "one-hot"},
+        "people": {"file": "../none/people.jsonl", "limit": 2},
+        "prompts": {"file": "../none/p.json", "column": "instruction"},
+    }
+    assert lines(folder, tasks=[task]) == []
+    found = missing(load_comparison(folder / "changed.yaml"))
+    assert [line.partition(":")[0] for line in found] == ["tasks[0].prompts.file", "tasks[0].people.file"]
+
+
+def test_every_persona_as_each_of_some_people(folder: Path) -> None:
+    people = '{"profile": "a baker", "personality": "calm", "more": 1}\n'
+    (folder / "people.jsonl").write_text(people * 2 + people.replace("calm", "loud"))
+    task = comparison_data()["tasks"][0] | {"people": {"file": "people.jsonl"}}
+    assert lines(folder, tasks=[task]) == []
+    comparison = load_comparison(folder / "changed.yaml")
+    personas = job_of(comparison, comparison.tasks[0]).build_personas()
+    assert [each.personality for each in personas] == ["calm", "loud"]  # a person is one once
+    assert "baker" not in "".join(each.name for each in personas)
+    (folder / "people.jsonl").write_text('{"profile": "a baker"}\n')
+    (line,) = lines(folder, tasks=[task])
+    assert line.startswith("tasks[0].people.file: ") and "line 1: has no text in profile and personality" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"methods": [method(baseline=True), method(baseline=True)], "final": {"finalists": 0}},
+         "methods[1].name: 'm' is taken by methods[0]; give another"),
+        ({"methods": [method("m", {"name": "scr"}, horizons=[8], baseline=True), method("m-h8", baseline=True)],
+          "final": {"finalists": 0}}, "methods[1].name: 'm-h8': m-h8 is a folder of methods[0], too; give another"),
+        ({"methods": [method()]}, "methods: none is a baseline to compare finalists with; set baseline: true"),
+        ({"methods": [method(decoder={"name": "scr-exat"})]}, "methods[0].decoder.name: 'scr-exat' is not one of its"),
+        ({"methods": [method(decoder={"top_k": 3}, baseline=True)]}, "methods[0].decoder.name: nothing given; choose"),
+        ({"methods": [method(decoder={"name": "prompting"}, strengths=[1.0], baseline=True)]},
+         "methods[0].strengths: [1.0]: decoder 'prompting' has no strength; remove them"),
+        ({"methods": [method(horizons=[8], baseline=True)]}, "methods[0].horizons: [8]: decoder 'mod' has no horizon"),
+        ({"methods": [method(decoder={"name": "scr", "aggregate": "product"}, horizons=[8], baseline=True)]},
+         "methods[0].horizons: [8]: decoder 'scr' of the product has no horizon; remove them"),
+        ({"methods": [method(decoder={"name": "mod", "strength": 2}, strengths=[1.0], baseline=True)]},
+         "methods[0].decoder.strength: 2.0, and strengths beside it; remove one"),
+        ({"methods": [method(strengths=[1.0, 1.0], baseline=True)]}, "methods[0].strengths: [1.0, 1.0] has one twice"),
+        ({"methods": [method(decoder={"name": "mod", "strength": {"X": 2}}, baseline=True)], "final": {"finalists": 0}},
+         "methods[0].decoder.strength.X: 2.0 is for 'X', not an attribute"),
+        ({"final": {"perplexity_of": "promting"}}, "final.perplexity_of: 'promting' is none of the methods"),
+        ({"final": {"finalists": 9}}, "final.finalists: 9 is more than the 1 that are no baselines"),
+        ({"screening": {"text": 4}}, "screening.text: unknown field (value 4); did you mean 'texts'?"),
+        ({"tasks": [{"name": "t", "personas": {"kind": "one-hot", "control": True}, "prompts": {"file": "p"}}]},
+         "tasks[0].personas.control: true: the control is a method"),
+        ({"tasks": [comparison_data()["tasks"][0] | {"name": "All"}]}, "tasks[0].name: 'All' is what tables call"),
+        ({"tasks": [{"name": "t", "personas": {"kind": "mbti", "type": "ENTJ"}, "prompts": {"file": "prompts.jsonl"}}]},
+         "tasks[0].personas.type: 'ENTJ' needs N, T; add to attributes"),
+        ({"job": comparison_data()["job"] | {"judges": [{"kind": "classifier"}]}}, "job.judges: classifier: one"),
+        ({"job": comparison_data()["job"] | {"deadline": "6h"}}, "job.deadline: '6h' has no place in a comparison"),
+        ({"job": comparison_data()["job"] | {"model": {"id": "./gone"}}}, "job.model.id: './gone' is no folder"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(folder: Path, changes: dict[str, Any], expected: str) -> None:
+    found = lines(folder, **changes)
+    assert len([line for line in found if line.startswith(expected)]) == 1, found
+
+
+@pytest.mark.parametrize("name", ["compare-mbti.yaml", "compare-roleplay.yaml"])
+def test_what_ships_loads_in_a_clone_without_the_data_beside_it(name: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "workflows", tmp_path / "clone" / "workflows")
+    comparison = load_comparison(tmp_path / "clone" / "workflows" / name)
+    assert {line.partition(": ")[2].partition("shared")[0] for line in missing(comparison)} == {"'../../"}
+    assert len({method.decoder.name for method in comparison.methods}) >= 9
+
+
+def test_the_documents_own_comparison_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "comparing.md").read_text("utf-8"), flags=re.S)
+    shutil.copy(ROOT / "workflows" / "prompts.jsonl", tmp_path)
+    (tmp_path / "compare.yaml").write_text(text)
+    assert len(load_comparison(tmp_path / "compare.yaml").methods) == 3
+
+
+def test_the_schema_describes_every_field() -> None:
+    schema = comparison_schema()
+    for name in ("Comparison", "Task", "Method", "Screening", "Final", "People"):
+        section = schema if name == "Comparison" else schema["$defs"][name]
+        assert all(field.get("description") for field in section["properties"].values()), name
