@@ -8,7 +8,7 @@ from mpg.settings import TABLE
 from personas.files import PersonaError
 from personas.words import show
 from pipeline.compare.arms import Curve, Point, job_of, points_of, weighed
-from pipeline.compare.model import ALL_TASKS, SINGLE, Comparison, Method, Task
+from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, SINGLE, Comparison, Method, Task
 from pipeline.compare.people import NOBODY
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import Problem, did_you_mean
@@ -85,6 +85,9 @@ def _final_problems(comparison: Comparison) -> Iterator[Problem]:
     if final.finalists and not baselines:
         text = "none is a baseline to compare finalists with; set baseline: true, or final.finalists: 0"
         yield Problem("methods", text)
+    for stage in (SCREENING, FINAL) if final.finalists else (SCREENING,):
+        if not comparison.tasks_of(stage):
+            yield Problem("tasks", f"none is in the {stage}; give one of them stage: both, or {stage}")
     others = len(names) - len(baselines)
     if final.finalists > others:
         yield Problem("final.finalists", f"{final.finalists} is more than the {others} that are no baselines; lower it")

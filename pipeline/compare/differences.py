@@ -18,7 +18,7 @@ from evaluation.statistics.paired import (
     texts_needed,
 )
 from pipeline.compare.arms import Curve, Point
-from pipeline.compare.model import ALL_TASKS, Comparison, Final
+from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, Comparison, Final
 from pipeline.compare.texts import Found, by_unit, mean_of
 
 
@@ -116,7 +116,7 @@ def _over_tasks(comparison: Comparison, screened: Sequence[Found]) -> dict[Point
     return {
         point: (fmean(each.score or 0.0 for each in arms), _geometric([each.perplexity for each in arms]))
         for point, arms in by_point.items()
-        if len(arms) == len(comparison.tasks)
+        if len(arms) == len(comparison.tasks_of(SCREENING))
     }
 
 
@@ -131,21 +131,32 @@ def baselines_of(comparison: Comparison) -> list[str]:
 
 
 def points_of_final(
-    comparison: Comparison, screened: Sequence[Found], chosen: Sequence[Point], task: str
+    comparison: Comparison, screened: Sequence[Found], chosen: Sequence[Point], task: str, points: Sequence[Point]
 ) -> list[Point]:
     """What a task writes in the final: the finalists, and of each baseline all curves on which it stood against any.
 
-    All strengths of a curve: perplexities of other texts are others, and the place is looked for anew.
+    All strengths of a curve: perplexities of other texts are others, and the place is looked for anew. A task that the
+    screening has not written takes the curves of all that it has, and each of its own attributes alone.
+
+    Args:
+        points: all of the task's.
     """
-    found = dict.fromkeys(chosen)
+    known = screened_as(comparison, task)
+    curves = set[Curve]()
     for name in baselines_of(comparison):
-        arms = of_task(screened, task, name)
-        curves = set()
-        for point in chosen:
-            place = place_of(arms, _arm(screened, task, point).perplexity)
-            curves |= {each.point.curve for each, _ in place.mixed} if place is not None else set()
-        found |= dict.fromkeys(each.point for each in arms if each.point.curve in curves)
-    return list(found)
+        for of in known:
+            for point in chosen:
+                place = place_of(of_task(screened, of, name), _arm(screened, of, point).perplexity)
+                curves |= {each.point.curve for each, _ in place.mixed} if place is not None else set()
+        if task not in known:
+            curves |= {p.curve for p in points if p.curve.method == name and p.curve.attribute is not None}
+    return list(dict.fromkeys([*chosen, *(point for point in points if point.curve in curves)]))
+
+
+def screened_as(comparison: Comparison, task: str) -> list[str]:
+    """Names of the tasks that stand for a task in the screening: itself, or all where it was not in it."""
+    names = [each.name for each in comparison.tasks_of(SCREENING)]
+    return [task] if task in names else names
 
 
 def _arm(arms: Sequence[Found], task: str, point: Point) -> Found:
@@ -154,7 +165,7 @@ def _arm(arms: Sequence[Found], task: str, point: Point) -> Found:
 
 def n_comparisons(comparison: Comparison, chosen: Sequence[Point]) -> int:
     """How many differences are tested together."""
-    tasks = len(comparison.tasks)
+    tasks = len(comparison.tasks_of(FINAL))
     return (tasks + (tasks > 1)) * len(chosen) * len(baselines_of(comparison))
 
 
@@ -179,13 +190,13 @@ def size_of_final(
     if final.texts is not None:
         n = min(most_prompts, -(-final.texts // step))
         return Size(n, step * -(-final.texts // (n * step)), math.nan, True)
-    sizes = []
-    for point in chosen:
-        mine = _arm(screened, task, point)
-        for name in baselines_of(comparison):
-            place = place_of(of_task(screened, task, name), mine.perplexity)
-            if place is not None:
-                sizes.append(_size(final, mine, place.most, n_comparisons(comparison, chosen), most_prompts, step))
+    sizes, n = [], n_comparisons(comparison, chosen)
+    for of in screened_as(comparison, task):
+        for mine in (_arm(screened, of, point) for point in chosen):
+            for name in baselines_of(comparison):
+                place = place_of(of_task(screened, of, name), mine.perplexity)
+                if place is not None:
+                    sizes.append(_size(final, mine, place.most, n, most_prompts, step))
     if not sizes:
         return Size(most_prompts, step, math.nan, False)
     return Size(
@@ -255,7 +266,7 @@ def compared(comparison: Comparison, arms: Sequence[Found], chosen: Sequence[Poi
     found = list[Compared]()
     for point in chosen:
         for name in baselines_of(comparison):
-            each = [_on_task(arms, task.name, point, name) for task in comparison.tasks]
+            each = [_on_task(arms, task.name, point, name) for task in comparison.tasks_of(FINAL)]
             found += [one for one, _ in each]
             if len(each) > 1:
                 found.append(_on_all(each))

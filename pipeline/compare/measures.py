@@ -46,6 +46,8 @@ ARMS = pa.schema(
         pa.field("agreement", list_of(pa.struct([("attribute", pa.string()), *_AGREEMENT]))),
         pa.field("perplexity", pa.float64()),  # under the bare reference
         pa.field("kl_per_token", pa.float64()),  # to the bare reference, nats; null: not known
+        pa.field("known", pa.float64()),  # share of questions with known answers; null: not asked
+        pa.field("known_half_width", pa.float64()),  # by question
         pa.field("words", pa.float64()),  # mean length
         pa.field("distinct_1", pa.float64()),  # within a persona, mean over personas; likewise below
         pa.field("distinct_2", pa.float64()),
@@ -103,6 +105,8 @@ def measures(stage: str, task: str, point: Point, written: Written, embedder: Em
         "agreement": _agreement(texts, names),
         "perplexity": bare_perplexity(texts),
         "kl_per_token": _divergence(texts),
+        "known": None,
+        "known_half_width": None,
         **_variety(texts, embedder),
         "tokens_per_s": written.run["timings"]["tokens_per_s"],
         "rounds_per_token": _rounds(texts),

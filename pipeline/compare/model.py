@@ -69,6 +69,14 @@ class Task(Frozen):
     prompts: PromptSource = Field(
         description="As in a job. A file that is missing, as data beside a clone may be, is named when it is needed."
     )
+    stage: Literal["both", "screening", "final"] = Field(
+        "both",
+        description="screening: methods are chosen by it alone; final: nothing is chosen by it.",
+    )
+
+    def is_in(self, stage: str) -> bool:
+        """Whether it is written in a stage."""
+        return self.stage in ("both", stage)
 
 
 class MethodDecoder(Decoder):
@@ -107,6 +115,10 @@ class Method(Frozen):
         return self.decoder.model_dump(mode="json", include=set(self.decoder.model_fields_set))
 
 
+# Stages, in their order.
+SCREENING, FINAL = "screening", "final"
+
+
 class Screening(Frozen):
     """The first stage: all methods at all strengths, on few texts."""
 
@@ -137,6 +149,9 @@ class Final(Frozen):
         None, description="Method whose perplexity bounds that of finalists; null: nothing does."
     )
     perplexity_factor: Float = Field(1.05, gt=0, description="Times that perplexity is the most.")
+    known: Bool = Field(
+        True, description="Whether arms of the last stage answer the project's questions with known answers, too."
+    )
 
 
 class Comparison(Frozen):
@@ -175,6 +190,10 @@ class Comparison(Frozen):
         """Where all goes, absolute."""
         path = joined(self._folder, self.output)
         return path.resolve() if is_local(path) and ".." in path.parts else path
+
+    def tasks_of(self, stage: str) -> list[Task]:
+        """The tasks that are written in a stage, in the file's order."""
+        return [task for task in self.tasks if task.is_in(stage)]
 
     def method(self, name: str) -> Method:
         """By its name. Raises KeyError: there is none."""

@@ -13,13 +13,16 @@ from typing import Any
 from evaluation.features.embedding import Embedder, EmbeddingModelError, RecentTexts, SentenceEmbedder
 from evaluation.statistics.paired import Size
 from personas import Persona
+from personas.attributes import REFERENCE
 from pipeline.compare.arms import Arm, Point, Stage, job_of, points_of, weighed
 from pipeline.compare.banks import forget, keep_loaded
 from pipeline.compare.bare import BareBook
 from pipeline.compare.checks import missing
 from pipeline.compare.differences import Compared, compared, finalists, points_of_final, size_of_final
+from pipeline.compare.known import known_job, share_known
+from pipeline.compare.leaks import leakage_of
 from pipeline.compare.measures import bare_perplexity, measures
-from pipeline.compare.model import Comparison, Task
+from pipeline.compare.model import FINAL, SCREENING, Comparison, Task
 from pipeline.compare.texts import Found, read_texts
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
@@ -34,7 +37,6 @@ from pipeline.store.places import is_local
 
 logger = logging.getLogger(__name__)
 
-SCREENING, FINAL = "screening", "final"
 # Of a task: two for each stage, or nothing could be said of how prompts differ.
 LEAST_PROMPTS = 4
 
@@ -46,6 +48,7 @@ class Results:
     Attributes:
         arms: rows of :data:`pipeline.compare.measures.ARMS`, stage by stage.
         chosen: who went on. sizes: of the final, by task. differences: of the final; empty: there was none.
+        leakage: rows of :data:`pipeline.compare.leaks.LEAKAGE`, of the last stage's points that all its tasks have.
         machines: that arms were decoded on, as their records have them.
     """
 
@@ -53,6 +56,7 @@ class Results:
     chosen: list[Point] = field(default_factory=list)
     sizes: dict[str, Size] = field(default_factory=dict)
     differences: list[Compared] = field(default_factory=list)
+    leakage: list[dict[str, Any]] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
 
 
@@ -90,16 +94,21 @@ class _Run:
         self.found = Results()
 
     def results(self) -> Results:
-        plan = {name: (each.screening(self.of), list(self.points(each))) for name, each in self.tasks.items()}
+        plan = {
+            name: (each.screening(self.of), self.points(each))
+            for name, each in self.tasks.items()
+            if each.task.is_in(SCREENING)
+        }
         screened = self.stage(plan)
         self.found.chosen.extend(finalists(self.of, screened))
         if self.of.final.finalists and not self.found.chosen:
             logger.warning("no method that is no baseline has a score within the perplexity allowed: there is no final")
         if not self.found.chosen:
+            self.look_closer(plan, screened)
             return self.found
         logger.info("finalists: %s", ", ".join(point.label for point in self.found.chosen))
         plan = {}
-        for name, task in self.tasks.items():
+        for name, task in ((name, task) for name, task in self.tasks.items() if task.task.is_in(FINAL)):
             size = size_of_final(
                 self.of, screened, self.found.chosen, name, most_prompts=task.n_final, step=len(task.personas)
             )
@@ -108,8 +117,10 @@ class _Run:
                 logger.warning("%s: %d texts of each arm are the most, and find %g with a power of %.2f only", name,
                                size.n_prompts * size.per_prompt, self.of.final.difference, size.power)  # fmt: skip
             stage = Stage(FINAL, task.n_screening, size.n_prompts, size.per_prompt // len(task.personas))
-            plan[name] = stage, points_of_final(self.of, screened, self.found.chosen, name)
-        self.found.differences.extend(compared(self.of, self.stage(plan), self.found.chosen))
+            plan[name] = stage, points_of_final(self.of, screened, self.found.chosen, name, self.points(task))
+        last = self.stage(plan)
+        self.found.differences.extend(compared(self.of, last, self.found.chosen))
+        self.look_closer(plan, last)
         return self.found
 
     def points(self, task: _Task) -> list[Point]:
@@ -127,10 +138,7 @@ class _Run:
     def arm(self, task: _Task, point: Point, stage: Stage) -> Found:
         """Write what is not written, and measure."""
         job = job_of(self.of, task.task, point, stage)
-        if not is_done(job):
-            result = run_job(job, self.beam_arguments, interruptible=self.interruptible, load=keep_loaded)
-            if result.ending.why is not None:
-                logger.warning("%s: %s", Arm(task.task.name, point).label, result.ending.why)
+        self.write(job, Arm(task.task.name, point))
         try:
             with output_errors(self.of.output_folder):
                 written = read_texts(job, task.personas, self.book, self.temperature, self.embedder)
@@ -145,6 +153,43 @@ class _Run:
         shown = {name: "-" if row[name] is None else f"{row[name]:.3g}" for name in ("score", "joint", "perplexity")}
         logger.info("score %(score)s, joint %(joint)s, perplexity %(perplexity)s", shown)
         return Found(task.task.name, point, written, row["score"], row["joint"], bare_perplexity(written.texts))
+
+    def write(self, job: Job, arm: Arm) -> None:
+        """Unless it is written."""
+        if not is_done(job):
+            result = run_job(job, self.beam_arguments, interruptible=self.interruptible, load=keep_loaded)
+            if result.ending.why is not None:
+                logger.warning("%s: %s", arm.label, result.ending.why)
+
+    def look_closer(self, plan: dict[str, tuple[Stage, list[Point]]], arms: Sequence[Found]) -> None:
+        """Measure of the last stage's arms what takes all of them, or more than their texts."""
+        by_point: dict[Point, list[Found]] = {}
+        for found in arms:
+            by_point.setdefault(found.point, []).append(found)
+        whole = [each for each in by_point.values() if len(each) == len(plan)]
+        decoder_of = {method.name: method.decoder.name for method in self.of.methods}
+        bare = next((each for each in whole if decoder_of[each[0].point.curve.method] == REFERENCE), [])
+        personas = {name: self.tasks[name].personas for name in plan}
+        for each in whole:
+            if each is not bare:
+                self.found.leakage.extend(leakage_of(each, bare, personas))
+        if self.of.final.known:
+            self.ask(plan)
+
+    def ask(self, plan: dict[str, tuple[Stage, list[Point]]]) -> None:
+        """Put the questions with known answers to arms that are measured."""
+        rows = {(row["stage"], row["task"], row["curve"], row["strength"]): row for row in self.found.arms}
+        for name, (stage, points) in plan.items():
+            for point in points:
+                with output_errors(self.of.output_folder):
+                    job = known_job(self.of, self.tasks[name].task, point)
+                self.write(job, Arm(name, point))
+                try:
+                    share = share_known(job)
+                except ReportError as error:
+                    raise RunError(str(error)) from error
+                row = rows[stage.name, name, point.curve.label, point.strength]
+                row |= {"known": share.value, "known_half_width": share.half_width}
 
 
 @dataclass(frozen=True)

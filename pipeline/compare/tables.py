@@ -17,12 +17,14 @@ from evaluation.statistics.pareto import pareto_front
 from evaluation.tables import code, escaped, markdown
 from pipeline.compare.arms import point_label
 from pipeline.compare.differences import Compared
+from pipeline.compare.leaks import LEAKAGE
 from pipeline.compare.measures import ARMS
 from pipeline.compare.model import Comparison
 from pipeline.compare.run import Results
 from pipeline.store.files import write_bytes
 
-ARMS_FILE, DIFFERENCES_FILE, PAGE, PLOT = "arms.parquet", "differences.parquet", "compare.md", "pareto.png"
+ARMS_FILE, DIFFERENCES_FILE, LEAKAGE_FILE = "arms.parquet", "differences.parquet", "leakage.parquet"
+PAGE, PLOT = "compare.md", "pareto.png"
 # A row a comparison of the final.
 DIFFERENCES = pa.schema(
     [
@@ -68,6 +70,7 @@ def write_tables(comparison: Comparison, results: Results, made: Made) -> list[P
     folder = comparison.output_folder
     rows = [_row(each) for each in results.differences]
     tables = [(ARMS_FILE, ARMS, results.arms), (DIFFERENCES_FILE, DIFFERENCES, rows)]
+    tables.append((LEAKAGE_FILE, LEAKAGE, results.leakage))
     written = []
     notes = {f"mpg.{name}": words for name, words in vars(made).items()}
     for name, schema, content in tables:
@@ -126,8 +129,8 @@ def _with_width(value: float | None, half_width: float | None, n_prompts: int, f
 
 
 _COLUMNS = (
-    "point", "texts", "score", "joint", "worst", "perplexity", "KL", "distinct-2", "self-BLEU", "spread", "between",
-    "tokens/s", "rounds/token",
+    "point", "texts", "score", "joint", "worst", "perplexity", "KL", "known", "distinct-2", "self-BLEU", "spread",
+    "between", "tokens/s", "rounds/token",
 )  # fmt: skip
 
 
@@ -144,10 +147,15 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
     if results.differences:
         parts += ["## Finalists against baselines, at equal perplexity", _sizes(comparison, results)]
         parts.append(markdown(_DIFFERENCE_COLUMNS, [_cells(each) for each in results.differences], n_text=5))
+    chosen = [point.label for point in results.chosen]
+    leaks = [row for row in results.leakage if not chosen or _label(row) in chosen]
+    parts += _leakage(leaks)
     stages = list(dict.fromkeys(row["stage"] for row in results.arms))
     for stage in reversed(stages):
         for task in comparison.tasks:
             rows = [row for row in results.arms if (row["stage"], row["task"]) == (stage, task.name)]
+            if not rows:
+                continue
             parts += [f"## {stage}: {escaped(task.name)}", *_task(rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -155,7 +163,8 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
 _HOW = """*score*: mean over texts of the mean of a text's own attributes, by the judges that count; *joint*: share of
 texts in which all of them are above 0.5; ± is the half-width of a 95 % interval by prompt, `±?` one that says nothing.
 *perplexity*: of the text as the tokenizer reads it, under the bare reference that is told nothing, at the base's
-temperature; *KL*: nats a token to it, of the law before truncation, where books say it. *distinct-2*, *self-BLEU*,
+temperature; *KL*: nats a token to it, of the law before truncation, where books say it. *known*: share of the
+project's questions with known answers that are answered rightly. *distinct-2*, *self-BLEU*,
 *spread* (1 - cosine of embeddings): within a persona; *between*: of personas. *rounds/token*: drafts with their
 verification, 1 is token by token.
 
@@ -221,6 +230,7 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             label + (" *" if i in best else ""), f"{row['n_texts']}{unscored}",
             *(_with_width(row[key], row[f"{key}_half_width"], row["n_prompts"]) for key in ("score", "joint")),
             worst, _number(row["perplexity"], ".2f"), _number(row["kl_per_token"]),
+            _with_width(row["known"], row["known_half_width"], LEAST_CLUSTERS, ".2f"),
             *(_number(row[key], ".2f") for key in ("distinct_2", "self_bleu", "spread_within", "spread_between")),
             _number(row["tokens_per_s"], ".0f"), _number(row["rounds_per_token"], ".2f"),
         ])  # fmt: skip
@@ -249,6 +259,26 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         parts.append("<details><summary>Agreement of the families of judges</summary>\n\n"
                      f"{markdown(columns, judged, n_text=3)}\n\n</details>")  # fmt: skip
     return parts
+
+
+def _leakage(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A point's matrix a table, of all tasks together."""
+    parts = []
+    for label in dict.fromkeys(map(_label, rows)):
+        mine = [row for row in rows if _label(row) == label]
+        judged = list(dict.fromkeys(row["score_of"] for row in mine))
+        lines = []
+        for name in dict.fromkeys(row["weight_of"] for row in mine):
+            of = {row["score_of"]: row for row in mine if row["weight_of"] == name}
+            lines.append([name, *(_effect(of.get(each)) for each in judged)])
+        source = "the reference's texts" if mine[0]["baseline"] == "reference" else "what other attributes do"
+        parts += [f"## Leakage: {escaped(label)}, from {source}",
+                  markdown(["weight of", *(f"score of {name}" for name in judged)], lines)]  # fmt: skip
+    return parts
+
+
+def _effect(row: Mapping[str, Any] | None) -> str:
+    return "-" if row is None else _with_width(row["effect"], row["half_width"], LEAST_CLUSTERS, "+.2f")
 
 
 def _label(row: Mapping[str, Any]) -> str:

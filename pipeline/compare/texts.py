@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Text:
         persona, prompt: names. scores: attribute -> score, of those that the persona weighs; ``None``: unscored.
         by_family: family of judges -> attribute -> score; independent or not.
         bare: under the bare reference. divergence: ``log q - log pi_0`` of the tokens that were drawn, nats; ``None``:
-            unknown. n_tokens, n_chunks: as its row says.
+            unknown. n_tokens, n_chunks: as its row says. judged: as `scores`, of all attributes that were judged.
     """
 
     persona: str
@@ -53,6 +53,7 @@ class Text:
     divergence: float | None
     n_tokens: int
     n_chunks: int
+    judged: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def score(self) -> float | None:
@@ -111,7 +112,7 @@ def read_texts(
         as_whom = {} if TABLE[job.decoder.name].weighted else scores_as(job, persona, rows, embedder)
         for i in by_writer.get(_writer(job, personas, persona), ()):
             row = rows[i]
-            given = {label.partition("@")[0]: _scores(data, data.given[:, :, k], i, persona)
+            given = {label.partition("@")[0]: _scores(data, data.given[:, :, k], i, persona.active)
                      for k, label in enumerate(data.judges)}  # fmt: skip
             told = {name: scores[i] for name, scores in as_whom.items()}
             if told:
@@ -121,12 +122,13 @@ def read_texts(
                     persona.name,
                     row["prompt_id"],
                     row["response"],
-                    _scores(data, data.scores, i, persona) | told,
+                    _scores(data, data.scores, i, persona.active) | told,
                     given,
                     bare[i],
                     divergence_of(row, job),
                     row["n_tokens"],
                     row["n_chunks"],
+                    _scores(data, data.scores, i, data.judged) | told,
                 )
             )  # fmt: skip
     chats = {row["prompt_id"]: row["prompt"] for row in rows}
@@ -145,10 +147,10 @@ def _writer(job: Job, personas: Sequence[Persona], persona: Persona) -> str:
     return next(each.name for each in personas if each.texts == persona.texts and each.name in names)
 
 
-def _scores(data: DataSet, scores: np.ndarray, i: int, persona: Persona) -> dict[str, float | None]:
-    """Of the attributes that a persona weighs and that any judge was asked about. Args: scores: ``[texts, judged]``."""
+def _scores(data: DataSet, scores: np.ndarray, i: int, names: Iterable[str]) -> dict[str, float | None]:
+    """Of those attributes that any judge was asked about. Args: scores: ``[texts, judged]``."""
     found: dict[str, float | None] = {}
-    for name in persona.active:
+    for name in names:
         column = data.judged.index(name) if name in data.judged else None
         if column is not None and data.is_judged[:, column].any():
             value = float(scores[i, column])

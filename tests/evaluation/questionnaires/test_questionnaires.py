@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.questionnaires import known_answers
 from evaluation.questionnaires.answers import ask, choose, result
 from evaluation.questionnaires.questions import Question, QuestionnaireError, asked, load_questionnaire, own_items, read
 from tests.own_pairs import OWN_DATA, REAL_DATA, needs_real
@@ -134,3 +135,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "q.json").write_text(text)
         with pytest.raises(QuestionnaireError, match=says):
             load_questionnaire(tmp_path / "q.json")
+
+
+def test_known_answers_are_read_as_words() -> None:
+    assert known_answers.is_right("What is two plus two?", "Hm, it's 4!")
+    assert not known_answers.is_right("What is two plus two?", "It's 44, or forty.")
+    assert known_answers.is_right("On which continent is Brazil?", "I'd love to go to South America one day.")
+    questions = [question for question, _ in known_answers.QUESTIONS]
+    assert len(set(questions)) == len(questions) == 40
+    for question, answers in known_answers.QUESTIONS:  # what is asked doesn't give the answer away
+        assert not known_answers.is_right(question, question) and all(each == each.lower() for each in answers)

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from evaluation.questionnaires.known_answers import QUESTIONS, is_right
 from pipeline.cli import main
 from pipeline.compare import banks
+from pipeline.compare.leaks import LEAKAGE
 from pipeline.compare.measures import ARMS
 from pipeline.compare.tables import DIFFERENCES
 from pipeline.run.run import run_job
@@ -80,6 +82,37 @@ def test_finalists_meet_baselines_on_prompts_that_the_screening_has_not_seen(don
             assert row["baseline_perplexity"] == pytest.approx(row["finalist_perplexity"])
 
 
+def test_arms_of_the_last_stage_answer_questions(done: Path) -> None:
+    found = rows(done, "arms.parquet")
+    assert all((row["known"] is None) == (row["stage"] == "screening") for row in found)
+    answers = pq.read_table(done / "out" / "known" / "both" / "mod-x1" / "data").to_pylist()
+    asked = [row["prompt"][-1]["content"] for row in answers]
+    assert sorted(asked) == sorted(question for question, _ in QUESTIONS)
+    right = sum(is_right(q, row["response"]) for q, row in zip(asked, answers, strict=True))
+    of_mod = next(row for row in found if row["stage"] == "final" and (row["curve"], row["strength"]) == ("mod", 1.0))
+    assert of_mod["known"] == right / len(QUESTIONS)
+    # Of two attributes at equal weights nothing can be told apart.
+    assert not (done / "out" / "leakage.parquet").exists()
+
+
+def test_a_task_of_the_final_alone_is_not_screened(tmp_path: Path) -> None:
+    task = comparison_data()["tasks"][0]
+    weights = [{"name": "E", "weights": {"E": 1.0}}, {"name": "J", "weights": {"J": 1.0}}]
+    other = task | {"name": "other", "stage": "final", "personas": {"kind": "explicit", "weights": weights}}
+    methods = [comparison_data()["methods"][0], comparison_data()["methods"][3]]
+    path = make_comparison(tmp_path, tasks=[task | {"stage": "screening"}, other], methods=methods)
+    assert main(["compare", str(path)]) == 0
+    found = rows(tmp_path, "arms.parquet")
+    assert {(row["stage"], row["task"]) for row in found} == {("screening", "both"), ("final", "other")}
+    assert {row["task"] for row in rows(tmp_path, "differences.parquet")} == {"other"}
+    leaks = rows(tmp_path, "leakage.parquet")
+    assert pq.read_schema(tmp_path / "out" / "leakage.parquet").equals(LEAKAGE)
+    of = {(row["weight_of"], row["score_of"]): row for row in leaks}
+    assert set(of) >= {("E", "E"), ("E", "J"), ("J", "E"), ("J", "J")} and leaks[0]["baseline"] == "reference"
+    page = (tmp_path / "out" / "compare.md").read_text()
+    assert "## Leakage: sum hnone x2, from the reference's texts" in page and "## final: both" not in page
+
+
 def test_the_page_names_command_machine_and_date(done: Path) -> None:
     page = (done / "out" / "compare.md").read_text()
     assert page.startswith("# tiny\n\n`mpg compare ") and "cpu" in page.splitlines()[2]
@@ -103,7 +136,7 @@ def test_the_same_command_keeps_what_is_written(done: Path, monkeypatch: pytest.
 
 def test_an_interrupted_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after two arms; the next command writes the others alone."""
-    path = make_comparison(tmp_path, methods=comparison_data()["methods"][:2], final={"finalists": 0})
+    path = make_comparison(tmp_path, methods=comparison_data()["methods"][:2], final={"finalists": 0, "known": False})
     written = []
 
     def until_two(job: Any, *args: Any, **how: Any) -> Any:

@@ -65,8 +65,24 @@ def test_the_best_of_several_curves_and_none_that_is_scored() -> None:
 def test_who_goes_on_and_on_what(comparison: Comparison) -> None:
     chosen = finalists(comparison, ALL)
     assert chosen == [SUM.point]
-    points = points_of_final(comparison, ALL, chosen, "both")
+    own = [each.point for each in ALL]
+    points = points_of_final(comparison, ALL, chosen, "both", own)
     assert [point.label for point in points] == ["sum hnone x2", "reference", "single J x1", "mod x1", "mod x3"]
+
+
+def test_a_task_that_was_not_screened_takes_what_stood_on_those_that_were(comparison: Comparison) -> None:
+    """Of methods its curves, of attributes alone its own; sizes as of the others; none of it chooses a finalist."""
+    (task,) = comparison.tasks
+    other = task.model_copy(update={"name": "other", "stage": "final"})
+    both = comparison.model_copy(update={"tasks": (task, other)})
+    assert finalists(both, ALL) == [SUM.point]
+    own = [REFERENCE.point, Point(Curve("single", None, "S"), 1.0), *(each.point for each in MOD), SUM.point]
+    points = points_of_final(both, ALL, [SUM.point], "other", own)
+    assert [each.label for each in points] == ["sum hnone x2", "reference", "single S x1", "mod x1", "mod x3"]
+    assert size_of_final(both, ALL, [SUM.point], "other", most_prompts=500, step=1).n_prompts == 8
+    alone = both.model_copy(update={"tasks": (task.model_copy(update={"stage": "screening"}), other)})
+    final = [replace(each, task="other") for each in ALL]
+    assert {each.task for each in compared(alone, final, [SUM.point])} == {"other"}
 
 
 def test_a_perplexity_beyond_the_budget_does_not_go_on(comparison: Comparison) -> None:

@@ -125,6 +125,7 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
         ({"methods": [method(decoder={"name": "mod", "strength": {"X": 2}}, baseline=True)], "final": {"finalists": 0}},
          "methods[0].decoder.strength.X: 2.0 is for 'X', not an attribute"),
         ({"final": {"perplexity_of": "promting"}}, "final.perplexity_of: 'promting' is none of the methods"),
+        ({"tasks": [comparison_data()["tasks"][0] | {"stage": "final"}]}, "tasks: none is in the screening; give one"),
         ({"final": {"finalists": 9}}, "final.finalists: 9 is more than the 1 that are no baselines"),
         ({"screening": {"text": 4}}, "screening.text: unknown field (value 4); did you mean 'texts'?"),
         ({"tasks": [{"name": "t", "personas": {"kind": "one-hot", "control": True}, "prompts": {"file": "p"}}]},
