@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -114,6 +114,19 @@ def own_attribute(label: str) -> str | None:
     """The attribute of a judge that lies beside its adapter, by its label; ``None``: it is no such judge."""
     name, _, version = label.partition("@")
     return version.partition("+")[0] if name in (OWN, OWN_UNPROVEN) else None
+
+
+def kind_of(label: str) -> str:
+    """The kind of a judge, as job files name it, by its ``name@version``."""
+    name = label.partition("@")[0]
+    if name in (OWN, OWN_UNPROVEN):
+        return SHIPPED
+    return "openai" if name.startswith("openai") else name
+
+
+def of_kinds(labels: Iterable[str], kinds: Collection[str] | None, *, but: bool = False) -> set[str]:
+    """Those of some judges that are of some kinds, or all others; ``None``: all of them."""
+    return {label for label in labels if kinds is None or (kind_of(label) in kinds) is not but}
 
 
 def heard(labels: Collection[str]) -> Callable[[str, str], bool]:

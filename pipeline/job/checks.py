@@ -9,8 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, OwnJudge
-from evaluation.judges.weights_card import JudgeWeightsError
 from mpg.settings import LEAST_TEMPERATURE, MOST_STRENGTH, TABLE, not_greedy, not_told
 from personas import weights as grids
 from personas.attributes import REFERENCE, WEIGHT_TOLERANCE, Weights
@@ -18,14 +16,12 @@ from personas.files import PersonaError
 from personas.profiles import placeholders
 from personas.prompts import PromptError
 from personas.words import show
-from pipeline.job.adapters import folder_of, own_judges
 from pipeline.job.deadline import is_past
 from pipeline.job.errors import Problem, did_you_mean
 from pipeline.job.fields import (
     MAX_CELLS,
     MAX_PERSONAS,
     AttributeSpec,
-    ClassifierJudge,
     CoverPersonas,
     DirichletPersonas,
     ExplicitPersonas,
@@ -34,7 +30,7 @@ from pipeline.job.fields import (
     OpenAIJudge,
     SimplexPersonas,
 )
-from pipeline.job.known import counted, is_remote
+from pipeline.job.judge_checks import judge_problems
 from pipeline.store.places import expanded, is_url, url_problem
 
 if TYPE_CHECKING:
@@ -51,7 +47,7 @@ def problems_in(job: Job) -> Iterator[Problem]:
     found = [*_attribute_problems(job), *_persona_problems(job)]
     yield from found or _text_problems(job)
     if not found:
-        yield from _judge_problems(job)
+        yield from judge_problems(job)
     kinds = [judge.kind for judge in job.judges]
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
@@ -118,43 +114,6 @@ def _limit_problems(job: Job) -> Iterator[Problem]:
         yield Problem(
             "accept", f"decoder {job.decoder.name!r} gives no persona's texts, which could pass or not; remove one"
         )
-
-
-def _judge_problems(job: Job) -> Iterator[Problem]:
-    """What judges lack: a description to grade by, files beside an adapter, an attribute that counts for ``accept``."""
-    if any(map(is_remote, job.judges)):
-        for index, (entry, described) in enumerate(zip(job.attributes, job.described_attributes(), strict=True)):
-            here = entry.adapter is None or folder_of(job, entry) is not None
-            if here and not described.description:  # else its card may have one, once it is downloaded
-                remedy = "which a judge behind an endpoint grades by; give one here, or to mpg train --description"
-                yield Problem(f"attributes[{index}].description", f"{described.name!r} has none, {remedy}")
-    try:
-        own = own_judges(job)
-    except JudgeWeightsError as error:
-        remedy = f"fit it again with mpg train, or remove {WEIGHTS_FILE} and {CARD_FILE} there"
-        yield Problem("attributes", f"{error}; {remedy}")
-        return
-    if job.accept is not None:
-        yield from accept_problems(job, own)
-
-
-def accept_problems(job: Job, own: Mapping[str, OwnJudge]) -> Iterator[Problem]:
-    """Attributes and personas whose texts no judge could let pass; an adapter that is not here may have a judge."""
-    judged = counted(job.judges, job.attribute_names, own)
-    if any(isinstance(spec, ClassifierJudge) for spec in job.judges):
-        judged += [each.name for each in job.attributes if each.adapter and folder_of(job, each) is None]
-    poor = [f"{name}: {each.worth}" for name, each in own.items() if name not in judged]
-    beside = f" ({'; '.join(poor)})" if poor else ""
-    if not judged:
-        names = ", ".join(job.attribute_names)
-        yield Problem("accept", f"no independent judge of this job knows {names}{beside}; add one to judges")
-    for persona in job.build_personas():
-        if judged and persona.active and not any(name in judged for name in persona.active):
-            names = ", ".join(persona.active)
-            yield Problem(
-                "accept", f"no independent judge of this job knows {names} of persona {persona.name!r}{beside}; add one"
-            )
-            return
 
 
 def _attribute_problems(job: Job) -> Iterator[Problem]:

@@ -397,6 +397,12 @@ class Accept(Frozen):
     )
     rows_per_cell: Int = Field(ge=1, description="Texts to keep for each prompt and persona.")
     max_candidates: Int = Field(ge=1, description="Most texts to draw for each prompt and persona.")
+    by: tuple[Text, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Kinds of the judges that let a text pass, e.g. [encoder]: the others alone are reported. "
+        "null: all that count do both, and their scores of the texts that they chose are no independent measure.",
+    )
 
     @model_validator(mode="after")
     def _room(self) -> Accept:

@@ -6,14 +6,17 @@ the job file's checks, ``mpg judge``, ``mpg plan`` and a run read this table.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
-from evaluation.items import is_independent
+from evaluation.items import is_independent, of_kinds
 from evaluation.judges.own import OwnJudge
 from personas import MBTI, ROLE_PLAY
 from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+
+if TYPE_CHECKING:
+    from pipeline.job.model import Job
 
 JudgeModel = type[ClassifierJudge] | type[PersonaMatchJudge] | type[LogRatioJudge] | type[OpenAIJudge]
 
@@ -100,6 +103,17 @@ def known_to(spec: Judges, attributes: Sequence[str], own: Mapping[str, OwnJudge
     """The attributes that a judge can score, known without loading it; see :func:`assignments`."""
     known = {name for each in assignments([spec], attributes, own) for name in each.attributes}
     return tuple(name for name in attributes if name in known)
+
+
+def choosing(job: Job) -> list[Judges]:
+    """The judges that let texts pass where a job has ``accept``; of one that has none, all."""
+    kinds = None if job.accept is None else job.accept.by
+    return [spec for spec in job.judges if kinds is None or spec.kind in kinds]
+
+
+def reporting(job: Job, labels: Iterable[str]) -> set[str]:
+    """Of judges, by ``name@version``, those whose scores are reported: not those of ``accept.by``."""
+    return of_kinds(labels, None if job.accept is None else job.accept.by, but=True)
 
 
 def counted(specs: Sequence[Judges], attributes: Sequence[str], own: Mapping[str, OwnJudge] = NONE_OWN) -> list[str]:

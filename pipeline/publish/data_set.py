@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from evaluation.items import same_judge
+from pipeline.job.known import reporting
 from pipeline.job.model import Job
 from pipeline.job.recorded import recorded_text
 from pipeline.plan.split import test_ids
@@ -70,7 +71,7 @@ def digest(
     seen: Seen | None = None,
 ) -> Digest:
     """What a data set's card and record say of its rows, see :func:`pipeline.publish.digest.digest_of`."""
-    names, labels = job.attribute_names, set(judges)
+    names, labels = job.attribute_names, reporting(job, judges)
     return digest_of(folder, names, labels, panel_rule=job.panel, elsewhere=elsewhere, seen=seen)
 
 

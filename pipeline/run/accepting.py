@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from evaluation.items import of_kinds
 from pipeline.job.adapters import own_judges
 from pipeline.job.fields import Accept
-from pipeline.job.known import counted
+from pipeline.job.known import choosing, counted
 from pipeline.job.model import Job
 from pipeline.judging.table import merged
 from pipeline.plan import accept
@@ -33,8 +34,9 @@ Accepted = tuple[dict[str, Any], int]
 
 def law_of(rule: Accept, job: Job, judges: RunJudges) -> accept.Law:
     """What lets a job's candidates pass."""
-    judged = counted(job.judges, job.attribute_names, own_judges(job))
-    return accept.Law(rule, frozenset(judged), frozenset(judges.labels), frozenset(judges.remote_labels), job.panel)
+    judged = counted(choosing(job), job.attribute_names, own_judges(job))
+    labels, remote = (frozenset(of_kinds(each, rule.by)) for each in (judges.labels, judges.remote_labels))
+    return accept.Law(rule, frozenset(judged), labels, remote, job.panel)
 
 
 def wordless(generations: pa.Table) -> set[str]:

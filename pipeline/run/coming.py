@@ -19,6 +19,7 @@ from evaluation.items import Item
 from personas.prompts import PromptTable
 from pipeline.beam.execute import run_graph
 from pipeline.beam.supervise import MOST_DEATHS, WorkerDied
+from pipeline.job.known import reporting
 from pipeline.job.model import Job
 from pipeline.judging.registry import COLUMNS, item_of
 from pipeline.judging.verdict import Verdict
@@ -113,7 +114,7 @@ def put_together_by_workers(
         broken=str(folder / BROKEN),
         split=job.split,
         attributes=tuple(job.attribute_names),
-        judges=frozenset(judges.labels),
+        judges=frozenset(reporting(job, judges.labels)),
         panel_rule=job.panel,
         asked=judges.asked,
     )

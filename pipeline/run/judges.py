@@ -19,7 +19,7 @@ from pipeline.beam.to_do import keep_tasks
 from pipeline.beam.work import JudgeTask, JudgeWork
 from pipeline.exit_status import ExitStatus
 from pipeline.job.adapters import judging_lines, own_judges
-from pipeline.job.checks import accept_problems
+from pipeline.job.judge_checks import accept_problems
 from pipeline.job.known import assignments, is_remote, known_to
 from pipeline.job.model import Job
 from pipeline.judging.asked import Asked

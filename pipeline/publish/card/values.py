@@ -74,7 +74,7 @@ def values_of(facts: Facts) -> dict[str, Any]:
         "licence": _licence(facts.licence),
         "judged": _judged(facts),
         "judges": judges_of(labels, digest.judges, run),
-        "accept": run.get("accept"),
+        "accept": {"by": None} | run["accept"] if run.get("accept") else None,  # older records have no `by`
         "figures": [_figure(name, shows) for name, shows in facts.figures],
         "examples": [_example(each) for each in examples(*shown, labels, job.panel)],
         "shown_of": shown[0].num_rows if digest.is_cut else None,

@@ -51,11 +51,14 @@ def overview(ms: Ms, shown: Shown) -> Section:
                 f"{m.of.name}: no judge that counts was asked about {', '.join(missing[:12])}; "
                 f"{'it is' if len(missing) == 1 else 'they are'} in no figure below."
             )
-    if any(m.of.run.get("accept") for m in ms):
+    rules = [m.of.run["accept"] for m in ms if m.of.run.get("accept")]
+    if any(not rule.get("by") for rule in rules):
         notes.append(
             "Texts were chosen among candidates by a judge that also judged them here: its scores of them are no "
             "independent measure."
         )
+    if by := sorted({kind for rule in rules for kind in rule.get("by") or ()}):
+        notes.append(f"Texts were chosen among candidates by {', '.join(by)}, whose scores are in no figure below.")
     return Section("overview", "At a glance", (), [table], notes)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.items import heard
+from evaluation.items import heard, of_kinds
 from evaluation.statistics.aggregate import PANEL_RULES, panel
 from evaluation.tables import plain
 from pipeline.store.dataset import FOLDERS, JOB_FILE, RUN_FILE
@@ -295,7 +295,9 @@ class _Judged:
                 for row in table.group_by(["judge", "status"]).aggregate([("judge", "count")]).to_pylist()
             }
         )
-        counts = heard(set(run["judges"]) if isinstance(run.get("judges"), list) else set(labels))
+        known = run["judges"] if isinstance(run.get("judges"), list) else labels
+        accept = run.get("accept")
+        counts = heard(of_kinds(known, accept.get("by") if isinstance(accept, dict) else None, but=True))
         counted = np.array([[counts(label, each) for label in labels] for each in judged], dtype=bool)
         counted = counted.reshape(len(judged), len(labels))
         rule = job.get("panel") if job.get("panel") in PANEL_RULES else PANEL_RULES[0]

@@ -15,11 +15,14 @@ from pipeline.cli import main
 from pipeline.job.fields import Accept
 from pipeline.plan.accept import Draws, adherence, by_cell, passing, report, waiting
 from pipeline.plan.cells import PlannedCell
+from pipeline.publish.report.measures import Measures
+from pipeline.publish.report.read import read_data_set
 from pipeline.store.schema import JUDGMENTS
 from tests.judge_server import JudgeServer, serving, status
 from tests.tiny_job import rows, write_job, write_prompts
 
 RULE = Accept(min_score=0.6, rows_per_cell=2, max_candidates=7)
+_LOG_RATIO = {"kind": "log-ratio"}
 BOTH = Persona("both", {"E": 0.75, "J": 0.25})
 GRID = Grid((Prompt("p", (Message("user", "hi"),)),), (control(), BOTH))
 
@@ -118,6 +121,28 @@ def test_a_job_writes_as_many_as_wanted(job_file: Path, capsys: pytest.CaptureFi
     assert [(row["row_id"], row["response"]) for row in one] == [(row["row_id"], row["response"]) for row in two]
 
 
+def test_one_judge_chooses_and_another_reports(job_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The texts are those that the one would choose alone; card, record and report have the other's scores."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    rule = {"min_score": 0.5, "rows_per_cell": 1, "max_candidates": 4}
+    folder = job_file.parent
+    assert main(["run", str(write_job(folder, accept=rule, output=str(folder / "alone")))]) == 0
+    with serving(JudgeServer()) as url:
+        judges = [{"kind": "classifier"}, {"kind": "openai", "model": "m", "base_url": url}]
+        by = rule | {"by": ["classifier"]}
+        assert main(["run", str(write_job(folder, accept=by, judges=judges, output=str(folder / "two")))]) == 0
+    alone, two = rows(folder / "alone"), rows(folder / "two")
+    assert [row["row_id"] for row in alone] == [row["row_id"] for row in two]
+    data = read_data_set(folder / "two")
+    assert len(data.judges) == 2 and [label.partition("@")[0] for label in data.counting] == ["openai"]
+    given = {row["score"] for row in rows(folder / "two", "judgments") if row["judge"] == data.counting[0]}
+    assert set(data.scores[data.is_judged].tolist()) <= given
+    shown = Measures(data).adherence.value
+    table = (folder / "two" / "README.md").read_text()
+    assert shown is not None and "classifier chose them" in table
+    assert json.loads((folder / "two" / "run.json").read_text())["accept"]["by"] == ["classifier"]
+
+
 def test_candidates_of_a_prompt_that_can_not_be_read_are_not_drawn_on_and_on(job_file: Path) -> None:
     write_prompts(job_file.parent, ("hello you", "  "))
     job = write_job(
@@ -140,6 +165,16 @@ def test_candidates_of_a_prompt_that_can_not_be_read_are_not_drawn_on_and_on(job
         ({"accept": RULE.model_dump(), "judges": []}, "accept: no independent judge of this job knows E, J"),
         ({"accept": RULE.model_dump(), "judges": [{"kind": "log-ratio"}]}, "accept: no independent judge"),
         ({"accept": RULE.model_dump(), "decoder": {"name": "reference"}}, "accept: decoder 'reference'"),
+        ({"accept": RULE.model_dump() | {"by": ["clasifier"]}}, "accept.by[0]: 'clasifier' is no kind of this job's"),
+        ({"accept": RULE.model_dump() | {"by": []}}, "accept.by: [] is empty; give at least one"),
+        (
+            {"accept": RULE.model_dump() | {"by": ["log-ratio"]}, "judges": [{"kind": "classifier"}, _LOG_RATIO]},
+            "accept.by[0]: 'log-ratio' does not count",
+        ),
+        (
+            {"accept": RULE.model_dump() | {"by": ["classifier"]}, "judges": [{"kind": "classifier"}, _LOG_RATIO]},
+            "accept.by: ['classifier'] leaves no judge that counts to say what they chose; add one to judges",
+        ),
         (
             {
                 "accept": RULE.model_dump(),
