@@ -13,7 +13,7 @@ from typing import Any
 from evaluation.features.embedding import Embedder, EmbeddingModelError, RecentTexts, SentenceEmbedder
 from evaluation.statistics.paired import Size
 from personas import Persona
-from pipeline.compare.arms import Arm, Point, Stage, job_of, points_of, weighed
+from pipeline.compare.arms import Arm, Point, Stage, job_of, personas_of, points_of, weighed
 from pipeline.compare.banks import forget, keep_loaded
 from pipeline.compare.bare import BareBook
 from pipeline.compare.checks import missing
@@ -113,7 +113,8 @@ class _Run:
         return self.found
 
     def points(self, task: _Task) -> list[Point]:
-        return [point for method in self.of.methods for point in points_of(method, task.weighed)]
+        names = personas_of(self.of, task.task)
+        return [point for method in self.of.methods for point in points_of(method, task.weighed, names)]
 
     def stage(self, plan: dict[str, tuple[Stage, list[Point]]]) -> list[Found]:
         """Write and measure the arms of a stage."""

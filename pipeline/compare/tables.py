@@ -18,7 +18,7 @@ from evaluation.tables import code, escaped, markdown
 from pipeline.compare.arms import point_label
 from pipeline.compare.differences import Compared
 from pipeline.compare.measures import ARMS
-from pipeline.compare.model import Comparison
+from pipeline.compare.model import Comparison, Method
 from pipeline.compare.run import Results
 from pipeline.store.files import write_bytes
 
@@ -70,6 +70,7 @@ def write_tables(comparison: Comparison, results: Results, made: Made) -> list[P
     tables = [(ARMS_FILE, ARMS, results.arms), (DIFFERENCES_FILE, DIFFERENCES, rows)]
     written = []
     notes = {f"mpg.{name}": words for name, words in vars(made).items()}
+    notes |= {f"mpg.not_scored.{each.name}": str(each.not_scored) for each in _not_scored(comparison)}
     for name, schema, content in tables:
         if content:
             buffer = io.BytesIO()
@@ -144,12 +145,19 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
     if results.differences:
         parts += ["## Finalists against baselines, at equal perplexity", _sizes(comparison, results)]
         parts.append(markdown(_DIFFERENCE_COLUMNS, [_cells(each) for each in results.differences], n_text=5))
+    if absent := _not_scored(comparison):
+        parts.append("## Named and not scored")
+        parts.append(markdown(["method", "why"], [[each.name, str(each.not_scored)] for each in absent], n_text=2))
     stages = list(dict.fromkeys(row["stage"] for row in results.arms))
     for stage in reversed(stages):
         for task in comparison.tasks:
             rows = [row for row in results.arms if (row["stage"], row["task"]) == (stage, task.name)]
             parts += [f"## {stage}: {escaped(task.name)}", *_task(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _not_scored(comparison: Comparison) -> list[Method]:
+    return [each for each in comparison.methods if each.not_scored is not None]
 
 
 _HOW = """*score*: mean over texts of the mean of a text's own attributes, by the judges that count; *joint*: share of
