@@ -67,16 +67,17 @@ def _look(options: argparse.Namespace, comparison: Comparison) -> None:
 
 def _check(comparison: Comparison, file: str) -> str:
     """What it would write."""
-    from pipeline.compare.arms import job_of, points_of, weighed
+    from pipeline.compare.arms import job_of, personas_of, points_of, weighed
     from pipeline.compare.checks import missing
 
     absent, lines, total = missing(comparison), list[str](), 0
     for index, task in enumerate(comparison.tasks):
         unknown = any(line.startswith(f"tasks[{index}].personas.") for line in absent)
         names = () if unknown else weighed(job_of(comparison, task))
-        n = sum(1 for method in comparison.methods for _ in points_of(method, names))
-        total += n
-        lines.append(f"{task.name}: {n} arms of {len(comparison.methods)} methods")
+        personas = () if unknown else personas_of(comparison, task)
+        each = [n for method in comparison.scored if (n := len([*points_of(method, names, personas)]))]
+        total += sum(each)
+        lines.append(f"{task.name}: {sum(each)} arms of {len(each)} methods")
     texts = comparison.screening.texts
     lines.append(f"screening: {total} arms of {texts} texts or a few more each, about {total * texts:,}")
     final = comparison.final
@@ -84,6 +85,7 @@ def _check(comparison: Comparison, file: str) -> str:
         size = f"{final.texts} texts" if final.texts else f"as many texts as a power of {final.power:g} takes, and at "
         size += "" if final.texts else f"most {final.most_texts}"
         lines.append(f"final: {final.finalists} finalists and the baselines, {size}")
+    lines += [f"not scored: {each.name}: {each.not_scored}" for each in comparison.methods if each.not_scored]
     lines.append(f"to {comparison.output_folder}")
     return "\n".join([f"{file}: {lines[0]}", *lines[1:], *(f"missing: {line}" for line in absent)])
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.compare.model import SINGLE, Comparison, Method, Task
+from pipeline.compare.model import Comparison, Method, Task
+from pipeline.compare.overlay import from_base, lay_over
 from pipeline.compare.people import NOBODY, each_as, read_people
 from pipeline.job.model import Job
 from pipeline.store.copies import here
 from pipeline.store.files import exists
-from pipeline.store.places import is_url, joined
+from pipeline.store.places import joined
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,17 @@ class Stage:
     samples: int
 
 
-def points_of(method: Method, attributes: tuple[str, ...]) -> Iterator[Point]:
-    """All points of a method, curve by curve.
+def points_of(method: Method, attributes: tuple[str, ...], personas: Collection[str] | None = None) -> Iterator[Point]:
+    """All points of a method, curve by curve; none of one that is not scored, or lacks a model of any persona.
 
     Args:
-        attributes: of the task, that any persona weighs.
+        attributes: of the task, that any persona weighs. personas: of the task, see :func:`personas_of`; ``None``:
+            whoever they are.
     """
+    if method.not_scored is not None or (method.models and not set(personas or ()) <= set(method.models)):
+        return
     horizons: tuple[int | str | None, ...] = tuple("none" if h is None else h for h in method.horizons) or (None,)
-    alone: tuple[str | None, ...] = attributes if method.decoder.name == SINGLE else (None,)
+    alone: tuple[str | None, ...] = attributes if method.one_attribute else (None,)
     for horizon in horizons:
         for attribute in alone:
             for strength in method.strengths or (None,):
@@ -108,6 +112,12 @@ def weighed(job: Job) -> tuple[str, ...]:
     return tuple(name for name in job.attribute_names if any(name in persona.active for persona in personas))
 
 
+def personas_of(comparison: Comparison, task: Task) -> tuple[str, ...]:
+    """Names of a task's personas, whoever writes as them. Raises PersonaError: they can't be read."""
+    alone = task.model_copy(update={"people": None})
+    return tuple(persona.name for persona in job_of(comparison, alone).build_personas())
+
+
 def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage: Stage | None = None) -> Job:
     """The job of an arm; of a task alone, as the base's decoder would write it to all its prompts.
 
@@ -115,7 +125,7 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
 
     Raises:
         KeyError: the arm is none of the comparison's. PersonaError: people can't be read; or personas, where the method
-            is ``single`` or there are people.
+            is ``single`` or has models, or there are people.
     """
     base = comparison.job
     data = base.model_dump(mode="json")
@@ -124,7 +134,7 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
     for section, names in ((data["personas"], ("file",)), (data["prompts"], ("file", "dataset"))):
         for name in names:
             if section.get(name):
-                section[name] = _from_base(comparison, section[name], may_be_an_id=name == "dataset")
+                section[name] = from_base(comparison, section[name], may_be_an_id=name == "dataset")
     data |= {"name": f"{comparison.name}-{task.name}", "samples_per_cell": 1}
     if task.people is not None:
         place, limit = joined(comparison.folder, task.people.file), task.people.limit
@@ -132,7 +142,13 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
         personas = _validated(comparison, data).build_personas()
         data["personas"] = {"kind": "explicit", "weights": each_as(personas, people)}
     if point is not None:
-        _lay_over(data, comparison, task, point)
+        method, curve = comparison.method(point.curve.method), point.curve
+        alone = method.one_attribute or bool(method.models)
+        lay_over(data, comparison, method, curve.attribute, job_of(comparison, task) if alone else None)
+        if point.strength is not None:
+            data["decoder"]["strength"] = point.strength
+        if curve.horizon is not None:
+            data["decoder"]["horizon"] = None if curve.horizon == "none" else curve.horizon
     if stage is not None:
         arm = Arm(task.name, point or Point(Curve("base")))
         data["prompts"] |= {"skip": task.prompts.skip + stage.skip, "limit": stage.limit}
@@ -147,41 +163,3 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
 def _validated(comparison: Comparison, data: dict[str, Any]) -> Job:
     context = {"folder": comparison.job.folder, "shipped": comparison.job.shipped}
     return Job.model_validate(data, context=context)
-
-
-def _lay_over(data: dict[str, Any], comparison: Comparison, task: Task, point: Point) -> None:
-    """Put the method's settings over the base's."""
-    method, curve = comparison.method(point.curve.method), point.curve
-    data["decoder"] |= method.settings()
-    if method.system is not None:
-        data["model"]["system"] = method.system
-    if point.strength is not None:
-        data["decoder"]["strength"] = point.strength
-    if curve.horizon is not None:
-        data["decoder"]["horizon"] = None if curve.horizon == "none" else curve.horizon
-    if method.decoder.name == SINGLE:
-        data["decoder"] |= {"name": "routing", "horizon": None}
-        personas = job_of(comparison, task).build_personas()
-        data["personas"] = {
-            "kind": "explicit",
-            "weights": list(_alone(personas, str(curve.attribute))),
-        }
-
-
-def _alone(personas: Any, attribute: str) -> Iterator[dict[str, Any]]:
-    """Personas with all weight on one attribute; those that come to the same, once, by the name of the first."""
-    seen = set()
-    for persona in personas:
-        texts = {name: text or None for name, text in persona.texts.items()}
-        key = tuple(texts.values())
-        if key not in seen:
-            seen.add(key)
-            yield {"name": persona.name, "weights": {attribute: 1.0}, **texts}
-
-
-def _from_base(comparison: Comparison, place: str, *, may_be_an_id: bool) -> str:
-    """A place that stands relative to the comparison file, relative to the base job's folder."""
-    if comparison.folder == comparison.job.folder or is_url(place):
-        return place
-    found = joined(comparison.folder, place)
-    return place if may_be_an_id and not exists(found) else str(found)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mpg.settings import TABLE
 from personas.files import PersonaError
 from personas.words import show
-from pipeline.compare.arms import Curve, Point, job_of, points_of, weighed
-from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, SINGLE, Comparison, Method, Task
+from pipeline.compare.arms import Curve, Point, job_of, personas_of, points_of, weighed
+from pipeline.compare.methods import method_problems, missing_adapters, place_of
+from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, Comparison, Method, Task
 from pipeline.compare.people import NOBODY
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import Problem, did_you_mean
@@ -31,16 +31,17 @@ def problems_in(comparison: Comparison) -> Iterator[Problem]:
     for index, task in enumerate(comparison.tasks):
         found += _task_problems(f"tasks[{index}]", task)
     for index, method in enumerate(comparison.methods):
-        found += _method_problems(f"methods[{index}]", method)
+        found += method_problems(f"methods[{index}]", method, comparison)
     found = found or list(_folder_problems(comparison))
     yield from found or _problems_of_jobs(comparison)
 
 
 def missing(comparison: Comparison) -> list[str]:
-    """Files of prompts and personas that are not there, a line each; the comparison can't be run without them."""
-    return [
+    """Files and adapters that are not there, a line each; the comparison can't be run without them."""
+    found = [
         f"tasks[{index}].{what}" for index, task in enumerate(comparison.tasks) for what in _missing(comparison, task)
     ]
+    return [*found, *(f"{each.field}: {each.text}" for each in missing_adapters(comparison))]
 
 
 def _missing(comparison: Comparison, task: Task) -> Iterator[str]:
@@ -77,11 +78,11 @@ def _base_problems(comparison: Comparison) -> Iterator[Problem]:
 
 
 def _final_problems(comparison: Comparison) -> Iterator[Problem]:
-    final, names = comparison.final, [method.name for method in comparison.methods]
-    baselines = [method.name for method in comparison.methods if method.baseline]
+    final, names = comparison.final, [method.name for method in comparison.scored]
+    baselines = [method.name for method in comparison.scored if method.baseline]
     if final.perplexity_of is not None and final.perplexity_of not in names:
         hint = did_you_mean(final.perplexity_of, names)
-        yield Problem("final.perplexity_of", f"{final.perplexity_of!r} is none of the methods; {hint}")
+        yield Problem("final.perplexity_of", f"{final.perplexity_of!r} is none of the methods that are scored; {hint}")
     if final.finalists and not baselines:
         text = "none is a baseline to compare finalists with; set baseline: true, or final.finalists: 0"
         yield Problem("methods", text)
@@ -105,32 +106,11 @@ def _task_problems(field: str, task: Task) -> Iterator[Problem]:
         yield Problem(f"{field}.personas.strengths", text)
 
 
-def _method_problems(field: str, method: Method) -> Iterator[Problem]:
-    given = method.decoder.model_fields_set
-    if "name" not in given:
-        yield Problem(f"{field}.decoder.name", f"nothing given; {did_you_mean('', TABLE)}")
-        return
-    name = method.decoder.name
-    product = TABLE[name].target is None and method.decoder.aggregate == "product"
-    for many, one in (("strengths", "strength"), ("horizons", "horizon")):
-        values = getattr(method, many)
-        if not values:
-            continue
-        if one not in method.reads or (one == "horizon" and product):
-            what = f"{name!r} of the product" if product and one == "horizon" else repr(name)
-            yield Problem(f"{field}.{many}", f"{show(list(values))}: decoder {what} has no {one}; remove them")
-        if one in given:
-            yield Problem(f"{field}.decoder.{one}", f"{show(getattr(method.decoder, one))}, and {many} beside it; "
-                          "remove one")  # fmt: skip
-        if len(set(values)) < len(values):
-            yield Problem(f"{field}.{many}", f"{show(list(values))} has one twice; remove it")
-
-
 def _folder_problems(comparison: Comparison) -> Iterator[Problem]:
     """Methods whose names make one folder of two arms: ``sum`` at horizon 8, and ``sum-h8``."""
     taken: dict[str, int] = {}
     for m, method in enumerate(comparison.methods):
-        for point in points_of(method, comparison.job.attribute_names):
+        for point in points_of(method, comparison.job.attribute_names, ()):
             other = taken.setdefault(point.folder.lower(), m)
             if other != m:
                 text = f"{method.name!r}: {point.folder} is a folder of methods[{other}], too; give another"
@@ -141,6 +121,7 @@ def _folder_problems(comparison: Comparison) -> Iterator[Problem]:
 def _problems_of_jobs(comparison: Comparison) -> Iterator[Problem]:
     """What is wrong with the jobs, each told once, where its author wrote it."""
     said = set[Problem]()
+    gone = {each.field for each in missing_adapters(comparison)}
     for t, task in enumerate(comparison.tasks):
         absent = {line.partition(":")[0] for line in _missing(comparison, task)}
         wrong = list(_persona_problems(comparison, task))
@@ -149,16 +130,16 @@ def _problems_of_jobs(comparison: Comparison) -> Iterator[Problem]:
             continue
         for m, method in enumerate(comparison.methods):
             try:
-                job = job_of(comparison, task, _a_point(comparison, task, method))
+                point = _a_point(comparison, task, method)
+                job = None if point is None else job_of(comparison, task, point)
             except PersonaError as error:
                 found = [Problem("people.file" if task.people else "personas.file", str(error))]
             else:
-                found = list(problems_in_job(job))
+                found = [] if job is None else list(problems_in_job(job))
             for each in found:
-                if each.field in absent:
-                    continue
-                line = Problem(f"{_room(each.field, t, m, method)}.{each.field}", each.text)
-                if line not in said:
+                place = place_of(each.field, f"tasks[{t}]", f"methods[{m}]", method, comparison.job)
+                line = Problem(place, each.text)
+                if each.field not in absent and place not in gone and line not in said:
                     said.add(line)
                     yield line
 
@@ -171,18 +152,8 @@ def _persona_problems(comparison: Comparison, task: Task) -> Iterator[Problem]:
             yield each
 
 
-def _room(field: str, t: int, m: int, method: Method) -> str:
-    """Where the author of a comparison wrote a job's field."""
-    section = field.partition(".")[0].partition("[")[0]
-    if section in ("personas", "people", "prompts"):
-        return f"tasks[{t}]"
-    if section == "decoder" or (field == "model.system" and method.system is not None):
-        return f"methods[{m}]"
-    return "job"
-
-
-def _a_point(comparison: Comparison, task: Task, method: Method) -> Point:
-    """Any of a method: what may be wrong with a job is wrong with all of them."""
-    if method.decoder.name != SINGLE:
-        return Point(Curve(method.name))
-    return next(points_of(method, weighed(job_of(comparison, task))))
+def _a_point(comparison: Comparison, task: Task, method: Method) -> Point | None:
+    """Any of a method: what is wrong with one job is so with all. ``None``: the method does not write this task."""
+    names = weighed(job_of(comparison, task)) if method.one_attribute else ()
+    point = next(points_of(method, names, personas_of(comparison, task)), None)
+    return point if point is None or method.one_attribute else Point(Curve(method.name))

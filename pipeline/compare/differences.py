@@ -126,8 +126,8 @@ def of_task(arms: Sequence[Found], task: str, method: str | None = None) -> list
 
 
 def baselines_of(comparison: Comparison) -> list[str]:
-    """Names, in the file's order."""
-    return [method.name for method in comparison.methods if method.baseline]
+    """Names of those that are scored, in the file's order."""
+    return [method.name for method in comparison.scored if method.baseline]
 
 
 def points_of_final(

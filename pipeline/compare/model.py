@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from mpg.settings import DECODERS, TABLE
 from pipeline.job.fields import (
+    AttributeEntry,
     Bool,
     Decoder,
     Float,
@@ -92,7 +93,24 @@ class Method(Frozen):
     """A way to write, at one strength or several."""
 
     name: _Name = Field(description="Name of the method: letters, digits, and . _ - inside.")
-    decoder: MethodDecoder = Field(description="What it has otherwise than the base's decoder, its name at least.")
+    decoder: MethodDecoder = Field(
+        default_factory=lambda: MethodDecoder.model_validate({}),
+        description="What it has otherwise than the base's decoder, its name at least; may be left out beside models "
+        "and not_scored.",
+    )
+    attributes: tuple[AttributeEntry, ...] = Field(
+        (),
+        description="Laid over the job's by name, as {name, adapter, ...}: other adapters that speak for the same, by "
+        "folders relative to the comparison file's.",
+    )
+    models: Mapping[str, Text] = Field(
+        default_factory=dict,
+        description="Persona -> adapter (or whole model) that was trained for all that it asks for, which writes "
+        "alone; judged as the persona. Of tasks of which every persona has one.",
+    )
+    not_scored: Text | None = Field(
+        None, description="Why it is named and not scored: nothing is written by it, and its adapters are not needed."
+    )
     strengths: tuple[OneStrength, ...] = Field(
         (), description="Its curve: each is written and measured; an empty list: at decoder.strength alone."
     )
@@ -103,6 +121,19 @@ class Method(Frozen):
         None, description="System message that the reference reads, as model.system of a job; null: the base's."
     )
     baseline: Bool = Field(False, description="Whether finalists are compared with it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decoder_of_models(cls, data: Any) -> Any:
+        """Of one model a persona: that model alone."""
+        if isinstance(data, Mapping) and data.get("models") and "decoder" not in data:
+            return {**data, "decoder": {"name": SINGLE}}
+        return data
+
+    @property
+    def one_attribute(self) -> bool:
+        """Whether it is each attribute alone, one after the other."""
+        return self.decoder.name == SINGLE and not self.models
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -194,6 +225,11 @@ class Comparison(Frozen):
     def tasks_of(self, stage: str) -> list[Task]:
         """The tasks that are written in a stage, in the file's order."""
         return [task for task in self.tasks if task.is_in(stage)]
+
+    @property
+    def scored(self) -> tuple[Method, ...]:
+        """The methods that write."""
+        return tuple(each for each in self.methods if each.not_scored is None)
 
     def method(self, name: str) -> Method:
         """By its name. Raises KeyError: there is none."""

@@ -50,3 +50,8 @@ def each_as(personas: Sequence[Persona], people: Sequence[Mapping[str, str]]) ->
         for persona in personas
         for number, person in enumerate(people, 1)
     ]
+
+
+def named_without(name: str) -> str:
+    """The persona's own name, of one that :func:`each_as` has named."""
+    return name.rpartition(" as ")[0]

@@ -14,7 +14,7 @@ from evaluation.features.embedding import Embedder, EmbeddingModelError, RecentT
 from evaluation.statistics.paired import Size
 from personas import Persona
 from personas.attributes import REFERENCE
-from pipeline.compare.arms import Arm, Point, Stage, job_of, points_of, weighed
+from pipeline.compare.arms import Arm, Point, Stage, job_of, personas_of, points_of, weighed
 from pipeline.compare.banks import forget, keep_loaded
 from pipeline.compare.bare import BareBook
 from pipeline.compare.checks import missing
@@ -124,7 +124,8 @@ class _Run:
         return self.found
 
     def points(self, task: _Task) -> list[Point]:
-        return [point for method in self.of.methods for point in points_of(method, task.weighed)]
+        names = personas_of(self.of, task.task)
+        return [point for method in self.of.methods for point in points_of(method, task.weighed, names)]
 
     def stage(self, plan: dict[str, tuple[Stage, list[Point]]]) -> list[Found]:
         """Write and measure the arms of a stage."""
@@ -167,7 +168,7 @@ class _Run:
         for found in arms:
             by_point.setdefault(found.point, []).append(found)
         whole = [each for each in by_point.values() if len(each) == len(plan)]
-        decoder_of = {method.name: method.decoder.name for method in self.of.methods}
+        decoder_of = {method.name: method.decoder.name for method in self.of.scored}
         bare = next((each for each in whole if decoder_of[each[0].point.curve.method] == REFERENCE), [])
         personas = {name: self.tasks[name].personas for name in plan}
         for each in whole:

@@ -19,7 +19,7 @@ from pipeline.compare.arms import point_label
 from pipeline.compare.differences import Compared
 from pipeline.compare.leaks import LEAKAGE
 from pipeline.compare.measures import ARMS
-from pipeline.compare.model import Comparison
+from pipeline.compare.model import Comparison, Method
 from pipeline.compare.run import Results
 from pipeline.store.files import write_bytes
 
@@ -73,6 +73,7 @@ def write_tables(comparison: Comparison, results: Results, made: Made) -> list[P
     tables.append((LEAKAGE_FILE, LEAKAGE, results.leakage))
     written = []
     notes = {f"mpg.{name}": words for name, words in vars(made).items()}
+    notes |= {f"mpg.not_scored.{each.name}": str(each.not_scored) for each in _not_scored(comparison)}
     for name, schema, content in tables:
         if content:
             buffer = io.BytesIO()
@@ -150,6 +151,9 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
     chosen = [point.label for point in results.chosen]
     leaks = [row for row in results.leakage if not chosen or _label(row) in chosen]
     parts += _leakage(leaks)
+    if absent := _not_scored(comparison):
+        parts.append("## Named and not scored")
+        parts.append(markdown(["method", "why"], [[each.name, str(each.not_scored)] for each in absent], n_text=2))
     stages = list(dict.fromkeys(row["stage"] for row in results.arms))
     for stage in reversed(stages):
         for task in comparison.tasks:
@@ -158,6 +162,10 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
                 continue
             parts += [f"## {stage}: {escaped(task.name)}", *_task(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _not_scored(comparison: Comparison) -> list[Method]:
+    return [each for each in comparison.methods if each.not_scored is not None]
 
 
 _HOW = """*score*: mean over texts of the mean of a text's own attributes, by the judges that count; *joint*: share of

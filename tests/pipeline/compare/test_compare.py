@@ -162,6 +162,21 @@ def test_an_interrupted_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert len(rows(tmp_path, "arms.parquet")) == 3 and not (tmp_path / "out" / "differences.parquet").exists()
 
 
+def test_one_model_a_persona_is_judged_as_the_persona_and_who_is_not_scored_is_named(tmp_path: Path) -> None:
+    methods = [
+        {"name": "whole", "models": {"EJ": "E"}, "strengths": [1.0], "baseline": True},
+        {"name": "absent", "not_scored": "no fair training", "baseline": True},
+    ]
+    path = make_comparison(tmp_path, methods=methods, final={"finalists": 0})
+    assert main(["compare", str(path)]) == 0
+    (row,) = rows(tmp_path, "arms.parquet")
+    assert (row["curve"], row["n_texts"], row["n_unscored"]) == ("whole", 4, 0)
+    assert {each["attribute"] for each in row["attributes"]} == {"E", "J"} and row["kl_per_token"] is not None
+    page = (tmp_path / "out" / "compare.md").read_text()
+    assert "## Named and not scored" in page and "no fair training" in page
+    assert pq.read_schema(tmp_path / "out" / "arms.parquet").metadata[b"mpg.not_scored.absent"] == b"no fair training"
+
+
 def test_what_can_not_be_run_is_said_before_a_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.compare.arms import Curve, Point, Stage, job_of, points_of, weighed
+from pipeline.compare.arms import Curve, Point, Stage, job_of, personas_of, points_of, weighed
 from pipeline.compare.checks import missing
+from pipeline.compare.differences import baselines_of
 from pipeline.compare.load import load_comparison
 from pipeline.compare.model import comparison_schema
 from pipeline.job.errors import JobError
@@ -78,6 +79,68 @@ def test_a_base_by_its_path_brings_its_own_folder(folder: Path, tmp_path: Path) 
     assert job.resolve(job.model.id) == str(folder / "base") and len(job.load_prompts()) == 1
 
 
+def own(**more: Any) -> dict[str, Any]:
+    """A comparison of a method with adapters of its own, one with a model a persona, and one that is not scored."""
+    methods = [
+        {"name": "other", "decoder": {"name": "soup"}, "strengths": [1.0, 2.0], "baseline": True,
+         "attributes": [{"name": "E", "adapter": "J"}]},
+        {"name": "whole", "models": {"EJ": "E"}, "strengths": [1.0], "baseline": True} | more,
+        {"name": "absent", "baseline": True, "not_scored": "no fair training"},
+        method("mine"),
+    ]  # fmt: skip
+    return {"methods": methods, "final": {"finalists": 1}}
+
+
+def test_a_method_may_have_adapters_of_its_own(folder: Path) -> None:
+    assert lines(folder, **own()) == []
+    comparison = load_comparison(folder / "changed.yaml")
+    (task,) = comparison.tasks
+    job = job_of(comparison, task, Point(Curve("other"), 2.0))
+    assert {name: Path(place).name for name, place in job.adapter_places().items()} == {"E": "J", "J": "J"}
+    assert [persona.active for persona in job.build_personas()] == [{"E": 0.5, "J": 0.5}]
+    mine = job_of(comparison, task, Point(Curve("mine")))
+    assert {name: Path(place).name for name, place in mine.adapter_places().items()} == {"E": "E", "J": "J"}
+
+
+def test_one_model_a_persona_has_all_the_weight_and_is_called_what_its_persona_is(folder: Path) -> None:
+    assert lines(folder, **own()) == []
+    comparison = load_comparison(folder / "changed.yaml")
+    (task,) = comparison.tasks
+    job = job_of(comparison, task, Point(Curve("whole"), 1.0))
+    (persona,) = job.build_personas()
+    assert (persona.name, persona.active) == ("EJ", {"model-1-EJ": 1.0})
+    assert Path(job.adapter_places()["model-1-EJ"]).name == "E"
+    assert job.attribute_names == ("E", "J", "model-1-EJ") and job.decoder.name == "routing"  # E and J are judged
+    described = {each.name: each.description for each in job.described_attributes()}
+    assert described["model-1-EJ"] == f"{described['E']} {described['J']}"
+
+
+def test_what_is_not_scored_writes_nothing_and_a_model_writes_its_own_tasks(folder: Path) -> None:
+    """Of two tasks the models are of one; a table of people does not change whose they are."""
+    both = comparison_data()["tasks"][0]
+    (folder / "somebody.jsonl").write_text('{"profile": "a baker", "personality": "calm"}\n')
+    other = {"name": "one", "personas": {"kind": "one-hot"}, "prompts": both["prompts"]}
+    assert lines(folder, **own(), tasks=[both | {"people": {"file": "somebody.jsonl"}}, other]) == []
+    comparison = load_comparison(folder / "changed.yaml")
+    found = {
+        task.name: [p.label for m in comparison.methods for p in points_of(m, (), personas_of(comparison, task))]
+        for task in comparison.tasks
+    }
+    assert found == {"both": ["other x1", "other x2", "whole x1", "mine"], "one": ["other x1", "other x2", "mine"]}
+    job = job_of(comparison, comparison.tasks[0], Point(Curve("whole"), 1.0))
+    assert [(each.name, each.profile) for each in job.build_personas()] == [("EJ as 1", "a baker")]
+    assert baselines_of(comparison) == ["other", "whole"]
+
+
+def test_adapters_that_are_missing_are_named_when_they_are_needed(folder: Path) -> None:
+    methods = own(models={"EJ": "../gone/EJ"})
+    assert lines(folder, **methods) == []
+    (line,) = missing(load_comparison(folder / "changed.yaml"))
+    assert line.startswith("methods[1].models.EJ: '../gone/EJ' is not in") and "not_scored" in line
+    assert lines(folder, **own(models={"EJ": "../gone/EJ"}, not_scored="not trained")) == []
+    assert missing(load_comparison(folder / "changed.yaml")) == []
+
+
 def test_what_is_missing_is_no_mistake_until_it_is_needed(folder: Path) -> None:
     task = {
         "name": "t",
@@ -124,6 +187,16 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
         ({"methods": [method(strengths=[1.0, 1.0], baseline=True)]}, "methods[0].strengths: [1.0, 1.0] has one twice"),
         ({"methods": [method(decoder={"name": "mod", "strength": {"X": 2}}, baseline=True)], "final": {"finalists": 0}},
          "methods[0].decoder.strength.X: 2.0 is for 'X', not an attribute"),
+        (own(models={"JE": "E"}), "methods[1].models.JE: no task has a persona of that name; choose from EJ"),
+        (own(models={"JE": "E"}), "methods[1].models: ['JE'] are not all personas of any task; add the others"),
+        (own(decoder={"name": "mod"}), "methods[1].decoder.name: 'mod': a persona's one model writes alone"),
+        (own(models={"EJ": "base"}, attributes=["E"]), "methods[1].attributes: ['E'] have no place beside models"),
+        (own(models={"EJ": "out.txt"}, horizons=[4]), "methods[1].horizons: [4]: decoder 'single' has no horizon"),
+        ({"methods": [method(attributes=["X"], baseline=True)], "final": {"finalists": 0}},
+         "methods[0].attributes[0].name: 'X' is none of the job's"),
+        ({"methods": [method(attributes=[{"name": "J", "adapter": "prompts.jsonl"}], baseline=True)],
+          "final": {"finalists": 0}}, "methods[0].attributes[0].adapter: 'prompts.jsonl' is no folder with"),
+        ({"final": {"perplexity_of": "absent"}, "methods": own()["methods"]}, "final.perplexity_of: 'absent' is none"),
         ({"final": {"perplexity_of": "promting"}}, "final.perplexity_of: 'promting' is none of the methods"),
         ({"tasks": [comparison_data()["tasks"][0] | {"stage": "final"}]}, "tasks: none is in the screening; give one"),
         ({"final": {"finalists": 9}}, "final.finalists: 9 is more than the 1 that are no baselines"),
@@ -147,12 +220,15 @@ def test_a_mistake_is_one_line(folder: Path, changes: dict[str, Any], expected: 
 def test_what_ships_loads_in_a_clone_without_the_data_beside_it(name: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "workflows", tmp_path / "clone" / "workflows")
     comparison = load_comparison(tmp_path / "clone" / "workflows" / name)
-    assert {line.partition(": ")[2].partition("shared")[0] for line in missing(comparison)} == {"'../../"}
+    absent = dict(line.split(": ", 1) for line in missing(comparison))
+    assert {text.partition("shared")[0] for field, text in absent.items() if field.startswith("tasks")} == {"'../../"}
+    models = [each.partition(".")[2] for each in absent if each.startswith("methods")]
+    assert models == ([f"models.{code}" for code in ("ENTJ", "ESTP", "INFJ", "ISFP")] if "mbti" in name else [])
     assert len({method.decoder.name for method in comparison.methods}) >= 9
 
 
 def test_the_documents_own_comparison_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "comparing.md").read_text("utf-8"), flags=re.S)
+    text, _ = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "comparing.md").read_text("utf-8"), flags=re.S)
     shutil.copy(ROOT / "workflows" / "prompts.jsonl", tmp_path)
     (tmp_path / "compare.yaml").write_text(text)
     assert len(load_comparison(tmp_path / "compare.yaml").methods) == 3
