@@ -54,7 +54,7 @@ _SOURCES = {
     ROLE_PLAY_FILE: "Libra117/MPG (no licence file), built on ALOE; without quotation marks, labels and long dashes; "
     "personas split by hash, 80 % to train on",
 }
-_LICENCES = {MBTI_FILE: "apache-2.0", ROLE_PLAY_FILE: "unknown"}  # of the adapters, as of their pairs
+LICENCES = {MBTI_FILE: "apache-2.0", ROLE_PLAY_FILE: "unknown"}  # of the adapters, as of their pairs
 CARD_FILE = "card.json"
 # Held-out pairs that are scored at most, in the order of the file.
 MOST_MEASURED = 150
@@ -72,6 +72,15 @@ def file_of(name: str) -> str:
     return MBTI_FILE if name in MBTI else ROLE_PLAY_FILE
 
 
+def provenance(file: str, data: Path) -> dict[str, str]:
+    """What a card says of pairs in a folder."""
+    return {
+        "file": file,
+        "sha256": hashlib.sha256((data / file).read_bytes()).hexdigest(),
+        "source": _SOURCES[file],
+    }
+
+
 def train(name: str, data: Path, output: Path, recipe: Recipe | None = None) -> None:
     """Stage one: DPO."""
     from mpg.train.dpo import train_adapter
@@ -84,12 +93,8 @@ def train(name: str, data: Path, output: Path, recipe: Recipe | None = None) -> 
         model_id=SMOLLM2,
         train_pairs=train_pairs,
         held_out_pairs=held_out,
-        data={
-            "file": file,
-            "sha256": hashlib.sha256((data / file).read_bytes()).hexdigest(),
-            "source": _SOURCES[file],
-        },
-        license=_LICENCES[file],
+        data=provenance(file, data),
+        license=LICENCES[file],
         output=output / name,
         recipe=recipe or recipe_of(name),
     )
