@@ -141,7 +141,11 @@ class Study(Frozen):
 
     def unseen_personas(self) -> tuple[Persona, ...]:
         """The others. Raises PersonaError: they can't be read."""
-        return self._job("tests", "unseen", {"personas": self.unseen.model_dump(mode="json")}).build_personas()
+        return self.unseen_job().build_personas()
+
+    def unseen_job(self) -> Job:
+        """A job of the unseen mixes, for what is to be known of them: nobody writes it."""
+        return self._test_job("unseen", {"personas": self.unseen.model_dump(mode="json")})
 
     def test_prompts_of(self) -> list[Prompt]:
         """The prompts of the tests. Raises PromptError."""
@@ -209,6 +213,9 @@ def _base_problems(study: Study) -> Iterator[Problem]:
         if each.system is not None:
             text = f"{show(each.system)}: students are told attributes by their descriptions; leave {each.name} out"
             yield Problem(f"job.attributes[{index}].system", text)
+    if study.job.decoder.temperature == 0:
+        text = "0: candidates and seeds need texts that differ; give one above 0"
+        yield Problem("job.decoder.temperature", text)
     if not study.job.judges:
         yield Problem("job.judges", "none, and texts are chosen by their scores; add e.g. {kind: classifier}")
 
@@ -221,24 +228,30 @@ def _persona_problems(study: Study) -> Iterator[Problem]:
                 yield Problem(f"{field}.{name}", text)
 
 
+# Sections of a job that are fields of the study.
+_OWN = ("personas", "prompts", "samples_per_cell", "output")
+
+
 def _corpus_problems(study: Study) -> Iterator[Problem]:
     said = set[Problem]()
     for index, corpus in enumerate(study.corpora):
         job = study.corpus_job(corpus)
+        if not TABLE[job.decoder.name].weighted:
+            text = f"{job.decoder.name!r} writes as nobody; take prompting, or one that reads weights"
+            yield Problem(f"corpora[{index}].decoder.name", text)
         told = TABLE[job.decoder.name].told or job.decoder.tell != "none"
         if not told and study.job.decoder.wording != DEFAULT_WORDING:
             text = f"'none': texts that nobody told are exported in the words of {DEFAULT_WORDING!r}"
             yield Problem(f"corpora[{index}].decoder.tell", f"{text}; tell somebody, or leave job.decoder.wording out")
         for each in problems_in_job(job):
             section = each.field.partition(".")[0].partition("[")[0]
-            at = f"corpora[{index}]." if section == "decoder" else "" if section in ("personas", "prompts") else "job."
+            at = f"corpora[{index}]." if section == "decoder" else "" if section in _OWN else "job."
             problem = Problem(f"{at}{each.field}", each.text)
             if problem not in said:
                 said.add(problem)
                 yield problem
     try:
-        unseen = study._job("tests", "unseen", {"personas": study.unseen.model_dump(mode="json")})
-        for each in problems_in_job(unseen):
+        for each in problems_in_job(study.unseen_job()):
             if each.field.startswith("personas"):
                 yield Problem(*(text.replace("personas", "unseen") for text in (each.field, each.text)))
     except PersonaError as error:

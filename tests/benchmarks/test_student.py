@@ -159,6 +159,9 @@ def test_what_can_not_be_run_is_said_in_lines(tmp_path: Path, capsys: pytest.Cap
         "test_prompts.skip=1": "test_prompts: 'p1' is in prompts, too; skip those",
         "keep=5": "keep: 5 is more than the 4 candidates of a persona; lower it",
         "personas.control=true": "personas.control: true: students are told of attributes and weights alone",
+        "job.decoder.temperature=0": "job.decoder.temperature: 0: candidates and seeds need texts that differ",
+        "corpora=[{name: a, decoder: {name: reference}}, {name: b, decoder: {name: prompting}}]":
+            "corpora[0].decoder.name: 'reference' writes as nobody; take prompting",
         "job.judges=[]": "job.judges: none, and texts are chosen by their scores",
         "corpora=[{name: a, decoder: {tell: reference}}, {name: A, decoder: {name: mod}}]": "the name of two writers",
         "corpora=[{name: a, decoder: {name: mod}}, {name: b, decoder: {name: prompting}}]": "in the words of 'shares'",
