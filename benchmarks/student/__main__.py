@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _progress():
             found = run(study)
+    except KeyboardInterrupt:
+        print(f"{options.study}: stopped; the same command goes on", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
     except (RunError, JudgeError) as error:
         print(f"{options.study}: {error}", file=sys.stderr)
         return error.status if isinstance(error, RunError) else ExitStatus.BAD_INPUT

@@ -71,9 +71,24 @@ def data_set(path: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a study that has run."""
+    """The file of a study that has run: stopped before its second student, and gone on with."""
     path = make_study(tmp_path_factory.mktemp("student"))
-    assert main(command(path)) == 0
+    train, students = running.train_sft, list[str]()
+
+    def until_the_second(*args: Any, **how: Any) -> Any:
+        if len(students) == 1:
+            raise KeyboardInterrupt
+        return went_on(*args, **how)
+
+    def went_on(*args: Any, **how: Any) -> Any:
+        students.append(how["output"].name.rpartition("-")[0])
+        return train(*args, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.student.run.train_sft", until_the_second)
+        assert main(command(path)) == 130 and students == ["composed-1"]
+        patch.setattr("benchmarks.student.run.train_sft", went_on)
+        assert main(command(path)) == 0 and students == ["composed-1", "prompting-1"]
     return path
 
 
