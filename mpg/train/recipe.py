@@ -106,6 +106,25 @@ def own_weight(others: Mapping[str, float]) -> float:
 
 
 @dataclass(frozen=True)
+class SftRecipe:
+    """How an adapter is trained on given answers, see :mod:`mpg.train.sft`.
+
+    Attributes:
+        rank, lora_alpha: of the LoRA adapter, over all linear layers.
+        learning_rate: peak, with warm-up and a cosine schedule.
+        steps, batch_size: optimizer steps, and answers in each.
+        seed: of the adapter's first weights and of the order of the answers.
+    """
+
+    rank: int = 8
+    lora_alpha: int = 16
+    learning_rate: float = 5e-4
+    steps: int = 30
+    batch_size: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class RefineRecipe:
     """How an adapter is trained further on its own best answers, see :mod:`mpg.train.refine`.
 

@@ -30,9 +30,9 @@ from mpg.models.hub import Place
 from mpg.models.template import PLAIN, ChatStyle
 from mpg.request import Request
 from mpg.settings import DecoderSettings
-from mpg.train.pairs import closed_answer, length_grouped, with_pad_token
 from mpg.train.recipe import RefineRecipe
 from mpg.train.save import put_in_place, save_adapter
+from mpg.train.sft import sft_row, sft_trainer
 
 Chat = Sequence[Mapping[str, str]]
 # Shorter answers say too little of an attribute to be learnt from.
@@ -130,10 +130,10 @@ def refine_adapter(
         style: what the chat template is told beside the messages.
     """
     tokenizer, model = _load(adapter, model_id, dtype)
-    rows = _rows(tokenizer, prompts, answers, style)
+    rows = [sft_row(tokenizer, prompts[answer.prompt], answer.text, style) for answer in answers]
     output = Path(output)
     scratch = output.parent / f".{output.name}.refining"
-    trainer = _trainer(model, tokenizer, rows, recipe, scratch / "trainer", bf16=dtype == torch.bfloat16)
+    trainer = sft_trainer(model, tokenizer, rows, recipe, scratch / "trainer", bf16=dtype == torch.bfloat16)
     trainer.train()
     if recipe.scale != 1.0:
         config = trainer.model.peft_config["default"]
@@ -158,42 +158,3 @@ def _load(adapter: str | Path, model_id: str, dtype: torch.dtype) -> tuple[Any, 
         if "lora_" in name:
             parameter.data = parameter.data.float()
     return load_tokenizer(Place(model_id)), model
-
-
-def _rows(tokenizer: Any, prompts: Sequence[Chat], answers: Sequence[Answer], style: ChatStyle) -> list[dict[str, Any]]:
-    """Rows for TRL in tokens, as decoding reads and writes them: prompt and closed answer; which of them are learnt."""
-    rows = []
-    for answer in answers:
-        prompt = encode_chat(tokenizer, prompts[answer.prompt], style=style)
-        said = closed_answer(tokenizer, answer.text, style)
-        row = {"input_ids": [*prompt, *said], "completion_mask": [0] * len(prompt) + [1] * len(said)}
-        rows.append(row | {"n_tokens": len(prompt) + len(said)})
-    return rows
-
-
-def _trainer(
-    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], recipe: RefineRecipe, folder: Path, *, bf16: bool
-) -> Any:
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    arguments = SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=recipe.batch_size,
-        max_steps=recipe.steps,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=2,
-        max_length=None,
-        completion_only_loss=True,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=bf16,
-        seed=recipe.seed,
-        train_sampling_strategy="sequential",  # length_grouped has shuffled
-        logging_steps=4,
-        save_strategy="no",
-        disable_tqdm=None,
-        report_to=[],
-    )
-    data = Dataset.from_list(length_grouped(rows, recipe.batch_size, recipe.seed, ("input_ids", "completion_mask")))
-    return SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=with_pad_token(tokenizer))

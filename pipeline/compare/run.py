@@ -88,7 +88,7 @@ class _Run:
         with output_errors(comparison.output_folder):
             make_folder(comparison.output_folder)
             self.book = BareBook(comparison.output_folder)
-        self.embedder = _embedder()
+        self.embedder = sentence_embedder()
         # The base's own, as rows measure log-probabilities; what is greedy at 1.
         self.temperature = comparison.job.decoder.temperature or 1.0
         self.found = Results()
@@ -236,7 +236,7 @@ def is_done(job: Job) -> bool:
         return False
 
 
-def _embedder() -> Embedder | None:
+def sentence_embedder() -> Embedder | None:
     """Of sentences; ``None``, which is said: its package is not installed."""
     try:
         return RecentTexts(SentenceEmbedder())
