@@ -180,7 +180,7 @@ def choose(
 
     ``most_i`` is the largest strength of attribute i within the budget, and the lift is the smallest of theirs there,
     of the attributes that are told apart from the reference; each gets the smallest strength that has it. An attribute
-    that is not told apart keeps its strength, or ``most_i`` where that is less.
+    that is not told apart there keeps its strength, whatever it costs: nothing is known by which to change it.
 
     Args:
         lifts, log_perplexities: attribute -> its responses. now: attribute -> its strength so far.
@@ -203,7 +203,7 @@ def choose(
         wanted = apart[limit]
     of = {}
     for name in lifts:
-        strength = now[name] if name not in within else min(now[name], within[name])
+        strength = now[name]
         if name in apart and wanted is not None:
             needed = lifts[name].least(wanted)
             strength = within[name] if needed is None else min(within[name], max(least, needed))

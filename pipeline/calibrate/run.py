@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,7 @@ class Asked:
     Attributes:
         budget: the largest perplexity, as times the base's. base: whose. grid: strengths of the pilot, rising.
         texts: of each attribute and strength. lift: wanted of each attribute; ``None``: the most that all can have.
+        before: whether the strengths that the job has are checked, too.
     """
 
     budget: float = 1.05
@@ -44,11 +45,12 @@ class Asked:
     grid: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     texts: int = 40
     lift: float | None = None
+    before: bool = False
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the check has to say of an attribute.
+    """What a check has to say of an attribute.
 
     Attributes:
         curve: its score against its weight. lift: over the reference, of the texts that weigh it, by ``weight``.
@@ -57,6 +59,18 @@ class Seen:
     curve: ControlCurve
     lift: Effect
     weight: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """The job's personas at some strengths, on the prompts that the pilot has not seen.
+
+    Attributes:
+        seen: attribute -> what is seen of it. cost: log-perplexity over the reference's.
+    """
+
+    seen: Mapping[str, Seen]
+    cost: Effect
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,8 @@ class Calibration:
         allowed: log of the largest perplexity over the reference's.
         choice: strengths for an attribute alone. mixed: of mixtures, where strength means another thing there.
         strengths: attribute of the job -> what is written.
-        seen: attribute -> the check; empty: nothing was chosen. cost: log-perplexity over the reference's, there.
-        size: of the stages. machines: that they were decoded on.
+        size: of the stages. check: of the strengths chosen; ``None``: nothing was. before: of those that the job has.
+        machines: that texts were decoded on.
     """
 
     attributes: Attributes
@@ -94,8 +108,8 @@ class Calibration:
     mixed: Mixed | None
     strengths: Mapping[str, float]
     size: Size
-    seen: Mapping[str, Seen] = field(default_factory=dict)
-    cost: Effect | None = None
+    check: Check | None = None
+    before: Check | None = None
     machines: Sequence[str] = ()
 
 
@@ -154,9 +168,10 @@ class _Run:
             more = {name: round(strengths[name] * mixed.factor, DECIMALS) for name in apart}
             strengths |= {name: max(LEAST_STRENGTH, each) for name, each in more.items()}
         perplexity = math.exp(costs[names[0]].reference.value or 0.0)
-        found = Calibration(self.attributes, now, lifts, costs, perplexity, base, allowed, choice, mixed, strengths,
-                            self.stages.size, machines=self.machines)  # fmt: skip
-        return found if choice.lift is None else self.checked(found)
+        check = None if choice.lift is None else self.check("check", strengths)
+        before = self.check("before", now) if check is not None and asked.before else None
+        return Calibration(self.attributes, now, lifts, costs, perplexity, base, allowed, choice, mixed, strengths,
+                           self.stages.size, check, before, tuple(self.machines))  # fmt: skip
 
     def base(self, pilot: DataSet) -> Effect:
         """Log of the base's perplexity over the reference's."""
@@ -181,9 +196,9 @@ class _Run:
         needed = lift.least(lift.at(most).value or 0.0)
         return Mixed(lift, cost, min(most, needed) if needed else most)
 
-    def checked(self, found: Calibration) -> Calibration:
-        """What the chosen strengths do on other prompts."""
-        data = self.texts("check", self.stages.check(dict(found.strengths)))
+    def check(self, stage: str, strengths: dict[str, float]) -> Check:
+        """What some strengths do on other prompts."""
+        data = self.texts(stage, self.stages.check(stage, strengths))
         personas = {each.name: 1.0 for each in self.stages.personas()}
         cost = _log_perplexity(data, _at(data, personas)).measured[0]
         seen = {}
@@ -198,7 +213,7 @@ class _Run:
             weighs = np.where(data.control, 0.0, np.where(weights > 0, 1.0, np.nan))
             lift = _scores(data, weighs, scores).measured[0]
             seen[name] = Seen(curve, lift, float(weights[weights > 0].mean()))
-        return Calibration(**(vars(found) | {"seen": seen, "cost": cost, "machines": tuple(self.machines)}))
+        return Check(seen, cost)
 
     def texts(self, stage: str, job: Job) -> DataSet:
         """Write what is not written, and read it."""

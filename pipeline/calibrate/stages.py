@@ -131,9 +131,9 @@ class Stages:
         ]
         return self._stage("mixed", entries, {}, check=False)
 
-    def check(self, strengths: dict[str, float]) -> Job:
+    def check(self, stage: str, strengths: dict[str, float]) -> Job:
         """The job's personas, on other prompts."""
-        return self._stage("check", [_entry(each) for each in self.personas()], {"strength": strengths}, check=True)
+        return self._stage(stage, [_entry(each) for each in self.personas()], {"strength": strengths}, check=True)
 
     def personas(self) -> list[Persona]:
         """Of the job, without the control; of many some, evenly spread."""

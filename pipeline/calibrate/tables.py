@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from evaluation.statistics.dose import Response, shown_ratio
 from evaluation.statistics.linear import Effect
 from evaluation.tables import aligned
-from pipeline.calibrate.run import Asked, Calibration
+from pipeline.calibrate.run import Asked, Calibration, Check
 
 
 def report(found: Calibration, asked: Asked) -> str:
@@ -16,7 +16,7 @@ def report(found: Calibration, asked: Asked) -> str:
     header = ["attribute", "was", "lift", "most", "lift", "even", "lift", "perplexity"]
     if found.mixed is not None:
         header.append("chosen")
-    if found.seen:
+    if found.check is not None:
         header += ["slope", "Spearman", "monotone", "lift", "at weight"]
     return "\n".join([aligned(header, [_row(found, name) for name in found.attributes.names]), *_said(found, asked)])
 
@@ -35,8 +35,8 @@ def _row(found: Calibration, name: str) -> list[str]:
     ]
     if found.mixed is not None:
         row.append(_strength(found.strengths[name]))
-    if found.seen:
-        seen = found.seen[name]
+    if found.check is not None:
+        seen = found.check.seen[name]
         monotone = {None: "-", True: "yes", False: "no"}[seen.curve.monotone]
         spearman = "-" if seen.curve.spearman is None else f"{seen.curve.spearman:.2f}"
         row += [seen.curve.slope.shown, spearman, monotone, seen.lift.shown, f"{seen.weight:.2f}"]
@@ -57,20 +57,30 @@ def _said(found: Calibration, asked: Asked) -> Iterator[str]:
         curve = "; ".join(f"{factor:g} times: {lift.shown} {shown_ratio(cost)}" for factor, lift, cost in points)
         yield f"in the job's own mixtures these strengths are shared out by weight; {curve}"
         yield f"chosen: {found.mixed.factor:.2f} times the even ones, the most within the budget"
-    if not found.seen or found.cost is None:
+    if found.check is None:
         return
-    yield (f"slope and what follows: the job's personas at the chosen strengths, on {found.size.check} other prompts; "
-           f"perplexity there {shown_ratio(found.cost)}{_over(found.cost, found.allowed)}")  # fmt: skip
-    slopes = [each.curve.slope.value for each in found.seen.values() if each.curve.slope.value is not None]
-    lifts = [each.lift.value for each in found.seen.values() if each.lift.value is not None]
-    some = [("slopes", slopes), ("lifts", lifts)]
-    yield "there: " + ", ".join(f"{what} from {min(v):+.2f} to {max(v):+.2f}" for what, v in some if v)
-    flat = [name for name, each in found.seen.items() if not _above_0(each.curve.slope, where_unknown=True)]
+    yield f"slope and what follows: the job's personas at the chosen strengths, on {found.size.check} other prompts"
+    yield f"there: {_spread(found.check, found.allowed)}"
+    if found.before is not None:
+        yield f"there, at the strengths that the job has: {_spread(found.before, found.allowed)}"
+    seen = found.check.seen
+    flat = [name for name, each in seen.items() if not _above_0(each.curve.slope, where_unknown=True)]
     if flat:
         yield f"note: on those prompts the slope of {', '.join(flat)} is not told apart from 0"
-    uneven = [name for name, each in found.seen.items() if each.curve.monotone is False]
+    uneven = [name for name, each in seen.items() if each.curve.monotone is False]
     if uneven:
         yield f"note: not monotone in its weight: {', '.join(uneven)}"
+
+
+def _spread(check: Check, allowed: float) -> str:
+    """How far apart attributes are, and what it costs."""
+    slopes = [each.curve.slope.value for each in check.seen.values()]
+    lifts = [each.lift.value for each in check.seen.values()]
+    parts = []
+    for what, values in (("slopes", slopes), ("lifts", lifts)):
+        known = [value for value in values if value is not None]
+        parts += [f"{what} from {min(known):+.2f} to {max(known):+.2f}"] if known else []
+    return ", ".join([*parts, f"perplexity {shown_ratio(check.cost)}{_over(check.cost, allowed)}"])
 
 
 def _limits(found: Calibration, asked: Asked) -> Iterator[str]:
@@ -85,9 +95,9 @@ def _limits(found: Calibration, asked: Asked) -> Iterator[str]:
     for name, each in choice.of.items():
         largest = found.lifts[name].strengths[-1]
         if each.most is None:
-            yield f"note: {name}: no strength is within the budget; it keeps the one that it has"
+            yield f"note: {name}: no strength is within the budget; it keeps its own{_first(found, name)}"
         elif not each.told_apart:
-            yield f"note: {name}: its lift is not told apart from 0 within the budget; it gets no more strength"
+            yield f"note: {name}: no lift in the budget is told apart from 0; it keeps its own{_first(found, name)}"
         elif each.most == largest:
             yield f"note: {name}: the budget reaches beyond {largest:g}, the largest strength tried; see --strengths"
     unsure = [
@@ -98,6 +108,15 @@ def _limits(found: Calibration, asked: Asked) -> Iterator[str]:
         yield f"note: by their intervals these may be over the budget, or under it: {', '.join(unsure)}; see --texts"
     for name, why in found.attributes.left.items():
         yield f"note: {name} keeps its strength: {why}"
+
+
+def _first(found: Calibration, name: str) -> str:
+    """Where an attribute is told apart first, of the strengths tried."""
+    lift, cost = found.lifts[name], found.log_perplexities[name]
+    for strength, up, paid in zip(lift.strengths[1:], lift.measured, cost.measured, strict=True):
+        if _above_0(up, where_unknown=False):
+            return f" (told apart first at {strength:g}: {up.shown}, {shown_ratio(paid)})"
+    return " (told apart at none that was tried)"
 
 
 def comment(found: Calibration, asked: Asked, command: str, date: str) -> list[str]:
@@ -111,9 +130,11 @@ def comment(found: Calibration, asked: Asked, command: str, date: str) -> list[s
     lift = "" if found.choice.lift is None else f"lift {found.choice.lift:+.2f} each, "
     times = "" if found.mixed is None else f"{found.mixed.factor:.2f} times in the job's mixtures, "
     lines.append(f"chosen for: {lift}{times}within x{asked.budget:g} of {asked.base}'s perplexity")
-    if found.seen and found.cost is not None:
-        slopes = "; ".join(f"{name} {each.curve.slope.shown}" for name, each in found.seen.items())
-        lines.append(f"on {found.size.check} other prompts: slopes {slopes}; perplexity {shown_ratio(found.cost)}")
+    if found.check is not None:
+        slopes = "; ".join(f"{name} {each.curve.slope.shown}" for name, each in found.check.seen.items())
+        lines.append(
+            f"on {found.size.check} other prompts: slopes {slopes}; perplexity {shown_ratio(found.check.cost)}"
+        )
     return lines
 
 
@@ -141,7 +162,8 @@ def record(found: Calibration, asked: Asked, command: str, date: str) -> dict[st
                     strict=True,
                 )
             ],
-            **_seen(found, name),
+            "check": _seen(found.check, name),
+            "before": _seen(found.before, name),
         }
         for name in found.attributes.names
     }
@@ -157,16 +179,17 @@ def record(found: Calibration, asked: Asked, command: str, date: str) -> dict[st
         "factor": None if found.mixed is None else found.mixed.factor,
         "attributes": attributes,
         "left": found.attributes.left,
-        "check_log_perplexity_ratio": None if found.cost is None else vars(found.cost),
+        "check_log_perplexity_ratio": None if found.check is None else vars(found.check.cost),
+        "before_log_perplexity_ratio": None if found.before is None else vars(found.before.cost),
     }
 
 
-def _seen(found: Calibration, name: str) -> Mapping[str, object]:
-    if name not in found.seen:
-        return {}
-    seen = found.seen[name]
-    check = {"slope": vars(seen.curve.slope), "spearman": seen.curve.spearman, "monotone": seen.curve.monotone}
-    return {"check": {**check, "lift": vars(seen.lift), "weight": seen.weight}}
+def _seen(check: Check | None, name: str) -> dict[str, object] | None:
+    if check is None:
+        return None
+    seen = check.seen[name]
+    found = {"slope": vars(seen.curve.slope), "spearman": seen.curve.spearman, "monotone": seen.curve.monotone}
+    return {**found, "lift": vars(seen.lift), "weight": seen.weight}
 
 
 def _effect(response: Response, strength: float) -> Effect:

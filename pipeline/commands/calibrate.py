@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "each persona (40)")  # fmt: skip
     parser.add_argument("--lift", type=float, metavar="SCORE",
                         help="wanted of each attribute; left out: the most that all have in the budget")  # fmt: skip
+    parser.add_argument("--before", action="store_true", help="check the strengths that the job has, too")
     parser.add_argument("--write", action="store_true",
                         help="put the strengths into the job file, under a comment with date and curve")  # fmt: skip
     parser.add_argument("--output", dest="work", type=place, metavar="DIR",
@@ -70,7 +71,8 @@ def calibrate(options: argparse.Namespace) -> Outcome:
         raise InputError(
             f"{options.job}: output: {job.output!r} is in a store; name a folder of this machine: --output"
         )
-    looked_at(options, job.changed(output=str(work.absolute() / "look")), prompts)
+    for note in looked_at(options, job.changed(output=str(work.absolute() / "look")), prompts).notes:
+        logger.warning("%s", note)
     found = run(job, asked, work.absolute(), options.beam_arguments, interruptible=True)
     date, command = f"{datetime.now(UTC):%Y-%m-%d}", _command(options)
     with place_errors(work, read=False, kept="all texts are"):
@@ -108,7 +110,7 @@ def _asked(options: argparse.Namespace) -> Asked:
         grid = ()
     if not grid or not all(0 < each <= MOST_STRENGTH for each in grid):
         raise InputError(f"--strengths: {options.strengths!r}: give numbers above 0 in commas, e.g. {_GRID}")
-    return Asked(options.perplexity, options.base, grid, options.texts, options.lift)
+    return Asked(options.perplexity, options.base, grid, options.texts, options.lift, options.before)
 
 
 def _text(options: argparse.Namespace, job: Job) -> str:
@@ -148,4 +150,5 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--strengths", options.strengths] if options.strengths != _GRID else []
     words += ["--texts", str(options.texts)]
     words += ["--lift", f"{options.lift:g}"] if options.lift is not None else []
+    words += ["--before"] if options.before else []
     return shlex.join([*words, *(word for each in options.set for word in ("--set", each))])

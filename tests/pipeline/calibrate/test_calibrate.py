@@ -14,7 +14,7 @@ from pipeline.calibrate.stages import Size, Stages, alone, attributes_of, times
 from pipeline.cli import main
 from pipeline.job.load import load_job
 from tests.judge_server import JudgeServer, Reply, says, serving
-from tests.tiny_job import make_job, write_job
+from tests.tiny_job import make_job, rows, write_job
 
 PROMPTS = ("hello you", "what now?", "tell me more", "who are you?", "how so?", "why not?")
 # What the two adapters of tests/tiny_job.py write more often than their base does.
@@ -25,7 +25,7 @@ PERSONAS = {
     "profile": "A sailor.",
 }
 DECODER = {"name": "mod", "max_new_tokens": 24, "top_p": 0.95}
-ARGUMENTS = ("--texts", "12", "--perplexity", "60", "--strengths", "1,2")
+ARGUMENTS = ("--texts", "12", "--perplexity", "15", "--strengths", "1,2", "--base", "prompting", "--before")
 
 
 def counts(text: str, n: int) -> Reply:
@@ -36,6 +36,17 @@ def counts(text: str, n: int) -> Reply:
         for name, each in share.items()
     }
     return says(json.dumps({"grades": grades, "fluency": 4}), good=True)
+
+
+BASES = {"pilot": False, "prompting": True}
+
+
+def nats_a_token(output: Path, stage: str, persona: bool) -> float:
+    """Under the reference that is told nothing: of the texts of personas, or of the reference alone."""
+    (folder,) = output.glob(f"{stage}-*")
+    some = [row for row in rows(folder) if (row["persona"] != "reference") is persona]
+    log_probs = [row["log_prob_reference" if row["log_prob_untold"] is None else "log_prob_untold"] for row in some]
+    return -sum(log_probs) / sum(row["n_tokens"] for row in some)
 
 
 def judges(url: str) -> list[dict[str, Any]]:
@@ -70,15 +81,18 @@ def test_strengths_are_found_written_and_found_again(
     left = [line for line in job.read_text().splitlines() if "# mpg-calibrate:" not in line]
     assert [line for line in typed.splitlines() if line not in left] == []  # strength is new, all else as it was
     written = job.read_text()
-    assert re.search(r"# mpg-calibrate: 20\d\d-\d\d-\d\d: mpg calibrate \S+ --perplexity 60 --strengths 1,2", written)
+    assert re.search(r"# mpg-calibrate: 20\d\d-\d\d-\d\d: mpg calibrate \S+ --perplexity 15 --base prompting", written)
     assert re.search(r"# mpg-calibrate:   E  1: \+\d\.\d\d±\.\d\d x\d+\.\d\d±", written)
 
     assert all(each["told_apart"] and each["was"] == 1 for each in known["attributes"].values())
+    nats = {stage: nats_a_token(tmp_path / "out-calibration", stage, persona) for stage, persona in BASES.items()}
+    assert known["base_log_ratio"]["value"] == pytest.approx(nats["prompting"] - nats["pilot"], rel=1e-6)
     assert known["lift"] > 0.05 and 0.5 < known["factor"] <= 1.34 and known["prompts"] == {"pilot": 3, "check": 3}
     for each in known["attributes"].values():
         assert [point["strength"] for point in each["curve"]] == [1, 2] and each["check"]["slope"]["n"] == 24
+        assert each["before"]["slope"]["n"] == 24 and each["before"] != each["check"]
     folders = {path.name.partition("-")[0] for path in (tmp_path / "out-calibration").iterdir() if path.is_dir()}
-    assert folders == {"pilot", "mixed", "check"} and not (tmp_path / "out").exists()
+    assert folders == {"pilot", "prompting", "mixed", "check", "before"} and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +150,7 @@ def test_stages_share_prompts_out_and_name_what_they_write(tiny: Path) -> None:
     size = Size.of(job, 6, 40)
     assert size == Size(3, 3, 14, 14) and Size.of(job, 100, 40) == Size(40, 40, 1, 1)
     stages = Stages(job, attributes_of(job).names, size, tiny / "work")
-    pilot, told, check = stages.pilot((0.5, 2.0)), stages.prompting(), stages.check({"E": 0.5, "N": 2.0})
+    pilot, told, check = stages.pilot((0.5, 2.0)), stages.prompting(), stages.check("check", {"E": 0.5, "N": 2.0})
     names = [each.name for each in pilot.build_personas()]
     assert len(names) == 9 and {alone("E", 0.5), alone("J", 2.0), "reference"} <= set(names)
     assert {each.name: each.strengths for each in pilot.build_personas()}[alone("N", 2.0)] == {"N": 2.0}
