@@ -17,6 +17,7 @@ import mpg
 from evaluation.tables import plain
 from personas.secrets import masked_words
 from pipeline.commands import (
+    calibrate,
     check,
     compare,
     export,
@@ -132,6 +133,7 @@ class _Command(NamedTuple):
 _COMMANDS = {
     "run": _Command(run.run, again="; the same command goes on from the rows that are written"),
     "compare": _Command(compare.compare, again="; the same command goes on, and what is written is kept"),
+    "calibrate": _Command(calibrate.calibrate, again="; the same command goes on, and what is written is kept"),
     "init": _Command(init.init, loads_models=False),
     "check": _Command(check.check),
     "infer-weights": _Command(infer_weights.infer_weights),
@@ -150,7 +152,7 @@ _COMMANDS = {
 }
 
 
-_TAKE_BEAM_ARGUMENTS = ("run", "compare", "check", "plan", "finish")
+_TAKE_BEAM_ARGUMENTS = ("run", "compare", "calibrate", "check", "plan", "finish")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,7 +186,10 @@ def _parser() -> argparse.ArgumentParser:
     planned = commands.add_parser(
         "plan", help="what a job will take: tokens, time, money, from a pilot on this machine"
     )
-    for command in (runs, checked, planned, asked):
+    calibrated = commands.add_parser(
+        "calibrate", help="strengths by attribute from a pilot, so that what is judged follows the weights"
+    )
+    for command in (runs, checked, planned, asked, calibrated):
         nargs = "?" if command is asked else None  # its --items may have swallowed it
         command.add_argument("job", metavar="JOB.yaml", nargs=nargs, help="the job file, or a data set's job.json")
         command.add_argument(
@@ -194,11 +199,12 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
-        if command is not asked:
+        if command not in (asked, calibrated):
             command.add_argument("--output", dest="output_folder", type=anywhere, metavar="DIR",
                                  help="folder of the data set, from where you stand; left out: the job's")  # fmt: skip
     run.add_arguments(runs)
     plan.add_arguments(planned)
+    calibrate.add_arguments(calibrated)
     questionnaire.add_arguments(asked)
     compare.add_arguments(
         commands.add_parser(

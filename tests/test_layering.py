@@ -53,6 +53,7 @@ ROOMS = {
         "publish",
         "run",
         "compare",
+        "calibrate",
         "commands",
         "cli",
     ),

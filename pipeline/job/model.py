@@ -149,6 +149,11 @@ class Job(Frozen):
         """Attributes that this job may name without an adapter."""
         return tuple(self._shipped)
 
+    def changed(self, **fields: Any) -> Job:
+        """The same job with some fields otherwise, as a file would give them. Raises ValidationError."""
+        context = {"folder": self._folder, "shipped": self._shipped}
+        return Job.model_validate(self.model_dump(mode="json") | fields, context=context)
+
     @property
     def attribute_names(self) -> tuple[str, ...]:
         """Names in the job's order: the order of every weight vector."""
