@@ -56,8 +56,9 @@ format: install-dev ## format the code
 adapters: install-dev ## train the shipped adapters again, from the pairs in DATA
 	$(BIN)/python -m tools.shipped_adapters --data $(DATA)
 
-judge: install-dev ## train the classifier judge again, from the pairs in DATA
+judge: install-dev ## train the embedded judges again, from the pairs in DATA
 	$(BIN)/python -m evaluation.fit.train_classifier --data $(DATA)
+	$(BIN)/python -m evaluation.fit.train_encoder --data $(DATA)
 
 clean: ## remove the virtual environment and the demo's output
 	rm -rf $(VENV) out

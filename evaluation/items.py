@@ -75,6 +75,8 @@ def label_of(judge: Judge) -> str:
 
 # Names of the classifier that ships, and of those beside adapters: taken for a judge, or not.
 SHIPPED, OWN, OWN_UNPROVEN = "classifier", "own-classifier", "own-classifier-unproven"
+# The other one that ships, on a sentence encoder alone.
+ENCODER = "encoder"
 # Judges, by their names, that are shown and never averaged with others, and why.
 UNCOUNTED = {
     "log-ratio": "the generator's own models: no independent judge",
@@ -132,13 +134,13 @@ def of_kinds(labels: Iterable[str], kinds: Collection[str] | None, *, but: bool 
 def heard(labels: Collection[str]) -> Callable[[str, str], bool]:
     """Which of some judges' scores of an attribute count: (label, attribute) -> whether it does.
 
-    The judges have to be independent. Of an attribute whose adapter has a judge of its own that counts, the classifier
-    that ships is not heard: what it scored before stays in a data set, and it knows another adapter's pole by the name.
+    The judges have to be independent. Of an attribute whose adapter has a judge of its own that counts, those that
+    ship are not heard: what they scored before stays in a data set, and they know another adapter's pole by the name.
     """
     own = {own_attribute(label) for label in labels if is_independent(label)}
 
     def counts(label: str, attribute: str) -> bool:
-        shipped = label.partition("@")[0] == SHIPPED
+        shipped = label.partition("@")[0] in (SHIPPED, ENCODER)
         return label in labels and is_independent(label) and not (shipped and attribute in own)
 
     return counts

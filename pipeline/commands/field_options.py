@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -23,9 +23,15 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {name: field for name, field in model.model_fields.items() if name != "kind"}
 
 
-def add_options(group: argparse._ArgumentGroup, model: type[BaseModel]) -> None:
-    """An option for each field; one that is left out is ``None``, so that the model's default holds."""
+def add_options(group: argparse._ArgumentGroup, model: type[BaseModel], *, there: Collection[str] = ()) -> None:
+    """An option for each field; one that is left out is ``None``, so that the model's default holds.
+
+    Args:
+        there: fields whose options another model of the same command has made.
+    """
     for name, field in fields_of(model).items():
+        if name in there:
+            continue
         kind = _type_of(field.annotation)
         how: dict[str, Any] = {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": _reader(kind)}
         if _may_be_null(field.annotation) and field.default is not None:

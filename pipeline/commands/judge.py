@@ -84,11 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="where judgments go: left out, into the data set, or beside a file")  # fmt: skip
     parser.add_argument("--known", nargs=2, metavar=("NAME", "PAIRS"), action="append", default=[],
                         help="measure the judge on pairs whose chosen answer is known to carry NAME")  # fmt: skip
+    there = set[str]()
     for kind in KINDS.values():
-        if fields_of(kind.model):
+        if not there.issuperset(fields_of(kind.model)):
             said = (kind.model.model_fields["kind"].description or "").removesuffix(".")
             group = parser.add_argument_group(f"judge {said}")
-            add_options(group, kind.model)
+            add_options(group, kind.model, there=there)
+            there |= {*fields_of(kind.model)}
             if kind.remote:
                 _add_ways_of_asking(group)
             if kind.model is ClassifierJudge:
@@ -336,8 +338,9 @@ def _spec(options: argparse.Namespace) -> Judges:
     for name, kind in KINDS.items():
         ways = _WAYS if kind.remote else ("weights",) if name == "classifier" else ()
         of_it = {*given(options, kind.model), *(each for each in ways if getattr(options, each))}
-        if kind is not wanted and of_it:
-            raise JudgeInputError(f"{flag(min(of_it))}: belongs to --judge {name}; add that, or leave it out")
+        strange = of_it.difference(fields_of(wanted.model))
+        if kind is not wanted and strange:
+            raise JudgeInputError(f"{flag(min(strange))}: belongs to --judge {name}; add that, or leave it out")
     values = {"kind": options.judge, **given(options, wanted.model)}
     try:
         return wanted.model.model_validate(values)

@@ -73,7 +73,7 @@ def _base_problems(comparison: Comparison) -> Iterator[Problem]:
     kinds = {judge.kind for judge in comparison.job.judges}
     if len(kinds) < 2:
         had = ", ".join(sorted(kinds)) or "none"
-        remedy = "one family can't be checked by another; add e.g. {kind: log-ratio}, or {kind: openai, ...}"
+        remedy = "one family can't be checked by another; add e.g. {kind: encoder}, or {kind: openai, ...}"
         yield Problem("job.judges", f"{had}: {remedy}")
 
 

@@ -423,6 +423,18 @@ class ClassifierJudge(Frozen):
     )
 
 
+class EncoderJudge(Frozen):
+    """The other embedded judge of MBTI poles, on a sentence encoder alone."""
+
+    kind: Literal["encoder"] = Field(
+        description="encoder: the embedded judge of MBTI poles that reads a sentence encoder's layers and no n-gram; "
+        "beside the classifier, a second family."
+    )
+    abstain: Float = Field(
+        0.0, ge=0, lt=0.5, description="Scores nearer to 0.5 than this are left unscored ('refused'); 0: none are."
+    )
+
+
 class PersonaMatchJudge(Frozen):
     """The embedded judge of role-play."""
 
@@ -457,4 +469,6 @@ class OpenAIJudge(OpenAISettings, _BehindAnEndpoint):  # this order puts `kind` 
         return value if value is None else checked_part(value, UNRESTRICTED, NO_TRAINING)
 
 
-Judges = Annotated[ClassifierJudge | PersonaMatchJudge | LogRatioJudge | OpenAIJudge, Field(discriminator="kind")]
+Judges = Annotated[
+    ClassifierJudge | EncoderJudge | PersonaMatchJudge | LogRatioJudge | OpenAIJudge, Field(discriminator="kind")
+]

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, TypeGuard
 from evaluation.items import is_independent, of_kinds
 from evaluation.judges.own import OwnJudge
 from personas import MBTI, ROLE_PLAY
-from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+from pipeline.job.fields import ClassifierJudge, EncoderJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
 
-JudgeModel = type[ClassifierJudge] | type[PersonaMatchJudge] | type[LogRatioJudge] | type[OpenAIJudge]
+JudgeModel = (
+    type[ClassifierJudge] | type[EncoderJudge] | type[PersonaMatchJudge] | type[LogRatioJudge] | type[OpenAIJudge]
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class JudgeKind:
 
 KINDS: Mapping[str, JudgeKind] = {
     "classifier": JudgeKind(ClassifierJudge, MBTI),
+    "encoder": JudgeKind(EncoderJudge, MBTI),
     "persona-match": JudgeKind(PersonaMatchJudge, ROLE_PLAY),
     "log-ratio": JudgeKind(LogRatioJudge, None),
     "openai": JudgeKind(OpenAIJudge, None, remote=True),
@@ -85,14 +88,15 @@ def assignments(
     """Which judge scores what, known without loading one; those that know none of the attributes are left out.
 
     Args:
-        own: attribute -> the judge beside its adapter. One that counts takes the place of the shipped classifier,
-            which knows other adapters' poles by the same name; one that does not count stands beside it.
+        own: attribute -> the judge beside its adapter. One that counts takes the place of the judges that ship,
+            which know other adapters' poles by the same name; one that does not count stands beside them.
     """
     found = []
     for spec in specs:
         known = KINDS[spec.kind].attributes
         mine = own if isinstance(spec, ClassifierJudge) else NONE_OWN
-        taken = {name for name, each in mine.items() if each.counted}
+        ships = isinstance(spec, ClassifierJudge | EncoderJudge)
+        taken = {name for name, each in own.items() if each.counted} if ships else set()
         names = tuple(name for name in attributes if (known is None or name in known) and name not in taken)
         found += [Assignment(spec, names)] if names else []
         found += [Assignment(spec, (name,), mine[name]) for name in attributes if name in mine]

@@ -12,7 +12,14 @@ from evaluation.items import Item, Judge
 from evaluation.judges.own import OwnJudge
 from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, ROLE_PLAY, Attribute
-from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+from pipeline.job.fields import (
+    ClassifierJudge,
+    EncoderJudge,
+    Judges,
+    LogRatioJudge,
+    OpenAIJudge,
+    PersonaMatchJudge,
+)
 from pipeline.job.known import Assignment, is_remote
 from pipeline.store.copies import folder_here
 from pipeline.store.spending import Spending
@@ -80,7 +87,7 @@ def check_judge(spec: Judges) -> None:
     """Raise JudgeError where :func:`load_judge` would miss a package; nothing is loaded."""
     from evaluation.features.embedding import EmbeddingModelError, model_folder
 
-    if isinstance(spec, ClassifierJudge | PersonaMatchJudge):  # they compare sentence embeddings
+    if isinstance(spec, ClassifierJudge | EncoderJudge | PersonaMatchJudge):  # they read sentence embeddings
         try:
             model_folder()
         except EmbeddingModelError as error:
@@ -100,6 +107,14 @@ def _embedder() -> Embedder:
     return RecentTexts(SentenceEmbedder())
 
 
+@cache
+def _layers() -> Embedder:
+    """One for all encoder judges of a process: a comparison loads one for each of its jobs."""
+    from evaluation.features.embedding import LayerEmbedder
+
+    return LayerEmbedder()
+
+
 def _classifier(spec: ClassifierJudge) -> Judge:
     from evaluation.judges.classifier import ClassifierJudge as Classifier
 
@@ -110,6 +125,12 @@ def _own_classifier(spec: ClassifierJudge, attribute: str, own: OwnJudge) -> Jud
     from evaluation.judges.classifier import ClassifierJudge as Classifier
 
     return Classifier.beside_adapter(own, attribute, embedder=_embedder(), abstain=spec.abstain)
+
+
+def _encoder(spec: EncoderJudge) -> Judge:
+    from evaluation.judges.encoder import EncoderJudge as Encoder
+
+    return Encoder.load(embedder=_layers(), abstain=spec.abstain)
 
 
 def _persona_match(spec: PersonaMatchJudge) -> Judge:
@@ -127,6 +148,7 @@ def _log_ratio(spec: LogRatioJudge) -> Judge:
 # How the kinds of :data:`pipeline.job.known.KINDS` that are not behind an endpoint are loaded.
 LOADERS: Mapping[str, Callable[[Any], Judge]] = {
     "classifier": _classifier,
+    "encoder": _encoder,
     "persona-match": _persona_match,
     "log-ratio": _log_ratio,
 }

@@ -33,6 +33,7 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 OURS = "apache-2.0"
 _OF_JUDGES = {
     "classifier": "the classifier that ships with mpg-scr",
+    "encoder": "ships with mpg-scr; its sentence encoder all-MiniLM-L6-v2 has the same",
     "persona-match": "ships with mpg-scr; its sentence encoder all-MiniLM-L6-v2 has the same",
 }
 # Judges that are made of the data set's own models: their terms are those of the adapters.

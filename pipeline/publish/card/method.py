@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from evaluation.items import OWN, OWN_UNPROVEN, own_attribute, why_uncounted
-from evaluation.judges.classifier_weights import SHIPPED
+from evaluation.items import ENCODER, OWN, OWN_UNPROVEN, own_attribute, why_uncounted
+from evaluation.judges import classifier_weights, encoder
 from evaluation.judges.weights_card import JudgeWeightsError, read_card
 from mpg.settings import TABLE
 from pipeline.job.model import Job
@@ -96,7 +97,9 @@ def judges_of(
 def _worth(label: str, own: Mapping[str, str]) -> Md:
     kind = label.partition("@")[0]
     if kind == "classifier":
-        return Md(_OF_CLASSIFIER + "; ".join(_held_out()))
+        return Md(_OF_CLASSIFIER + "; ".join(_held_out(classifier_weights.SHIPPED)))
+    if kind == ENCODER:
+        return Md(_OF_ENCODER + "; ".join(_held_out(encoder.SHIPPED)))
     if kind == "persona-match":
         return Md(
             "ranks the persona's own profile or personality among other people's by likeness to the text: 0.5 is "
@@ -116,10 +119,16 @@ _OF_CLASSIFIER = (
 )
 
 
-def _held_out() -> Iterator[str]:
+_OF_ENCODER = (
+    "ships with mpg-scr; fitted on the same answers as the classifier, on a sentence encoder's layers and no n-gram; "
+    "its accuracy on held-out answers: "
+)
+
+
+def _held_out(weights: Path) -> Iterator[str]:
     """Dimension by dimension, as the card beside the weights has it."""
     try:
-        card = read_card(SHIPPED)
+        card = read_card(weights)
     except (JudgeWeightsError, OSError):
         return
     for name, facts in card["dimensions"].items():

@@ -1,4 +1,4 @@
-"""The fitting script on a made-up corpus: learns, keeps questions apart, says whether floors are met."""
+"""The fitting script on a made-up corpus: learns, keeps questions apart, prints what it measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from evaluation.fit import regression, train_classifier
 from evaluation.fit.measure import DimensionReport, Measure, accuracy_table, reliability_table
 from evaluation.judges.classifier import ClassifierJudge
-from evaluation.judges.classifier_weights import DIMENSIONS, card_path
+from evaluation.judges.poles import DIMENSIONS
+from evaluation.judges.weights_card import card_path
 from evaluation.statistics.calibration import Bin
 
 
@@ -47,9 +48,8 @@ def test_it_learns_and_prints_its_table(
     monkeypatch.setattr(regression, "CANDIDATE_C", (4.0, 16.0))  # six take three times as long
     write_corpus(tmp_path, n_questions=40)
     weights = tmp_path / "weights.safetensors"
-    assert train_classifier.train(tmp_path, weights, embedder=WordlessEmbedder())
-    table = capsys.readouterr().out
-    assert table.count(" met ") == len(DIMENSIONS) and "MISS" not in table
+    train_classifier.train(tmp_path, weights, embedder=WordlessEmbedder())
+    assert capsys.readouterr().out.count("1.000±0.000") == len(DIMENSIONS)
     judge = ClassifierJudge.load(weights, embedder=WordlessEmbedder())
     (score,) = judge.score(["Something else with aaaT in it"], "T")
     assert score.score is not None and score.score > 0.5
@@ -76,6 +76,6 @@ def test_the_tables_by_hand() -> None:
     report = DimensionReport(c=4.0, temperature=1.0, held_out=held, bins=bins, crossed=crossed)
     titles, _, row = accuracy_table({"E/I": report}).splitlines()
     assert titles.startswith("dim  C  held out: accuracy")
-    assert " ".join(row.split()) == "E/I 4 0.750±0.043 100 0.85 MISS 0.900 0.500 0.800 1.000 0.250 400"
+    assert " ".join(row.split()) == "E/I 4 0.750±0.043 100 0.900 0.500 0.800 1.000 0.250 400"
     lines = [" ".join(line.split()) for line in reliability_table({"E/I": bins}).splitlines()]
     assert lines[2] == "E/I 0.0 to 0.2 10 0.10 0.20" and lines[4] == "E/I expected calibration error 0.025"

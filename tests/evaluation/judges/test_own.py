@@ -131,11 +131,13 @@ def test_its_label_names_attribute_and_fit(folder: Path) -> None:
     assert own_attribute("classifier@2+cc") is None and own_attribute("openai@m+1") is None
 
 
-def test_of_an_attribute_with_its_own_judge_the_classifier_that_ships_is_not_heard() -> None:
+def test_of_an_attribute_with_its_own_judge_those_that_ship_are_not_heard() -> None:
     counts = heard({"classifier@2+cc", "own-classifier@E+1+ab", "log-ratio@1", "openai@m+1"})
     assert counts("own-classifier@E+1+ab", "E") and counts("openai@m+1", "E") and counts("classifier@2+cc", "J")
     assert not counts("classifier@2+cc", "E") and not counts("log-ratio@1", "E")
     assert not counts("classifier@1+cc", "J")  # of another version
+    both = heard({"encoder@1+aa", "own-classifier@E+1+ab"})
+    assert both("encoder@1+aa", "J") and not both("encoder@1+aa", "E")
     unproven = heard({"classifier@2+cc", "own-classifier-unproven@E+1+ab"})
     assert unproven("classifier@2+cc", "E") and not unproven("own-classifier-unproven@E+1+ab", "E")
     assert "own-classifier-unproven" in UNCOUNTED

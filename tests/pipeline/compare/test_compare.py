@@ -61,7 +61,9 @@ def test_every_arm_is_measured(done: Path) -> None:
     assert by_curve["reference"]["kl_per_token"] == 0 and by_curve["mod"]["kl_per_token"] is None
     assert by_curve["single E"]["kl_per_token"] is not None
     assert {each["attribute"] for each in by_curve["reference"]["attributes"]} == {"E", "J"}  # judged as EJ
-    assert {each["family"] for each in by_curve["mod"]["families"]} == {"classifier", "log-ratio"}
+    assert {each["family"] for each in by_curve["mod"]["families"]} == {"classifier", "encoder", "log-ratio"}
+    by_family = {each["family"]: each["mean"] for each in by_curve["mod"]["families"]}
+    assert by_curve["mod"]["score"] == pytest.approx((by_family["classifier"] + by_family["encoder"]) / 2)  # they count
     schema = pq.read_schema(done / "out" / "arms.parquet")
     assert schema.equals(ARMS) and b"mpg compare" in schema.metadata[b"mpg.command"]
     text = (done / "out" / "arms.parquet").read_bytes()

@@ -133,17 +133,18 @@ def test_judges_beside_adapters_take_part(desk: Desk) -> None:
 
 def test_an_own_judge_takes_the_shipped_ones_place_if_it_counts(desk: Desk) -> None:
     folder = adapter(desk, "mine")
-    job = desk.load("attributes=[{name: E, adapter: mine}, J]")
+    job = desk.load("attributes=[{name: E, adapter: mine}, J]", "judges=[{kind: classifier}, {kind: encoder}]")
 
     def who() -> list[tuple[str, tuple[str, ...], bool]]:
         found = assignments(job.judges, job.attribute_names, own_judges(job))
         return [(each.called, each.attributes, each.counts) for each in found]
 
-    assert who() == [("classifier", ("E", "J"), True)]
+    shipped, encoder = ("classifier", ("E", "J"), True), ("encoder", ("E", "J"), True)
+    assert who() == [shipped, encoder]
     put_judge(folder)
-    assert who() == [("classifier", ("J",), True), ("classifier of E", ("E",), True)]
+    assert who() == [("classifier", ("J",), True), ("classifier of E", ("E",), True), ("encoder", ("J",), True)]
     put_judge(folder, good=False)
-    assert who() == [("classifier", ("E", "J"), True), ("classifier of E", ("E",), False)]
+    assert who() == [shipped, ("classifier of E", ("E",), False), encoder]
 
 
 def test_accept_does_not_count_a_poor_judge_and_says_why(desk: Desk) -> None:

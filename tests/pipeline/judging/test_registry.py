@@ -10,13 +10,21 @@ import pytest
 from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import is_independent
 from personas import MBTI, Attribute
-from pipeline.job.fields import ClassifierJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+from pipeline.job.fields import (
+    ClassifierJudge,
+    EncoderJudge,
+    Judges,
+    LogRatioJudge,
+    OpenAIJudge,
+    PersonaMatchJudge,
+)
 from pipeline.job.known import KINDS, counted, is_remote, known_to
 from pipeline.judging.registry import LOADERS, REMOTE_LOADERS, JudgeError, load_judge, load_remote_judge
 
 OPENAI = OpenAIJudge(kind="openai", model="m")
 SPECS: list[Judges] = [
     ClassifierJudge(kind="classifier"),
+    EncoderJudge(kind="encoder"),
     PersonaMatchJudge(kind="persona-match"),
     LogRatioJudge(kind="log-ratio"),
     OPENAI,
@@ -43,8 +51,9 @@ def test_what_is_known_without_loading_is_so(spec: Judges) -> None:
 
 
 def test_which_attributes_count() -> None:
-    classifier, match, log_ratio, openai = SPECS
-    assert counted([classifier], NAMES) == ["E"] and counted([match, classifier], NAMES) == ["E", "profile"]
+    classifier, encoder, match, log_ratio, openai = SPECS
+    assert counted([classifier], NAMES) == counted([encoder], NAMES) == ["E"]
+    assert counted([match, classifier], NAMES) == ["E", "profile"]
     assert counted([log_ratio], NAMES) == [] and counted([openai], NAMES) == list(NAMES)
     assert counted([], NAMES) == [] and set(known_to(classifier, list(MBTI))) == set(MBTI)
 
