@@ -69,6 +69,7 @@ def _check(comparison: Comparison, file: str) -> str:
     """What it would write."""
     from pipeline.compare.arms import job_of, personas_of, points_of, weighed
     from pipeline.compare.checks import missing
+    from pipeline.compare.model import SCREENING
 
     absent, lines, total = missing(comparison), list[str](), 0
     for index, task in enumerate(comparison.tasks):
@@ -76,8 +77,9 @@ def _check(comparison: Comparison, file: str) -> str:
         names = () if unknown else weighed(job_of(comparison, task))
         personas = () if unknown else personas_of(comparison, task)
         each = [n for method in comparison.scored if (n := len([*points_of(method, names, personas)]))]
-        total += sum(each)
-        lines.append(f"{task.name}: {sum(each)} arms of {len(each)} methods")
+        total += sum(each) if task.is_in(SCREENING) else 0
+        only = "" if task.stage == "both" else f", {task.stage} only"
+        lines.append(f"{task.name}: {sum(each)} arms of {len(each)} methods{only}")
     texts = comparison.screening.texts
     lines.append(f"screening: {total} arms of {texts} texts or a few more each, about {total * texts:,}")
     final = comparison.final
