@@ -363,12 +363,12 @@ def test_near_duplicates_within_a_persona_are_counted(desk: Desk) -> None:
 
 def test_judges_that_do_not_count_say_why_and_others_what_they_are_worth(desk: Desk) -> None:
     run = {"own_judges": {"E": {"judge": "own-classifier@E+1", "worth": "held-out accuracy <b>.88"}}}
-    labels = ("log-ratio@1", "openai@m+1", "own-classifier@E+1", "classifier@2")
+    labels = ("log-ratio@1", "openai@m+1", "own-classifier@E+1", "classifier@2", "encoder@1")
     given = [judgment("0", "E", 0.5, label) for label in labels] + [judgment("1", "E", None)]
     text = section(card(desk, generations({"persona": "x", "attributes": ["E"], "weights": [1.0]}), *given, run=run),
                    "Judged adherence")  # fmt: skip
     assert "counts in no mean: the generator's own models" in text and "asked by rubrics" in text
-    assert "held-out accuracy \\<b\\>.88" in text and "E/I 0.88" in text
+    assert "held-out accuracy \\<b\\>.88" in text and "E/I 0.88" in text and "E/I 0.85" in text
     assert "(1 judgments, 1 of them unscored)" in text
 
 
