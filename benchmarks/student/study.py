@@ -44,7 +44,7 @@ class Training(Frozen):
     seeds: tuple[Annotated[Int, Field(ge=0)], ...] = Field(
         (0, 1, 2), min_length=1, description="A student each: of its first weights, the order of texts, its answers."
     )
-    steps: Int = Field(30, ge=1, description="Optimizer steps.")
+    steps: Int = Field(24, ge=1, description="Optimizer steps.")
     batch_size: Int = Field(8, ge=1, description="Texts in a step.")
     rank: Int = Field(8, ge=1, description="Of the LoRA, over all linear layers; its alpha is twice that.")
     learning_rate: Float = Field(5e-4, gt=0, description="Peak, with warm-up and a cosine schedule.")

@@ -112,6 +112,7 @@ def _number(value: float | None, form: str = ".3f") -> str:
 
 
 def _width(half_width: float | None, n_prompts: int) -> str:
-    """As :attr:`evaluation.statistics.aggregate.Mean.shown` has it."""
-    says = half_width is not None and half_width <= WIDEST and n_prompts >= LEAST_CLUSTERS
-    return f"±{half_width:.3f}" if says else "±?"
+    """As :attr:`evaluation.statistics.aggregate.Mean.shown` has it; and none says nothing, either."""
+    if half_width and half_width <= WIDEST and n_prompts >= LEAST_CLUSTERS:
+        return f"±{half_width:.3f}"
+    return "±?"

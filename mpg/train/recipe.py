@@ -119,7 +119,7 @@ class SftRecipe:
     rank: int = 8
     lora_alpha: int = 16
     learning_rate: float = 5e-4
-    steps: int = 30
+    steps: int = 24
     batch_size: int = 8
     seed: int = 0
 

@@ -221,6 +221,8 @@ def test_differences_are_those_of_means_over_seeds(tmp_path: Path) -> None:
     assert row["p_holm"] >= row["p_value"] == pytest.approx(0.2952, rel=1e-3)
     assert rows_of["unseen mixes", "prompting", "joint"]["difference"] == pytest.approx(0.75)  # 1 and .5 above .5
     assert rows_of["unseen prompts", "untrained", "score"]["difference"] == pytest.approx(0.3)
+    alike = rows_of["unseen prompts", "prompting", "nats"]  # on both prompts: no certainty
+    assert alike["difference"] == alike["half_width"] == 0 and alike["p_value"] is alike["p_holm"] is None
 
 
 def test_pairs_are_of_mix_and_prompt_and_clusters_are_prompts() -> None:
