@@ -12,7 +12,8 @@ logger = logging.getLogger(__name__)
 # M before and below the window's evidence. The log-ratio of an 8-token chunk was measured to have a
 # standard deviation of about 0.5 at strength 1; with E[R] = 1 that puts R's 90th percentile near
 # exp(1.28 * 0.5 - 0.5**2 / 2) = 1.7. A floor of 2 keeps a row's first chunks, which have no window
-# yet, from being accepted blindly (M = 1 would accept every chunk that the target likes).
+# yet, from being accepted blindly (M = 1 would accept every chunk that the target likes). The adapters that ship since
+# have 2 and not 0.5 (docs/method.md): the floor then clips much of R's tail. It stays: texts depend on it.
 BOUND_FLOOR = 2.0
 # The alarm on E[R] = 1 needs a sample for its normal approximation, and 4 standard errors: a false
 # alarm once in 16,000 runs.

@@ -7,6 +7,7 @@ from collections import defaultdict
 import pytest
 
 from mpg import DecoderSettings, Request, decode, law
+from mpg.oracle.threshold import threshold_law
 from tests.fakes import tabular_bank
 from tests.laws import chi_square_p_value, total_variation
 
@@ -53,6 +54,26 @@ def test_scr_without_salvage_follows_the_bounded_law(
         assert chi_square_p_value(samples, target) < ALPHA
     else:
         assert chi_square_p_value(samples, target) > ALPHA
+
+
+def test_scr_with_its_online_bound_salvage_and_fallbacks_follows_its_enumerated_law() -> None:
+    """False alarm ALPHA; the target, and what `scr` would sample without salvage, must be told from it."""
+    bank = tabular_bank(scale=1.5)
+    wanted = settings(name="scr", max_new_tokens=3, max_tries=2)
+    target = law(bank, PROMPT, WEIGHTS, wanted)
+    reference = law(bank, PROMPT, {}, settings(name="reference", max_new_tokens=3))
+    online, whole = (
+        threshold_law(target, reference, chunk_len=3, salvage=salvage, max_tries=2) for salvage in (True, False)
+    )
+    assert sum(online.law.values()) == pytest.approx(1.0, abs=1e-12)
+    samples = draws(bank, wanted, 2000)
+    assert chi_square_p_value(samples, online.law) > ALPHA
+    assert chi_square_p_value(samples, target) < ALPHA and chi_square_p_value(samples, whole.law) < ALPHA
+    fixed = threshold_law(target, reference, chunk_len=3, bound=2.0, salvage=False, max_tries=None)
+    assert total_variation(fixed.law, bounded_law(bank, wanted, 2.0)) < 1e-12
+    assert fixed.acceptance == pytest.approx((1 - fixed.lost_mass) / 2.0)  # A = E[min(R, M)] / M
+    with pytest.raises(ValueError, match="max_tries"):
+        threshold_law(target, reference, chunk_len=3, max_tries=None)
 
 
 def test_scr_keeps_its_books() -> None:
