@@ -61,7 +61,7 @@ class Completion:
         n_fallbacks: ``scr``: tokens drawn from the target after ``max_tries`` rejections;
             ``sequence-rejection``: 1 if none of ``max_tries`` responses was accepted.
         tv_bound: estimated bound on the total variation between a chunk's law and its target,
-            ``mean (R - M)+``; 0 for exact decoders; ``None`` where there is no such bound: a salvaged
+            ``1 - mean min(R, M)``; 0 for exact decoders; ``None`` where there is no such bound: a salvaged
             prefix, a fallback among whole responses, ``best-of-n``.
         token_log_ratios: the terms of ``log_ratios``, one a token of ``token_ids``; ``None``: the settings did not ask
             for them.

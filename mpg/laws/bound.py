@@ -31,7 +31,7 @@ class Window:
     size: int
     ratios: deque[float] = field(init=False)
     n_clipped: int = 0
-    lost_mass: float = 0.0
+    kept_mass: float = 0.0
     n_seen: int = 0
 
     def __post_init__(self) -> None:
@@ -44,17 +44,20 @@ class Window:
 
     def record(self, ratio: float) -> None:
         """Book a tested chunk's R against the bound it was tested with."""
-        excess = ratio - self.bound
-        if excess > 0:
-            self.n_clipped += 1
-            self.lost_mass += excess
+        bound = self.bound
+        self.n_clipped += ratio > bound
+        self.kept_mass += min(ratio, bound)
         self.n_seen += 1
         self.ratios.append(ratio)
 
     @property
     def tv_bound(self) -> float:
-        """``mean (R - M)+``, which estimates ``E[(R - M)+] = 1 - M A >= TV`` for one chunk."""
-        return min(1.0, self.lost_mass / self.n_seen) if self.n_seen else 0.0
+        """``1 - mean min(R, M)``, at least 0, which estimates ``E[(R - M)+] = 1 - M A >= TV`` for one chunk.
+
+        Not ``mean (R - M)+``, equal to it in expectation as ``E[R] = 1``: that is as heavy-tailed as R, and what most
+        samples say of it is far too little (docs/method.md).
+        """
+        return min(1.0, max(0.0, 1.0 - self.kept_mass / self.n_seen)) if self.n_seen else 0.0
 
 
 @dataclass
