@@ -222,8 +222,7 @@ def test_what_ships_loads_in_a_clone_without_the_data_beside_it(name: str, tmp_p
     comparison = load_comparison(tmp_path / "clone" / "workflows" / name)
     absent = dict(line.split(": ", 1) for line in missing(comparison))
     assert {text.partition("shared")[0] for field, text in absent.items() if field.startswith("tasks")} == {"'../../"}
-    models = [each.partition(".")[2] for each in absent if each.startswith("methods")]
-    assert models == ([f"models.{code}" for code in ("ENTJ", "ESTP", "INFJ", "ISFP")] if "mbti" in name else [])
+    assert not any(each.startswith("methods") for each in absent)  # what is not trained says so, and all else can run
     assert len({method.decoder.name for method in comparison.methods}) >= 9
 
 
