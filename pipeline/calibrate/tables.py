@@ -127,7 +127,11 @@ def comment(found: Calibration, asked: Asked, command: str, date: str) -> list[s
         f"{found.perplexity:.2f}",
     ]
     lines += [f"  {name}  {curve(found, name)}" for name in found.attributes.names]
-    lift = "" if found.choice.lift is None else f"lift {found.choice.lift:+.2f} each, "
+    lift = (
+        ""
+        if found.choice.lift is None
+        else f"lift {found.choice.lift:+.2f} each{', or the most,' if asked.lift else ','} "
+    )
     times = "" if found.mixed is None else f"{found.mixed.factor:.2f} times in the job's mixtures, "
     lines.append(f"chosen for: {lift}{times}within x{asked.budget:g} of {asked.base}'s perplexity")
     if found.check is not None:
