@@ -12,6 +12,7 @@ from benchmarks.student.study import Study
 from mpg.models.hub import Place
 from mpg.models.pretrained import load_tokenizer
 from mpg.train.sft import sft_row
+from pipeline.compare.texts import hash_of
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.plan.errors import RunError
@@ -39,10 +40,11 @@ class Lesson:
     """A text that is taught.
 
     Attributes:
-        chat: before the answer, who is to answer included. ended: whether the text ended by itself.
+        prompt: a hash, as of texts that are measured. chat: before the answer, who is to answer included.
+        ended: whether the text ended by itself.
     """
 
-    prompt_id: str
+    prompt: str
     persona: str
     chat: Sequence[dict[str, str]]
     answer: str
@@ -76,7 +78,7 @@ def lessons(study: Study, job: Job) -> list[Lesson]:
         for _, row_id in sorted(candidates)[: study.keep]:
             each = exported[row_id]
             answer, ended = each["completion"][0]["content"], rows[row_id]["finish_reason"] != "length"
-            found.append(Lesson(each["prompt_id"], persona, each["prompt"], answer, ended))
+            found.append(Lesson(hash_of(rows[row_id]["prompt"]), persona, each["prompt"], answer, ended))
     return found
 
 

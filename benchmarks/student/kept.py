@@ -6,14 +6,10 @@ import hashlib
 import json
 import logging
 
-from evaluation.items import label_of
 from pipeline.compare.banks import keep_loaded
-from pipeline.compare.run import is_done
-from pipeline.job.adapters import own_judges
-from pipeline.job.known import assignments, is_remote
 from pipeline.job.model import Job
-from pipeline.judging.registry import load_assigned
 from pipeline.plan.plan import Plan
+from pipeline.run.done import embedded_labels, is_done
 from pipeline.run.run import run_job
 
 logger = logging.getLogger(__name__)
@@ -25,8 +21,7 @@ def settled(job: Job) -> Job:
     Raises:
         RunError: its model or adapters can't be had. JudgeError: a judge can't be.
     """
-    judges = assignments(job.judges, job.attribute_names, own_judges(job))
-    labels = [label_of(load_assigned(each)) for each in judges if not is_remote(each.spec)]
+    labels = embedded_labels(job)
     row_ids = [cell.row_id for cell in Plan.of(job).cells()]
     digest = hashlib.sha256(json.dumps([job.work_hash(), sorted(labels), row_ids]).encode()).hexdigest()
     return job.model_copy(update={"output": f"{job.output}-{digest[:12]}"})

@@ -95,7 +95,7 @@ def _write_corpus(study: Study, corpus: Corpus, book: BareBook, found: Found) ->
     written = _written(study, job, study.seen_personas(), book, found, "corpora")
     taught = lessons(study, job)
     found.texts[WRITTEN, corpus.name, None] = written
-    left, kept = Counter((each.persona, each.prompt_id, each.answer) for each in taught), []
+    left, kept = Counter((each.persona, each.prompt, each.answer) for each in taught), []
     for text in written.texts:
         key = text.persona, text.prompt, text.response
         if left[key]:

@@ -16,11 +16,11 @@ from evaluation.statistics.dose import DECIMALS, LEAST_STRENGTH, Choice, Respons
 from evaluation.statistics.linear import Effect
 from pipeline.calibrate.stages import Attributes, Size, Stages, alone, attributes_of, times
 from pipeline.compare.banks import forget, keep_loaded
-from pipeline.compare.run import is_done
 from pipeline.job.model import Job
 from pipeline.plan.errors import RunError
 from pipeline.plan.sources import decoder_settings
 from pipeline.publish.report.read import DataSet, ReportError, read_data_set
+from pipeline.run.done import is_done
 from pipeline.run.run import run_job
 from pipeline.store.errors import output_errors
 from pipeline.store.files import make_folder

@@ -57,12 +57,20 @@ def compare(options: argparse.Namespace) -> Outcome:
 
 
 def _look(options: argparse.Namespace, comparison: Comparison) -> None:
-    """Look at each task's job before a model is loaded. Raises InputError: it can't run so."""
-    from pipeline.compare.arms import Stage, job_of
+    """Look at each task's job, and at adapters of methods' own, before a model is loaded. Raises InputError."""
+    from pipeline.compare.arms import Stage, job_of, personas_of, points_of, weighed
 
     for task in comparison.tasks:
         job = job_of(comparison, task, stage=Stage("look", 0, task.prompts.limit or 1_000, 1))
         looked_at(options, job, job.load_prompts())
+    for method in comparison.scored:
+        for task in comparison.tasks if method.attributes or method.models else ():
+            names = weighed(job_of(comparison, task)), personas_of(comparison, task)
+            point = next(points_of(method, *names), None)
+            if point is not None:
+                job = job_of(comparison, task, point, Stage("look", 0, 1, 1))
+                looked_at(options, job, job.load_prompts(), where=f"method {method.name!r}: ")
+                break  # the same adapters for all tasks
 
 
 def _check(comparison: Comparison, file: str) -> str:

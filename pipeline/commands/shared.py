@@ -166,12 +166,19 @@ def columns_by_name(entries: Sequence[str], known: Sequence[str]) -> dict[str, s
 
 
 def looked_at(
-    options: argparse.Namespace, job: Job, prompts: Sequence[Prompt], *, runs: bool = True, begins: bool = True
+    options: argparse.Namespace,
+    job: Job,
+    prompts: Sequence[Prompt],
+    *,
+    runs: bool = True,
+    begins: bool = True,
+    where: str = "",
 ) -> Findings:
     """What can be known of a job before a model is loaded (see :mod:`pipeline.run.preflight`).
 
     Args:
         runs: see there. begins: whether models are loaded next: what can't be reached is an error then.
+        where: before each line, of a job that is part of the file.
 
     Raises:
         InputError: it can't run so.
@@ -181,7 +188,7 @@ def looked_at(
     found = preflight(job, prompts, options.beam_arguments, runs=runs)
     problems = (*found.problems, *found.unreachable) if begins else found.problems
     if problems:
-        raise InputError("\n".join(f"{options.job}: {problem}" for problem in problems))
+        raise InputError("\n".join(f"{options.job}: {where}{problem}" for problem in problems))
     return found
 
 

@@ -154,7 +154,7 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
         data["prompts"] |= {"skip": task.prompts.skip + stage.skip, "limit": stage.limit}
         data |= {
             "name": f"{comparison.name}-{stage.name}-{arm.folder.replace('/', '-')}",
-            "samples_per_cell": stage.samples,
+            "samples_per_cell": stage.samples if data["decoder"]["temperature"] else 1,  # greedy: the same again
             "output": str(comparison.output_folder / stage.name / arm.folder),
         }
     return _validated(comparison, data)

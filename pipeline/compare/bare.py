@@ -6,6 +6,7 @@ its reference, `log_prob_reference`, is of the reference as that arm told it, ov
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,13 @@ from pipeline.compare.banks import keep_loaded
 from pipeline.job.model import Job
 from pipeline.store.files import exists, read_parquet, write_bytes
 
+logger = logging.getLogger(__name__)
+
 FILE = "bare.parquet"
 SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),
+        pa.field("temperature", pa.float64(), nullable=False),
         pa.field("log_prob", pa.float64(), nullable=False),  # nats
         pa.field("n_tokens", pa.int32(), nullable=False),
     ]
@@ -36,15 +40,20 @@ class Bare:
 
 
 class BareBook:
-    """What is known of texts by their row ids, in a file of the comparison's folder."""
+    """What is known of texts by their row ids and the reference's temperature, in a file of the comparison's folder."""
 
     def __init__(self, output: Path) -> None:
-        """Raises OSError: the file can't be read."""
+        """What can't be understood is said, and worked out again. Raises OSError: the file can't be read."""
         self._path = output / FILE
-        self._known: dict[str, Bare] = {}
+        self._known: dict[tuple[str, float], Bare] = {}
         if exists(self._path):
-            for row in read_parquet(self._path).to_pylist():
-                self._known[row["row_id"]] = Bare(row["log_prob"], row["n_tokens"])
+            try:
+                found = read_parquet(self._path).cast(SCHEMA).to_pylist()
+            except (pa.ArrowException, ValueError) as error:
+                logger.warning("%s: is not what a comparison writes (%s); worked out again", self._path, error)
+                found = []
+            for row in found:
+                self._known[row["row_id"], row["temperature"]] = Bare(row["log_prob"], row["n_tokens"])
 
     def of(self, job: Job, dtype: str, temperature: float, rows: Sequence[Mapping[str, Any]]) -> list[Bare]:
         """Of an arm's rows; those that are new are scored and noted.
@@ -55,18 +64,18 @@ class BareBook:
         Raises:
             RunError: the model can't be loaded. OSError: the file can't be written.
         """
-        new = [row for row in rows if row["row_id"] not in self._known]
+        new = [row for row in rows if (row["row_id"], temperature) not in self._known]
         if new:
-            self._known |= dict(_scored(job, dtype, temperature, new))
+            self._known |= {(key, temperature): bare for key, bare in _scored(job, dtype, temperature, new)}
             self._write()
-        return [self._known[row["row_id"]] for row in rows]
+        return [self._known[row["row_id"], temperature] for row in rows]
 
     def _write(self) -> None:
         import io
 
         import pyarrow.parquet as pq
 
-        found = [{"row_id": key, **vars(bare)} for key, bare in self._known.items()]
+        found = [{"row_id": key, "temperature": t, **vars(bare)} for (key, t), bare in self._known.items()]
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(found, schema=SCHEMA), buffer)
         write_bytes(buffer.getvalue(), self._path)

@@ -89,6 +89,8 @@ def _final_problems(comparison: Comparison) -> Iterator[Problem]:
     for stage in (SCREENING, FINAL) if final.finalists else (SCREENING,):
         if not comparison.tasks_of(stage):
             yield Problem("tasks", f"none is in the {stage}; give one of them stage: both, or {stage}")
+    if not comparison.scored:
+        yield Problem("methods", "none of them is scored; leave not_scored out of one that writes")
     others = len(names) - len(baselines)
     if final.finalists > others:
         yield Problem("final.finalists", f"{final.finalists} is more than the {others} that are no baselines; lower it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -86,11 +86,16 @@ def place_of(arms: Iterable[Found], perplexity: float) -> Place | None:
     return min(places, key=lambda each: each.perplexity, default=None)
 
 
-def finalists(comparison: Comparison, screened: Sequence[Found]) -> list[Point]:
+def finalists(
+    comparison: Comparison, screened: Sequence[Found], possible: Collection[Point] | None = None
+) -> list[Point]:
     """The points that go on: of each method that is no baseline its best, and of these the best, over all tasks.
 
     A point's score is the mean over tasks, its perplexity their geometric mean; one that lacks either in any task is
     out, and so is one beyond ``final.perplexity_factor`` times the perplexity of the best point of ``perplexity_of``.
+
+    Args:
+        possible: that every task of the final has; ``None``: all.
     """
     means = _over_tasks(comparison, screened)
     most = math.inf
@@ -101,6 +106,8 @@ def finalists(comparison: Comparison, screened: Sequence[Found]) -> list[Point]:
     best: dict[str, tuple[float, Point]] = {}
     for point, (score, perplexity) in means.items():
         method = comparison.method(point.curve.method)
+        if possible is not None and point not in possible:
+            continue
         if not method.baseline and perplexity <= most and score > best.get(method.name, (-1.0, point))[0]:
             best[method.name] = score, point
     ranked = sorted(best.values(), key=lambda each: -each[0])
@@ -188,7 +195,7 @@ def size_of_final(
     """
     final = comparison.final
     if final.texts is not None:
-        n = min(most_prompts, -(-final.texts // step))
+        n = min(most_prompts, max(2, -(-final.texts // step)))  # of one prompt nothing is known of how they differ
         return Size(n, step * -(-final.texts // (n * step)), math.nan, True)
     sizes, n = [], n_comparisons(comparison, chosen)
     for of in screened_as(comparison, task):
@@ -292,7 +299,11 @@ def _on_task(arms: Sequence[Found], task: str, point: Point, baseline: str) -> t
 
 
 def _on_all(each: Sequence[tuple[Compared, _Pairs]]) -> Compared:
-    """Over all tasks: of which a prompt is one cluster, whoever answers it. Not compared, where any task is not."""
+    """Over all tasks, each of which counts alike: a prompt is one cluster, whoever answers it.
+
+    The mean over tasks of their mean differences, ``D = 1/T sum_t D_t``, with the variance of ``sum_t w_t sum_i (d_i -
+    D_t)``, ``w_t = 1 / (T n_t)``: as of values ``D + N w_t (d_i - D_t)``. Not compared, where any task is not.
+    """
     ones = [one for one, _ in each]
     first, sides = ones[0], {one.side for one in ones}
     whole = Compared(ALL_TASKS, first.finalist, first.baseline, _geometric([one.perplexity for one in ones]),
@@ -305,8 +316,21 @@ def _on_all(each: Sequence[tuple[Compared, _Pairs]]) -> Compared:
         its_perplexity=_geometric([one.its_perplexity or math.nan for one in ones]),
         its_score=mean_of(one.its_score for one in ones),
         its_joint=mean_of(one.its_joint for one in ones),
-        difference=_tested([pair for _, pairs in each for pair in pairs]),
+        difference=_tested(_alike([pairs for _, pairs in each])),
     )
+
+
+def _alike(tasks: Sequence[_Pairs]) -> _Pairs:
+    """Differences that have the mean and the variance of a mean over tasks, see :func:`_on_all`."""
+    if not all(tasks):
+        return []
+    means, n = [fmean(d for _, d in pairs) for pairs in tasks], sum(map(len, tasks))
+    whole = fmean(means)
+    return [
+        (prompt, whole + n / (len(tasks) * len(pairs)) * (d - mean))
+        for mean, pairs in zip(means, tasks, strict=True)
+        for prompt, d in pairs
+    ]
 
 
 def _geometric(values: Sequence[float]) -> float:

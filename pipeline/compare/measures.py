@@ -78,7 +78,7 @@ def measures(stage: str, task: str, point: Point, written: Written, embedder: Em
     worst = worst_attribute({name: [text.scores.get(name) for text in texts] for name in names}, clusters)
     attributes = {name: clustered_mean(*_weighed(texts, name)) for name in names}
     families = {
-        family: clustered_mean([mean_of(text.by_family.get(family, {}).values()) for text in texts], clusters)
+        family: clustered_mean(_by(texts, family), clusters)
         for family in sorted({family for text in texts for family in text.by_family})
     }
     return {
@@ -119,6 +119,13 @@ def measures(stage: str, task: str, point: Point, written: Written, embedder: Em
 def bare_perplexity(texts: Sequence[Text]) -> float:
     """Of all texts together under the bare reference; nan without a token."""
     return perplexity(math.fsum(text.bare.log_prob for text in texts), sum(text.bare.n_tokens for text in texts))
+
+
+def _by(texts: Sequence[Text], family: str) -> list[float | None]:
+    """A family's mean of each text, over those of its attributes that the family knows."""
+    given = [text.by_family.get(family, {}) for text in texts]
+    known = {name for each in given for name, score in each.items() if score is not None}
+    return [mean_of(score for name, score in each.items() if name in known) for each in given]
 
 
 def _weighed(texts: Sequence[Text], name: str) -> tuple[list[float | None], list[str]]:

@@ -23,15 +23,16 @@ def method_problems(field: str, method: Method, comparison: Comparison) -> Itera
     if "name" not in given and method.not_scored is None:
         yield Problem(f"{field}.decoder.name", f"nothing given; {did_you_mean('', TABLE)}")
         return
-    yield from _curve_problems(field, method)
+    yield from _curve_problems(field, method, comparison.job)
     yield from _attribute_problems(field, method, comparison.job)
     if method.models:
         yield from _model_problems(field, method, comparison)
 
 
-def _curve_problems(field: str, method: Method) -> Iterator[Problem]:
+def _curve_problems(field: str, method: Method, base: Job) -> Iterator[Problem]:
     name, given = method.decoder.name, method.decoder.model_fields_set
-    product = TABLE[name].target is None and method.decoder.aggregate == "product"
+    aggregate = (method if "aggregate" in given else base).decoder.aggregate
+    product = TABLE[name].target is None and aggregate == "product"
     for many, one in (("strengths", "strength"), ("horizons", "horizon")):
         values = getattr(method, many)
         if not values:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from mpg.settings import DECODERS, TABLE
+from personas.attributes import REFERENCE
 from pipeline.job.fields import (
     AttributeEntry,
     Bool,
@@ -134,6 +135,11 @@ class Method(Frozen):
     def one_attribute(self) -> bool:
         """Whether it is each attribute alone, one after the other."""
         return self.decoder.name == SINGLE and not self.models
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is the base's reference as it is: told nothing of its own, at the base's settings."""
+        return self.decoder.name == REFERENCE and self.decoder.model_fields_set == {"name"} and self.system is None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from evaluation.features.embedding import Embedder, EmbeddingModelError, RecentTexts, SentenceEmbedder
 from evaluation.statistics.paired import Size
-from personas import Persona
-from personas.attributes import REFERENCE
-from pipeline.compare.arms import Arm, Point, Stage, job_of, personas_of, points_of, weighed
+from pipeline.compare.arms import Arm, Point, Stage, job_of, personas_of, points_of
 from pipeline.compare.banks import forget, keep_loaded
 from pipeline.compare.bare import BareBook
 from pipeline.compare.checks import missing
@@ -22,23 +17,20 @@ from pipeline.compare.differences import Compared, compared, finalists, points_o
 from pipeline.compare.known import known_job, share_known
 from pipeline.compare.leaks import leakage_of
 from pipeline.compare.measures import bare_perplexity, measures
-from pipeline.compare.model import FINAL, SCREENING, Comparison, Task
+from pipeline.compare.model import FINAL, SCREENING, Comparison
+from pipeline.compare.tasks import TaskOfRun, tasks_of
 from pipeline.compare.texts import Found, read_texts
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
-from pipeline.job.recorded import recorded_text
 from pipeline.plan.errors import RunError
 from pipeline.publish.report.read import ReportError
+from pipeline.run.done import is_done
 from pipeline.run.run import run_job
-from pipeline.store.dataset import JOB_FILE, RUN_FILE
 from pipeline.store.errors import output_errors
-from pipeline.store.files import make_folder, read_text
+from pipeline.store.files import make_folder
 from pipeline.store.places import is_local
 
 logger = logging.getLogger(__name__)
-
-# Of a task: two for each stage, or nothing could be said of how prompts differ.
-LEAST_PROMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ def compare(comparison: Comparison, beam_arguments: Sequence[str] = (), *, inter
 class _Run:
     def __init__(self, comparison: Comparison, beam_arguments: tuple[str, ...], interruptible: bool) -> None:
         self.of, self.beam_arguments, self.interruptible = comparison, beam_arguments, interruptible
-        self.tasks = {task.name: _Task.of(comparison, task, index) for index, task in enumerate(comparison.tasks)}
+        self.tasks = tasks_of(comparison)
         with output_errors(comparison.output_folder):
             make_folder(comparison.output_folder)
             self.book = BareBook(comparison.output_folder)
@@ -100,7 +92,9 @@ class _Run:
             if each.task.is_in(SCREENING)
         }
         screened = self.stage(plan)
-        self.found.chosen.extend(finalists(self.of, screened))
+        of_final = [set(self.points(task)) for task in self.tasks.values() if task.task.is_in(FINAL)]
+        possible = set.intersection(*of_final) if of_final else None
+        self.found.chosen.extend(finalists(self.of, screened, possible))
         if self.of.final.finalists and not self.found.chosen:
             logger.warning("no method that is no baseline has a score within the perplexity allowed: there is no final")
         if not self.found.chosen:
@@ -116,14 +110,14 @@ class _Run:
             if not size.enough:
                 logger.warning("%s: %d texts of each arm are the most, and find %g with a power of %.2f only", name,
                                size.n_prompts * size.per_prompt, self.of.final.difference, size.power)  # fmt: skip
-            stage = Stage(FINAL, task.n_screening, size.n_prompts, size.per_prompt // len(task.personas))
+            stage = Stage(FINAL, task.skip, size.n_prompts, size.per_prompt // len(task.personas))
             plan[name] = stage, points_of_final(self.of, screened, self.found.chosen, name, self.points(task))
         last = self.stage(plan)
         self.found.differences.extend(compared(self.of, last, self.found.chosen))
         self.look_closer(plan, last)
         return self.found
 
-    def points(self, task: _Task) -> list[Point]:
+    def points(self, task: TaskOfRun) -> list[Point]:
         names = personas_of(self.of, task.task)
         return [point for method in self.of.methods for point in points_of(method, task.weighed, names)]
 
@@ -136,7 +130,7 @@ class _Run:
             found.append(self.arm(self.tasks[name], point, stage))
         return found
 
-    def arm(self, task: _Task, point: Point, stage: Stage) -> Found:
+    def arm(self, task: TaskOfRun, point: Point, stage: Stage) -> Found:
         """Write what is not written, and measure."""
         job = job_of(self.of, task.task, point, stage)
         self.write(job, Arm(task.task.name, point))
@@ -168,11 +162,11 @@ class _Run:
         for found in arms:
             by_point.setdefault(found.point, []).append(found)
         whole = [each for each in by_point.values() if len(each) == len(plan)]
-        decoder_of = {method.name: method.decoder.name for method in self.of.scored}
-        bare = next((each for each in whole if decoder_of[each[0].point.curve.method] == REFERENCE), [])
+        bare = next((each for each in whole if self.of.method(each[0].point.curve.method).is_bare), [])
         personas = {name: self.tasks[name].personas for name in plan}
         for each in whole:
-            if each is not bare:
+            # Of an attribute alone the same texts stand for several personas, whose weights wrote none of them.
+            if each is not bare and each[0].point.curve.attribute is None:
                 self.found.leakage.extend(leakage_of(each, bare, personas))
         if self.of.final.known:
             self.ask(plan)
@@ -191,49 +185,6 @@ class _Run:
                     raise RunError(str(error)) from error
                 row = rows[stage.name, name, point.curve.label, point.strength]
                 row |= {"known": share.value, "known_half_width": share.half_width}
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A task with what its files hold.
-
-    Attributes:
-        n_screening, n_final: prompts that a stage may use, the screening's first.
-    """
-
-    task: Task
-    personas: tuple[Persona, ...]
-    weighed: tuple[str, ...]
-    n_screening: int
-    n_final: int
-
-    @classmethod
-    def of(cls, comparison: Comparison, task: Task, index: int) -> _Task:
-        """Raises RunError: it has too few prompts."""
-        job = job_of(comparison, task)
-        n = len(job.load_prompts())
-        if n < LEAST_PROMPTS:
-            text = f"{n}, of which two stages take two each; give {LEAST_PROMPTS} at least"
-            raise RunError(f"tasks[{index}].prompts: {text}", ExitStatus.BAD_INPUT)
-        first = min(max(2, math.floor(n * comparison.screening.prompts)), n - 2)
-        return cls(task, job.build_personas(), weighed(job), first, n - first)
-
-    def screening(self, comparison: Comparison) -> Stage:
-        """So many prompts that there are enough texts, and samples where there are too few prompts."""
-        wanted, personas = comparison.screening.texts, len(self.personas)
-        limit = min(self.n_screening, max(2, -(-wanted // personas)))
-        return Stage(SCREENING, 0, limit, -(-wanted // (limit * personas)))
-
-
-def is_done(job: Job) -> bool:
-    """Whether a job's data set is there, complete, as this job would write it; with all scores that can be had."""
-    output = Path(job.output_folder)
-    try:
-        same = json.loads(read_text(output / JOB_FILE)) == json.loads(recorded_text(job))
-        ended = json.loads(read_text(output / RUN_FILE))["ended"]
-        return bool(same and ended["complete"] and ended["status"] == ExitStatus.DONE)
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def sentence_embedder() -> Embedder | None:

@@ -21,7 +21,7 @@ from pipeline.compare.leaks import LEAKAGE
 from pipeline.compare.measures import ARMS
 from pipeline.compare.model import Comparison, Method
 from pipeline.compare.run import Results
-from pipeline.store.files import write_bytes
+from pipeline.store.files import remove, write_bytes
 
 ARMS_FILE, DIFFERENCES_FILE, LEAKAGE_FILE = "arms.parquet", "differences.parquet", "leakage.parquet"
 PAGE, PLOT = "compare.md", "pareto.png"
@@ -80,10 +80,14 @@ def write_tables(comparison: Comparison, results: Results, made: Made) -> list[P
             pq.write_table(pa.Table.from_pylist(content, schema=schema.with_metadata(notes)), buffer)
             write_bytes(buffer.getvalue(), folder / name)
             written.append(folder / name)
+        else:  # of another run of it
+            remove(folder / name)
     figures = _figures(comparison, results) if is_installed() else []
     if figures:
         write_bytes(png(figures), folder / PLOT)
         written.append(folder / PLOT)
+    else:
+        remove(folder / PLOT)
     write_bytes(page(comparison, results, made, has_plot=bool(figures)).encode(), folder / PAGE)
     return [*written, folder / PAGE]
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.features.embedding import Embedder
+from evaluation.items import kind_of
 from evaluation.judges.persona_match import PersonaMatchJudge
 from evaluation.statistics.control import ControlCurve
 from evaluation.statistics.joint import carries_all
@@ -38,7 +39,8 @@ class Text:
     """A text as one of its task's personas.
 
     Attributes:
-        persona, prompt: names. scores: attribute -> score, of those that the persona weighs; ``None``: unscored.
+        persona: its name. prompt: a hash of it, the same in all tasks. scores: attribute -> score, of those that the
+            persona weighs; ``None``: unscored.
         by_family: family of judges -> attribute -> score; independent or not.
         bare: under the bare reference. divergence: ``log q - log pi_0`` of the tokens that were drawn, nats; ``None``:
             unknown. n_tokens, n_chunks: as its row says. judged: as `scores`, of all attributes that were judged.
@@ -77,7 +79,7 @@ class Written:
     """What an arm has written.
 
     Attributes:
-        run: its ``run.json``. prompts_hash: of its prompts by id: arms of a task and stage agree in it.
+        run: its ``run.json``. prompts_hash: of its prompts: arms of a task and stage agree in it.
         control: attribute -> its curve, of those that the arm's own personas weigh differently.
     """
 
@@ -112,29 +114,43 @@ def read_texts(
         as_whom = {} if TABLE[job.decoder.name].weighted else scores_as(job, persona, rows, embedder)
         for i in by_writer.get(_writer(job, personas, persona), ()):
             row = rows[i]
-            given = {label.partition("@")[0]: _scores(data, data.given[:, :, k], i, persona.active)
-                     for k, label in enumerate(data.judges)}  # fmt: skip
+            given: dict[str, dict[str, float | None]] = {}
+            for k, label in enumerate(data.judges):
+                said = _scores(data, data.given[:, :, k], i, persona.active)
+                mine = given.setdefault(family_of(label), {})
+                mine |= {name: score for name, score in said.items() if score is not None or name not in mine}
             told = {name: scores[i] for name, scores in as_whom.items()}
             if told:
                 given[PersonaMatchJudge.name] = given.get(PersonaMatchJudge.name, {}) | told
             texts.append(
                 Text(
                     persona.name,
-                    row["prompt_id"],
+                    hash_of(row["prompt"]),
                     row["response"],
                     _scores(data, data.scores, i, persona.active) | told,
                     given,
                     bare[i],
-                    divergence_of(row, job),
+                    divergence_of(row, job, temperature),
                     row["n_tokens"],
                     row["n_chunks"],
                     _scores(data, data.scores, i, data.judged) | told,
                 )
             )  # fmt: skip
-    chats = {row["prompt_id"]: row["prompt"] for row in rows}
-    digest = hashlib.sha256(json.dumps(sorted(chats.items())).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(sorted({hash_of(row["prompt"]) for row in rows})).encode()).hexdigest()
     curves = {name: curve for name, curve in Measures(data).curves.items() if len(curve.points) > 1}
     return Written(tuple(texts), data.run, digest, curves)
+
+
+def hash_of(prompt: Any) -> str:
+    """Of a chat, 16 hex digits."""
+    return hashlib.sha256(json.dumps(prompt).encode()).hexdigest()[:16]
+
+
+def family_of(label: str) -> str:
+    """What judges are told apart by, from ``name@version``: those beside adapters are one family, models of endpoints
+    are families of their own."""
+    name, _, version = label.partition("@")
+    return f"{name} {version.rpartition('+')[0]}" if kind_of(label) == "openai" else name
 
 
 def _writer(job: Job, personas: Sequence[Persona], persona: Persona) -> str:
@@ -158,14 +174,18 @@ def _scores(data: DataSet, scores: np.ndarray, i: int, names: Iterable[str]) -> 
     return found
 
 
-def divergence_of(row: Mapping[str, Any], job: Job) -> float | None:
+def divergence_of(row: Mapping[str, Any], job: Job, temperature: float) -> float | None:
     """``log q - log pi_0`` of a row's tokens in nats, where books say it; its mean estimates ``KL(q, pi_0)``.
 
     ``q`` is the decoder's law before truncation. Known is it of the reference (0), of one attribute alone at strength
     1, whose ratio it is, and of the sum that is never reset: ``log sum_i alpha_i r_i``, strengths 1. Not of one that
-    was told, of products, whose normaliser is not on record, nor of attributes with references of their own.
+    was told, of products, whose normaliser is not on record, of attributes with references of their own, nor at another
+    temperature than the bare reference is measured at.
+
+    Args:
+        temperature: that one.
     """
-    if row["system"] is not None or job.reference_places():
+    if row["system"] is not None or job.reference_places() or job.decoder.temperature != temperature:
         return None
     weights, ratios = row["weights"], row["log_ratios"]
     if row["decoder"] == REFERENCE:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluation.items import is_independent
+from pipeline.job.known import reporting
 from pipeline.job.licence_terms import OTHER
 from pipeline.job.model import Job
 from pipeline.job.recorded import files_needed
@@ -124,7 +125,8 @@ def _judged(facts: Facts) -> dict[str, Any]:
     """The table persona x attribute, cut where it is long; ``is_judged``: some attribute has a score that counts."""
     rows = table_rows(facts.digest.summary)
     shown = [[inline(row[0], MOST_WORDS), *row[1:]] for row in rows[:MOST_PERSONAS]]
-    labels = [str(label) for label in facts.run.get("judges") or () if is_independent(str(label))]
+    known = reporting(facts.job, map(str, facts.run.get("judges") or ()))
+    labels = [label for label in sorted(known) if is_independent(label)]
     return {
         "is_judged": bool(facts.digest.summary.attributes),
         "table": table(header(facts.digest.summary), shown),

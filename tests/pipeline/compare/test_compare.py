@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,13 @@ def test_what_can_not_be_run_is_said_before_a_model_is_loaded(
     assert main(["compare", str(path), "--check"]) == 0
     printed = capsys.readouterr().out
     assert "both: 6 arms of 4 methods" in printed and "missing: tasks[0].prompts.file" in printed
+    shutil.copytree(tmp_path / "E", tmp_path / "odd")
+    config = json.loads((tmp_path / "odd" / "adapter_config.json").read_text())
+    (tmp_path / "odd" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
+    own = {"name": "odd", "decoder": {"name": "mod"}, "attributes": [{"name": "E", "adapter": "./odd"}]}
+    path.write_text(yaml.safe_dump(data | {"methods": [*data["methods"], own]}))
+    assert main(["compare", str(path)]) == 2  # not after all arms of the methods before it
+    assert "method 'odd': " in (said := capsys.readouterr().err) and "IA3" in said
     few = data["tasks"][0] | {"prompts": {"file": "prompts.jsonl", "limit": 3}}
     path.write_text(yaml.safe_dump(data | {"tasks": [few]}))
     assert main(["compare", str(path)]) == 2

@@ -118,6 +118,37 @@ def test_over_all_tasks_a_prompt_is_one_cluster(comparison: Comparison) -> None:
     assert found["all", "mod"].its_joint == pytest.approx(0.6) and found["all", "mod"].place is None
 
 
+def test_each_task_counts_alike_however_many_pairs_it_has(comparison: Comparison) -> None:
+    """Ten texts of which the finalist is better by .2, forty of which it is worse by .1: better by .05."""
+    task = comparison.tasks[0]
+    two = comparison.model_copy(update={"tasks": (task, task.model_copy(update={"name": "large"}))})
+
+    def of(point: Point, own: str, n: int, score: float) -> Found:
+        texts = tuple(
+            Text("EJ", f"{own}{i}", "Well.", {"E": score + 0.01 * (i % 2)}, {}, Bare(-1.0, 1), None, 1, 0)
+            for i in range(n)
+        )
+        return Found(own, point, Written(texts, {}, ""), score + 0.005, score, 2.0)
+
+    point, other = SUM.point, REFERENCE.point
+    arms = [
+        of(point, "both", 10, 0.7),
+        of(other, "both", 10, 0.5),
+        of(point, "large", 40, 0.4),
+        of(other, "large", 40, 0.5),
+    ]
+    (whole,) = [each for each in compared(two, arms, [point]) if (each.task, each.baseline) == ("all", "reference")]
+    assert whole.difference is not None and whole.score is not None and whole.its_score is not None
+    assert whole.difference.mean.value == pytest.approx(whole.score - whole.its_score) == pytest.approx(0.05)
+    assert (whole.difference.mean.n, whole.difference.mean.n_clusters) == (50, 50)
+
+
+def test_a_point_that_a_task_of_the_final_lacks_does_not_go_on(comparison: Comparison) -> None:
+    assert finalists(comparison, ALL, {REFERENCE.point}) == [] and finalists(comparison, ALL, {SUM.point}) == [
+        SUM.point
+    ]
+
+
 def test_a_baseline_without_a_score_is_named_and_not_compared(comparison: Comparison) -> None:
     unscored = [mod(1.0, [None] * 4, 2.0), mod(3.0, [None] * 4, 8.0)]
     found = {each.baseline: each for each in compared(comparison, [REFERENCE, *ALONE, *unscored, SUM], [SUM.point])}
@@ -138,15 +169,20 @@ def test_sizes_are_those_of_the_most_demanding_comparison(comparison: Comparison
         comparison.model_copy(update={"final": final}), ALL, [SUM.point], "both", most_prompts=4, step=2
     )
     assert (size.n_prompts, size.per_prompt) == (4, 8)  # 32 texts of two personas
+    few = comparison.model_copy(update={"final": final.model_copy(update={"texts": 4})})
+    assert size_of_final(few, ALL, [SUM.point], "both", most_prompts=9, step=4).n_prompts == 2  # one would tell nothing
 
 
 def test_tables_of_nothing_are_not_written(comparison: Comparison, tmp_path: Path) -> None:
     from pipeline.compare.run import Results
-    from pipeline.compare.tables import PAGE, Made, write_tables
+    from pipeline.compare.tables import DIFFERENCES_FILE, LEAKAGE_FILE, PAGE, PLOT, Made, write_tables
 
     empty = comparison.model_copy(update={"output": str(tmp_path / "none")})
     (tmp_path / "none").mkdir()
+    for name in (DIFFERENCES_FILE, LEAKAGE_FILE, PLOT):
+        (tmp_path / "none" / name).write_text("of another run")
     assert [path.name for path in write_tables(empty, Results(), Made("mpg", "here", "2026-01-01"))] == [PAGE]
+    assert [path.name for path in (tmp_path / "none").iterdir()] == [PAGE]
 
 
 def test_an_interval_that_says_nothing_is_not_shown() -> None:

@@ -13,10 +13,10 @@ import yaml
 
 from evaluation.features.embedding import Embedder
 from pipeline.compare.arms import Curve, Point, Stage, job_of, points_of, weighed
-from pipeline.compare.bare import Bare
+from pipeline.compare.bare import Bare, BareBook
 from pipeline.compare.load import load_comparison
 from pipeline.compare.measures import measures
-from pipeline.compare.texts import Written, divergence_of, read_texts
+from pipeline.compare.texts import Written, divergence_of, family_of, read_texts
 from tests.made_data_set import RUN, judged, make, row
 from tests.tiny_comparison import comparison_data, make_comparison
 
@@ -53,15 +53,14 @@ def read(path: Path, label: str, rows: list[dict[str, Any]], scores: Mapping[str
     given = [each for name, values in scores.items() for each in judged(rows, name, values)]
     given += judged(rows, "E", [0.9] * len(rows), judge="log-ratio@1")
     make(Path(job.output_folder), rows, given, run=RUN | {"dtype": "float32", "computed_with": {"machines": []}})
-    return read_texts(job, every.build_personas(), KnownBook(), 1.0, embedder)  # type: ignore[arg-type]
+    return read_texts(job, every.build_personas(), KnownBook(), job.decoder.temperature, embedder)  # type: ignore[arg-type]
 
 
 def test_the_references_texts_stand_for_every_persona(path: Path) -> None:
     rows = [row("reference", prompt, {}, "one two three", decoder="reference") for prompt in "pq"]
     texts = read(path, "reference", rows, {"E": [0.6, 0.2], "J": [0.4, None]}).texts
-    assert [(text.persona, text.prompt) for text in texts] == [
-        (name, prompt) for name in ("EJ as 1", "EJ as 2", "onlyE as 1", "onlyE as 2") for prompt in "pq"
-    ]
+    assert [text.persona for text in texts[::2]] == ["EJ as 1", "EJ as 2", "onlyE as 1", "onlyE as 2"]
+    assert len({text.prompt for text in texts}) == 2 and texts[0].prompt == texts[2].prompt != texts[1].prompt
     both, lacking = texts[:2]
     assert both.scores == {"E": 0.6, "J": 0.4} and both.score == 0.5 and both.carried == 0.0
     assert lacking.score is None and lacking.carried is None
@@ -127,11 +126,41 @@ def test_what_books_say_of_a_law(tmp_path: Path) -> None:
     whole = job.model_copy(update={"decoder": job.decoder.model_copy(update={"horizon": None})})
     of: dict[str, Any] = {"system": None, "decoder": "scr-exact", "weights": [0.25, 0.75], "strengths": [1.0, 1.0]}
     of["log_ratios"] = [2.0, -1.0]
-    assert divergence_of(of, whole) == pytest.approx(math.log(0.25 * math.exp(2) + 0.75 * math.exp(-1)))
-    assert divergence_of(of, job) is None  # reset every 8 tokens
-    assert divergence_of(of | {"strengths": [2.0, 2.0]}, whole) is None
-    assert divergence_of(of | {"system": "Be kind."}, whole) is None
-    assert divergence_of(of | {"decoder": "mod"}, whole) is None
-    assert divergence_of(of | {"decoder": "scr"}, whole) is None  # approximate
+    assert divergence_of(of, whole, job.decoder.temperature) == pytest.approx(
+        math.log(0.25 * math.exp(2) + 0.75 * math.exp(-1))
+    )
+    assert divergence_of(of, job, job.decoder.temperature) is None  # reset every 8 tokens
+    assert divergence_of(of | {"strengths": [2.0, 2.0]}, whole, job.decoder.temperature) is None
+    assert divergence_of(of | {"system": "Be kind."}, whole, job.decoder.temperature) is None
+    assert divergence_of(of | {"decoder": "mod"}, whole, job.decoder.temperature) is None
+    assert divergence_of(of | {"decoder": "scr"}, whole, job.decoder.temperature) is None  # approximate
     alone = of | {"decoder": "mod", "weights": [1.0], "strengths": [1.0], "log_ratios": [2.0]}
-    assert divergence_of(alone, job) == 2.0
+    assert divergence_of(alone, job, job.decoder.temperature) == 2.0
+    assert divergence_of(alone, job, 0.5) is None  # the bare reference is measured at another temperature
+
+
+def test_what_is_known_of_a_text_is_of_one_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a file that nobody can read is worked out again."""
+    asked: list[float] = []
+
+    def scored(job: Any, dtype: str, temperature: float, rows: Sequence[Mapping[str, Any]]) -> Any:
+        asked.append(temperature)
+        return {row["row_id"]: Bare(-temperature, 1) for row in rows}.items()
+
+    monkeypatch.setattr("pipeline.compare.bare._scored", scored)
+    job: Any = None
+    for temperature in (1.0, 0.5, 1.0, 0.5):
+        (found,) = BareBook(tmp_path).of(job, "float32", temperature, [{"row_id": "a"}])
+        assert found.log_prob == -temperature
+    assert asked == [1.0, 0.5]
+    (tmp_path / "bare.parquet").write_bytes(b"junk")
+    assert BareBook(tmp_path).of(job, "float32", 1.0, [{"row_id": "a"}]) == [Bare(-1.0, 1)]
+    assert asked == [1.0, 0.5, 1.0]
+
+
+def test_judges_of_one_family_are_one_and_models_of_endpoints_are_several() -> None:
+    own = ["own-classifier@E+12", "own-classifier@J+34"]
+    labels = ["classifier@2+ab", "encoder@1+cd", *own, "openai@m+1", "openai@n+1"]
+    assert [family_of(label) for label in labels] == [
+        "classifier", "encoder", "own-classifier", "own-classifier", "openai m", "openai n",
+    ]  # fmt: skip
