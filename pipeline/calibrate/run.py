@@ -16,7 +16,6 @@ from evaluation.statistics.dose import DECIMALS, LEAST_STRENGTH, Choice, Respons
 from evaluation.statistics.linear import Effect
 from pipeline.calibrate.stages import Attributes, Size, Stages, alone, attributes_of, times
 from pipeline.compare.banks import forget, keep_loaded
-from pipeline.compare.run import is_done
 from pipeline.job.model import Job
 from pipeline.plan.errors import RunError
 from pipeline.plan.sources import decoder_settings
@@ -216,15 +215,12 @@ class _Run:
         return Check(seen, cost)
 
     def texts(self, stage: str, job: Job) -> DataSet:
-        """Write what is not written, and read it."""
+        """Write what is not written, and read it: which texts of what is there still fit, a run knows."""
         n = job.n_cells(len(job.load_prompts()))
-        if is_done(job):
-            logger.info("%s: %d texts are there", stage, n)
-        else:
-            logger.info("%s: %d texts of %d personas, to %s", stage, n, job.n_personas, job.output_folder)
-            result = run_job(job, self.beam_arguments, interruptible=self.interruptible, load=keep_loaded)
-            if result.ending.why is not None:
-                logger.warning("%s: %s", stage, result.ending.why)
+        logger.info("%s: %d texts of %d personas, in %s", stage, n, job.n_personas, job.output_folder)
+        result = run_job(job, self.beam_arguments, interruptible=self.interruptible, load=keep_loaded)
+        if result.ending.why is not None:
+            logger.warning("%s: %s", stage, result.ending.why)
         data = read_data_set(Path(job.output_folder))
         for machine in data.run["computed_with"]["machines"]:
             said = ", ".join(f"{machine[key]}" for key in ("processor", "device") if key in machine)

@@ -50,7 +50,7 @@ def with_strengths(text: str, strengths: Mapping[str, float], comment: Sequence[
     text = _without_comment(text)
     root = yaml.compose(text, yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode) or root.flow_style:
-        raise NotWritable("is no YAML of one field a line; put the lines in by hand, or leave out --write")
+        raise NotWritable("is no YAML of one field a line; put the lines in by hand")
     lines = comment_lines(comment)
     flow = "{" + ", ".join(f"{_key(name)}: {_number(value)}" for name, value in strengths.items()) + "}"
     decoder, edits = _entry(root, "decoder"), list[Edit]()
