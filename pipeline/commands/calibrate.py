@@ -124,7 +124,7 @@ def _file(options: argparse.Namespace, job: Job) -> JobFile:
     try:
         return JobFile.of(options.job, job, [_command(options)])
     except NotWritable as error:
-        raise InputError(f"{options.job}: {error}; or leave out --write for the lines") from error
+        raise InputError(f"{options.job}: {error}, or leave out --write for the lines") from error
 
 
 def _write(options: argparse.Namespace, file: JobFile, strengths: Mapping[str, float], comment: Sequence[str]) -> None:
