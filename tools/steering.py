@@ -6,12 +6,14 @@ Opposite poles are each other's negative. All vectors have one length: at streng
 (:data:`tools.steering_vectors.SHARE`) of what the residual stream is long after that layer, the mean over answers'
 tokens. The layer is chosen by generation: each pole alone at several strengths, judged by the embedded classifier; it
 is the one with the best mean at no more than :data:`DEARER` times the bare model's perplexity. What pairs say of all
-layers, and the candidates, stay in ``--work``.
+layers, and the candidates, stay in ``--work``, in files whose names tell what they were made from: model, pairs and
+options, the vectors themselves.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import math
@@ -29,9 +31,10 @@ from evaluation.tables import aligned
 from mpg.models.embedded import SMOLLM2
 from personas import KNOWN
 from personas.preferences import MBTI_FILE
-from personas.prompts import read_prompts
+from personas.prompts import canonical_json, read_prompts
+from pipeline.store.files import write_bytes
 from tools.shipped_adapters import CARD_FILE, LICENCES, pairs_of, provenance
-from tools.steering_vectors import MOST_TOKENS, SHARE, Differences, differences, save_vector, scaled
+from tools.steering_vectors import MOST_PAIRS, MOST_TOKENS, SHARE, Differences, differences, save_vector, scaled
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 OUTPUT = WORKFLOWS / "steering"
@@ -42,6 +45,9 @@ LAYERS = (10, 15, 20)
 STRENGTHS = (1.0, 2.0, 4.0)
 # Of the project's prompts: from the first 40, on which the adapters' choices were made, too.
 PROMPTS = slice(0, 40, 8)
+
+# How a pole writes, at each strength.
+_DECODER = {"name": "soup", "max_new_tokens": 72, "temperature": 0.8, "top_p": 0.95}
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +87,7 @@ def write_and_judge(
         for i, prompt in enumerate(prompts):
             ids = encode_chat(bank.tokenizer, [{"role": "user", "content": prompt}])
             requests.append(Request(ids, {pole: 1.0}, derived_seed(0, i, list(folders).index(pole))))
-            settings.append(DecoderSettings(name="soup", strength=strength, max_new_tokens=72, temperature=0.8,
-                                            top_p=0.95))  # fmt: skip
+            settings.append(DecoderSettings(strength=strength, **_DECODER))
     done = list(decode(bank, requests, settings, batch_size=64))
     judge, cells = ClassifierJudge.load(), []
     for k, (pole, strength) in enumerate(plan):
@@ -123,6 +128,7 @@ def best_layer(cells: Sequence[Cell], bare: Mapping[str, float]) -> tuple[int, d
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the vectors, choose the layer, write the adapters and print what the choice was made by."""
     from mpg.models.chat import answer_start
+    from mpg.models.fingerprint import revision_of
     from mpg.models.hub import Place
     from mpg.models.pretrained import load_tokenizer, load_weights
 
@@ -141,7 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     tokenizer, model = load_tokenizer(Place(options.model)), load_weights(Place(options.model), torch.float32)
     start = answer_start(tokenizer)
-    known = {pole: _known(options, model, tokenizer, pole) for pole, _ in POLES}
+    kept = _Kept(
+        options.work, [revision_of(Place(options.model)), tokenizer.get_chat_template(), tokenizer.get_vocab()]
+    )
+    known = {pole: _known(options, kept, model, tokenizer, pole) for pole, _ in POLES}
 
     def write(layer: int, pole: str, opposite: str) -> dict[str, Path]:
         vector, written = scaled(known[pole], layer), {}
@@ -154,13 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells = list[Cell]()
     for layer in options.layers:
         folders = {name: path for pair in POLES for name, path in write(layer, *pair).items()}
-        file = options.work / f"layer-{layer}" / "cells.json"
-        if not file.is_file():
-            logger.info("layer %d: %d texts", layer, len(folders) * len(options.strengths) * len(prompts))
-            found = write_and_judge(options.model, folders, prompts, layer, options.strengths)
-            file.write_text(json.dumps([asdict(each) for each in found]), "utf-8")
-        cells += [Cell(**each) for each in json.loads(file.read_text("utf-8"))]
-    bare = _bare(options, cells, prompts)
+        logger.info("layer %d: %d texts", layer, len(folders) * len(options.strengths) * len(prompts))
+        cells += _cells(options, kept, f"layer-{layer}", folders, prompts, layer, options.strengths)
+    bare = _bare(options, kept, {"E": options.work / f"layer-{cells[0].layer}" / "E"}, prompts)
     layer, at = best_layer(cells, bare)
     print(_table(cells, bare, at))
     for pole, opposite in POLES:
@@ -173,27 +178,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _known(options: argparse.Namespace, model: Any, tokenizer: Any, pole: str) -> Differences:
-    """Of a pole and its opposite; read once."""
-    from safetensors.torch import load_file, save_file
+@dataclass(frozen=True)
+class _Kept:
+    """Files of what was made once, each named by what it was made from: with another option nothing is taken for it.
 
-    file = options.work / f"{pole}.safetensors"
+    Attributes:
+        model: what tells a model from another, its tokenizer included.
+    """
+
+    folder: Path
+    model: Sequence[Any]
+
+    def file(self, name: str, suffix: str, *made_from: Any) -> Path:
+        """A name's file: made from the model and more, as JSON has it."""
+        content = canonical_json([*self.model, *made_from]).encode()
+        return self.folder / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}.{suffix}"
+
+
+def _known(options: argparse.Namespace, kept: _Kept, model: Any, tokenizer: Any, pole: str) -> Differences:
+    """Of a pole and its opposite; read once."""
+    from safetensors.torch import load_file, save
+
+    pairs = provenance(MBTI_FILE, options.data)["sha256"]
+    file = kept.file(pole, "safetensors", pole, pairs, options.tokens, MOST_PAIRS)
     if not file.is_file():
         logger.info("%s: reading pairs", pole)
         found = differences(model, tokenizer, pairs_of(pole, options.data)[0], most_tokens=options.tokens)
-        save_file({"mean": found.mean, "lengths": found.lengths, "n": torch.tensor(found.n_pairs)}, file)
-    kept = load_file(file)
-    return Differences(kept["mean"], kept["lengths"], int(kept["n"]))
+        tensors = {"mean": found.mean, "lengths": found.lengths, "n": torch.tensor(found.n_pairs)}
+        write_bytes(save(tensors), file)
+    there = load_file(file)
+    return Differences(there["mean"], there["lengths"], int(there["n"]))
 
 
-def _bare(options: argparse.Namespace, cells: Sequence[Cell], prompts: Sequence[str]) -> dict[str, float]:
-    """The bare model's point: opposite poles add up to 1 on any text, so its mean over all eight is a half."""
-    file = options.work / "bare.json"
+def _cells(
+    options: argparse.Namespace,
+    kept: _Kept,
+    name: str,
+    folders: Mapping[str, Path],
+    prompts: Sequence[str],
+    layer: int,
+    strengths: Sequence[float],
+) -> list[Cell]:
+    """As :func:`write_and_judge`; written once with the same vectors, prompts, strengths, decoder and judge."""
+    from evaluation.judges.classifier_weights import SHIPPED, read_weights
+
+    vectors = {pole: hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+               for pole, folder in folders.items()}  # fmt: skip
+    judge = read_weights(SHIPPED)[1]["sha256"]
+    file = kept.file(name, "json", vectors, list(prompts), layer, list(strengths), _DECODER, judge)
     if not file.is_file():
-        folders = {"E": options.work / f"layer-{cells[0].layer}" / "E"}
-        (cell,) = write_and_judge(options.model, folders, [*prompts] * 4, 0, [1e-6])
-        file.write_text(json.dumps(asdict(cell)), "utf-8")
-    cell = Cell(**json.loads(file.read_text("utf-8")))
+        found = write_and_judge(options.model, folders, prompts, layer, strengths)
+        write_bytes(json.dumps([asdict(each) for each in found]).encode(), file)
+    return [Cell(**each) for each in json.loads(file.read_text("utf-8"))]
+
+
+def _bare(
+    options: argparse.Namespace, kept: _Kept, folders: Mapping[str, Path], prompts: Sequence[str]
+) -> dict[str, float]:
+    """The bare model's point: opposite poles add up to 1 on any text, so its mean over all eight is a half."""
+    (cell,) = _cells(options, kept, "bare", folders, [*prompts] * 4, 0, [1e-6])
     return {"strength": 0.0, "adherence": 0.5, "perplexity": math.exp(-cell.log_prob / cell.n_tokens), "n": cell.n}
 
 

@@ -216,15 +216,12 @@ class _Run:
         return Check(seen, cost)
 
     def texts(self, stage: str, job: Job) -> DataSet:
-        """Write what is not written, and read it."""
+        """Write what is not written, and read it: which texts of what is there still fit, a run knows."""
         n = job.n_cells(len(job.load_prompts()))
-        if is_done(job):
-            logger.info("%s: %d texts are there", stage, n)
-        else:
-            logger.info("%s: %d texts of %d personas, to %s", stage, n, job.n_personas, job.output_folder)
-            result = run_job(job, self.beam_arguments, interruptible=self.interruptible, load=keep_loaded)
-            if result.ending.why is not None:
-                logger.warning("%s: %s", stage, result.ending.why)
+        logger.info("%s: %d texts of %d personas, in %s", stage, n, job.n_personas, job.output_folder)
+        result = run_job(job, self.beam_arguments, interruptible=self.interruptible, load=keep_loaded)
+        if result.ending.why is not None:
+            logger.warning("%s: %s", stage, result.ending.why)
         data = read_data_set(Path(job.output_folder))
         for machine in data.run["computed_with"]["machines"]:
             said = ", ".join(f"{machine[key]}" for key in ("processor", "device") if key in machine)

@@ -23,6 +23,8 @@ from pipeline.job.model import Job
 LEAST_PROMPTS = 6
 # Of the job's personas, evenly spread over them, that a calibration writes.
 MOST_PERSONAS = 16
+# Of a decoder whose personas all have strengths of their own, or that reads none: another of the job changes no text.
+_NO_MATTER = {"strength": 1.0}
 # Products share an exponent out by weight: a mixture bears more strength than an attribute alone.
 SHARES = ("product", "pad")
 
@@ -112,12 +114,12 @@ class Stages:
             for name, persona in self._alone()
             for strength in grid
         ]
-        return self._stage("pilot", entries, {}, check=False)
+        return self._stage("pilot", entries, _NO_MATTER, check=False)
 
     def prompting(self) -> Job:
         """The reference told of each attribute alone."""
         entries = [_entry(persona) for _, persona in self._alone()]
-        return self._stage("prompting", entries, {"name": "prompting", "tell": "none"}, check=False)
+        return self._stage("prompting", entries, {"name": "prompting", "tell": "none"} | _NO_MATTER, check=False)
 
     def mixed(self, strengths: Mapping[str, float], multiplied: Collection[str], factors: Sequence[float]) -> Job:
         """The job's personas at multiples of some attributes' strengths; their names: see :func:`times`."""
@@ -129,7 +131,7 @@ class Stages:
             for persona in self.personas()
             for factor in factors
         ]
-        return self._stage("mixed", entries, {}, check=False)
+        return self._stage("mixed", entries, _NO_MATTER, check=False)
 
     def check(self, stage: str, strengths: dict[str, float]) -> Job:
         """The job's personas, on other prompts."""
@@ -157,13 +159,13 @@ class Stages:
             first = next(each for each in self.job.build_personas() if name in each.active)
             yield name, replace(persona, profile=first.profile, personality=first.personality)
 
-    def _stage(self, stage: str, entries: list[dict[str, Any]], decoder: dict[str, Any], *, check: bool) -> Job:
+    def _stage(self, stage: str, entries: list[dict[str, Any]], decoder: Mapping[str, Any], *, check: bool) -> Job:
         size, prompts = self.size, self.job.prompts.model_dump(mode="json")
         prompts |= {
             "skip": self.job.prompts.skip + (size.pilot if check else 0),
             "limit": size.check if check else size.pilot,
         }
-        settings = self.job.decoder.model_dump(mode="json") | {"token_log_ratios": False} | decoder
+        settings = self.job.decoder.model_dump(mode="json") | {"token_log_ratios": False, **decoder}
         found = self.job.changed(
             name=f"{self.job.name}-{stage}",
             personas={"kind": "explicit", "weights": entries, "control": True},

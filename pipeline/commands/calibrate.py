@@ -6,26 +6,27 @@ import argparse
 import json
 import logging
 import math
+import os
 import shlex
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpg.settings import MOST_STRENGTH
 from pipeline.commands.arguments import place
 from pipeline.commands.shared import InputError, Outcome, job_of, looked_at, place_errors
-from pipeline.job.write_back import MARK, NotWritable, with_strengths
+from pipeline.job.write_back import NotWritable, comment_lines, in_one_line
 from pipeline.store.files import write_bytes
-from pipeline.store.places import expanded, is_local
+from pipeline.store.places import is_local
 
 if TYPE_CHECKING:
+    from pipeline.calibrate.job_file import JobFile
     from pipeline.calibrate.run import Asked
     from pipeline.job.model import Job
 
 logger = logging.getLogger(__name__)
 
 FILE = "calibration.json"
-_BOM = "\N{BOM}"
 _GRID = "0.5,1,1.5,2"
 _LEAST_TEXTS = 3
 
@@ -65,12 +66,15 @@ def calibrate(options: argparse.Namespace) -> Outcome:
     problems = [f"{options.job}: {each.field}: {each.text}" for each in problems_in(job, len(prompts))]
     if problems:
         raise InputError("\n".join(problems))
-    before = _text(options, job) if options.write else ""
+    file = _file(options, job) if options.write else None
     work = options.work or job.output_folder.with_name(f"{job.output_folder.name}-calibration")
     if not is_local(work):
         raise InputError(
             f"{options.job}: output: {job.output!r} is in a store; name a folder of this machine: --output"
         )
+    lowest = next((each for each in (work, *work.parents) if os.path.lexists(each)), work)
+    if os.path.lexists(lowest) and not os.path.isdir(lowest):
+        raise InputError(f"{work}: {lowest} is no folder, and texts go into one; name another: --output")
     for note in looked_at(options, job.changed(output=str(work.absolute() / "look")), prompts).notes:
         logger.warning("%s", note)
     found = run(job, asked, work.absolute(), options.beam_arguments, interruptible=True)
@@ -84,12 +88,12 @@ def calibrate(options: argparse.Namespace) -> Outcome:
     if found.choice.lift is None:
         return Outcome("\n".join(lines), f"{options.job}: nothing is chosen, and nothing is written; see the notes")
     said = comment(found, asked, command, date)
-    if options.write:
-        _write(options, before, with_strengths(before, found.strengths, said))
-        lines.append(f"written: {options.job}: decoder.strength, with its curve")
+    if file is not None:
+        _write(options, file, found.strengths, said)
+        lines.append(f"written: {file.named}: decoder.strength, with its curve")
     else:
         inside = ", ".join(f"{name}: {strength:.15g}" for name, strength in found.strengths.items())
-        lines += ["for the job file (or --write):", *(f"{MARK} {line}" for line in said)]
+        lines += ["for the job file (or --write):", *comment_lines(said)]
         lines += ["decoder:", f"  strength: {{{inside}}}"]
     return Outcome("\n".join(lines))
 
@@ -113,34 +117,23 @@ def _asked(options: argparse.Namespace) -> Asked:
     return Asked(options.perplexity, options.base, grid, options.texts, options.lift, options.before)
 
 
-def _text(options: argparse.Namespace, job: Job) -> str:
-    """The job file's text, if strengths can be put into it. Raises InputError: they can't be."""
-    path = expanded(options.job)
-    if not is_local(path) or path.suffix == ".json":
-        what = "is in a store" if not is_local(path) else "is no job file of yours"
-        raise InputError(f"{options.job}: {what}, and --write puts strengths into one; leave it out for the lines")
+def _file(options: argparse.Namespace, job: Job) -> JobFile:
+    """Of the job, if strengths can be put into it. Raises InputError: they can't be."""
+    from pipeline.calibrate.job_file import JobFile
+
     try:
-        text = _read(path)
-        with_strengths(text, dict.fromkeys(job.attribute_names, 1.0), [])
+        return JobFile.of(options.job, job, [_command(options)])
     except NotWritable as error:
-        raise InputError(f"{options.job}: {error}") from error
-    return text
+        raise InputError(f"{options.job}: {error}, or leave out --write for the lines") from error
 
 
-def _read(path: Path) -> str:
-    """A file's text with its line ends as they are, without a mark in front."""
-    return path.read_bytes().decode("utf-8-sig")
-
-
-def _write(options: argparse.Namespace, before: str, text: str) -> None:
-    """Put a text in the file's place. Raises InputError: somebody has changed the file since it was read."""
-    path = expanded(options.job).resolve()  # of a link what it points at
-    with place_errors(path, read=False, kept="the same command writes it, and makes no text anew"):
-        raw = path.read_bytes()
-        if raw.decode("utf-8-sig") != before:
-            raise InputError(f"{options.job}: was changed meanwhile; give the command again: texts that fit are kept")
-        mark = _BOM if raw.startswith(_BOM.encode()) else ""
-        write_bytes((mark + text).encode(), path)
+def _write(options: argparse.Namespace, file: JobFile, strengths: Mapping[str, float], comment: Sequence[str]) -> None:
+    """Raises InputError: somebody has changed the file since. NotNow: it can't be written now."""
+    with place_errors(file.path, read=False, kept="the same command writes it, and makes no text anew"):
+        try:
+            file.write(strengths, comment)
+        except NotWritable as error:
+            raise InputError(f"{options.job}: {error}") from error
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -151,4 +144,14 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--texts", str(options.texts)]
     words += ["--lift", f"{options.lift:g}"] if options.lift is not None else []
     words += ["--before"] if options.before else []
-    return shlex.join([*words, *(word for each in options.set for word in ("--set", each))])
+    return command_line([*words, *(word for each in options.set for word in ("--set", each))])
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as a shell reads them, on one line."""
+    return " ".join(shlex.quote(word) if in_one_line(word) == word else _escaped(word) for word in words)
+
+
+def _escaped(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{in_one_line(escaped)}'"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,12 +20,12 @@ from mpg import DecoderSettings, ModelBank, Request, decode
 from mpg.models.adapter_files import read_lora
 from mpg.models.chat import answer_start, encode_chat
 from mpg.score.texts import component_log_probs
-from personas.preferences import PreferencePair
+from personas.preferences import MBTI_FILE, PreferencePair
 from pipeline.job.model import SHIPPED_ADAPTERS
 from tests.fakes import spelling_llama
 from tests.own_pairs import write_own_pairs
 from tools.steering import OUTPUT, POLES, Cell, best_layer, curve_of, main
-from tools.steering_vectors import differences, save_vector, scaled
+from tools.steering_vectors import Differences, differences, save_vector, scaled
 
 LAYER, HIDDEN = 0, 32
 
@@ -168,12 +170,58 @@ def test_the_tool_writes_a_vector_for_every_pole(
     assert [point["strength"] for point in cards["I"]["chosen_by"]["curve"]] == [0.0, 1.0]
     bank = ModelBank.load(str(folder / "base"), {name: output / name for name in "EI"})
     assert bank.attributes == ("E", "I")
-    made = {path: path.stat().st_mtime_ns for path in work.rglob("cells.json")}
-    assert main(command) == 0 and capsys.readouterr().out == first
-    assert made == {path: path.stat().st_mtime_ns for path in work.rglob("cells.json")}
+    made = kept(work)
+    assert main(command) == 0 and capsys.readouterr().out == first and kept(work) == made
     with pytest.raises(SystemExit, match="2"):
         main(["--data", str(output)])
     assert "no mbti_preferences.parquet there" in capsys.readouterr().err
+
+
+def kept(work: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in work.iterdir() if path.is_file()}
+
+
+def test_what_is_kept_is_not_taken_for_what_other_options_make(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each option in its turn: what depends on it is made anew, and nothing else."""
+    calls = {"pairs": 0, "texts": 0}
+
+    def read(*_: Any, most_tokens: int, **__: Any) -> Differences:
+        calls["pairs"] += 1
+        mean = torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(most_tokens))
+        return Differences(mean, torch.ones(2), 80)
+
+    def write(_: Any, folders: dict[str, Path], __: Any, layer: int, strengths: Sequence[float]) -> list[Cell]:
+        calls["texts"] += 1
+        return [Cell(layer, strength, pole, 4, 0.6, -10.0, 10) for pole in folders for strength in strengths]
+
+    monkeypatch.setattr("tools.steering.differences", read)
+    monkeypatch.setattr("tools.steering.write_and_judge", write)
+    write_own_pairs(tmp_path)
+    shutil.copytree(folder / "base", tmp_path / "base")
+    options = {"data": tmp_path, "output": tmp_path / "out", "work": tmp_path / "work", "model": tmp_path / "base",
+               "layers": 1, "strengths": 1, "tokens": 2000}  # fmt: skip
+
+    def made() -> tuple[int, int]:
+        calls.update(pairs=0, texts=0)
+        assert main([word for name, value in options.items() for word in (f"--{name}", f"{value}")]) == 0
+        card = json.loads((tmp_path / "out" / "E" / "card.json").read_text("utf-8"))
+        assert [point["strength"] for point in card["chosen_by"]["curve"]] == [0.0, options["strengths"]]
+        return calls["pairs"], calls["texts"]
+
+    assert made() == (4, 2) and made() == (0, 0)  # the layer's texts and the bare model's
+    options["strengths"] = 2
+    assert made() == (0, 1)
+    options["tokens"] = 1000
+    assert made() == (4, 2)
+    spelling_llama(tmp_path / "base", seed=5)
+    assert made() == (4, 2)
+    options["strengths"] = 1
+    assert made() == (0, 1)
+    pq.write_table(pq.read_table(tmp_path / MBTI_FILE), tmp_path / MBTI_FILE, compression="none")
+    assert made() == (4, 0)  # other data, from which the stand-in reads the same vectors
+    assert "texts a cell" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("pole", "opposite"), POLES)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from pipeline.calibrate.job_file import JobFile
 from pipeline.calibrate.stages import Size, Stages, alone, attributes_of, times
 from pipeline.cli import main
+from pipeline.commands.calibrate import command_line
 from pipeline.job.load import load_job
+from pipeline.job.write_back import NotWritable
+from tests.fakes import tiny_adapter
 from tests.judge_server import JudgeServer, Reply, says, serving
 from tests.tiny_job import make_job, rows, write_job
 
@@ -25,7 +31,8 @@ PERSONAS = {
     "profile": "A sailor.",
 }
 DECODER = {"name": "mod", "max_new_tokens": 24, "top_p": 0.95}
-ARGUMENTS = ("--texts", "12", "--perplexity", "15", "--strengths", "1,2", "--base", "prompting", "--before")
+ARGUMENTS = ("--texts", "12", "--perplexity", "15", "--strengths", "1,2", "--base", "prompting", "--before",
+             "--set", "prompts={file: prompts.jsonl,\n  limit: 6}")  # fmt: skip
 
 
 def counts(text: str, n: int) -> Reply:
@@ -36,6 +43,10 @@ def counts(text: str, n: int) -> Reply:
         for name, each in share.items()
     }
     return says(json.dumps({"grades": grades, "fluency": 4}), good=True)
+
+
+def no_model(*_: Any, **__: Any) -> None:
+    raise RuntimeError("a model is wanted")
 
 
 BASES = {"pilot": False, "prompting": True}
@@ -63,24 +74,36 @@ def test_strengths_are_found_written_and_found_again(
                        rows_per_shard=64)  # fmt: skip
         job.write_text("# mine\n" + job.read_text() + "# the end\n")
         typed = job.read_text()
+        job.chmod(0o600)
+        (tmp_path / "other.yaml").hardlink_to(job)
+        (tmp_path / "link.yaml").symlink_to(job)
         assert main(["calibrate", str(job), *ARGUMENTS]) == 0
         printed = capsys.readouterr().out
         assert job.read_text() == typed and "decoder:\n  strength: {E: " in printed
         n_calls = len(server.bodies)
 
         monkeypatch.setattr("mpg.ModelBank.load", lambda *args, **how: pytest.fail("a model is loaded again"))
-        assert main(["calibrate", str(job), *ARGUMENTS, "--write"]) == 0
-    assert len(server.bodies) == n_calls
-    again = capsys.readouterr().out
+        assert main(["calibrate", str(tmp_path / "link.yaml"), *ARGUMENTS, "--write"]) == 0
+        assert len(server.bodies) == n_calls
+        again = capsys.readouterr().out
+
+        # An adapter that was trained again, under the same name: its texts are made anew.
+        written = job.read_text()
+        job.write_text(typed)
+        monkeypatch.setattr("mpg.ModelBank.load", no_model)
+        tiny_adapter(tmp_path / "base", tmp_path / "E", seed=9)
+        assert main(["calibrate", str(job), *ARGUMENTS]) != 0 and "a model is wanted" in capsys.readouterr().err
+        job.write_text(written)
     assert again.splitlines()[:4] == printed.splitlines()[:4]  # the table
 
     known = json.loads((tmp_path / "out-calibration" / "calibration.json").read_text())
     strengths = {name: each["strength"] for name, each in known["attributes"].items()}
+    assert f"written: {tmp_path / 'link.yaml'}, which is {job}: decoder.strength" in again
+    assert (job.stat().st_mode & 0o777, job.stat().st_nlink) == (0o600, 2) and job.samefile(tmp_path / "other.yaml")
     settings = load_job(job).decoder
     assert settings.strength == strengths and settings.name == "mod"
     left = [line for line in job.read_text().splitlines() if "# mpg-calibrate:" not in line]
     assert [line for line in typed.splitlines() if line not in left] == []  # strength is new, all else as it was
-    written = job.read_text()
     assert re.search(r"# mpg-calibrate: 20\d\d-\d\d-\d\d: mpg calibrate \S+ --perplexity 15 --base prompting", written)
     assert re.search(r"# mpg-calibrate:   E  1: \+\d\.\d\d±\.\d\d x\d+\.\d\d±", written)
 
@@ -112,6 +135,12 @@ def test_strengths_are_found_written_and_found_again(
         ({}, ["--strengths", "1,-2"], "--strengths: '1,-2': give numbers above 0 in commas, e.g. 0.5,1,1.5,2"),
         ({}, ["--texts", "2"], "--texts: 2 is out of range; give 3 at least, for an interval"),
         ({}, ["--lift", "2"], "--lift: 2 is out of range; scores are from 0 to 1; give e.g. 0.2"),
+        (
+            {},
+            ["--output", "job.yaml"],
+            "job.yaml: job.yaml is no folder, and texts go into one; name another: --output",
+        ),
+        ({}, ["--output", "job.yaml/x"], "job.yaml/x: job.yaml is no folder"),
         ({"output": "memory://bucket/out"}, [], "is in a store; name a folder of this machine: --output"),
     ],
     ids=str,
@@ -126,7 +155,8 @@ def test_what_can_not_be_calibrated_is_said_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.setattr("mpg.ModelBank.load", lambda *args, **how: pytest.fail("a model is loaded"))
     write_job(tiny, **changes)
-    assert main(["calibrate", str(tiny / "job.yaml"), *arguments]) == 2
+    monkeypatch.chdir(tiny)
+    assert main(["calibrate", "job.yaml", *arguments]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -142,6 +172,58 @@ def test_a_file_that_strengths_can_not_be_put_into_is_refused_first(
     path.write_text(json.dumps(yaml.safe_load(path.read_text())))
     assert main(["calibrate", str(path), "--write"]) == 2
     assert "is no YAML of one field a line; put the lines in by hand" in capsys.readouterr().err
+    write_job(tiny).chmod(0o444)
+    assert main(["calibrate", str(path), "--write"]) == 2
+    assert "is read-only (mode 0444), and --write puts strengths into it; chmod u+w it" in capsys.readouterr().err
+    path.chmod(0o644)
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "said"),
+    [
+        ({}, ["attributes=[E, J, N]"], "attributes: N: by --set alone, and the file would not load with a strength"),
+        ({"model": {}}, ["model.id=base"], "does not load without --set (model.id: "),
+        (
+            {"personas": {"kind": "one-hot", "strengths": [2.0]}},
+            ["personas={kind: one-hot}"],
+            "without --set: personas.strengths: [2.0] overrule decoder.strength",
+        ),
+        (
+            {"decoder": {"strength": {"N": 1}}},
+            ["decoder.strength=1"],
+            "would not load with strengths in it (decoder.strength.N: ",
+        ),
+    ],
+    ids=str,
+)
+def test_a_file_whose_own_job_the_strengths_are_not_for_is_refused_first(
+    tiny: Path, changes: dict[str, Any], given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_job(tiny, **changes)
+    sets = [word for each in given for word in ("--set", each)]
+    assert main(["calibrate", str(path), "--write", *sets]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "leave out --write for the lines" in error
+
+
+def test_own_attributes_that_are_not_calibrated_keep_their_strength(tiny: Path) -> None:
+    path = write_job(tiny, decoder={"name": "mod", "strength": 0.7})
+    job = load_job(path, ["attributes=[{name: E, adapter: E}]", "personas={kind: one-hot}"])
+    file = JobFile.of(path, job, ["today"])
+    file.write({"E": 1.5}, ["today"])
+    assert load_job(path).decoder.strength == {"E": 1.5, "J": 0.7}
+    with pytest.raises(NotWritable, match="was changed meanwhile"):
+        file.write({"E": 2.0}, ["then"])
+    assert load_job(path).decoder.strength == {"E": 1.5, "J": 0.7}
+
+
+def test_a_command_is_one_line_that_a_shell_reads_back(tmp_path: Path) -> None:
+    words = ["a=1", "it's\n\\ two\tlines\r", "\x1b\x85\u2028\U0001f600", os.fsdecode(b"\xff7"), "$HOME 'x'"]
+    line = command_line(words)
+    assert len(line.splitlines()) == 1 and line.startswith("a=1 ")
+    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True,
+                          env={**os.environ, "LC_ALL": "C.UTF-8"}).stdout  # fmt: skip
+    assert [os.fsdecode(each) for each in read.split(b"\0")[:-1]] == words
 
 
 def test_stages_share_prompts_out_and_name_what_they_write(tiny: Path) -> None:
@@ -159,6 +241,10 @@ def test_stages_share_prompts_out_and_name_what_they_write(tiny: Path) -> None:
     assert {each.prompt_id for each in pilot.load_prompts()}.isdisjoint(each.prompt_id for each in check.load_prompts())
     assert len({pilot.output, told.output, check.output, stages.pilot((0.5, 3.0)).output}) == 4
     assert stages.pilot((0.5, 2.0)).output == pilot.output
+    written = Stages(
+        job.changed(decoder=job.decoder.model_dump() | {"strength": {"E": 3.0}}), stages.names, size, stages.output
+    )
+    assert written.pilot((0.5, 2.0)).output == pilot.output and written.prompting().output == told.output
     assert stages.factors == ()  # a component of the sum is as strong in a mixture as alone
     product = Stages(job.changed(decoder={"name": "mod"}), stages.names, size, stages.output)
     assert product.factors == (1.0, 2.0, 4.0)

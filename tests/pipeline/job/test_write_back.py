@@ -38,6 +38,44 @@ LAYOUTS = {
         f"# the way\r\n{MARK} then\r\n{MARK}   E  0.5\r\ndecoder: {{strength: {{E: 1, 'on': 2}}}}\r\nseed: 0\r\n",
         f"# the way\r\n{MARK} today\r\ndecoder: {{strength: {{E: 0.75, 'on': 1}}}}\r\nseed: 0\r\n",
     ),
+    "an anchor": (
+        "decoder:\n  strength: !!float &s 1   # loud\n  name: mod\n",
+        f"decoder:\n  {MARK} today\n  strength: &s {SET}   # loud\n  name: mod\n",
+    ),
+    "anchors in a mapping": (
+        "decoder: &d {strength: &s {E: &e 3, 'on': 2}}\n",
+        f"{MARK} today\ndecoder: &d {{strength: &s {{E: &e 0.75, 'on': 1}}}}\n",
+    ),
+    "null": ("decoder: {strength: null}\n", f"{MARK} today\ndecoder: {{strength: {SET}}}\n"),
+    "nothing, in a block": (
+        "decoder:\n  strength:   # each\n  name: mod\n",
+        f"decoder:\n  {MARK} today\n  strength: {SET}   # each\n  name: mod\n",
+    ),
+    "nothing, in a flow": (
+        "decoder: {strength, name: mod}\n",
+        f"{MARK} today\ndecoder: {{strength: {SET}, name: mod}}\n",
+    ),
+    "some without a value": (
+        "decoder: {strength: {E:, 'on'}}\n",
+        f"{MARK} today\ndecoder: {{strength: {{E: 0.75, 'on': 1}}}}\n",
+    ),
+    "a decoder of nothing": (
+        "decoder:   # how\nseed: 0\n",
+        f"{MARK} today\ndecoder: {{strength: {SET}}}   # how\nseed: 0\n",
+    ),
+    "a mark at the end": (
+        "---\n  name: x\n  seed: 0\n...\n# done\n",
+        f"---\n  name: x\n  seed: 0\n  {MARK} today\n  decoder: {{strength: {SET}}}\n...\n# done\n",
+    ),
+    "a merge": (
+        "base: &b {strength: {E: 3}, name: mod}\ndecoder:\n  <<: *b\n  top_p: 1\n",
+        "base: &b {strength: {E: 3}, name: mod}\ndecoder:\n  <<: *b\n  top_p: 1\n"
+        f"  {MARK} today\n  strength: {SET}\n",
+    ),
+    "the mark in a text": (
+        f"card: |\n  {MARK} is a mark\ndecoder: {{strength: 2}}\n",
+        f"card: |\n  {MARK} is a mark\n{MARK} today\ndecoder: {{strength: {SET}}}\n",
+    ),
 }
 
 
@@ -52,18 +90,32 @@ def test_a_file_keeps_its_comments_and_its_order(layout: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        '{"name": "x", "decoder": {"strength": 1}}',
-        "decoder: null\n",
-        "card: &c {a: 1}\ndecoder: *c\n",
-        "a: &s 1.0\ndecoder: {strength: *s}\n",
-        "decoder: {strength: &s {E: 1}}\nb: *s\n",
+        ('{"name": "x", "decoder": {"strength": 1}}', "is no YAML of one field a line; "),
+        ("card: &c {a: 1}\ndecoder: *c\n", "decoder: is an alias, or has one"),
+        ("a: &s 1.0\ndecoder: {strength: *s}\n", "decoder.strength: is an alias, or has one"),
+        ("decoder: {strength: &s 1}\nb: *s\n", "decoder.strength: is an alias, or has one"),
+        ("decoder: {strength: &s {E: 1}}\nb: *s\n", "decoder.strength: is an alias, or has one"),
+        ("decoder: {strength: {E: &e 1}}\nb: *e\n", "decoder.strength.E: is an alias, or has one"),
+        ("a: &a {decoder: {name: mod}}\n<<: *a\n", r"decoder: comes by a merge \(<<\)"),
+        ("decoder: [1]\n", "decoder.strength: can't be put in without changing something else"),
     ],
 )
-def test_what_can_not_be_changed_alone_is_not_changed(text: str) -> None:
-    with pytest.raises(NotWritable, match="by hand"):
+def test_what_can_not_be_changed_alone_is_not_changed(text: str, why: str) -> None:
+    with pytest.raises(NotWritable, match=f"^{why}.*by hand"):
         with_strengths(text, STRENGTHS, ["today"])
+
+
+def test_a_comment_is_a_line_whatever_it_holds() -> None:
+    """Every character up to U+2100, and beyond; each end of line, and what YAML does not allow."""
+    anything = "".join(map(chr, range(0x2100))) + "\ud800\udcff\ufeff\uffff\U0001f600"
+    for end in ("\n", "\r\n"):
+        text = end.join(["name: x", "decoder:", "  name: mod", ""])
+        new = with_strengths(text, STRENGTHS, [f"today: {anything}"])
+        assert load_yaml(new) == {"name": "x", "decoder": {"name": "mod", "strength": STRENGTHS}}
+        new.encode()
+        assert with_strengths(new, STRENGTHS, ["then"]) == with_strengths(text, STRENGTHS, ["then"])
 
 
 def test_the_projects_own_jobs_can_be_written_to() -> None:
