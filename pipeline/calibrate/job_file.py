@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from personas.yaml_files import load_yaml
 from pipeline.calibrate.stages import LEAST_PROMPTS, problems_in
@@ -17,6 +16,7 @@ from pipeline.job.load import load_job
 from pipeline.job.model import Job
 from pipeline.job.write_back import NotWritable, with_strengths
 from pipeline.plan.sources import decoder_settings
+from pipeline.store.files import write_bytes
 from pipeline.store.places import expanded, is_local
 
 _BOM = "\N{BOM}".encode()
@@ -68,29 +68,19 @@ class JobFile:
         return with_strengths(self.raw.decode("utf-8-sig"), own, comment)
 
     def write(self, strengths: Mapping[str, float], comment: Sequence[str]) -> None:
-        """Put them into it. It stays the file that it is: its mode, its owner, its other names.
+        """Put them into it, in one step: killed at any moment, it holds all of the old or all of the new.
 
         Raises:
             NotWritable: somebody has changed it since. OSError: it can't be written, and is as it was.
         """
         new = (_BOM if self.raw.startswith(_BOM) else b"") + self.text(strengths, comment).encode()
-        with self.path.open("r+b") as file:
-            if file.read() != self.raw:
-                raise NotWritable("was changed meanwhile; give the command again: texts that fit are kept")
-            try:
-                _overwrite(file, new)
-            except OSError:  # a full disk: what was there has its room still
-                with suppress(OSError):
-                    _overwrite(file, self.raw)
-                raise
-
-
-def _overwrite(file: BinaryIO, content: bytes) -> None:
-    file.seek(0)
-    file.write(content)
-    file.flush()
-    file.truncate(len(content))
-    os.fsync(file.fileno())
+        if self.path.read_bytes() != self.raw:
+            raise NotWritable("was changed meanwhile; give the command again: texts that fit are kept")
+        before = self.path.stat()
+        write_bytes(new, self.path)
+        self.path.chmod(before.st_mode & 0o7777)
+        with suppress(PermissionError):  # another's file in a folder of ours
+            os.chown(self.path, before.st_uid, before.st_gid)
 
 
 def _check_rights(path: Path) -> None:

@@ -20,7 +20,6 @@ from pipeline.job.model import Job
 from pipeline.plan.errors import RunError
 from pipeline.plan.sources import decoder_settings
 from pipeline.publish.report.read import DataSet, ReportError, read_data_set
-from pipeline.run.done import is_done
 from pipeline.run.run import run_job
 from pipeline.store.errors import output_errors
 from pipeline.store.files import make_folder
