@@ -44,6 +44,8 @@ def what_happened(error: OSError, folder: Path) -> str:
     what = (error.strerror or str(error) or type(error).__name__).lower()
     if not is_local(folder):
         remedy = "see to its address, keys and rights"
+    elif os.path.lexists(folder) and not folder.is_dir():
+        return f"{folder}: is no folder, and files go into one; name another"
     elif not folder.is_dir():
         what, remedy = "is gone", "bring it back, or name another folder"
     else:

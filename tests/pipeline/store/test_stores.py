@@ -363,3 +363,10 @@ def test_places_are_joined_as_they_are_written(tmp_path: Path) -> None:
     assert joined(tmp_path, "out") == tmp_path / "out" and joined(store, tmp_path) == tmp_path
     assert str(joined(tmp_path, "memory://b/out")) == "memory://b/out"
     assert expanded(f"file://{tmp_path}") == tmp_path and is_url("s3://b") and not is_url("a/b")
+
+
+def test_a_file_in_a_folders_place_is_not_said_to_be_gone(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    place.write_text("mine")
+    with pytest.raises(OutputError, match="is no folder, and files go into one; name another"), output_errors(place):
+        place.mkdir()
