@@ -35,6 +35,7 @@ def test_the_head_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_every_measure_can_be_started_as_the_docs_say() -> None:
     """As modules: run as a file, one does not find the tests' servers."""
     names = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    names |= {path.parent.name for path in (ROOT / "benchmarks").glob("*/__main__.py")}
     for name in names:
         importlib.import_module(f"benchmarks.{name}")
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.[mp][dy]")]

@@ -92,8 +92,8 @@ def test_a_second_stage_trains_on_them(tmp_path: Path, monkeypatch: pytest.Monke
     place = templated_llama(tmp_path / "base", "llama3")
     tiny_adapter(place, tmp_path / "x", seed=1)
     trainers = []
-    made = refine._trainer
-    monkeypatch.setattr(refine, "_trainer", lambda *a, **k: trainers.append(made(*a, **k)) or trainers[-1])
+    made = refine.sft_trainer
+    monkeypatch.setattr(refine, "sft_trainer", lambda *a, **k: trainers.append(made(*a, **k)) or trainers[-1])
     prompts = [pair.as_chat() for pair in PAIRS]
     answers = [Answer(i, pair.chosen, 0.0, 0.0) for i, pair in enumerate(PAIRS)]
     refine_adapter(

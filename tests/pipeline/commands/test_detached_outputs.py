@@ -33,8 +33,8 @@ READS = {
     "judge": ["judge", "{out}", "--output", "{elsewhere}"],
     "publish": ["publish", "{out}", "--dry-run", "--license", "cc0-1.0", "--local-names"],
 }
-# They say what there is of the job, or touch no data set.
-OTHERS = {"status", "stop", "init", "infer-weights", "train", "questionnaire", "plan", "schema"}
+# They say what there is of the job, or touch no data set but their own.
+OTHERS = {"status", "stop", "init", "infer-weights", "train", "questionnaire", "plan", "schema", "compare", "calibrate"}
 SERVICE = ("--project=some-project", "--region=europe-west4", "--no_auth")
 
 
