@@ -17,8 +17,9 @@ from personas.words import show
 from pipeline.compare.model import Base
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import JobError, Problem, problems_of, with_origin
-from pipeline.job.fields import Decoder, Float, Frozen, Int, Personas, Text
+from pipeline.job.fields import Decoder, Float, Frozen, Int, Text
 from pipeline.job.model import Job, shipped_adapters
+from pipeline.job.persona_fields import Personas
 from pipeline.job.prompt_source import PromptSource
 from pipeline.job.read import apply_overrides, read_yaml, unstorable
 from pipeline.store.places import expanded, joined

@@ -1,6 +1,6 @@
 """How a judge asks its endpoint: every setting once, with its range and its words.
 
-The job file's entry (:class:`pipeline.job.fields.OpenAIJudge`) and the options of ``mpg judge`` are made from it.
+The job file's entry (:class:`pipeline.job.judge_fields.OpenAIJudge`) and the options of ``mpg judge`` are made from it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pipeline.commands.arguments import add_words, anywhere, in_commas, readable
 from pipeline.commands.field_options import add_options, fields_of, flag, given, option_problems
 from pipeline.commands.shared import InputError, NotNow, Outcome, look_for_detached, place_errors
 from pipeline.job.adapters import own_judges_of
-from pipeline.job.fields import ClassifierJudge, Judges, OpenAIJudge
+from pipeline.job.judge_fields import ClassifierJudge, Judges, OpenAIJudge
 from pipeline.job.known import KINDS, assignments
 from pipeline.judging.against import against_persona
 from pipeline.judging.corpus import Corpus, load_corpus

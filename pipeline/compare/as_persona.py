@@ -9,7 +9,7 @@ from evaluation.features.embedding import Embedder
 from evaluation.items import Item
 from evaluation.judges.persona_match import STOCK, PersonaMatchJudge
 from personas import Persona
-from pipeline.job.fields import PersonaMatchJudge as PersonaMatchSection
+from pipeline.job.judge_fields import PersonaMatchJudge as PersonaMatchSection
 from pipeline.job.model import Job
 
 

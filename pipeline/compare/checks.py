@@ -12,7 +12,7 @@ from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, Comparison, Meth
 from pipeline.compare.people import NOBODY
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import Problem, did_you_mean
-from pipeline.job.fields import FilePersonas
+from pipeline.job.persona_fields import FilePersonas
 from pipeline.store.files import exists
 from pipeline.store.places import is_url, joined
 

@@ -10,19 +10,9 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from mpg.settings import DECODERS, TABLE
 from personas.attributes import REFERENCE
-from pipeline.job.fields import (
-    AttributeEntry,
-    Bool,
-    Decoder,
-    Float,
-    Frozen,
-    Int,
-    OneHotPersonas,
-    OneStrength,
-    Personas,
-    Text,
-)
+from pipeline.job.fields import AttributeEntry, Bool, Decoder, Float, Frozen, Int, OneStrength, Text
 from pipeline.job.model import Job
+from pipeline.job.persona_fields import OneHotPersonas, Personas
 from pipeline.job.prompt_source import PromptSource
 from pipeline.store.places import is_local, joined
 

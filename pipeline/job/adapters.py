@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.judges.own import CARD_FILE, OwnJudge, own_judge
 from personas.attributes import KNOWN, Attribute
-from pipeline.job.fields import AttributeSpec, ClassifierJudge
+from pipeline.job.fields import AttributeSpec
+from pipeline.job.judge_fields import ClassifierJudge
 from pipeline.job.known import assignments
 from pipeline.store.copies import here
 from pipeline.store.places import expanded, is_local, is_url, joined

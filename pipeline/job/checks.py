@@ -18,19 +18,17 @@ from personas.prompts import PromptError
 from personas.words import show
 from pipeline.job.deadline import is_past
 from pipeline.job.errors import Problem, did_you_mean
-from pipeline.job.fields import (
-    MAX_CELLS,
-    MAX_PERSONAS,
-    AttributeSpec,
+from pipeline.job.fields import MAX_CELLS, MAX_PERSONAS, AttributeSpec
+from pipeline.job.judge_checks import judge_problems
+from pipeline.job.judge_fields import OpenAIJudge
+from pipeline.job.persona_fields import (
     CoverPersonas,
     DirichletPersonas,
     ExplicitPersonas,
     FilePersonas,
     MbtiPersonas,
-    OpenAIJudge,
     SimplexPersonas,
 )
-from pipeline.job.judge_checks import judge_problems
 from pipeline.store.places import expanded, is_url, url_problem
 
 if TYPE_CHECKING:

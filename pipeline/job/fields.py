@@ -22,13 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from evaluation.endpoint.settings import OpenAISettings
 from mpg.settings import DEFAULT_DATE, JOB_DECODERS, MOST_STRENGTH, TELLS
-from personas.attributes import Weights, mbti_type
-from personas.profiles import placeholders, profile_text
+from personas.attributes import Weights
+from personas.profiles import placeholders
 from personas.telling import DEFAULT_WORDING, WORDINGS
 from personas.words import show
-from pipeline.job.licence_terms import NO_TRAINING, UNRESTRICTED, checked_part
 
 # A grid is held in memory and its table is read by people: more personas than this are a mistake.
 MAX_PERSONAS = 100_000
@@ -226,111 +224,6 @@ def _named(value: object) -> object:
 AttributeEntry = Annotated[AttributeSpec, BeforeValidator(_named, json_schema_input_type=str | AttributeSpec)]
 
 
-Profile = Annotated[str, PlainValidator(profile_text, json_schema_input_type=str | dict[str, str | int | list[str]])]
-
-
-_PROFILE: Any = Field(None, description="Who the person is: text, or {name, age, gender, profession, hobbies, facts}.")
-_PERSONALITY: Any = Field(None, description="What the person is like, in a sentence or two.")
-
-
-class _Personas(Frozen):
-    """What all kinds share; a persona without texts of its own has the ones given here."""
-
-    control: Bool = Field(False, description="Whether to add the persona 'reference': the reference model alone.")
-    strengths: tuple[OneStrength, ...] = Field(
-        (), description="Every persona at every one of these strengths; an empty list: at decoder.strength."
-    )
-    profile: Profile | None = _PROFILE
-    personality: Text | None = _PERSONALITY
-
-
-class PersonaWeights(Frozen):
-    """One persona, by hand."""
-
-    name: Text | None = Field(None, description="Readable name; null: made from the weights, E0.50+N0.50.")
-    weights: WeightMap = Field(description="Attribute -> weight; weights sum to 1, left out means 0.")
-    strengths: StrengthMap = Field(
-        default_factory=Weights, description="Attribute -> strength, for this persona; left out: decoder.strength."
-    )
-    profile: Profile | None = _PROFILE
-    personality: Text | None = _PERSONALITY
-
-
-class ExplicitPersonas(_Personas):
-    """Personas one by one."""
-
-    kind: Literal["explicit"] = Field(description="Personas one by one.")
-    weights: tuple[PersonaWeights, ...] = Field(min_length=1, description="The personas.")
-    normalize: Bool = Field(False, description="Whether to divide each persona's weights by their sum.")
-
-
-class OneHotPersonas(_Personas):
-    """Each attribute alone."""
-
-    kind: Literal["one-hot"] = Field(description="Each attribute alone.")
-
-
-class SimplexPersonas(_Personas):
-    """All weights that are multiples of 1/steps."""
-
-    kind: Literal["simplex"] = Field(description="All weight vectors with multiples of 1/steps.")
-    steps: Int = Field(ge=1, description="1 is one-hot, 2 adds the pairs with half each, and so on.")
-
-
-class DirichletPersonas(_Personas):
-    """Weights drawn at random."""
-
-    kind: Literal["dirichlet"] = Field(description="Weight vectors drawn from a symmetric Dirichlet law.")
-    n: Int = Field(ge=1, le=MAX_PERSONAS, description="How many personas.")
-    concentration: Float = Field(
-        1.0, gt=0, description="1: uniform on the simplex; below 1 nearer to one-hot, above nearer to equal."
-    )
-    seed: Int = Field(0, ge=0, description="Of the draws; the run's seed does not move the personas.")
-
-
-class CoverPersonas(_Personas):
-    """Weights spread evenly."""
-
-    kind: Literal["cover"] = Field(description="Weight vectors that fill the simplex evenly.")
-    n: Int = Field(ge=1, le=MAX_PERSONAS, description="How many personas; powers of 2 suit sobol best.")
-    method: Literal["sobol", "latin"] = Field("sobol", description="A Sobol sequence, or a Latin hypercube.")
-    seed: Int = Field(0, ge=0, description="Of the scrambling; the run's seed does not move the personas.")
-
-
-class FilePersonas(_Personas):
-    """Personas from a file."""
-
-    kind: Literal["file"] = Field(description="The personas of a file.")
-    file: Text = Field(
-        description="YAML, or a table (JSONL, JSON, CSV, TSV, Parquet), relative to the job file's folder."
-    )
-    normalize: Bool = Field(False, description="Whether to divide each persona's weights by their sum.")
-
-
-class MbtiPersonas(_Personas):
-    """One MBTI type."""
-
-    kind: Literal["mbti"] = Field(description="One MBTI type: its four poles with equal weights.")
-    type: str = Field(description="Four letters, one each of E/I, S/N, T/F, J/P, e.g. ENTJ.")
-
-    @field_validator("type")
-    @classmethod
-    def _is_a_type(cls, value: str) -> str:
-        mbti_type(value)
-        return value
-
-
-Personas = (
-    ExplicitPersonas
-    | OneHotPersonas
-    | SimplexPersonas
-    | DirichletPersonas
-    | CoverPersonas
-    | FilePersonas
-    | MbtiPersonas
-)
-
-
 class Decoder(Frozen):
     """How to decode; lengths are in tokens."""
 
@@ -410,65 +303,3 @@ class Accept(Frozen):
             remedy = f"is less than rows_per_cell {self.rows_per_cell}; raise it"
             raise ValueError(f"max_candidates {self.max_candidates} {remedy}")
         return self
-
-
-class ClassifierJudge(Frozen):
-    """The embedded classifier, independent of the generator."""
-
-    kind: Literal["classifier"] = Field(
-        description="classifier: the embedded classifier of MBTI poles, and the judges beside adapters of one's own."
-    )
-    abstain: Float = Field(
-        0.0, ge=0, lt=0.5, description="Scores nearer to 0.5 than this are left unscored ('refused'); 0: none are."
-    )
-
-
-class EncoderJudge(Frozen):
-    """The other embedded judge of MBTI poles, on a sentence encoder alone."""
-
-    kind: Literal["encoder"] = Field(
-        description="encoder: the embedded judge of MBTI poles that reads a sentence encoder's layers and no n-gram; "
-        "beside the classifier, a second family."
-    )
-    abstain: Float = Field(
-        0.0, ge=0, lt=0.5, description="Scores nearer to 0.5 than this are left unscored ('refused'); 0: none are."
-    )
-
-
-class PersonaMatchJudge(Frozen):
-    """The embedded judge of role-play."""
-
-    kind: Literal["persona-match"] = Field(
-        description="persona-match: whether a text is nearer to its own profile or personality than to other people's."
-    )
-
-
-class LogRatioJudge(Frozen):
-    """The preference models' own opinion, never counted as independent."""
-
-    kind: Literal["log-ratio"] = Field(description="log-ratio: the preference models' own log-ratios, as a score.")
-
-
-class _BehindAnEndpoint(Frozen):
-    kind: Literal["openai"] = Field(description="openai: a model behind an OpenAI-compatible endpoint, by rubrics.")
-
-
-class OpenAIJudge(OpenAISettings, _BehindAnEndpoint):  # this order puts `kind` first in the schema
-    """A model behind any OpenAI-compatible endpoint; its key comes from the environment alone."""
-
-    license: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None,
-        description="Terms of its answers, which are published as judgments: an identifier of the Hub (of the model's "
-        "licence, where you serve it), unrestricted, or no-training where the operator forbids to train models with "
-        "them; null: unknown.",
-    )
-
-    @field_validator("license")
-    @classmethod
-    def _is_a_licence(cls, value: str | None) -> str | None:
-        return value if value is None else checked_part(value, UNRESTRICTED, NO_TRAINING)
-
-
-Judges = Annotated[
-    ClassifierJudge | EncoderJudge | PersonaMatchJudge | LogRatioJudge | OpenAIJudge, Field(discriminator="kind")
-]

@@ -10,7 +10,7 @@ from evaluation.judges.weights_card import JudgeWeightsError
 from personas.words import show
 from pipeline.job.adapters import folder_of, own_judges
 from pipeline.job.errors import Problem, did_you_mean
-from pipeline.job.fields import ClassifierJudge
+from pipeline.job.judge_fields import ClassifierJudge
 from pipeline.job.known import choosing, counted, is_remote
 from pipeline.job.model import Job
 

@@ -1,6 +1,6 @@
 """The kinds of judges, and what is known of each without loading one.
 
-A new kind is a section in :mod:`pipeline.job.fields`, a row here, and a loader in :mod:`pipeline.judging.registry`;
+A new kind is a section in :mod:`pipeline.job.judge_fields`, a row here, and a loader in :mod:`pipeline.judging.registry`;
 the job file's checks, ``mpg judge``, ``mpg plan`` and a run read this table.
 """
 
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, TypeGuard
 from evaluation.items import is_independent, of_kinds
 from evaluation.judges.own import OwnJudge
 from personas import MBTI, ROLE_PLAY
-from pipeline.job.fields import ClassifierJudge, EncoderJudge, Judges, LogRatioJudge, OpenAIJudge, PersonaMatchJudge
+from pipeline.job.judge_fields import (
+    ClassifierJudge,
+    EncoderJudge,
+    Judges,
+    LogRatioJudge,
+    OpenAIJudge,
+    PersonaMatchJudge,
+)
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job

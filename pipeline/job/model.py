@@ -21,26 +21,17 @@ from personas.records import Grid
 from pipeline.job.adapters import attribute_of, resolved
 from pipeline.job.card_section import Card
 from pipeline.job.deadline import Deadline
-from pipeline.job.fields import (
-    Accept,
-    AttributeEntry,
-    ClassifierJudge,
+from pipeline.job.fields import Accept, AttributeEntry, Decoder, Float, Frozen, Int, Model, Text
+from pipeline.job.judge_fields import ClassifierJudge, Judges, PersonaMatchJudge
+from pipeline.job.persona_fields import (
     CoverPersonas,
-    Decoder,
     DirichletPersonas,
     ExplicitPersonas,
     FilePersonas,
-    Float,
-    Frozen,
-    Int,
-    Judges,
     MbtiPersonas,
-    Model,
     OneHotPersonas,
-    PersonaMatchJudge,
     Personas,
     SimplexPersonas,
-    Text,
 )
 from pipeline.job.prompt_source import PromptSource
 from pipeline.job.recorded import recorded

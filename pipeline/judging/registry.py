@@ -12,7 +12,7 @@ from evaluation.items import Item, Judge
 from evaluation.judges.own import OwnJudge
 from evaluation.judges.weights_card import JudgeWeightsError
 from personas import KNOWN, ROLE_PLAY, Attribute
-from pipeline.job.fields import (
+from pipeline.job.judge_fields import (
     ClassifierJudge,
     EncoderJudge,
     Judges,

@@ -15,8 +15,8 @@ from personas import Persona, Prompt
 from personas.attributes import REFERENCE
 from personas.words import show
 from pipeline.job.errors import Problem
-from pipeline.job.fields import ExplicitPersonas, FilePersonas
 from pipeline.job.model import Job
+from pipeline.job.persona_fields import ExplicitPersonas, FilePersonas
 from pipeline.plan.cells import resolved, row_key
 from pipeline.plan.sources import decoder_settings
 from pipeline.plan.systems import Systems

@@ -17,7 +17,7 @@ from typing import Any
 from mpg.models.hub import HubUnreachable, Place, hub_errors
 from personas.text import one_line
 from pipeline.job.adapters import ADAPTER_CARD
-from pipeline.job.fields import OpenAIJudge
+from pipeline.job.judge_fields import OpenAIJudge
 from pipeline.job.licence_terms import UNKNOWN
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.plan.cells import Sources

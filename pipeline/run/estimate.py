@@ -24,7 +24,7 @@ from evaluation.judges.weights_card import JudgeWeightsError
 from pipeline.decode.bank import ProcessBank
 from pipeline.decode.cells import decode_cells
 from pipeline.job.adapters import own_judges
-from pipeline.job.fields import OpenAIJudge
+from pipeline.job.judge_fields import OpenAIJudge
 from pipeline.job.known import assignments, is_remote
 from pipeline.job.model import Job
 from pipeline.judging.registry import JudgeError, item_of, load_assigned, rubrics_of, with_naturalness

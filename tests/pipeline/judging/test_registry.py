@@ -10,7 +10,7 @@ import pytest
 from evaluation.endpoint.settings import OpenAISettings
 from evaluation.items import is_independent
 from personas import MBTI, Attribute
-from pipeline.job.fields import (
+from pipeline.job.judge_fields import (
     ClassifierJudge,
     EncoderJudge,
     Judges,
