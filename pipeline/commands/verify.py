@@ -24,9 +24,10 @@ from pipeline.plan.computed_with import decided, kept
 from pipeline.plan.read_with import change_since
 from pipeline.store.dataset import JOB_FILE, RUN_FILE
 from pipeline.store.exchange import whole_here
-from pipeline.store.files import read_text
+from pipeline.store.files import read_parquet, read_text
 from pipeline.store.layout import files_in
 from pipeline.store.manifest import changed_files
+from pipeline.store.schema import version_of
 from pipeline.store.shards import read_shard
 
 if TYPE_CHECKING:
@@ -74,12 +75,13 @@ def verify(options: argparse.Namespace) -> Outcome:
     sound = [path for path in files_in(copy / "data") if f"data/{path.name}" not in changed]
     try:
         rows = [row for path in sound for row in read_shard(path, "generations").to_pylist()]
+        old = any(version_of(read_parquet(path, ["row_id"]).schema) < 6 for path in sound)
     except ValueError as error:
         raise InputError(f"{folder}/data: {error}") from error
     found = _Found()
     if rows and options.sample:
         with place_errors(folder):
-            found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed))
+            found = _again(folder, _job(folder, options.job), rows, options.sample, random.Random(options.seed), old)
             lines += [*found.lines(), *_other_processor(folder)]
     problems = []
     if changed or found.wrong:
@@ -174,8 +176,12 @@ def _job(folder: Path, given: str | None) -> Job:
         raise InputError("\n".join(error.lines) + remedy) from error
 
 
-def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.Random) -> _Found:
-    """Write some of the rows again, with what the data set is computed with, and compare."""
+def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.Random, old: bool) -> _Found:
+    """Write some of the rows again, with what the data set is computed with, and compare.
+
+    Args:
+        old: see :func:`other_measured`.
+    """
     from pipeline.decode.bank import ProcessBank
     from pipeline.decode.cells import decode_cells
     from pipeline.plan.errors import RunError
@@ -219,7 +225,7 @@ def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.R
         if row_id not in mine:
             found.texts[row_id] = "its id does not follow from its prompt, persona, settings and seed"
             continue
-        text, measured = other_text(row, again[row_id]), other_measured(row, again[row_id], rounding)
+        text, measured = other_text(row, again[row_id]), other_measured(row, again[row_id], rounding, old=old)
         if text is not None:
             (found.rounded if may_round and "reason" not in again[row_id] else found.texts)[row_id] = text
         elif measured is not None:
@@ -315,15 +321,21 @@ def other_text(row: Row, again: Row) -> str | None:
     return None
 
 
-def other_measured(row: Row, again: Row, rounding: float) -> str | None:
-    """What of a row's measured columns is another, beyond a token's ``rounding`` in nats; ``None``: nothing."""
+def other_measured(row: Row, again: Row, rounding: float, *, old: bool = False) -> str | None:
+    """What of a row's measured columns is another, beyond a token's ``rounding`` in nats; ``None``: nothing.
+
+    Args:
+        old: of a schema before 6, whose ``tv_bound`` was estimated otherwise: whether there is one is compared.
+    """
     if "reason" in again:
         return None
     for name in ("n_chunks", "n_clipped", "n_salvaged", "n_fallbacks", "acceptance_rate"):
         if row[name] != again[name]:
             return f"{name} was {row[name]!r:.60} and is {again[name]!r:.60}"
     limit = 5 * rounding * math.sqrt(max(1, row["n_tokens"]))
-    told = [(name, row[name], again[name]) for name in ("log_prob_reference", "tv_bound")]
+    told = [("log_prob_reference", row["log_prob_reference"], again["log_prob_reference"])]
+    if not old or None in (row["tv_bound"], again["tv_bound"]):
+        told.append(("tv_bound", row["tv_bound"], again["tv_bound"]))
     if row["log_prob_untold"] is not None:  # rows of `prompting` before schema 6 have none
         told.append(("log_prob_untold", row["log_prob_untold"], again["log_prob_untold"]))
     told += [

@@ -1,7 +1,7 @@
 """The kinds of judges, and what is known of each without loading one.
 
-A new kind is a section in :mod:`pipeline.job.judge_fields`, a row here, and a loader in :mod:`pipeline.judging.registry`;
-the job file's checks, ``mpg judge``, ``mpg plan`` and a run read this table.
+A new kind is a section in :mod:`pipeline.job.judge_fields`, a row here, and a loader in
+:mod:`pipeline.judging.registry`; the job file's checks, ``mpg judge``, ``mpg plan`` and a run read this table.
 """
 
 from __future__ import annotations

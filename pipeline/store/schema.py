@@ -63,7 +63,7 @@ GENERATIONS = _schema(
         ("n_clipped", pa.int32(), False),
         ("n_salvaged", pa.int32(), False),
         ("n_fallbacks", pa.int32(), False),
-        ("tv_bound", pa.float64(), True),  # null where no bound is known
+        ("tv_bound", pa.float64(), True),  # null where no bound is known; before 6 another estimate of the same
         ("model", pa.string(), False),  # id@revision
         ("adapters", list_of(pa.string()), False),  # revisions, in the order of `attributes`
         ("dtype", pa.string(), False),
@@ -128,9 +128,14 @@ class NewerSchema(ValueError):
     """A table that a later version of this project wrote: reading it would lose columns."""
 
 
+def version_of(schema: pa.Schema) -> int:
+    """The version that a table was written as; today's, where it does not say."""
+    return int((schema.metadata or {}).get(_VERSION_KEY, SCHEMA_VERSION))
+
+
 def refuse_newer(schema: pa.Schema) -> None:
     """Raises NewerSchema: it is of a later version than this one knows."""
-    version = int((schema.metadata or {}).get(_VERSION_KEY, SCHEMA_VERSION))
+    version = version_of(schema)
     if version > SCHEMA_VERSION:
         raise NewerSchema(f"is of schema {version}, and this mpg-scr knows {SCHEMA_VERSION}; install a newer one")
 

@@ -90,6 +90,25 @@ def test_a_changed_row_is_found(
     assert words in captured.out and what in captured.err and "are not as they should be" in captured.err
 
 
+def test_a_bound_that_an_older_version_estimated_is_no_change(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its other columns are held against today's as ever, and so is whether there is a bound."""
+    output = tmp_path / "out"
+    shutil.copytree(written / "out", output)
+    old = GENERATIONS.with_metadata(GENERATIONS.metadata | {b"mpg.schema_version": b"5"})
+    for change, schema, status in (
+        ({"tv_bound": 0.05}, GENERATIONS, 1),
+        ({"tv_bound": 0.05}, old, 0),
+        ({"tv_bound": None}, old, 1),
+        ({"tv_bound": 0.05, "n_chunks": 99}, old, 1),
+    ):
+        changed = [row | change for row in rows(written / "out")]
+        table = pa.Table.from_pylist(changed, schema=schema)
+        write_manifest(output, {"data": write_dataset(table, output / "data")})
+        assert main(["verify", str(output), "--sample", "9"]) == status, (change, schema.metadata)
+
+
 def test_judging_again_leaves_a_data_set_that_verifies(
     written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
