@@ -25,12 +25,17 @@ OUTPUT = Path("out/modpo")
 logger = logging.getLogger(__name__)
 
 
-def train(code: str, data: Path, output: Path) -> dict[str, Any]:
+def train(code: str, data: Path, output: Path, dtype: str = "float32") -> dict[str, Any]:
     """Train the model of a type into ``output``; its card.
+
+    Args:
+        dtype: of the frozen base weights.
 
     Raises:
         ValueError: no MBTI type. TrainError: as :func:`mpg.train.dpo.train_adapter`.
     """
+    import torch
+
     from mpg.train.dpo import train_adapter
 
     weights = mbti_type(code).weights
@@ -47,6 +52,7 @@ def train(code: str, data: Path, output: Path) -> dict[str, Any]:
         output=output,
         recipe=recipe_of(first),
         others={pole: (str(SHIPPED_ADAPTERS / pole), weights[pole]) for pole in others},
+        dtype=getattr(torch, dtype),
     )
 
 
@@ -56,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help=f"folder with {MBTI_FILE}")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the models")
     parser.add_argument("--types", nargs="*", default=["ENTJ", "ESTP", "INFJ", "ISFP"], metavar="TYPE")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
+                        help="of the base weights (float32: the faster one where bfloat16 is emulated)")  # fmt: skip
     options = parser.parse_args(argv)
     if not (options.data / MBTI_FILE).is_file():
         parser.error(f"--data {options.data}: no {MBTI_FILE} there; give the folder that holds it")
@@ -64,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = options.output / code
         if not (folder / CARD_FILE).is_file():
             wall, work = time.perf_counter(), time.process_time()
-            card = train(code, options.data, folder)
+            card = train(code, options.data, folder, options.dtype)
             wall, work = time.perf_counter() - wall, time.process_time() - work
             print(f"{code}: {wall:.0f} s, {work:.0f} s of processor time; held out: {json.dumps(card['held_out'])}")
     return 0

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.questionnaires.questions import DIMENSIONS, Question, asked, read
+from personas import Persona
+from personas.attributes import MBTI
 
 # Questions -> answers in words, in their order.
 Writer = Callable[[Sequence[str]], Sequence[str]]
@@ -84,6 +86,21 @@ def result(questions: Sequence[Question], choices: Sequence[str | None], wanted:
         n=len(questions),
         n_unreadable=sum(choice is None for choice in choices),
     )
+
+
+def wanted_of(persona: Persona) -> dict[str, float]:
+    """Pole -> wanted share of answers: of each dimension the pole with more weight, by the weights of the two.
+
+    ``{E: 0.5, J: 0.5}`` wants only E's and J's answers; ``{E: 0.6, I: 0.2, J: 0.2}`` three quarters of E's.
+    """
+    weights = {name: weight for name, weight in persona.active.items() if name in MBTI}
+    wanted = {}
+    for first, second in {(d[0], d[-1]): None for d in DIMENSIONS.values()}:
+        total = weights.get(first, 0.0) + weights.get(second, 0.0)
+        if total > 0:
+            pole = first if weights.get(first, 0.0) >= weights.get(second, 0.0) else second
+            wanted[pole] = weights[pole] / total
+    return wanted
 
 
 def _shares(questions: Sequence[Question], choices: Sequence[str | None]) -> dict[str, float | None]:

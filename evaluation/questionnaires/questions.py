@@ -19,6 +19,12 @@ from personas.preferences import OPPOSITE
 DIMENSIONS = {"E": "E/I", "I": "E/I", "S": "S/N", "N": "S/N", "T": "T/F", "F": "T/F", "J": "J/P", "P": "J/P"}
 
 
+# Beside a file's place, the name of the project's own items.
+OWN = "own"
+# Of an answer in words: it begins with its yes, no, A or B; the reasons after it are not read.
+ANSWER_TOKENS = 24
+
+
 class QuestionnaireError(ValueError):
     """A questionnaire that can't be read; one line with file, item and remedy."""
 
@@ -39,6 +45,11 @@ class Question:
 def own_items() -> list[Question]:
     """The project's sixty."""
     return [_yes_no(f"own:{i}", text, pole) for i, (pole, text) in enumerate(ITEMS, start=1)]
+
+
+def items_of(source: str | Path) -> list[Question]:
+    """The project's own, or a file's. Raises QuestionnaireError: see :func:`load_questionnaire`."""
+    return own_items() if str(source) == OWN else load_questionnaire(source)
 
 
 def load_questionnaire(path: str | Path) -> list[Question]:

@@ -41,7 +41,8 @@ def compare(options: argparse.Namespace) -> Outcome:
         return Outcome(_check(comparison, options.comparison))
     from pipeline.compare.checks import missing
     from pipeline.compare.run import compare as run
-    from pipeline.compare.tables import Made, write_tables
+    from pipeline.compare.tables import Made
+    from pipeline.compare.write import write_tables
 
     absent = missing(comparison)
     if absent:

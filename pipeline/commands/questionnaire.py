@@ -10,18 +10,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.questionnaires.answers import Result, ask, choose, result
+from evaluation.questionnaires.answers import Result, ask, choose, result, wanted_of
 from evaluation.questionnaires.questions import (
+    ANSWER_TOKENS,
     DIMENSIONS,
+    OWN,
     Question,
     QuestionnaireError,
     asked,
-    load_questionnaire,
-    own_items,
+    items_of,
 )
 from evaluation.tables import aligned
-from personas import Grid, Message, Persona, Prompt
-from personas.attributes import MBTI
+from personas import Grid, Message, Prompt
 from pipeline.commands.arguments import add_words, place, source
 from pipeline.commands.shared import InputError, Outcome, job_of
 from pipeline.plan.cells import PlannedCell
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OWN = "own"
 METHODS = ("text", "options")
-# An answer begins with its yes, no, A or B; the reasons after it are not read.
-MAX_NEW_TOKENS = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +55,7 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
     job, _ = job_of(options)
     files = [source(each) for each in options.items or (OWN,)]
     try:
-        items = {Path(file).stem: own_items() if file == OWN else load_questionnaire(file) for file in files}
+        items = {Path(file).stem: items_of(file) for file in files}
     except QuestionnaireError as error:
         raise InputError(f"--items {error}") from error
     if len(items) < len(files):
@@ -71,7 +68,7 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
 
     plan = Plan.of(job)
     methods = METHODS if options.by == "both" else (options.by,)
-    answers = _put(replace(plan, settings=replace(plan.settings, max_new_tokens=MAX_NEW_TOKENS)), items, methods)
+    answers = _put(replace(plan, settings=replace(plan.settings, max_new_tokens=ANSWER_TOKENS)), items, methods)
     problem = None
     if options.output is not None:
         text = json.dumps([_as_json(entry) for entry in answers], indent=2)
@@ -80,21 +77,6 @@ def questionnaire(options: argparse.Namespace) -> Outcome:
         except OSError as error:
             problem = f"--output {options.output}: can't be written ({error.strerror})"
     return Outcome(_report(answers), problem)
-
-
-def wanted_of(persona: Persona) -> dict[str, float]:
-    """Pole -> wanted share of answers: of each dimension the pole with more weight, by the weights of the two.
-
-    ``{E: 0.5, J: 0.5}`` wants only E's and J's answers; ``{E: 0.6, I: 0.2, J: 0.2}`` three quarters of E's.
-    """
-    weights = {name: weight for name, weight in persona.active.items() if name in MBTI}
-    wanted = {}
-    for first, second in {(d[0], d[-1]): None for d in DIMENSIONS.values()}:
-        total = weights.get(first, 0.0) + weights.get(second, 0.0)
-        if total > 0:
-            pole = first if weights.get(first, 0.0) >= weights.get(second, 0.0) else second
-            wanted[pole] = weights[pole] / total
-    return wanted
 
 
 Entry = tuple[str, str, str, dict[str, str | None], Result]  # file, persona, method, answers by item, result

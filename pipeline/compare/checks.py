@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from evaluation.questionnaires.answers import wanted_of
+from evaluation.questionnaires.questions import OWN, QuestionnaireError
 from personas.files import PersonaError
 from personas.words import show
 from pipeline.compare.arms import Curve, Point, job_of, personas_of, points_of, weighed
 from pipeline.compare.methods import method_problems, missing_adapters, place_of
 from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, Comparison, Method, Task
 from pipeline.compare.people import NOBODY
+from pipeline.compare.questions import items
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import Problem, did_you_mean
 from pipeline.job.persona_fields import FilePersonas
@@ -50,6 +54,7 @@ def _missing(comparison: Comparison, task: Task) -> Iterator[str]:
         named.append(("personas.file", task.personas.file))
     if task.people is not None:
         named.append(("people.file", task.people.file))
+    named += [(f"questionnaires[{i}]", each) for i, each in enumerate(task.questionnaires) if each != OWN]
     for field, place in named:
         if place is not None and not is_url(place) and not exists(joined(comparison.folder, place)):
             yield f"{field}: {place!r} is not in {str(comparison.folder)!r}; bring it there"
@@ -106,6 +111,11 @@ def _task_problems(field: str, task: Task) -> Iterator[Problem]:
     if task.personas.strengths:
         text = f"{show(list(task.personas.strengths))} belong to methods; remove them"
         yield Problem(f"{field}.personas.strengths", text)
+    stems = [Path(source).stem for source in task.questionnaires]
+    for index, stem in enumerate(stems):
+        if stem in stems[:index]:
+            text = f"{task.questionnaires[index]!r}: {stem} names another of them, too; rename the file"
+            yield Problem(f"{field}.questionnaires[{index}]", text)
 
 
 def _folder_problems(comparison: Comparison) -> Iterator[Problem]:
@@ -130,6 +140,8 @@ def _problems_of_jobs(comparison: Comparison) -> Iterator[Problem]:
         yield from (Problem(f"tasks[{t}].{each.field}", each.text) for each in wrong if each.field not in absent)
         if wrong:
             continue
+        wrong = list(_questionnaire_problems(comparison, task))
+        yield from (Problem(f"tasks[{t}].{each.field}", each.text) for each in wrong if each.field not in absent)
         for m, method in enumerate(comparison.methods):
             try:
                 point = _a_point(comparison, task, method)
@@ -144,6 +156,19 @@ def _problems_of_jobs(comparison: Comparison) -> Iterator[Problem]:
                 if each.field not in absent and place not in gone and line not in said:
                     said.add(line)
                     yield line
+
+
+def _questionnaire_problems(comparison: Comparison, task: Task) -> Iterator[Problem]:
+    """Files of items that can't be read, and personas of whom none wants a pole."""
+    if task.questionnaires and not any(wanted_of(each) for each in job_of(comparison, task).build_personas()):
+        yield Problem(
+            "questionnaires", f"{show(list(task.questionnaires))}: none of its personas weighs a pole; remove them"
+        )
+    for i, source in enumerate(task.questionnaires):
+        try:
+            items(comparison, source)
+        except (QuestionnaireError, OSError) as error:
+            yield Problem(f"questionnaires[{i}]", str(error))
 
 
 def _persona_problems(comparison: Comparison, task: Task) -> Iterator[Problem]:

@@ -23,6 +23,10 @@ from pipeline.store.schema import list_of
 _MEAN = [("mean", pa.float64()), ("half_width", pa.float64())]
 _CONTROL = [("slope", pa.float64()), ("spearman", pa.float64()), ("monotone", pa.bool_())]
 _AGREEMENT = [("judges", pa.string()), ("n", pa.int32()), ("kappa", pa.float64()), ("spearman", pa.float64())]
+# Of answers that can be read the share of the persona's own poles, mean over dimensions and personas; share of personas
+# whose every pole has the majority; mean distance of shares of answers from shares of weight.
+_QUESTIONNAIRE = [("questionnaire", pa.string()), ("accuracy", pa.float64()), ("types_right", pa.float64()),
+                  ("absolute_error", pa.float64()), ("n_items", pa.int32()), ("n_unreadable", pa.int32())]  # fmt: skip
 # A row an arm. No text stands in it, and no prompt: of these a hash.
 ARMS = pa.schema(
     [
@@ -48,6 +52,7 @@ ARMS = pa.schema(
         pa.field("kl_per_token", pa.float64()),  # to the bare reference, nats; null: not known
         pa.field("known", pa.float64()),  # share of questions with known answers; null: not asked
         pa.field("known_half_width", pa.float64()),  # by question
+        pa.field("questionnaires", list_of(pa.struct(_QUESTIONNAIRE))),  # empty: none was put
         pa.field("words", pa.float64()),  # mean length
         pa.field("distinct_1", pa.float64()),  # within a persona, mean over personas; likewise below
         pa.field("distinct_2", pa.float64()),
@@ -107,6 +112,7 @@ def measures(stage: str, task: str, point: Point, written: Written, embedder: Em
         "kl_per_token": _divergence(texts),
         "known": None,
         "known_half_width": None,
+        "questionnaires": [],
         **_variety(texts, embedder),
         "tokens_per_s": written.run["timings"]["tokens_per_s"],
         "rounds_per_token": _rounds(texts),

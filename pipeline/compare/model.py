@@ -66,6 +66,18 @@ class Task(Frozen):
         description="screening: methods are chosen by it alone; final: nothing is chosen by it.",
     )
 
+    questionnaires: tuple[Text, ...] = Field(
+        (),
+        description="Of MBTI types, put in words to the last stage's arms: own (the project's sixty), or files of "
+        "items as mpg questionnaire reads them, relative to the comparison file's folder.",
+    )
+    shown: Int = Field(
+        0,
+        ge=0,
+        description="Texts of each of the last stage's arms that the page shows, with every attribute found or not; of "
+        "prompts that may be published.",
+    )
+
     def is_in(self, stage: str) -> bool:
         """Whether it is written in a stage."""
         return self.stage in ("both", stage)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from evaluation.features.embedding import Embedder, EmbeddingModelError, RecentTexts, SentenceEmbedder
+from evaluation.questionnaires.questions import QuestionnaireError
 from evaluation.statistics.paired import Size
 from pipeline.compare.arms import Arm, Point, Stage, job_of, personas_of, points_of
 from pipeline.compare.banks import forget, keep_loaded
 from pipeline.compare.bare import BareBook
 from pipeline.compare.checks import missing
 from pipeline.compare.differences import Compared, compared, finalists, points_of_final, size_of_final
-from pipeline.compare.known import known_job, share_known
 from pipeline.compare.leaks import leakage_of
 from pipeline.compare.measures import bare_perplexity, measures
 from pipeline.compare.model import FINAL, SCREENING, Comparison
+from pipeline.compare.questions import answers_of, items, known_job, questionnaire_job, share_known
 from pipeline.compare.tasks import TaskOfRun, tasks_of
 from pipeline.compare.texts import Found, read_texts
 from pipeline.exit_status import ExitStatus
@@ -34,6 +36,17 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A text that the page shows. Attributes: scores: of what its persona asks for; ``None``: unscored."""
+
+    task: str
+    point: str
+    persona: str
+    response: str
+    scores: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Results:
     """What a comparison came to.
 
@@ -41,6 +54,7 @@ class Results:
         arms: rows of :data:`pipeline.compare.measures.ARMS`, stage by stage.
         chosen: who went on. sizes: of the final, by task. differences: of the final; empty: there was none.
         leakage: rows of :data:`pipeline.compare.leaks.LEAKAGE`, of the last stage's points that all its tasks have.
+        shown: texts of the last stage's arms, of tasks that show any, as :func:`pipeline.compare.page.page` has them.
         machines: that arms were decoded on, as their records have them.
     """
 
@@ -49,6 +63,7 @@ class Results:
     sizes: dict[str, Size] = field(default_factory=dict)
     differences: list[Compared] = field(default_factory=list)
     leakage: list[dict[str, Any]] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
 
 
@@ -168,23 +183,35 @@ class _Run:
             # Of an attribute alone the same texts stand for several personas, whose weights wrote none of them.
             if each is not bare and each[0].point.curve.attribute is None:
                 self.found.leakage.extend(leakage_of(each, bare, personas))
-        if self.of.final.known:
-            self.ask(plan)
+        for found in arms:
+            shown = found.written.texts[: self.tasks[found.task].task.shown]
+            self.found.shown.extend(
+                Shown(found.task, found.point.label, text.persona, text.response, text.scores) for text in shown
+            )
+        self.ask(plan)
 
     def ask(self, plan: dict[str, tuple[Stage, list[Point]]]) -> None:
-        """Put the questions with known answers to arms that are measured."""
+        """Put questions to arms that are measured: those with known answers, and the task's questionnaires."""
         rows = {(row["stage"], row["task"], row["curve"], row["strength"]): row for row in self.found.arms}
         for name, (stage, points) in plan.items():
+            task = self.tasks[name]
             for point in points:
-                with output_errors(self.of.output_folder):
-                    job = known_job(self.of, self.tasks[name].task, point)
-                self.write(job, Arm(name, point))
+                row, arm = rows[stage.name, name, point.curve.label, point.strength], Arm(name, point)
                 try:
-                    share = share_known(job)
-                except ReportError as error:
+                    if self.of.final.known:
+                        with output_errors(self.of.output_folder):
+                            job = known_job(self.of, task.task, point)
+                        self.write(job, arm)
+                        share = share_known(job)
+                        row |= {"known": share.value, "known_half_width": share.half_width}
+                    for source in task.task.questionnaires:
+                        with output_errors(self.of.output_folder):
+                            job = questionnaire_job(self.of, task.task, point, source)
+                        self.write(job, arm)
+                        questions = items(self.of, source)
+                        row["questionnaires"].append(answers_of(job, task.personas, questions, Path(source).stem))
+                except (ReportError, QuestionnaireError) as error:
                     raise RunError(str(error)) from error
-                row = rows[stage.name, name, point.curve.label, point.strength]
-                row |= {"known": share.value, "known_half_width": share.half_width}
 
 
 def sentence_embedder() -> Embedder | None:

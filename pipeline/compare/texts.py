@@ -112,7 +112,7 @@ def read_texts(
     texts = []
     for persona in personas:
         as_whom = {} if TABLE[job.decoder.name].weighted else scores_as(job, persona, rows, embedder)
-        for i in by_writer.get(_writer(job, personas, persona), ()):
+        for i in by_writer.get(writer_of(job, personas, persona), ()):
             row = rows[i]
             given: dict[str, dict[str, float | None]] = {}
             for k, label in enumerate(data.judges):
@@ -153,7 +153,7 @@ def family_of(label: str) -> str:
     return f"{name} {version.rpartition('+')[0]}" if kind_of(label) == "openai" else name
 
 
-def _writer(job: Job, personas: Sequence[Persona], persona: Persona) -> str:
+def writer_of(job: Job, personas: Sequence[Persona], persona: Persona) -> str:
     """Name under which a persona's texts were written: of the first that comes to the same."""
     if not TABLE[job.decoder.name].weighted:
         return REFERENCE

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.questionnaires.answers import wanted_of
 from personas import Persona
 from pipeline.cli import main
-from pipeline.commands.questionnaire import wanted_of
 
 
 @pytest.fixture

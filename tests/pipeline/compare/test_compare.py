@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import pytest
 import yaml
 
 from evaluation.questionnaires.known_answers import QUESTIONS, is_right
+from evaluation.questionnaires.questions import asked as put_in_words
+from evaluation.questionnaires.questions import load_questionnaire, read
+from evaluation.tables import escaped
 from pipeline.cli import main
 from pipeline.compare import banks
 from pipeline.compare.leaks import LEAKAGE
@@ -20,6 +24,12 @@ from pipeline.compare.measures import ARMS
 from pipeline.compare.tables import DIFFERENCES
 from pipeline.run.run import run_job
 from tests.tiny_comparison import PROMPTS, comparison_data, make_comparison
+
+ITEMS = {
+    "1": {"rewritten_en": "Do you seek company?", "category": "E"},
+    "2": {"rewritten_en": "Do you keep lists?", "category": "J"},
+    "3": {"question": "At a party you\\n(A) talk\\n(B) listen", "A": "E", "B": "I"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +113,13 @@ def test_a_task_of_the_final_alone_is_not_screened(tmp_path: Path) -> None:
     weights = [{"name": "E", "weights": {"E": 1.0}}, {"name": "J", "weights": {"J": 1.0}}]
     other = task | {"name": "other", "stage": "final", "personas": {"kind": "explicit", "weights": weights}}
     methods = [comparison_data()["methods"][0], comparison_data()["methods"][3]]
-    path = make_comparison(tmp_path, tasks=[task | {"stage": "screening"}, other], methods=methods)
+    asked = {"questionnaires": ["items.json"], "shown": 2}
+    path = make_comparison(tmp_path, tasks=[task | {"stage": "screening"} | asked, other | asked], methods=methods)
+    (tmp_path / "items.json").write_text(json.dumps(ITEMS))
     assert main(["compare", str(path)]) == 0
     found = rows(tmp_path, "arms.parquet")
+    _check_what_was_asked(tmp_path, found)
+    _check_what_is_shown(tmp_path)
     assert {(row["stage"], row["task"]) for row in found} == {("screening", "both"), ("final", "other")}
     assert {row["task"] for row in rows(tmp_path, "differences.parquet")} == {"other"}
     leaks = rows(tmp_path, "leakage.parquet")
@@ -114,6 +128,37 @@ def test_a_task_of_the_final_alone_is_not_screened(tmp_path: Path) -> None:
     assert set(of) >= {("E", "E"), ("E", "J"), ("J", "E"), ("J", "J")} and leaks[0]["baseline"] == "reference"
     page = (tmp_path / "out" / "compare.md").read_text()
     assert "## Leakage: sum hnone x2, from the reference's texts" in page and "## final: both" not in page
+
+
+def _check_what_was_asked(folder: Path, found: list[dict[str, Any]]) -> None:
+    """By the answers that were written: of the last stage alone, for each persona what it wants."""
+    for row in found:
+        if row["stage"] == "screening":
+            assert row["questionnaires"] == []
+            continue
+        point = "reference" if row["curve"] == "reference" else "sum-hnone-x2"
+        answers = pq.read_table(folder / "out" / "questionnaire-items" / "other" / point / "data").to_pylist()
+        assert len(answers) == len(ITEMS) * (1 if point == "reference" else 2)
+        (said,) = row["questionnaires"]
+        said_of_each = {
+            name: [read(question, each["response"]) for question in load_questionnaire(folder / "items.json")
+                   for each in answers if each["persona"] in (name, "reference")
+                   and each["prompt"][-1]["content"] == put_in_words(question)]
+            for name in ("E", "J")
+        }  # fmt: skip
+        assert said["n_items"] == 2 * len(ITEMS) == sum(map(len, said_of_each.values()))
+        assert said["n_unreadable"] == sum(each.count(None) for each in said_of_each.values())
+
+
+def _check_what_is_shown(folder: Path) -> None:
+    """Two texts of each arm of the last stage, whole, with a score of each attribute; none of the screening's."""
+    page = (folder / "out" / "compare.md").read_text()
+    assert page.count("which attributes are found in each") == 1 and "questionnaire-items" not in page
+    table = page.split("which attributes are found in each")[1].split("\n\n")[1].splitlines()
+    lines = [line for line in table if re.match(r"\| (reference|sum hnone x2) +\|", line)]
+    texts = pq.read_table(folder / "out" / "final" / "other" / "sum-hnone-x2" / "data").to_pylist()
+    assert len(lines) == 4 and re.search(r"\| (yes|no) 0\.\d\d +\|", lines[0])
+    assert any(escaped(" ".join(texts[0]["response"].split())) in line for line in lines)
 
 
 def test_the_page_names_command_machine_and_date(done: Path) -> None:

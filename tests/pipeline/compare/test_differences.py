@@ -175,7 +175,8 @@ def test_sizes_are_those_of_the_most_demanding_comparison(comparison: Comparison
 
 def test_tables_of_nothing_are_not_written(comparison: Comparison, tmp_path: Path) -> None:
     from pipeline.compare.run import Results
-    from pipeline.compare.tables import DIFFERENCES_FILE, LEAKAGE_FILE, PAGE, PLOT, Made, write_tables
+    from pipeline.compare.tables import DIFFERENCES_FILE, LEAKAGE_FILE, PAGE, PLOT, Made
+    from pipeline.compare.write import write_tables
 
     empty = comparison.model_copy(update={"output": str(tmp_path / "none")})
     (tmp_path / "none").mkdir()
@@ -186,7 +187,7 @@ def test_tables_of_nothing_are_not_written(comparison: Comparison, tmp_path: Pat
 
 
 def test_an_interval_that_says_nothing_is_not_shown() -> None:
-    from pipeline.compare.tables import _with_width
+    from pipeline.compare.page import _with_width
 
     assert _with_width(0.5, 0.125, 3) == "0.500±0.125" and _with_width(-0.25, 0.1, 9, "+.2f") == "-0.25±0.10"
     assert _with_width(0.5, 0.01, 2) == _with_width(0.5, 0.6, 9) == _with_width(0.5, None, 9) == "0.500±?"

@@ -79,6 +79,12 @@ def test_a_base_by_its_path_brings_its_own_folder(folder: Path, tmp_path: Path) 
     assert job.resolve(job.model.id) == str(folder / "base") and len(job.load_prompts()) == 1
 
 
+def put(*questionnaires: str) -> dict[str, Any]:
+    """A comparison whose task has questionnaires, of a persona that weighs whatever there is."""
+    task = comparison_data()["tasks"][0] | {"personas": {"kind": "one-hot"}, "questionnaires": list(questionnaires)}
+    return {"tasks": [task]}
+
+
 def own(**more: Any) -> dict[str, Any]:
     """A comparison of a method with adapters of its own, one with a model a persona, and one that is not scored."""
     methods = [
@@ -206,6 +212,10 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
         ({"screening": {"text": 4}}, "screening.text: unknown field (value 4); did you mean 'texts'?"),
         ({"tasks": [{"name": "t", "personas": {"kind": "one-hot", "control": True}, "prompts": {"file": "p"}}]},
          "tasks[0].personas.control: true: the control is a method"),
+        (put("prompts.jsonl"), "tasks[0].questionnaires[0]: "),
+        (put("own", "own"), "tasks[0].questionnaires[1]: 'own': own names another of them, too; rename the file"),
+        (put("own") | {"job": comparison_data()["job"] | {"attributes": [{"name": "calm", "adapter": "E"}]}},
+         "tasks[0].questionnaires: ['own']: none of its personas weighs a pole; remove them"),
         ({"tasks": [comparison_data()["tasks"][0] | {"name": "All"}]}, "tasks[0].name: 'All' is what tables call"),
         ({"tasks": [{"name": "t", "personas": {"kind": "mbti", "type": "ENTJ"}, "prompts": {"file": "prompts.jsonl"}}]},
          "tasks[0].personas.type: 'ENTJ' needs N, T; add to attributes"),
