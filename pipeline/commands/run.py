@@ -30,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, help="stop cleanly when so much is spent (as --set budget=...)")
     whose = "give the rows to workers elsewhere (-- --runner=...) and come back; mpg finish writes the data set"
     parser.add_argument("--detach", action="store_true", help=whose)
+    what = (
+        "with --detach on Dataflow: write the job's specification there and submit nothing (a template's launcher does)"
+    )
+    parser.add_argument("--specification", metavar="PLACE", help=what)
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -37,7 +41,7 @@ def run(options: argparse.Namespace) -> Outcome:
     limits = {name: getattr(options, name) for name in ("deadline", "budget")}
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
     job, prompts = job_of(options)
-    if options.detach:
+    if options.detach or options.specification:
         _look_whether_it_can_be_detached(options, job)
     for note in looked_at(options, job, prompts).notes:
         logger.warning("%s", note)
@@ -45,7 +49,7 @@ def run(options: argparse.Namespace) -> Outcome:
     if options.detach:
         from pipeline.run.detach import detach, words_of
 
-        return Outcome(words_of(detach(job, options.beam_arguments), job.output_folder))
+        return Outcome(words_of(detach(job, options.beam_arguments, options.specification), job.output_folder))
     from pipeline.run.run import run_job
 
     return outcome_of(run_job(job, options.beam_arguments, interruptible=True), options.job)
@@ -53,9 +57,13 @@ def run(options: argparse.Namespace) -> Outcome:
 
 def _look_whether_it_can_be_detached(options: argparse.Namespace, job: Job) -> None:
     """Raises InputError: a line for each reason why not."""
-    from pipeline.beam.detached import detach_problems
+    from pipeline.beam.detached import detach_problems, specification_problems
 
     problems = detach_problems(options.beam_arguments)
+    if options.specification and not options.detach:
+        problems.append("--specification: somebody else submits the job; add --detach")
+    elif options.specification and not problems:
+        problems += specification_problems(options.specification, options.beam_arguments)
     if job.accept is not None:
         problems.append("accept: --detach can't look at scores and draw more; leave --detach out, or accept")
     if problems:
