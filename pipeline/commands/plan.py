@@ -8,6 +8,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pipeline.commands import dataflow_options
 from pipeline.commands.shared import InputError, NotNow, Outcome, job_of, looked_at
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import settled
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, beside the job file."""
     parser.add_argument("--cells", type=int, default=CELLS_A_PERSONA, metavar="N",
                         help=f"cells of each persona that the pilot decodes ({CELLS_A_PERSONA})")  # fmt: skip
+    dataflow_options.add_arguments(parser)
 
 
 def plan(options: argparse.Namespace) -> Outcome:
@@ -39,6 +41,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     """
     if not 2 <= options.cells <= MOST_CELLS:
         raise InputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
+    there = dataflow_options.on_dataflow(options)
     job, prompts = job_of(options)
     for note in looked_at(options, job, prompts, runs=False).notes:
         logger.warning("%s", note)
@@ -67,7 +70,9 @@ def plan(options: argparse.Namespace) -> Outcome:
     for problem in rubric_problems(job):
         raise InputError(f"{options.job}: {problem}")
     try:
-        made = forecast(planned, left, computed_with, options.cells, n_devices(of_beam))
+        devices = n_devices(of_beam) if there is None else there.machine.devices
+        speed = None if there is None else there.tokens_per_s
+        made = forecast(planned, left, computed_with, options.cells, devices, speed)
     except EstimateError as error:
         raise InputError(str(error)) from error
     kept = asdict(made) | {"of": job.work_hash()}
@@ -75,7 +80,8 @@ def plan(options: argparse.Namespace) -> Outcome:
         write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
     except OSError as error:
         raise NotNow(f"{options.job}: output: {what_happened(error, output)}") from error
-    return Outcome(report(made, job))
+    lines = [] if there is None else dataflow_options.cost_lines(made, there)
+    return Outcome("\n".join([report(made, job), *lines]))
 
 
 def report(made: Forecast, job: Job) -> str:
