@@ -6,8 +6,8 @@ import argparse
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.shared import InputError
 
@@ -62,7 +62,7 @@ def on_dataflow(options: argparse.Namespace) -> OnDataflow | None:
         return None
     from pipeline.run.dataflow_cost import Machine
 
-    problems = list[str]()
+    problems = [] if options.pilot else ["--no-pilot: what it costs is told of a pilot; leave --no-pilot out"]
     prices = _prices(options, problems)
     n_in_name = re.search(r"-(\d+)$", options.machine or "")
     vcpus = options.vcpus if options.vcpus is not None else int(n_in_name[1]) if n_in_name else None
@@ -111,6 +111,13 @@ def cost_lines(made: Forecast, found: OnDataflow) -> list[str]:
         f"their cost    {_shown(billed.cost, '.4g')}, in the currency of the prices given"
         + (f", without {' and '.join(left_out)}" if left_out else ""),
     ]
+
+
+def cost_facts(made: Forecast, found: OnDataflow) -> dict[str, Any]:
+    """The same for programs."""
+    from pipeline.run.dataflow_cost import bill
+
+    return {"on_dataflow": {"machine": asdict(found.machine), **asdict(bill(made, found.machine, found.prices))}}
 
 
 def _prices(options: argparse.Namespace, problems: list[str]) -> dict[str, float]:

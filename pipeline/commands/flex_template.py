@@ -33,6 +33,7 @@ _NUMBER, _SHARE = (
 )
 # What the schema says in words, or nowhere.
 _PATTERNS = {
+    "interval": "[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?",
     "deadline": "([0-9]+([.][0-9]+)?[smhd])+|[0-9]{4}-[0-9]{2}-[0-9]{2}.*",
     "output": f"{_BUCKET}/.+",
     "disk_size_gb": _COUNT,

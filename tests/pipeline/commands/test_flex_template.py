@@ -128,7 +128,7 @@ def test_a_parameters_check_says_what_the_schema_says(parameter: Parameter) -> N
         try:
             outcome(parameter.path, written)
         except ValueError as error:
-            ranges = "greater than|less than|no deadline|no day|give either|encoding|licen[cs]e"
+            ranges = "greater than|less than|no deadline|no day|no interval|give either|encoding|licen[cs]e"
             assert not fits or re.search(ranges, str(error)), (value, str(error))
         else:
             assert fits or not value, value  # an empty one is as good as none

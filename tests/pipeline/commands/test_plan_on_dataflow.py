@@ -47,8 +47,9 @@ BASE = ["--price", "vcpu-hour=0.05", "--price", "gb-hour=0.005"]
 
 def test_a_plan_prints_what_dataflow_comes_to(job_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [*WORKERS, *GPU, *BASE, "--tokens-per-s", "0.01", "--startup-min", "6", "12"]
-    assert main(["plan", str(job_file), *given]) == 0
-    printed = capsys.readouterr().out
+    assert main(["plan", str(job_file), *given, "--json"]) == 0
+    said = capsys.readouterr()
+    printed, found = said.err, json.loads(said.out)["on_dataflow"]
     assert "on Dataflow   2 x g2-standard-8 (8 vCPUs, 32 GB, 1 GPU), 1.26 each an hour, 0 tokens/s a device" in printed
     plan = json.loads((job_file.parent / "out" / ".work" / "plan.json").read_text())
     assert plan["workers"] == 2 and plan["tokens_per_s"] == 0.01
@@ -61,6 +62,8 @@ def test_a_plan_prints_what_dataflow_comes_to(job_file: Path, capsys: pytest.Cap
     assert figures is not None
     for printed_cost, name in zip(figures.groups(), ("value", "low", "high"), strict=True):
         assert float(printed_cost) == pytest.approx(1.26 * hours[name], rel=1e-3)
+        assert found["cost"][name] == pytest.approx(1.26 * hours[name])
+    assert found["machine"]["name"] == "g2-standard-8" and found["rate"] == pytest.approx(1.26)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,7 @@ def test_a_plan_prints_what_dataflow_comes_to(job_file: Path, capsys: pytest.Cap
         ([*WORKERS, *BASE, "--accelerators", "1"], "--price: none is given for accelerator-hour; add --price accel"),
         ([*WORKERS, *BASE, "--tokens-per-s", "0"], "--tokens-per-s: 0 is out of range; give more than 0"),
         ([*WORKERS, *BASE, "--startup-min", "9", "3"], "--startup-min: 9 3 is no range"),
+        ([*WORKERS, *BASE, "--no-pilot"], "--no-pilot: what it costs is told of a pilot; leave --no-pilot out"),
         ([*WORKERS, *BASE, "--vcpus", "0"], "--vcpus: 0 is out of range; give 1 or more"),
     ],
 )
