@@ -88,6 +88,7 @@ def test_every_field_that_holds_one_value_is_a_parameter() -> None:
         "judges",
         "accept",
         "split",
+        "gate",
         "card",
         "output",
     }
@@ -169,12 +170,19 @@ def arguments(parameters: Mapping[str, str]) -> list[str]:
 def test_a_launch_writes_the_jobs_specification_and_a_later_command_finds_the_job(
     bucket: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    given = {"job": bucket, "output": "gs://bucket/out", "set": "judges=[]", "accelerator": GPU, "disk_size_gb": "100"}
+    given = {
+        "job": bucket,
+        "output": "gs://bucket/{interval}",
+        "set": "judges=[]",
+        "accelerator": GPU,
+        "disk_size_gb": "100",
+    }
     given |= {"autoscaling_algorithm": "THROUGHPUT_BASED", "deadline": "9h", "device_price": "2", "decoder_top_k": "3"}
+    given["interval"] = "2026-11-23"
     with DataflowStub("JOB_STATE_RUNNING") as stub:
         assert launch()([*arguments(given), f"--dataflow_endpoint={stub.address}"]) == 0, capfd.readouterr().err
         assert stub.jobs == []  # the launcher submits it
-        assert main(["finish", "gs://bucket/out"]) == 75
+        assert main(["finish", "gs://bucket/2026-11-23"]) == 75
     said = capfd.readouterr()
     assert f"12 rows to decode: submitted to DataflowRunner at some-project, europe-west4, job {ID}" in said.out
     assert "(4 devices at 2 an hour)" in said.out and "is at work there (RUNNING)" in said.err
@@ -196,7 +204,7 @@ def test_a_launch_writes_the_jobs_specification_and_a_later_command_finds_the_jo
         if step.environment_id and environments[step.environment_id].resource_hints
     }
     assert hinted == {"Decode every cell": {resource_hints.ACCELERATOR.urn: GPU.encode()}}
-    detached = noted(expanded("gs://bucket/out/.work"))
+    detached = noted(expanded("gs://bucket/2026-11-23/.work"))
     assert detached is not None and detached.job_id == ID and detached.until is not None
 
 
