@@ -53,6 +53,8 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     accelerator = given.get("accelerator")
     if accelerator is not None:
         beam.append(("--resource_hint", f"accelerator={accelerator}"))
+    else:
+        accelerator = _of_all_workers(beam)
     job = _job(given["job"], fields, given["output"])
     beam += _processes(beam, accelerator, job)
     if accelerator is None and job.threads is None:
@@ -81,6 +83,13 @@ def _read(arguments: Sequence[str]) -> tuple[dict[str, str], _Options]:
         elif found:
             given[name[2:]] = found
     return given, beam
+
+
+def _of_all_workers(beam: _Options) -> str | None:
+    """The GPUs that Dataflow is to give every worker by an option of its own, in the form of the parameter's."""
+    given = [value or "" for name, value in beam if name.startswith("--dataflow_service_option")]
+    found = re.search("(?:^|,)worker_accelerator=([^,]+)", ",".join(given))
+    return found and found[1]
 
 
 def _last(beam: _Options, *names: str) -> str | None:

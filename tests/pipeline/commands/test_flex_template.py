@@ -270,6 +270,10 @@ def test_parameters_become_fields_and_options(tmp_path: Path, monkeypatch: pytes
     assert [word for word in beam if "labels" in word] == ["--labels=a=b", "--labels=c=d"]
     assert [word for word in beam if "experiments" in word] == ["--experiments=use_multiple_sdk_containers,x"]
     assert "--number_of_worker_harness_threads=5" in beam and "--number_of_worker_harness_threads=2" not in beam
+    service = f"--dataflow_service_options=enable_x,worker_accelerator={GPU.replace('count:1', 'count:4')}"
+    beam = command_line([*given, service])
+    assert "--number_of_worker_harness_threads=5" in beam and "--experiments=no_use_multiple_sdk_containers" in beam
+    assert service in beam and "threads=1" not in beam
     with pytest.raises(InputError, match="model_dtype: auto is decided by the machine that submits"):
         command_line([*given, f"--accelerator={GPU}", "--model_dtype=auto"])
 
