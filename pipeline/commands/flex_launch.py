@@ -114,7 +114,7 @@ def _processes(beam: _Options, accelerator: str | None, job: Job) -> _Options:
     """What says how many processes and threads a worker has, where nobody has said it.
 
     With GPUs: one process, whose threads take a device's turn each (:mod:`pipeline.decode.per_device`), and one more
-    that reads and writes meanwhile. In containers of their own, processes would not see each other's leases.
+    that reads and writes meanwhile. In containers of their own, processes may not see each other's leases.
     Without: a bank in each process, of which Dataflow starts one for each vCPU.
 
     Raises:

@@ -117,7 +117,7 @@ def report(made: Forecast, job: Job) -> str:
 
     there = f" are left, {made.there} are there already" if made.there else ""
     lines = [
-        f"{made.job}: {made.cells} texts{there}; pilot: {made.pilot_cells} of them, {made.tokens_per_s:.0f} tokens/s",
+        f"{made.job}: {made.cells} texts{there}; pilot: {made.pilot_cells} of them; {made.tokens_per_s:.0f} tokens/s",
         f"tokens        {shown(made.tokens, ',.0f')}",
         f"time          {_clock(made.seconds.value)} ({_clock(made.seconds.low)} to {_clock(made.seconds.high)}), "
         f"{made.workers} worker{'s with a device each' if made.workers > 1 else ''}",

@@ -72,7 +72,7 @@ class Forecast:
     Attributes:
         cells: rows to write (with ``accept`` at least); ``pilot_cells``: decoded for this.
         there: rows that are written already, with ``there_tokens``; the other figures are without them.
-        tokens: generated in all. ``tokens_per_s``: of one worker, as measured.
+        tokens: generated in all. ``tokens_per_s``: of one worker, as measured, or given.
         seconds: wall time with ``workers`` workers that have a device each.
         device_hours: of all workers together.
         judge_prompt_tokens, judge_completion_tokens: of judges behind endpoints.
