@@ -38,8 +38,9 @@ class DataflowStub:
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 stub.asked.append(f"GET {path}")
-                if path.endswith("/jobs/job-1"):
-                    self._answer({"id": "job-1", "currentState": stub.ends})
+                job_id = path.partition("/jobs/")[2]
+                if job_id and "/" not in job_id:
+                    self._answer({"id": job_id, "currentState": stub.ends})
                 elif stub.ends != "JOB_STATE_FAILED":
                     self._answer({})
                 else:

@@ -126,6 +126,11 @@ def _parser() -> tuple[_Parser, dict[str, str]]:
     return parser, owner
 
 
+def options_of_beam() -> dict[str, argparse.Action]:
+    """Beam's options as they are written (``--num_workers``), each with its type, choices and help."""
+    return {name: action for action in _parser()[0]._actions for name in action.option_strings}
+
+
 def _strangers(unknown: Sequence[str], parser: _Parser) -> Iterator[str]:
     options = [name for action in parser._actions for name in action.option_strings]
     value_of_stranger = False

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
 from apache_beam.runners.runner import PipelineState
 
 from pipeline.beam.arguments import runner_named
 from pipeline.beam.elsewhere import EMBEDDED
 from pipeline.beam.execute import graph_of, raised_in_a_line, reached
-from pipeline.beam.options import beam_options, n_devices
+from pipeline.beam.options import beam_options, n_devices, take_hints
 from pipeline.beam.runners import Workers
 from pipeline.beam.work import BOOKS_FILE, Work
 from pipeline.events import redacted
 from pipeline.store.detached import Detached, Until
 from pipeline.store.errors import line_in, refusal_in
 from pipeline.store.files import exists
+from pipeline.store.places import is_url
 
 # Options by which a service is found again, as those of the class that reads them name them.
 _ADDRESS = {
@@ -29,6 +31,8 @@ _ADDRESS = {
     GoogleCloudOptions: ("project", "region", "dataflow_endpoint", "no_auth"),
 }
 _ANSWERS_S = 10.0
+# Where the launcher of a Dataflow template wants a job's specification: in a folder named by the id that the job has.
+_LAUNCHED = re.compile(r"/template_launches/(\d{4}(?:-\d\d){2}_\d\d(?:_\d\d){2}-\d+)/[^/]+$")
 
 
 def detach_problems(arguments: Sequence[str]) -> list[str]:
@@ -53,6 +57,22 @@ def detach_problems(arguments: Sequence[str]) -> list[str]:
     return []
 
 
+def specification_problems(place: str, arguments: Sequence[str]) -> list[str]:
+    """Why no job's specification can be written to a place, for a template's launcher to submit.
+
+    Arguments that can't be read are said elsewhere.
+    """
+    try:
+        name = runner_named(arguments).name
+    except (ValueError, SystemExit):
+        return []
+    if name != "DataflowRunner":
+        return [f"--specification: {name} has none; give --runner=DataflowRunner, or leave --specification out"]
+    if is_url(place) and not place.startswith("gs://"):
+        return [f"--specification {place}: Beam writes it to gs:// or a file of this machine; give such a place"]
+    return []
+
+
 def submission(arguments: Sequence[str], now: float, price: float, until: Until | None) -> Detached:
     """What is to be noted of a graph before it is sent.
 
@@ -63,18 +83,39 @@ def submission(arguments: Sequence[str], now: float, price: float, until: Until 
     return Detached(runner.name, tuple(_address(options, runner.workers)), now, n_devices(options), price, until)
 
 
-def submit(work: Work, arguments: Sequence[str]) -> str | None:
+def submit(work: Work, arguments: Sequence[str], specification: str | None = None) -> str | None:
     """Hand the graph to its runner's service; returns the id by which it is known there, if it says one.
+
+    Args:
+        specification: place that Dataflow's specification of the job is written to, for a template's launcher to
+            submit; nothing is submitted here. Work of which nothing is left becomes a graph that does nothing.
 
     Raises:
         OutputError, GraphFailed, RunError: it has not taken it, as :func:`pipeline.beam.execute.run`.
     """
     options = beam_options(arguments)
+    options.view_as(GoogleCloudOptions).template_location = specification
     with raised_in_a_line(), reached(options):
-        result = graph_of(work, options).run()
+        result = (_nothing(options) if work.is_empty else graph_of(work, options)).run()
+    if specification is not None:
+        return launched_as(specification)
     job_id = getattr(result, "job_id", None) or getattr(result, "_job_id", None)  # Dataflow's; a job service's
     found = job_id() if callable(job_id) else job_id
     return None if found is None else str(found)
+
+
+def launched_as(specification: str) -> str | None:
+    """The id of the job whose specification a template's launcher wants there; ``None``: the place does not say."""
+    found = _LAUNCHED.search(specification)
+    return found and found[1]
+
+
+def _nothing(options: PipelineOptions) -> beam.Pipeline:
+    """A graph that does nothing: a launcher that finds no specification fails."""
+    take_hints(options)
+    pipeline = beam.Pipeline(options=options)
+    _ = pipeline | "Nothing is left" >> beam.Create([])
+    return pipeline
 
 
 def place_of(job: Detached) -> str:

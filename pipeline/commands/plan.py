@@ -8,6 +8,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pipeline.commands import dataflow_options
 from pipeline.commands.shared import InputError, NotNow, Outcome, job_of, looked_at
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import settled
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"cells of each persona that the pilot decodes ({CELLS_A_PERSONA})")  # fmt: skip
     parser.add_argument("--no-pilot", dest="pilot", action="store_false",
                         help="decode nothing: check the job, and say what there is to do")  # fmt: skip
+    dataflow_options.add_arguments(parser)
 
 
 def plan(options: argparse.Namespace) -> Outcome:
@@ -42,6 +44,7 @@ def plan(options: argparse.Namespace) -> Outcome:
     """
     if not 2 <= options.cells <= MOST_CELLS:
         raise InputError(f"--cells: {options.cells} is out of range; give 2 (for a spread) to {MOST_CELLS}")
+    there = dataflow_options.on_dataflow(options)
     job, prompts = job_of(options)
     for note in looked_at(options, job, prompts, runs=False).notes:
         logger.warning("%s", note)
@@ -73,7 +76,9 @@ def plan(options: argparse.Namespace) -> Outcome:
     if not options.pilot:
         return Outcome(_counted(job, left), facts=facts)
     try:
-        made = forecast(planned, left, computed_with, options.cells, n_devices(of_beam))
+        devices = n_devices(of_beam) if there is None else there.machine.devices
+        speed = None if there is None else there.tokens_per_s
+        made = forecast(planned, left, computed_with, options.cells, devices, speed)
     except EstimateError as error:
         raise InputError(str(error)) from error
     kept = asdict(made) | {"of": job.work_hash()}
@@ -81,7 +86,9 @@ def plan(options: argparse.Namespace) -> Outcome:
         write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
     except OSError as error:
         raise NotNow(f"{options.job}: output: {what_happened(error, output)}") from error
-    return Outcome(report(made, job), facts=facts | {"expected": asdict(made)})
+    lines = [] if there is None else dataflow_options.cost_lines(made, there)
+    facts |= {"expected": asdict(made)} | ({} if there is None else dataflow_options.cost_facts(made, there))
+    return Outcome("\n".join([report(made, job), *lines]), facts=facts)
 
 
 def _facts(job: Job, left: Left) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def report(made: Forecast, job: Job) -> str:
 
     there = f" are left, {made.there} are there already" if made.there else ""
     lines = [
-        f"{made.job}: {made.cells} texts{there}; pilot: {made.pilot_cells} of them, {made.tokens_per_s:.0f} tokens/s",
+        f"{made.job}: {made.cells} texts{there}; pilot: {made.pilot_cells} of them; {made.tokens_per_s:.0f} tokens/s",
         f"tokens        {shown(made.tokens, ',.0f')}",
         f"time          {_clock(made.seconds.value)} ({_clock(made.seconds.low)} to {_clock(made.seconds.high)}), "
         f"{made.workers} worker{'s with a device each' if made.workers > 1 else ''}",

@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detach", action="store_true", help=whose)
     parser.add_argument("--only", choices=("decode", "judge"), help="one stage alone: decode every row, or have the "
                         "job's judges score what is decoded and write the data set")  # fmt: skip
+    what = (
+        "with --detach on Dataflow: write the job's specification there and submit nothing (a template's launcher does)"
+    )
+    parser.add_argument("--specification", metavar="PLACE", help=what)
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -42,7 +46,7 @@ def run(options: argparse.Namespace) -> Outcome:
     if options.only is not None and job.accept is not None:
         why = "what is drawn next depends on what judges say of the last"
         raise InputError(f"{options.job}: accept: {why}; leave --only {options.only} out, or accept")
-    if options.detach:
+    if options.detach or options.specification:
         _look_whether_it_can_be_detached(options, job)
     for note in looked_at(options, job, prompts, asks=options.only != "decode").notes:
         logger.warning("%s", note)
@@ -50,8 +54,8 @@ def run(options: argparse.Namespace) -> Outcome:
     if options.detach:
         from pipeline.run.detach import detach, words_of
 
-        found = detach(job, options.beam_arguments)
-        facts = {"detached": True, "to_decode": found.n_cells, "to_judge": found.n_to_judge}
+        found = detach(job, options.beam_arguments, options.specification)
+        facts = {"detached": True, "to_decode": found.n_cells, "to_judge": found.n_to_judge, "job_id": found.job.job_id}
         return Outcome(words_of(found, job.output_folder), facts=facts)
     from pipeline.run.run import run_job
     from pipeline.run.stages import STAGES
@@ -62,9 +66,13 @@ def run(options: argparse.Namespace) -> Outcome:
 
 def _look_whether_it_can_be_detached(options: argparse.Namespace, job: Job) -> None:
     """Raises InputError: a line for each reason why not."""
-    from pipeline.beam.detached import detach_problems
+    from pipeline.beam.detached import detach_problems, specification_problems
 
     problems = detach_problems(options.beam_arguments)
+    if options.specification and not options.detach:
+        problems.append("--specification: somebody else submits the job; add --detach")
+    elif options.specification and not problems:
+        problems += specification_problems(options.specification, options.beam_arguments)
     if options.only is not None:
         problems.append(f"--detach: hands over what is to decode and to judge at once; leave --only {options.only} out")
     if job.accept is not None:

@@ -19,7 +19,7 @@ from personas import PromptError
 from pipeline.beam.at_work import moment
 from pipeline.beam.detached import place_of, submission, submit
 from pipeline.beam.supervise import GraphFailed
-from pipeline.beam.work import BOOKS_FILE, Books
+from pipeline.beam.work import BOOKS_FILE, Books, Work
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.plan import computed_with
@@ -50,11 +50,12 @@ class Submitted:
     job: Detached
 
 
-def detach(job: Job, beam_arguments: Sequence[str]) -> Submitted:
+def detach(job: Job, beam_arguments: Sequence[str], specification: str | None = None) -> Submitted:
     """Plan a job as a run does, and hand its graph over.
 
     Args:
         beam_arguments: in which :func:`pipeline.beam.detached.detach_problems` finds nothing.
+        specification: place that Dataflow's specification of the job goes to, for a template's launcher to submit.
 
     Raises:
         RunError: as :func:`pipeline.run.run.run_job`; a detached job is at work there; the service took nothing.
@@ -62,7 +63,7 @@ def detach(job: Job, beam_arguments: Sequence[str]) -> Submitted:
     with opened(job) as place:
         before = settled(place.output, place.work)
         place.stop.clear()
-        return _Submission(job, place, tuple(beam_arguments), before).submitted()
+        return _Submission(job, place, tuple(beam_arguments), before, specification).submitted()
 
 
 def finish(
@@ -98,13 +99,21 @@ class _Submission(Run):
 
     Args:
         before: a detached job that is over, and that nobody has finished.
+        specification: see :func:`detach`.
     """
 
     decodes = False
 
-    def __init__(self, job: Job, place: Place, beam_arguments: tuple[str, ...], before: Detached | None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        place: Place,
+        beam_arguments: tuple[str, ...],
+        before: Detached | None,
+        specification: str | None,
+    ) -> None:
         super().__init__(job, place, beam_arguments)
-        self.before = before
+        self.before, self.specification = before, specification
 
     def submitted(self) -> Submitted:
         self.keep_how()
@@ -118,6 +127,8 @@ class _Submission(Run):
         detached = submission(self.beam_arguments, now, self.job.device_price, None)
         detached = replace(detached, until=self.limits.until(detached.devices))
         if work.is_empty:
+            if self.specification is not None:
+                self.submit(work)
             self.found = Submitted(0, 0, self.before or replace(detached, ended=now))
             with output_errors(self.output):
                 if self.before is None:  # else the rows are those of that job, and so are the counts of its graph
@@ -131,15 +142,20 @@ class _Submission(Run):
             note_job(self.work, _noted(self.job))
             note(self.work, detached)  # before workers can look for it
         try:
-            detached = replace(detached, job_id=submit(work, self.beam_arguments))
-        except Exception as error:
+            detached = replace(detached, job_id=self.submit(work))
+        except Exception:
             forget(self.work)
-            if isinstance(error, GraphFailed):
-                raise RunError(f"nothing was submitted: {str(error).splitlines()[0]}", error.status) from error
             raise
         with output_errors(self.output):
             note(self.work, detached)
         self.found = Submitted(work.n_cells, work.n_to_judge, detached)
+
+    def submit(self, work: Work) -> str | None:
+        """The id by which its service knows it, if it says one. Raises RunError, OutputError: it took nothing."""
+        try:
+            return submit(work, self.beam_arguments, self.specification)
+        except GraphFailed as error:
+            raise RunError(f"nothing was submitted: {str(error).splitlines()[0]}", error.status) from error
 
 
 class _Finish(Run):

@@ -72,7 +72,7 @@ class Forecast:
     Attributes:
         cells: rows to write (with ``accept`` at least); ``pilot_cells``: decoded for this.
         there: rows that are written already, with ``there_tokens``; the other figures are without them.
-        tokens: generated in all. ``tokens_per_s``: of one worker, as measured.
+        tokens: generated in all. ``tokens_per_s``: of one worker, as measured, or given.
         seconds: wall time with ``workers`` workers that have a device each.
         device_hours: of all workers together.
         judge_prompt_tokens, judge_completion_tokens: of judges behind endpoints.
@@ -120,13 +120,21 @@ def personas_of(cells: Sequence[PlannedCell]) -> dict[str, int]:
     return {name: max(n, round(n * len(cells) / found.total())) for name, n in found.items()}
 
 
-def forecast(plan: Plan, left: Left, computed_with: ComputedWith, per_persona: int, workers: int) -> Forecast:
+def forecast(
+    plan: Plan,
+    left: Left,
+    computed_with: ComputedWith,
+    per_persona: int,
+    workers: int,
+    tokens_per_s: float | None = None,
+) -> Forecast:
     """Decode a pilot and extrapolate.
 
     Args:
         left: of the plan.
         per_persona: cells of each persona that the pilot decodes.
         workers: that share the work.
+        tokens_per_s: of one worker, where it is another machine's than this; ``None``: as the pilot was.
 
     Raises:
         EstimateError: no cell of the pilot can be decoded, or a judge can't be loaded.
@@ -145,7 +153,7 @@ def forecast(plan: Plan, left: Left, computed_with: ComputedWith, per_persona: i
         lengths.setdefault(row["persona"], []).append(row["n_tokens"])
     tokens = total_of(lengths, personas_of(cells)) if cells else Estimate(0.0, 0.0, 0.0)
     judging_s = _judging_s(job, rows or left.rows, left)
-    busy = tokens.times(decode_s / max(1, n_tokens))
+    busy = tokens.times(decode_s / max(1, n_tokens) if tokens_per_s is None else 1 / tokens_per_s)
     noise = 1 + SPEED_NOISE
     decoding = Estimate(busy.value, busy.low / noise, busy.high * noise)
     judging = Estimate(judging_s, judging_s / noise, judging_s * noise)
@@ -160,7 +168,7 @@ def forecast(plan: Plan, left: Left, computed_with: ComputedWith, per_persona: i
         pilot_cells=len(rows),
         workers=workers,
         tokens=tokens,
-        tokens_per_s=n_tokens / decode_s,
+        tokens_per_s=n_tokens / decode_s if tokens_per_s is None else tokens_per_s,
         seconds=seconds,
         device_hours=hours,
         judge_prompt_tokens=asked,
