@@ -36,6 +36,7 @@ from pipeline.commands import (
 )
 from pipeline.commands.arguments import add_directory, anywhere
 from pipeline.commands.shared import InputError, Outcome
+from pipeline.commands.stage import add_stage_options, fill_places, line_of
 from pipeline.events import FORMATS, TEXT, VARIABLE, event, is_json, log_to_stderr, redacted
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
@@ -77,20 +78,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         quiet_libraries()
     with ExitStack() as folders:
         try:
+            fill_places(options)
             for folder in (*options.directory, *options.directory_after):
                 folders.enter_context(_inside(folder))
             outcome = command.function(options)
         except InputError as error:
-            return _fail(str(error), error.status)
+            outcome = Outcome("", str(error), error.status)
         except RunError as error:
             job = getattr(options, "job", None)
-            return _fail(str(error) if job is None else f"{job}: {error}", error.status)
+            outcome = Outcome("", str(error) if job is None else f"{job}: {error}", error.status)
         except KeyboardInterrupt:
-            return _fail(f"stopped{command.again}", ExitStatus.INTERRUPTED)
+            outcome = Outcome("", f"stopped{command.again}", ExitStatus.INTERRUPTED)
+        return _ended(options, outcome)
+
+
+def _ended(options: argparse.Namespace, outcome: Outcome) -> int:
+    """Print what a command left; returns its exit status."""
+    status = ExitStatus.DONE if outcome.problem is None else outcome.status
+    # Before what is said on the other stream: both may go into one log.
+    as_json = getattr(options, "json", False)
     if outcome.report:
-        # Before what is said on the other stream: both may go into one log.
-        print(with_urls(outcome.report), flush=True)
-    return ExitStatus.DONE if outcome.problem is None else _fail(outcome.problem, outcome.status)
+        print(with_urls(outcome.report), file=sys.stderr if as_json else sys.stdout, flush=True)
+    if as_json:
+        problem = None if outcome.problem is None else redacted(plain(outcome.problem))
+        print(with_urls(line_of(options, status, outcome.facts, problem)), flush=True)
+    return status if outcome.problem is None else _fail(outcome.problem, status)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -152,6 +164,17 @@ _COMMANDS = {
 }
 
 
+# Commands on what a run has written: which argument is its folder, and in which others {interval} may stand.
+_ON_A_DATA_SET: dict[str, tuple[str, tuple[str, ...]]] = {
+    "judge": ("corpus", ("output",)),
+    "verify": ("folder", ()),
+    "publish": ("folder", ("repo_id", "revision", "tag", "message")),
+    "export": ("folder", ()),
+    "report": ("folders", ("output",)),
+    "status": ("output", ()),
+    "stop": ("output", ()),
+    "finish": ("output", ()),
+}
 _TAKE_BEAM_ARGUMENTS = ("run", "compare", "calibrate", "check", "plan", "finish")
 
 
@@ -199,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="override a field, e.g. --set decoder.name=scr (may be repeated)",
         )
+        add_stage_options(command)
         if command not in (asked, calibrated):
             command.add_argument("--output", dest="output_folder", type=anywhere, metavar="DIR",
                                  help="folder of the data set, from where you stand; left out: the job's")  # fmt: skip
@@ -245,6 +269,8 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     check.add_schema_arguments(commands.add_parser("schema", help="print the JSON schema of job files, for editors"))
+    for name, (place, fills) in _ON_A_DATA_SET.items():
+        add_stage_options(commands.choices[name], place=place, fills=fills)
     for command in commands.choices.values():
         add_directory(command, "directory_after")
     return parser

@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.shared import InputError, NotNow, Outcome, job_of, looked_at
 from pipeline.job.model import Job
@@ -18,6 +18,7 @@ from pipeline.store.files import write_bytes
 
 if TYPE_CHECKING:
     from pipeline.run.estimate import Estimate, Forecast
+    from pipeline.run.left import Left
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, beside the job file."""
     parser.add_argument("--cells", type=int, default=CELLS_A_PERSONA, metavar="N",
                         help=f"cells of each persona that the pilot decodes ({CELLS_A_PERSONA})")  # fmt: skip
+    parser.add_argument("--no-pilot", dest="pilot", action="store_false",
+                        help="decode nothing: check the job, and say what there is to do")  # fmt: skip
 
 
 def plan(options: argparse.Namespace) -> Outcome:
-    """Decode a pilot, extrapolate, and keep what is expected for the run's ``run.json``.
+    """Decode a pilot, extrapolate, and keep what is expected for the run's ``run.json``; or count what is left.
 
     Raises:
         InputError, RunError: before a model is loaded where that can be known.
@@ -61,11 +64,14 @@ def plan(options: argparse.Namespace) -> Outcome:
         raise NotNow(f"{options.job}: output: {what_happened(error, output)}") from error
     if texts.note is not None:
         logger.info("%s", texts.note)
+    facts = _facts(job, left)
     if left.nothing:
         rejected = f", {left.rejected} were rejected" if left.rejected else ""
-        return Outcome(f"{job.name}: nothing is left: {left.there} texts are in {output}{rejected}")
+        return Outcome(f"{job.name}: nothing is left: {left.there} texts are in {output}{rejected}", facts=facts)
     for problem in rubric_problems(job):
         raise InputError(f"{options.job}: {problem}")
+    if not options.pilot:
+        return Outcome(_counted(job, left), facts=facts)
     try:
         made = forecast(planned, left, computed_with, options.cells, n_devices(of_beam))
     except EstimateError as error:
@@ -75,7 +81,25 @@ def plan(options: argparse.Namespace) -> Outcome:
         write_bytes((json.dumps(kept, indent=2) + "\n").encode(), work / PLAN_FILE)
     except OSError as error:
         raise NotNow(f"{options.job}: output: {what_happened(error, output)}") from error
-    return Outcome(report(made, job))
+    return Outcome(report(made, job), facts=facts | {"expected": asdict(made)})
+
+
+def _facts(job: Job, left: Left) -> dict[str, Any]:
+    """``hash`` names what is to be done, whatever its limits are: a schedule names its jobs by it."""
+    return {
+        "hash": job.work_hash(),
+        "to_decode": len(left.cells),
+        "there": left.there,
+        "rejected": left.rejected,
+        "to_judge": sum(left.unjudged.values()),
+    }
+
+
+def _counted(job: Job, left: Left) -> str:
+    """What there is to do, without a pilot."""
+    rejected = f", {left.rejected} were rejected" if left.rejected else ""
+    unjudged = "".join(f"; {n} of those there wait for {name}" for name, n in left.unjudged.items() if n)
+    return f"{job.name}: {len(left.cells)} texts to decode, {left.there} are there already{rejected}{unjudged}"
 
 
 def report(made: Forecast, job: Job) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from evaluation.tables import aligned
 from pipeline.commands.arguments import readable
@@ -33,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="take this path (or pattern) though somebody else wrote it (may be repeated)")  # fmt: skip
     parser.add_argument("--local-names", action="store_true",
                         help="publish tables though their messages name folders or hosts of this machine")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def publish(options: argparse.Namespace) -> Outcome:
@@ -57,16 +55,13 @@ def publish(options: argparse.Namespace) -> Outcome:
     )
     look_for_detached(options.folder, writes=False)  # where the card is written anew, it is refused there
     done = publish_data_set(options.folder, wish)
-    if options.json:
-        report = json.dumps(_as_json(done))
-    else:
-        report = "\n".join(_listed(done) if options.dry_run else _said(done))
+    report, facts = "\n".join(_listed(done) if options.dry_run else _said(done)), _facts(done)
     problem = None
     if done.refused is not None:
-        return Outcome(report, str(done.refused), done.refused.status)
+        return Outcome(report, str(done.refused), done.refused.status, facts)
     if done.problems:
         problem = f"{done.url}: published, and not what is here: {shown(list(done.problems))}; look at it there"
-    return Outcome(report, problem, ExitStatus.FAILED)
+    return Outcome(report, problem, ExitStatus.FAILED, facts)
 
 
 def _said(done: Published) -> list[str]:
@@ -105,7 +100,7 @@ def _state(done: Published, path: str) -> list[str]:
     return [next(name for name in ("new", "changed", "same") if path in getattr(done.changes, name))]
 
 
-def _as_json(done: Published) -> dict[str, object]:
+def _facts(done: Published) -> dict[str, object]:
     changes = done.changes
     return {
         "url": done.url,

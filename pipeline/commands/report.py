@@ -66,7 +66,7 @@ def report(options: argparse.Namespace) -> Outcome:
     if options.terminal:
         from pipeline.publish.report.terminal import short_form
 
-        return Outcome(short_form(ms))
+        return Outcome(short_form(ms), facts={"report": None})
     from pipeline.publish.report.page import page
     from pipeline.store.files import make_folder, write_bytes
 
@@ -78,7 +78,7 @@ def report(options: argparse.Namespace) -> Outcome:
         what = (error.strerror or type(error).__name__).lower()
         remedy = "make room" if is_local(output) else "see to its address, keys and rights"
         raise NotNow(f"--output: {output} can't be written ({what}); {remedy}, or name another file") from error
-    return Outcome(f"report: {output}")
+    return Outcome(f"report: {output}", facts={"report": str(output)})
 
 
 def _is_in(file: Path, folder: Path) -> bool:

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, help="stop cleanly when so much is spent (as --set budget=...)")
     whose = "give the rows to workers elsewhere (-- --runner=...) and come back; mpg finish writes the data set"
     parser.add_argument("--detach", action="store_true", help=whose)
+    parser.add_argument("--only", choices=("decode", "judge"), help="one stage alone: decode every row, or have the "
+                        "job's judges score what is decoded and write the data set")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -37,18 +39,25 @@ def run(options: argparse.Namespace) -> Outcome:
     limits = {name: getattr(options, name) for name in ("deadline", "budget")}
     options.set += [f"{name}={value}" for name, value in limits.items() if value is not None]
     job, prompts = job_of(options)
+    if options.only is not None and job.accept is not None:
+        why = "what is drawn next depends on what judges say of the last"
+        raise InputError(f"{options.job}: accept: {why}; leave --only {options.only} out, or accept")
     if options.detach:
         _look_whether_it_can_be_detached(options, job)
-    for note in looked_at(options, job, prompts).notes:
+    for note in looked_at(options, job, prompts, asks=options.only != "decode").notes:
         logger.warning("%s", note)
     logger.info("output: %s", job.output_folder)
     if options.detach:
         from pipeline.run.detach import detach, words_of
 
-        return Outcome(words_of(detach(job, options.beam_arguments), job.output_folder))
+        found = detach(job, options.beam_arguments)
+        facts = {"detached": True, "to_decode": found.n_cells, "to_judge": found.n_to_judge}
+        return Outcome(words_of(found, job.output_folder), facts=facts)
     from pipeline.run.run import run_job
+    from pipeline.run.stages import STAGES
 
-    return outcome_of(run_job(job, options.beam_arguments, interruptible=True), options.job)
+    result = run_job(job, options.beam_arguments, interruptible=True, of=STAGES[options.only])
+    return _decoded(result, options.job) if options.only == "decode" else outcome_of(result, options.job)
 
 
 def _look_whether_it_can_be_detached(options: argparse.Namespace, job: Job) -> None:
@@ -56,6 +65,8 @@ def _look_whether_it_can_be_detached(options: argparse.Namespace, job: Job) -> N
     from pipeline.beam.detached import detach_problems
 
     problems = detach_problems(options.beam_arguments)
+    if options.only is not None:
+        problems.append(f"--detach: hands over what is to decode and to judge at once; leave --only {options.only} out")
     if job.accept is not None:
         problems.append("accept: --detach can't look at scores and draw more; leave --detach out, or accept")
     if problems:
@@ -65,7 +76,21 @@ def _look_whether_it_can_be_detached(options: argparse.Namespace, job: Job) -> N
 def outcome_of(result: Result, of: object) -> Outcome:
     """What a run left, for the terminal. Args: of: the job, or its output, as the user named it."""
     problem = None if result.ending.why is None else f"{of}: {result.ending.why}"
-    return Outcome(run_report(result), problem, result.ending.status)
+    return Outcome(run_report(result), problem, result.ending.status, _facts(result))
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    return {"complete": result.ending.complete, **result.run["counts"]}
+
+
+def _decoded(result: Result, job: object) -> Outcome:
+    """What the first of two stages left."""
+    counts = result.run["counts"]
+    new = f"{counts['generated']} new, {counts['kept_from_earlier_runs']} kept, {counts['rejected']} rejected"
+    return Outcome(
+        f"{counts['rows']} rows are decoded ({new}); mpg run {job} --only judge scores them and writes the data set",
+        facts={"complete": False, **{name: n for name, n in counts.items() if name not in ("judgments", "unscored")}},
+    )
 
 
 def run_report(result: Result) -> str:

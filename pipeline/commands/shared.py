@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpg.models.errors import BankError
 from mpg.models.hub import ADAPTER_CONFIG, Place, adapter_folder
@@ -53,6 +53,7 @@ class Outcome:
 
     Attributes:
         report: for the terminal; may be empty.
+        facts: the same for programs, see :mod:`pipeline.commands.stage`.
         problem: why it did not do all that it was asked for, in a line; ``None``: it did.
         status: exit status where there is a problem.
     """
@@ -60,6 +61,7 @@ class Outcome:
     report: str
     problem: str | None = None
     status: ExitStatus = ExitStatus.FAILED
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -129,12 +131,18 @@ def opened_by(folder: Path, config: str | None = None) -> str:
 
 
 def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
-    """The job of a command line (``options.job``, ``options.set``) and its prompts. Raises InputError.
+    """The job of a command line (``options.job``, ``.set``, ``.interval``) and its prompts. Raises InputError.
 
     Rows of the prompts' source that are left out are said, in a line each kind.
     """
+    interval = getattr(options, "interval", None)
+    if interval is not None:
+        if any(each.partition("=")[0].strip() == "interval" for each in options.set):
+            raise InputError(f"{options.job}: interval: given by --set and by --interval; give one")
+        options.set = [*options.set, f"interval={interval}"]
     try:
         job = load_job(options.job, options.set, output=getattr(options, "output_folder", None))
+        options.known = {"output": str(job.output_folder), "interval": job.interval, "job": job.name}
         prompts = job.load_prompts()
         problems = [*size_problems(job, len(prompts))] or [*texts_of(job).problems, *split_problems(job, prompts)]
         if problems:
@@ -172,12 +180,13 @@ def looked_at(
     *,
     runs: bool = True,
     begins: bool = True,
+    asks: bool = True,
     where: str = "",
 ) -> Findings:
     """What can be known of a job before a model is loaded (see :mod:`pipeline.run.preflight`).
 
     Args:
-        runs: see there. begins: whether models are loaded next: what can't be reached is an error then.
+        runs, asks: see there. begins: whether models are loaded next: what can't be reached is an error then.
         where: before each line, of a job that is part of the file.
 
     Raises:
@@ -185,7 +194,7 @@ def looked_at(
     """
     from pipeline.run.preflight import preflight
 
-    found = preflight(job, prompts, options.beam_arguments, runs=runs)
+    found = preflight(job, prompts, options.beam_arguments, runs=runs, asks=asks)
     problems = (*found.problems, *found.unreachable) if begins else found.problems
     if problems:
         raise InputError("\n".join(f"{options.job}: {where}{problem}" for problem in problems))

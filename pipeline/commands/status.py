@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 import time
 from dataclasses import asdict
@@ -23,7 +22,6 @@ _LOOK_EVERY_S = 2.0  # whether a detached job has ended
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``mpg status``."""
     parser.add_argument("output", metavar="DIR", type=anywhere, help="a run's output: a folder, or s3://..., gs://...")
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
 
 
 def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +38,7 @@ def status(options: argparse.Namespace) -> Outcome:
     """
     state = _state(options.output)
     detached = None if state.detached is None else _detached(state.detached, options.output)
-    if options.json:
-        return Outcome(json.dumps(asdict(state) | {"detached": detached}, indent=2))
-    return Outcome(_shown(state, detached, options.output))
+    return Outcome(_shown(state, detached, options.output), facts=asdict(state) | {"detached": detached})
 
 
 def stop(options: argparse.Namespace) -> Outcome:

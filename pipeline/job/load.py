@@ -7,13 +7,15 @@ read. All paths are relative to the job file's folder, ``output`` too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.job.checks import problems_in
 from pipeline.job.errors import JobError, Problem, problems_of, with_origin
+from pipeline.job.interval import PLACE, fields_with_it, filled, interval_of
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.job.read import apply_overrides, read_yaml, unstorable
 from pipeline.job.recorded import missing_places, record_of
@@ -54,6 +56,9 @@ def load_job(
         raise JobError(file, [with_origin(problem, set_paths) for problem in unreadable])
     if output is not None:
         data["output"] = str(output) if is_url(str(output)) else str(expanded(output).absolute())
+    unplaced = list(_put_interval(data, is_record=record is not None, output=output))
+    if unplaced:
+        raise JobError(file, [with_origin(problem, set_paths) for problem in unplaced])
     folder = path.absolute().parent if record is None else record.folder
     context = {"folder": folder, "shipped": dict(shipped_adapters() if shipped is None else shipped)}
     problems: list[Problem] = []
@@ -70,6 +75,32 @@ def load_job(
         if not problems:
             return job
     raise JobError(file, [with_origin(problem, set_paths) for problem in problems])
+
+
+def _put_interval(data: dict[str, Any], *, is_record: bool, output: str | Path | None) -> Iterator[Problem]:
+    """Put the job's interval where it stands in the job's places; a line for each that can't be right.
+
+    Args:
+        is_record: of a data set, which goes on in its own folder. output: that was given apart, for this run alone.
+    """
+    given = data.get("interval")
+    if given is None:
+        for field, holder, name in fields_with_it(data):
+            remedy = "give one: --interval 2026-11-23, or the field interval"
+            yield Problem(field, f"{holder[name]!r} names the job's interval, and it has none; {remedy}")
+        return
+    try:
+        interval = interval_of(given) if isinstance(given, str) else None
+    except ValueError:
+        interval = None
+    if interval is None:  # the job's own check has a line for it
+        return
+    place = data.get("output")
+    if isinstance(place, str) and PLACE not in place and not is_record and output is None:
+        remedy = f"add it, e.g. {place.rstrip('/')}/{PLACE}"
+        yield Problem("output", f"{place!r} lacks {PLACE}: texts of all intervals would be in one folder; {remedy}")
+    for _, holder, name in fields_with_it(data):
+        holder[name] = filled(holder[name], interval)
 
 
 def _copy(path: Path, file: str) -> Path:

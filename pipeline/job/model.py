@@ -22,6 +22,7 @@ from pipeline.job.adapters import attribute_of, resolved
 from pipeline.job.card_section import Card
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import Accept, AttributeEntry, Decoder, Float, Frozen, Int, Model, Text
+from pipeline.job.interval import Interval, day_of, seed_of
 from pipeline.job.judge_fields import ClassifierJudge, Judges, PersonaMatchJudge
 from pipeline.job.persona_fields import (
     CoverPersonas,
@@ -114,7 +115,15 @@ class Job(Frozen):
         description="{template, pretty_name, language, tags, license}: what stands on the data set's card.",
     )
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
-    output: Text = Field(description="Folder of the data set, relative to the job file's folder, or s3://, gs://.")
+    interval: Interval | None = Field(
+        None,
+        description="Start of the interval that a scheduled run is of (2026-11-23, or a date and time): part of the "
+        "run's seed, the day that a chat template reads, and {interval} in output and prompts; null: none.",
+    )
+    output: Text = Field(
+        description="Folder of the data set, relative to the job file's folder, or s3://, gs://; {interval} in it is "
+        "the job's interval."
+    )
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _shipped: dict[str, Path] = PrivateAttr(default_factory=lambda: shipped_adapters())
@@ -134,6 +143,16 @@ class Job(Frozen):
         """The data set's folder, absolute."""
         path = joined(self._folder, self.output)
         return path.resolve() if is_local(path) and ".." in path.parts else path
+
+    @property
+    def run_seed(self) -> int:
+        """By which rows get their ids and seeds: of the job's seed and its interval."""
+        return seed_of(self.seed, self.interval)
+
+    @property
+    def day(self) -> str | None:
+        """That a chat template reads: the model's ``date``, else that of the interval; ``None``: the default."""
+        return self.model.date or (None if self.interval is None else day_of(self.interval))
 
     @property
     def shipped_names(self) -> tuple[str, ...]:
@@ -304,6 +323,8 @@ class Job(Frozen):
         # A deadline is not recorded.
         others = ("budget", "device_price", "max_unscored_fraction", "split", "card")
         work = {name: value for name, value in recorded(self).items() if name not in others}
+        if self.interval is None:  # what came later names nothing anew where it is left out
+            del work["interval"]
         for section in (work["prompts"], *work["judges"]):
             section.pop("license", None)
         return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]

@@ -64,7 +64,7 @@ class Plan:
     def rule(self) -> Rule:
         """What makes cells of places, on any machine."""
         ends = None if self.ends.ids == self.ends.stated else tuple(sorted(self.ends.ids))
-        return Rule(self.settings, self.sources, self.job.seed, self.systems, self.job.control_tokens, ends)
+        return Rule(self.settings, self.sources, self.job.run_seed, self.systems, self.job.control_tokens, ends)
 
     def distinct(self, grid: Grid) -> Grid:
         """A grid whose cells all come to rows of their own, those of the grid, in its order: the first of each."""

@@ -131,7 +131,7 @@ def resolved(
 def chat_style(job: Job) -> ChatStyle:
     """How the job's chats are put to the model's chat template."""
     given = job.model
-    return ChatStyle.of(given.template_arguments, given.date, fold_system=given.system_role == "fold")
+    return ChatStyle.of(given.template_arguments, job.day, fold_system=given.system_role == "fold")
 
 
 def _check_template(job: Job, tokenizer: Any, n_embeddings: int) -> None:

@@ -24,6 +24,7 @@ from pipeline.publish.card import template_problem
 from pipeline.run.judges import judge_problems, rubric_problems
 from pipeline.run.trained import trained_otherwise
 from pipeline.store.errors import what_happened
+from pipeline.store.interval import interval_problem
 from pipeline.store.look import in_use, output_problem
 
 # Prompts (each under each system message that it is read with) that are put into tokens at most: seconds.
@@ -56,7 +57,12 @@ class Findings:
 
 
 def preflight(
-    job: Job, prompts: Sequence[Prompt], beam_arguments: Sequence[str] = (), *, runs: bool = True
+    job: Job,
+    prompts: Sequence[Prompt],
+    beam_arguments: Sequence[str] = (),
+    *,
+    runs: bool = True,
+    asks: bool = True,
 ) -> Findings:
     """Look at Beam's options, the output, the judges, models and adapters, and at every prompt in tokens.
 
@@ -65,6 +71,7 @@ def preflight(
     Args:
         runs: whether the job is to be run: else judges behind endpoints need no keys, and prompts that can't be
             decoded are notes.
+        asks: whether the run asks its judges.
     """
     problems, notes, unknown, unreachable = list[str](), list[str](), list[str](), list[str]()
     if beam_arguments:
@@ -78,8 +85,9 @@ def preflight(
     output = job.output_folder
     unusable = output_problem(output)
     problems += filter(None, [unusable])
+    problems += filter(None, [interval_problem(output, job.interval)]) if unusable is None else []
     notes += filter(None, [in_use(output), problem_of(output)])
-    problems += judge_problems(job, keys=runs)
+    problems += judge_problems(job, keys=runs and asks)
     problems += filter(None, [template_problem(job)])
     if job.threads is not None and job.threads > cores():
         notes.append(f"threads: {job.threads}, where this machine (or OMP_NUM_THREADS) gives {cores()}: it is slower")
@@ -151,7 +159,7 @@ class Reading:
     def notes(self, job: Job) -> list[str]:
         """What is rejected within bounds, the texts with control tokens, and those that know the day."""
         found = []
-        if self.dated and job.model.date is None:
+        if self.dated and job.day is None:
             found.append(
                 f"model.date: not set, and the chat template asks for today's date in {self.dated:,} of "
                 f"{self._looked_at} texts: all read {DEFAULT_DATE}; set the day that they should read"

@@ -46,6 +46,7 @@ from pipeline.run.takeover import take_over
 from pipeline.store.dataset import n_shards, prepare
 from pipeline.store.errors import OutputError, TooNew, output_errors, readable, what_happened
 from pipeline.store.exchange import finish_exchange
+from pipeline.store.interval import interval_problem, note_interval
 from pipeline.store.lock import FolderInUse, FolderLock
 from pipeline.store.places import is_local
 from pipeline.store.spending import Spending
@@ -70,7 +71,12 @@ class Result:
 
 
 def run_job(
-    job: Job, beam_arguments: Sequence[str] = (), *, interruptible: bool = False, load: LoadBank | None = None
+    job: Job,
+    beam_arguments: Sequence[str] = (),
+    *,
+    interruptible: bool = False,
+    load: LoadBank | None = None,
+    of: type[Run] | None = None,
 ) -> Result:
     """Run a job to its data set. A run that was stopped goes on where it was: finished rows are kept.
 
@@ -78,6 +84,7 @@ def run_job(
         beam_arguments: Beam's own options.
         interruptible: Ctrl-C and SIGTERM finish the rows in flight first; from the main thread only.
         load: of the model bank, see :class:`pipeline.decode.bank.ProcessBank`.
+        of: which of its stages, see :mod:`pipeline.run.stages`; ``None``: all.
 
     Raises:
         RunError: the output folder holds something else, is in use or can't be written; too many rows were rejected;
@@ -87,7 +94,7 @@ def run_job(
         take_over(place.output, place.work)
         place.stop.clear()
         with graceful_signals(place.stop) if interruptible else nullcontext():
-            return Run(job, place, tuple(beam_arguments), load).result()
+            return (of or Run)(job, place, tuple(beam_arguments), load).result()
 
 
 @dataclass(frozen=True)
@@ -148,13 +155,17 @@ class Run:
         self.several = workers >= LEAST_WORKERS or are_elsewhere(options)
         self.computed_with = self.how(workers)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
-        problem = read_with.problem_with(self.output, self.plan)
-        if problem is not None:
-            raise RunError(problem, ExitStatus.BAD_INPUT)
-        self.judges = RunJudges(job, work)
+        for problem in (interval_problem(self.output, job.interval), read_with.problem_with(self.output, self.plan)):
+            if problem is not None:
+                raise RunError(problem, ExitStatus.BAD_INPUT)
+        self.judges = self.with_judges()
         self.licences = collect(job, self.plan.sources)  # cards are small: before models are loaded
         self.limits = Limits(job, self.started, devices if self.decodes else 0, Spending(work), self.judges.spent)
         self.decode_s = 0.0
+
+    def with_judges(self) -> RunJudges:
+        """Who judges its texts."""
+        return RunJudges(self.job, self.work)
 
     def how(self, workers: int) -> ComputedWith:
         """What it computes with."""
@@ -165,6 +176,7 @@ class Run:
         with output_errors(self.output):
             computed_with.keep(self.output, self.computed_with)
             read_with.keep(self.output, self.plan)
+            note_interval(self.output, self.job.interval)
 
     def result(self) -> Result:
         self.keep_how()
@@ -318,10 +330,14 @@ class Run:
         )
         with output_errors(self.output):
             if ending.complete:
-                write_data_set(self.output, coming.folder, self.job, found, run)
+                self.keep(coming, run)
                 return Result(self.output, found.summary, run, ending)
             place = write_partial(self.output, coming.folder, self.job, found, run)  # None: there is nothing
         raise RunError(f"{ending.why}; {so_far(ending, counts, place, self.output, self.again)}", ending.status)
+
+    def keep(self, coming: Coming, run: dict[str, Any]) -> None:
+        """Make what was put together the data set. Raises OSError."""
+        write_data_set(self.output, coming.folder, self.job, coming.found, run)
 
     def cost(self) -> float:
         """Of this run."""
