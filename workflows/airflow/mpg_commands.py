@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-STAGES = ("plan", "decode", "judge", "report", "gate", "publish")
+# In their order. `finish` stands in judge's place where rows were decoded, and judged by embedded judges, on Dataflow.
+STAGES = ("plan", "decode", "judge", "finish", "report", "gate", "publish")
 TRY_AGAIN = (75, 130)  # pipeline/exit_status.py: TRY_AGAIN, INTERRUPTED; all others ask for a person
 REFUSED = 6  # of the gate
 _OF_THE_SCHEDULER = ("AIRFLOW", "_AIRFLOW")  # its connections and keys, which are none of the commands' business
@@ -44,24 +45,21 @@ def words(stage: str, params: Mapping[str, Any], interval: str, output: str | No
         found = ["run", *of_job, "--only", "decode"]
     elif stage == "judge":
         found = ["run", *of_job, "--only", "judge"]
+    elif stage == "finish":
+        found = ["finish", *of_data]
     elif stage == "report":
         found = ["report", *of_data]
     elif stage == "gate":
-        found = ["gate", *of_data, "--against", str(params["against"] or published(params))]
+        found = ["gate", *of_data, "--against", params["against"] or f"{params['repo_id']}@previous"]
     elif stage == "publish":
         wanted = [("--private", params["private"]), ("--revision", params["branch"])]
         more = [word for name, value in wanted if value for word in ((name,) if value is True else (name, value))]
-        found = ["publish", *of_data, "--repo-id", params["repo_id"], "--tag", "{interval}", *more]
+        found = ["publish", *of_data, "--repo-id", params["repo_id"], *more]
     else:
         raise ValueError(f"{stage}: no such stage; choose from {', '.join(STAGES)}")
     if stage in ("decode", "judge") and params["budget"] is not None:
         found += ["--budget", str(params["budget"])]
     return [*found, "--json"]
-
-
-def published(params: Mapping[str, Any]) -> str:
-    """What was published last, as ``mpg gate`` names it."""
-    return f"{params['repo_id']}@{params['branch'] or 'main'}"
 
 
 def job_name(line: Mapping[str, Any]) -> str:
@@ -91,9 +89,12 @@ def launch_body(
     """
     for each in params["set"]:
         if ";" in each:
-            raise ValueError(f"set: {each}: has a semicolon, which parts changes in the template; put it into the job file")
+            raise ValueError(
+                f"set: {each}: has a semicolon, which parts changes in the template; put it into the job file"
+            )
     own = {"job": params["job"], "output": line["output"], "interval": line["interval"]}
     changes = {"set": ";".join(params["set"])} if params["set"] else {}
+    changes |= {} if params["budget"] is None else {"budget": str(params["budget"])}
     return {
         "launchParameter": {
             "jobName": job_name(line),

@@ -24,7 +24,16 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, DeadlineAlert, DeadlineReference, Param, SyncCallback, task
+from airflow.sdk import (
+    DAG,
+    Asset,
+    CronDataIntervalTimetable,
+    DeadlineAlert,
+    DeadlineReference,
+    Param,
+    SyncCallback,
+    task,
+)
 from mpg_alerts import failed, late, send
 from mpg_stage import Stage
 
@@ -43,7 +52,7 @@ PARAMS = {
                      pattern="^[\\w.-]+/[\\w.-]+$"),
     "private": Param(True, "make the repository private, if it is made", type="boolean"),
     "branch": Param(None, "of the repository; empty: main", type=_NAME, minLength=1),
-    "against": Param(None, "what the gate compares with: a folder, or OWNER/NAME@REVISION; empty: the last published",
+    "against": Param(None, "what the gate compares with: a folder, or OWNER/NAME@REVISION; empty: the interval before",
                      type=_NAME, minLength=1),
     "budget": Param(None, "most that devices and judges may cost, in the job's currency", type=["null", "number"],
                     exclusiveMinimum=0),
@@ -72,16 +81,17 @@ def watch(judged: dict[str, Any], **context: Any) -> float | None:
     return now
 
 
-def decode_stage() -> Any:
-    """Where texts are decoded."""
+def decode_and_judge() -> list[Any]:
+    """Two tasks, `decode` and `judge`, and where their work is done."""
     runner = os.environ.get("MPG_RUNNER", "local")
     if runner == "dataflow":
         from mpg_flex import flex_stage
 
-        return flex_stage()
+        return [flex_stage(), Stage(stage="finish")]
     if runner != "local":
         raise ValueError(f"MPG_RUNNER={runner}: choose from local, dataflow")
-    return Stage(stage="decode", pool=GPU_POOL, pool_slots=int(os.environ.get("MPG_GPUS", "1")))
+    gpus = int(os.environ.get("MPG_GPUS", "1"))
+    return [Stage(stage="decode", pool=GPU_POOL, pool_slots=gpus), Stage(stage="judge")]
 
 
 with DAG(
@@ -102,9 +112,9 @@ with DAG(
     },
     tags=["mpg"],
 ):
-    plan, judge, report = Stage(stage="plan"), Stage(stage="judge"), Stage(stage="report")
+    plan, report = Stage(stage="plan"), Stage(stage="report")
+    decode, judge = decode_and_judge()
     gate = Stage(stage="gate", needs="repo_id", outlets=[DATA_SET])
     publish = Stage(stage="publish", needs="repo_id", outlets=[REVISION])
-    plan >> decode_stage() >> judge >> [report, gate]
-    [report, gate] >> publish
+    plan >> decode >> judge >> [report, gate] >> publish
     watch(judge.output)

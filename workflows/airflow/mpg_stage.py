@@ -35,7 +35,7 @@ class Stage(BaseOperator):
     """
 
     def __init__(self, *, stage: str, needs: str | None = None, **options: Any) -> None:
-        super().__init__(task_id=stage, **options)
+        super().__init__(task_id="judge" if stage == "finish" else stage, **options)
         self.stage, self.needs = stage, needs
         self._command: Command | None = None
 
@@ -64,7 +64,9 @@ class Stage(BaseOperator):
             raise AirflowFailException(self._command.why(status))
         line = self._command.line
         if "output" not in line:
-            raise AirflowFailException(f"mpg {self.stage}: said nothing that the next stage can read; is it this version?")
+            raise AirflowFailException(
+                f"mpg {self.stage}: said nothing that the next stage can read; is it this version?"
+            )
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra = {

@@ -71,8 +71,8 @@ mpg_stage run "$MPG_JOB" --only decode
 mpg_stage run "$MPG_JOB" --only judge
 mpg_stage report "$output"
 if [ -n "$MPG_REPO_ID" ]; then
-  mpg_stage gate "$output" --against "${MPG_AGAINST:-$MPG_REPO_ID@main}"
+  mpg_stage gate "$output" --against "${MPG_AGAINST:-$MPG_REPO_ID@previous}"
   private=()
   if [ "$MPG_PRIVATE" = yes ]; then private=(--private); fi
-  mpg_stage publish "$output" --repo-id "$MPG_REPO_ID" --tag '{interval}' "${private[@]}"
+  mpg_stage publish "$output" --repo-id "$MPG_REPO_ID" "${private[@]}"
 fi
