@@ -22,6 +22,7 @@ from pipeline.commands import (
     compare,
     export,
     finish,
+    gate,
     infer_weights,
     init,
     judge,
@@ -155,6 +156,7 @@ _COMMANDS = {
     "plan": _Command(plan.plan),
     "verify": _Command(verify.verify),
     "publish": _Command(publish.publish, again="; the same command goes on, and what is uploaded is not sent again"),
+    "gate": _Command(gate.gate),
     "export": _Command(export.export, loads_models=False),
     "report": _Command(report.report, loads_models=False),
     "status": _Command(status.status, loads_models=False),
@@ -170,6 +172,7 @@ _ON_A_DATA_SET: dict[str, tuple[str, tuple[str, ...]]] = {
     "verify": ("folder", ()),
     "publish": ("folder", ("repo_id", "revision", "tag", "message")),
     "export": ("folder", ()),
+    "gate": ("folder", ("against", "job_file")),
     "report": ("folders", ("output",)),
     "status": ("output", ()),
     "stop": ("output", ()),
@@ -237,6 +240,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_arguments(
         commands.add_parser("verify", help="check a data set's files, and write some of its rows again")
+    )
+    gate.add_arguments(
+        commands.add_parser("gate", help="may a data set follow the last revision? what changed, and why not")
     )
     publish.add_arguments(commands.add_parser("publish", help="publish a data set on the Hugging Face Hub"))
     infer_weights.add_arguments(

@@ -80,10 +80,10 @@ def make_data_set(
         ),
     }
     record = RUN | {"counts": {"rows": n_rows, "rejected": 0}} | (run or {})
-    (folder / "out").mkdir(exist_ok=True)
-    coming = write_rows(folder / "out", read, [tables])
-    write_data_set(folder / "out", coming, read, digest(coming, read, ["classifier@2"]), record)
-    return folder / "out"
+    read.output_folder.mkdir(parents=True, exist_ok=True)
+    coming = write_rows(read.output_folder, read, [tables])
+    write_data_set(read.output_folder, coming, read, digest(coming, read, ["classifier@2"]), record)
+    return read.output_folder
 
 
 def edit(folder: Path, words: str = "more of it") -> None:

@@ -6,10 +6,11 @@ import argparse
 
 from evaluation.tables import aligned
 from pipeline.commands.arguments import readable
-from pipeline.commands.shared import Outcome, look_for_detached
+from pipeline.commands.shared import Outcome, look_for_detached, place_errors
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.hub.read_back import shown
 from pipeline.publish.hub.wish import Published, Wish
+from pipeline.store.interval import noted_interval
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gated", action="store_true", help="have people ask for access")
     parser.add_argument("--revision", metavar="BRANCH", help="branch (main); made if it is not there")
     parser.add_argument("--create-pr", action="store_true", help="propose it, as a pull request")
-    parser.add_argument("--tag", metavar="NAME", help="tag of what is published then, e.g. v1")
+    parser.add_argument(
+        "--tag", metavar="NAME", help="tag of what is published then, e.g. v1; left out: the data set's interval"
+    )
     parser.add_argument("--license", metavar="NAME", help="of the data set, as the Hub names it; left out: its parts'")
     parser.add_argument("--license-name", metavar="NAME", help="of --license other")
     parser.add_argument("--license-link", metavar="LINK", help="of --license other: LICENSE beside the card, or a URL")
@@ -38,13 +41,17 @@ def publish(options: argparse.Namespace) -> Outcome:
     """Publish a data set, or list what that would do. Raises RunError: it is not published; one line."""
     from pipeline.publish.hub.publish import publish_data_set
 
+    tag = options.tag
+    if tag is None and not options.create_pr:  # each interval is a revision of its own
+        with place_errors(options.folder):
+            tag = noted_interval(options.folder)
     wish = Wish(
         options.repo_id,
         revision=options.revision,
         private=options.private,
         gated=options.gated,
         create_pr=options.create_pr,
-        tag=options.tag,
+        tag=tag,
         licence=options.license,
         licence_name=options.license_name,
         licence_link=options.license_link,

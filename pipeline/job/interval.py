@@ -8,7 +8,7 @@ that it gives the same rows; a date is that day's midnight in UTC, and so is a t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any
 
@@ -79,6 +79,29 @@ def fields_with_it(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], 
         holder = data.get(section) if section else data
         if isinstance(holder, dict) and isinstance(holder.get(name), str) and PLACE in holder[name]:
             yield f"{section}.{name}" if section else name, holder, name
+
+
+def before(names: Iterable[str], interval: str | None) -> str | None:
+    """Of those names that are an interval's one form the newest before an interval; ``None``: the newest of all.
+
+    Returns:
+        ``None`` where there is none.
+    """
+    found = [name for name in names if is_interval(name)]
+    return max((each for each in found if interval is None or _at(each) < _at(interval)), key=_at, default=None)
+
+
+def is_interval(name: str) -> bool:
+    """Whether a name is an interval's one form."""
+    try:
+        return interval_of(name) == name
+    except ValueError:
+        return False
+
+
+def _at(interval: str) -> str:
+    """What sorts as the instant does."""
+    return interval.removesuffix("Z")
 
 
 Interval = Annotated[str, AfterValidator(interval_of)]

@@ -22,6 +22,7 @@ from pipeline.job.adapters import attribute_of, resolved
 from pipeline.job.card_section import Card
 from pipeline.job.deadline import Deadline
 from pipeline.job.fields import Accept, AttributeEntry, Decoder, Float, Frozen, Int, Model, Text
+from pipeline.job.gate_section import Gate
 from pipeline.job.interval import Interval, day_of, seed_of
 from pipeline.job.judge_fields import ClassifierJudge, Judges, PersonaMatchJudge
 from pipeline.job.persona_fields import (
@@ -113,6 +114,10 @@ class Job(Frozen):
     card: Card = Field(
         default_factory=lambda: Card.model_validate({}),
         description="{template, pretty_name, language, tags, license}: what stands on the data set's card.",
+    )
+    gate: Gate = Field(
+        default_factory=lambda: Gate.model_validate({}),
+        description="What `mpg gate` lets pass: {min_adherence, max_perplexity_rise, ...}; no text depends on it.",
     )
     seed: Int = Field(0, ge=0, description="Of the run; with a row's id it gives the row's seed.")
     interval: Interval | None = Field(
@@ -321,7 +326,7 @@ class Job(Frozen):
     def work_hash(self) -> str:
         """Names what there is to do, whatever its limits and prices are, wherever it goes, in what form."""
         # A deadline is not recorded.
-        others = ("budget", "device_price", "max_unscored_fraction", "split", "card")
+        others = ("budget", "device_price", "max_unscored_fraction", "split", "card", "gate")
         work = {name: value for name, value in recorded(self).items() if name not in others}
         if self.interval is None:  # what came later names nothing anew where it is left out
             del work["interval"]

@@ -10,19 +10,28 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.exit_status import ExitStatus
 from pipeline.publish.hub.checks import check_endpoint, check_message, check_refs, check_repo_id, whole_data_set
 from pipeline.publish.hub.client import HubClient, Made, quiet_about, token_here
-from pipeline.publish.hub.compare import RECORD_FILE, Changes, Contents, compare, read_record
+from pipeline.publish.hub.compare import Changes, compare
 from pipeline.publish.hub.errors import Moved, Passing, PublishError
 from pipeline.publish.hub.files import DataSetFiles, collect, is_read_with
 from pipeline.publish.hub.licensed import NotLicensed, licensed_card, write_again
 from pipeline.publish.hub.patience import Patience
 from pipeline.publish.hub.read_back import other_files, other_rows, shown
-from pipeline.publish.hub.repository import MAIN, check_absent, check_settings, check_tag, head_of, main_of
+from pipeline.publish.hub.repository import (
+    MAIN,
+    check_absent,
+    check_settings,
+    check_tag,
+    head_of,
+    main_of,
+    on_its_branch,
+)
+from pipeline.publish.hub.tagged import SAME_TABLES, compared, tagged
 from pipeline.publish.hub.wish import Published, Wish
 from pipeline.store.copies import origin_of
 from pipeline.store.dataset import CARD_FILE, PARTIAL
@@ -125,11 +134,16 @@ def _dry_run(client: HubClient, files: DataSetFiles, wish: Wish, notes: list[str
         else:
             check_settings(client, info, wish)
             refs = client.refs()
+            there = tagged(client, refs, files, wish)
+            if there is not None:
+                notes.append(SAME_TABLES.format(tag=wish.tag))
+                return Published(files, there[1], client.url, tag=wish.tag, notes=tuple(notes))
+            wish, _ = on_its_branch(wish, refs)
             branch = wish.revision or MAIN
             if branch not in refs.branches and not branch.startswith("refs/"):
                 notes.append(f"branch {branch} would be made from {MAIN}")
             start = head_of(client, refs, branch) or main_of(client, refs)
-            changes = _compared(client, start, files, wish)
+            changes = compared(client, start, files, wish)
             notes += [*_beside(changes, files), *_mixed(changes, files)]
             _check_others(client, changes)
             check_tag(refs, wish.tag, start if changes.none else None)
@@ -152,9 +166,18 @@ class _Publishing:
     _unanswered: Changes | None = field(default=None, init=False)  # of a commit that lost its answer
 
     def result(self) -> Published:
-        client, wish = self.client, self.wish
+        client = self.client
         self._prepare_repository()
-        n = 0
+        notes = list(_notes(self.folder, self.files))
+        if self.wish.tag is not None:
+            refs = client.refs()
+            there = tagged(client, refs, self.files, self.wish)
+            if there is not None:
+                return self._is_there(*there, notes)
+            self.wish, newer = on_its_branch(self.wish, refs)
+            if newer is not None:
+                notes.append(f"onto the branch {self.wish.revision}, as {newer} is published: {MAIN} keeps the newest")
+        wish, n = self.wish, 0
         while True:
             n += 1
             try:
@@ -162,12 +185,23 @@ class _Publishing:
                 break
             except (Moved, Passing) as problem:
                 client.patience.pause(problem, n)
-        notes = [*_notes(self.folder, self.files), *_beside(changes, self.files)]
+        notes += _beside(changes, self.files)
         if wish.tag is not None:
             self._tag(made.commit)
         url = made.pull_request or client.url
         problems = [*self._read_back(made.commit, url), *_mixed(changes, self.files)]
         return Published(self.files, changes, url, made.commit, committed, wish.tag, tuple(notes), tuple(problems))
+
+    def _is_there(self, commit: str, changes: Changes, notes: list[str]) -> Published:
+        """The tag is on this data set: no second copy of it is made."""
+        url, problems = self.client.url, list(_mixed(changes, self.files))
+        notes += _beside(changes, self.files)
+        if changes.none:
+            problems = [*self._read_back(commit, url), *problems]
+        else:
+            notes.append(SAME_TABLES.format(tag=self.wish.tag))
+        none = replace(changes, new=(), changed=(), removed=(), moved=())
+        return Published(self.files, none, url, commit, False, self.wish.tag, tuple(notes), tuple(problems))
 
     def _read_back(self, commit: str, url: str) -> list[str]:
         """What is there that is not what is here. Raises PublishError: it can't be told now."""
@@ -204,7 +238,7 @@ class _Publishing:
         if head is None:
             client.create_branch(branch, main_of(client, refs))
             head = client.head(branch)
-        changes = _compared(client, head, self.files, wish)
+        changes = compared(client, head, self.files, wish)
         _check_others(client, changes)
         if changes.none:
             check_tag(refs, wish.tag, head)
@@ -256,15 +290,6 @@ class _Publishing:
         except Moved as error:
             if not check_tag(self.client.refs(), name, commit):
                 raise PublishError(str(error), ExitStatus.FAILED) from error
-
-
-def _compared(client: HubClient, commit: str, files: DataSetFiles, wish: Wish) -> Changes:
-    """What a commit on top of this one would do. Raises PublishError."""
-    there = client.files(commit)
-    record: dict[str, Contents] | None = None
-    if RECORD_FILE in there:
-        record = read_record(client.read(RECORD_FILE, commit))
-    return compare(files.contents, there, record, wish.overwrite)
 
 
 def _check_others(client: HubClient, changes: Changes) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from pipeline.job.interval import before
 from pipeline.publish.hub.client import HubClient, Refs
 from pipeline.publish.hub.errors import NotThere, PublishError
 from pipeline.publish.hub.wish import Wish
 
 MAIN = "main"
+LATE = "backfill"  # branch of intervals that are published after newer ones
 
 
 def head_of(client: HubClient, refs: Refs, branch: str) -> str | None:
@@ -23,6 +27,19 @@ def head_of(client: HubClient, refs: Refs, branch: str) -> str | None:
         except NotThere as error:
             raise PublishError(f"--revision {branch}: {client.repo_id} has none; name a branch") from error
     return None
+
+
+def on_its_branch(wish: Wish, refs: Refs) -> tuple[Wish, str | None]:
+    """The wish with the branch that it goes onto where it names none, and the newest interval that is published later.
+
+    The main branch keeps the newest interval: one that is published late does not come in its place.
+    """
+    newest = before(refs.tags, None)
+    if wish.revision is not None or wish.create_pr or wish.tag is None or newest in (None, wish.tag):
+        return wish, None
+    if before([wish.tag], newest) is None:  # it is newer, or no interval
+        return wish, None
+    return replace(wish, revision=LATE), newest
 
 
 def main_of(client: HubClient, refs: Refs) -> str:

@@ -1,0 +1,53 @@
+"""The last revision: a folder, or what a repository of the Hub has at a revision, or before an interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.job.interval import before
+from pipeline.publish.hub.checks import check_endpoint, check_repo_id
+from pipeline.publish.hub.client import HubClient, token_here
+from pipeline.publish.hub.errors import PublishError
+from pipeline.store.files import exists
+from pipeline.store.places import expanded, is_url
+
+NONE = "none"
+LAST = "previous"  # as a revision: the newest interval's before this one's
+
+
+def previous_of(text: str, interval: str | None) -> tuple[Path | None, str]:
+    """Where the last revision is; ``None``: there is none; and that in words.
+
+    Args:
+        text: a folder or a URL; ``OWNER/NAME@REVISION``; ``OWNER/NAME@previous``; ``none``.
+        interval: of the data set that is to follow it.
+
+    Raises:
+        PublishError: no such thing, or the Hub can't be asked.
+    """
+    if text == NONE:
+        return None, "none is given"
+    if is_url(text) or exists(expanded(text)):
+        try:
+            return expanded(text), text
+        except ValueError as error:
+            raise PublishError(f"--against {error}") from error
+    repo_id, at, revision = text.partition("@")
+    if not at or not revision or text.startswith((".", "/", "~")):
+        raise PublishError(
+            f"--against {text}: no such folder; give one, OWNER/NAME@REVISION of the Hub (@{LAST}: the interval before "
+            f"this one), or {NONE}"
+        )
+    check_endpoint()
+    check_repo_id(repo_id)
+    client = HubClient(repo_id, token_here())
+    if revision == LAST and client.info() is None:
+        return None, f"{repo_id} is not on the Hub, or not for this token"
+    refs = client.refs()
+    if revision == LAST:
+        newest = before(refs.tags, interval)
+        if newest is None:
+            return None, f"{repo_id} has no tag of an interval{'' if interval is None else f' before {interval}'}"
+        revision = newest
+    commit = refs.tags.get(revision) or refs.branches.get(revision) or client.head(revision)
+    return expanded(f"hf://datasets/{repo_id}@{commit}"), f"{repo_id}@{revision}"
