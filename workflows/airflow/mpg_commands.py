@@ -89,9 +89,7 @@ def launch_body(
     """
     for each in params["set"]:
         if ";" in each:
-            raise ValueError(
-                f"set: {each}: has a semicolon, which parts changes in the template; put it into the job file"
-            )
+            raise ValueError(f"set: {each}: a semicolon parts changes in the template; put it into the job file")
     own = {"job": params["job"], "output": line["output"], "interval": line["interval"]}
     changes = {"set": ";".join(params["set"])} if params["set"] else {}
     changes |= {} if params["budget"] is None else {"budget": str(params["budget"])}

@@ -4,7 +4,7 @@ Put this folder's files into Airflow's folder of DAGs; docs/deploy.md has the wa
 deployment settles comes from the environment of Airflow's processes, and what a person may want otherwise of a single
 run is a parameter of the DAG:
 
-    MPG_JOB         job file, as `mpg run` takes it (workflows/demo.yaml); relative to MPG_FOLDER
+    MPG_JOB         job file, as `mpg run` takes it (workflows/weekly.yaml); relative to MPG_FOLDER
     MPG_FOLDER      folder of relative places, on every worker
     MPG_COMMAND     how `mpg` is started there (mpg)
     MPG_REPO_ID     OWNER/NAME on the Hub; none: nothing is published
@@ -43,7 +43,7 @@ GPU_POOL = "mpg_gpu"
 
 _NAME = ["null", "string"]
 PARAMS = {
-    "job": Param(os.environ.get("MPG_JOB", "workflows/demo.yaml"), "job file: a path, or gs://, s3://", type="string",
+    "job": Param(os.environ.get("MPG_JOB", "workflows/weekly.yaml"), "job file: a path, or gs://, s3://", type="string",
                  minLength=1),
     "set": Param([], "fields changed for this run, FIELD=VALUE each", type="array",
                  items={"type": "string", "pattern": "^[a-z][^=]*=.*$"}),

@@ -64,9 +64,7 @@ class Stage(BaseOperator):
             raise AirflowFailException(self._command.why(status))
         line = self._command.line
         if "output" not in line:
-            raise AirflowFailException(
-                f"mpg {self.stage}: said nothing that the next stage can read; is it this version?"
-            )
+            raise AirflowFailException(f"mpg {self.stage}: said nothing for the next stage; is it this version?")
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra = {
