@@ -88,7 +88,11 @@ def outcome_of(result: Result, of: object) -> Outcome:
 
 
 def _facts(result: Result) -> dict[str, Any]:
-    return {"complete": result.ending.complete, **result.run["counts"]}
+    """``acceptance``: the part of the drafts that was accepted, over all texts; ``None``: nothing was drafted."""
+    rates = [(p.acceptance_rate, p.n_rows) for p in result.summary.personas if p.acceptance_rate is not None]
+    n = sum(rows for _, rows in rates)
+    acceptance = round(sum(rate * rows for rate, rows in rates) / n, 4) if n else None
+    return {"complete": result.ending.complete, **result.run["counts"], "acceptance": acceptance}
 
 
 def _decoded(result: Result, job: object) -> Outcome:
