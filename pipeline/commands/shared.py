@@ -142,7 +142,7 @@ def job_of(options: argparse.Namespace) -> tuple[Job, list[Prompt]]:
         options.set = [*options.set, f"interval={interval}"]
     try:
         job = load_job(options.job, options.set, output=getattr(options, "output_folder", None))
-        options.known = {"output": str(job.output_folder), "interval": job.interval, "job": job.name}
+        options.of_job = {"output": str(job.output_folder), "interval": job.interval, "job": job.name}
         prompts = job.load_prompts()
         problems = [*size_problems(job, len(prompts))] or [*texts_of(job).problems, *split_problems(job, prompts)]
         if problems:

@@ -31,7 +31,7 @@ def add_stage_options(parser: argparse.ArgumentParser, *, place: str | None = No
                         help=f"start of the interval (2026-11-23, or a date and time): {where}")  # fmt: skip
     if not any("--json" in action.option_strings for action in parser._actions):
         parser.add_argument("--json", action="store_true", help="end with one line of JSON on stdout, for programs")
-    parser.set_defaults(place=place, fills=(*([] if place is None else [place]), *fills), known={})
+    parser.set_defaults(place=place, fills=(*([] if place is None else [place]), *fills), of_job={})
 
 
 class _Once(argparse.Action):
@@ -81,11 +81,11 @@ def line_of(options: argparse.Namespace, status: int, facts: Mapping[str, Any], 
     """See the module.
 
     Args:
-        options: of the command line; ``known``: what was known of the job whatever came then.
+        options: of the command line; ``of_job``: what was known of the job whatever came then.
         facts: that the command found.
     """
     stage = getattr(options, "only", None) or options.command
-    known: dict[str, Any] = {"output": None, "interval": options.interval, **options.known}
+    known: dict[str, Any] = {"output": None, "interval": options.interval, **options.of_job}
     if options.place is not None:
         value = getattr(options, options.place)
         folder: Path | None = value[0] if isinstance(value, list) else value

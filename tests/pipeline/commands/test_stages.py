@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli import _parser, main
 from pipeline.exit_status import ExitStatus
 from tests.tiny_job import checksums, rows, write_job, write_prompts
 
@@ -149,3 +150,11 @@ def test_a_shard_that_breaks_between_the_stages_is_decoded_again(weekly: Path, c
     assert "4 of 4 rows are not decoded" in found["problem"]
     assert said(capsys, "run", weekly, *week, "--only", "decode")["generated"] == 4
     assert said(capsys, "run", weekly, *week, "--only", "judge")["rows"] == 4
+
+
+def test_no_option_of_a_command_is_overwritten_by_a_stage_s() -> None:
+    """As `mpg judge --known` was by what a stage knows of its job."""
+    (commands,) = [each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    for name, command in commands.choices.items():
+        dests = [action.dest for action in command._actions]
+        assert not {"place", "fills", "of_job"} & set(dests), name
