@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.commands.shared import InputError
 from pipeline.job.interval import PLACE, filled, interval_of
 from pipeline.store.interval import noted_interval
-from pipeline.store.places import expanded
+from pipeline.store.places import expanded, is_local
 
 
 def add_stage_options(parser: argparse.ArgumentParser, *, place: str | None = None, fills: Sequence[str] = ()) -> None:
@@ -90,7 +90,7 @@ def line_of(options: argparse.Namespace, status: int, facts: Mapping[str, Any], 
         value = getattr(options, options.place)
         folder: Path | None = value[0] if isinstance(value, list) else value
         if folder is not None:
-            known["output"] = str(folder)
+            known["output"] = str(folder.absolute() if is_local(folder) else folder)
             with suppress(OSError):
                 known["interval"] = noted_interval(folder) or options.interval
     return json.dumps({"stage": stage, "status": int(status), **known, **facts, "problem": problem})

@@ -84,6 +84,7 @@ def values_of(facts: Facts) -> dict[str, Any]:
         "complete": bool((run.get("ended") or {}).get("complete", True)),
         "why_incomplete": (run.get("ended") or {}).get("why") or "",
         "seed": job.seed,
+        "interval": job.interval or "",
         "files": Md(", ".join(map(code, files_needed(job)))),
         "versions": listed(f"{name} {version}" for name, version in (run.get("versions") or {}).items()),
         "version": str((run.get("versions") or {}).get("mpg-scr", "")),

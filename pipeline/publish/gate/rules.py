@@ -158,7 +158,7 @@ def _adherence(new: Measured, old: Measured, gate: Gate) -> Iterator[Refusal]:
             yield Refusal(
                 "adherence",
                 f"adherence of {name} is {mean.shown}, {was.value - mean.value:.3f} below {was.shown}; "
-                f"{max(was.value - least, gate.adherence_tolerance):.3f} would be chance",
+                f"{max(was.value - least, gate.adherence_tolerance):.3f} could be chance",
                 was.value,
                 mean.value,
                 least,

@@ -75,6 +75,8 @@ def test_an_interval_is_another_corpus_and_comes_out_the_same_again(weekly: Path
     assert ids("2026-11-23T01:00+01:00", "c") == first and checksums(weekly.parent / "a") == checksums(
         weekly.parent / "c"
     )
+    assert "seed 0, interval 2026-11-23." in (weekly.parent / "a" / "README.md").read_text()
+    said(capsys, "verify", weekly.parent / "a", "--sample", "2")
     said(capsys, "run", weekly.parent / "a" / "job.json")  # a record goes on in its own folder
     assert [row["row_id"] for row in rows(weekly.parent / "a")] == first
 
