@@ -11,7 +11,7 @@ from pipeline.exit_status import ExitStatus
 from pipeline.job.adapters import own_judges
 from pipeline.job.known import assignments, is_remote
 from pipeline.job.model import Job
-from pipeline.job.recorded import recorded_text
+from pipeline.job.recorded import recorded
 from pipeline.judging.registry import load_assigned
 from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
@@ -29,7 +29,8 @@ def is_done(job: Job) -> bool:
     """
     output = Path(job.output_folder)
     try:
-        same = json.loads(read_text(output / JOB_FILE)) == json.loads(recorded_text(job))
+        # Read as a job: fields that came after the record was written stand in it at their defaults, or at the job's.
+        same = recorded(job.changed(**json.loads(read_text(output / JOB_FILE)))) == recorded(job)
         record = json.loads(read_text(output / RUN_FILE))
         if not (same and record["ended"]["complete"] and record["ended"]["status"] == ExitStatus.DONE):
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_what_has_changed_under_the_same_names_is_seen(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.run.done.label_of", lambda judge: "classifier@3+another fit")
         assert not is_done(job)
+    record = json.loads((tmp_path / "out" / "job.json").read_text())
+    older = {
+        name: value for name, value in record.items() if name not in ("gate", "interval")
+    }  # before there were these
+    (tmp_path / "out" / "job.json").write_text(json.dumps(older))
+    assert is_done(job)
+    (tmp_path / "out" / "job.json").write_text(json.dumps(record | {"max_rejected_fraction": 0.5}))
+    assert not is_done(job)
+    (tmp_path / "out" / "job.json").write_text(json.dumps(record))
     tiny_adapter(tmp_path / "base", tmp_path / "E", seed=7)  # trained again
     assert not is_done(load_job(tmp_path / "job.yaml"))
     (tmp_path / "out" / "run.json").write_text("{")
