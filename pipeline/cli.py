@@ -37,7 +37,7 @@ from pipeline.commands import (
 )
 from pipeline.commands.arguments import add_directory, anywhere
 from pipeline.commands.shared import InputError, Outcome
-from pipeline.commands.stage import add_stage_options, fill_places, line_of
+from pipeline.commands.stage import add_stage_options, check_interval, fill_places, line_of
 from pipeline.events import FORMATS, TEXT, VARIABLE, event, is_json, log_to_stderr, redacted
 from pipeline.exit_status import ExitStatus
 from pipeline.plan.errors import RunError
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return ExitStatus.BAD_INPUT
     if beam_arguments and options.command not in _TAKE_BEAM_ARGUMENTS:
-        return _fail(f"{options.command}: takes no options after --; remove {beam_arguments[0]}", ExitStatus.BAD_INPUT)
+        text = f"{options.command}: takes no options after --; remove {beam_arguments[0]}"
+        return _ended(options, Outcome("", text, ExitStatus.BAD_INPUT))
     settle = getattr(options, "settle", None)
     if settle is not None:
         settle(options)
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.log_format is not None:
         os.environ[VARIABLE] = options.log_format  # worker processes ask for it, too
     if os.environ.get(VARIABLE, TEXT) not in FORMATS:
-        return _fail(f"{VARIABLE}={os.environ[VARIABLE]}: choose from {', '.join(FORMATS)}", ExitStatus.BAD_INPUT)
+        text = f"{VARIABLE}={os.environ[VARIABLE]}: choose from {', '.join(FORMATS)}"
+        return _ended(options, Outcome("", text, ExitStatus.BAD_INPUT))
     if is_json():
         os.environ["TQDM_DISABLE"] = "1"  # bars are no records
     log_to_stderr(options.verbose, also=with_urls)
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             fill_places(options)
             for folder in (*options.directory, *options.directory_after):
                 folders.enter_context(_inside(folder))
+            check_interval(options)
             outcome = command.function(options)
         except InputError as error:
             outcome = Outcome("", str(error), error.status)

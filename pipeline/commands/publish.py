@@ -41,10 +41,10 @@ def publish(options: argparse.Namespace) -> Outcome:
     """Publish a data set, or list what that would do. Raises RunError: it is not published; one line."""
     from pipeline.publish.hub.publish import publish_data_set
 
-    tag = options.tag
-    if tag is None and not options.create_pr:  # each interval is a revision of its own
-        with place_errors(options.folder):
-            tag = noted_interval(options.folder)
+    with place_errors(options.folder):
+        interval = noted_interval(options.folder)
+    # Each interval is a revision of its own.
+    tag = interval if options.tag is None and not options.create_pr else options.tag
     wish = Wish(
         options.repo_id,
         revision=options.revision,
@@ -52,6 +52,7 @@ def publish(options: argparse.Namespace) -> Outcome:
         gated=options.gated,
         create_pr=options.create_pr,
         tag=tag,
+        interval=interval,
         licence=options.license,
         licence_name=options.license_name,
         licence_link=options.license_link,

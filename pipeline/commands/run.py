@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> Outcome:
     from pipeline.run.stages import STAGES
 
     result = run_job(job, options.beam_arguments, interruptible=True, of=STAGES[options.only])
-    return _decoded(result, options.job) if options.only == "decode" else outcome_of(result, options.job)
+    return _decoded(result, options) if options.only == "decode" else outcome_of(result, options.job)
 
 
 def _look_whether_it_can_be_detached(options: argparse.Namespace, job: Job) -> None:
@@ -95,14 +96,22 @@ def _facts(result: Result) -> dict[str, Any]:
     return {"complete": result.ending.complete, **result.run["counts"], "acceptance": acceptance}
 
 
-def _decoded(result: Result, job: object) -> Outcome:
+def _decoded(result: Result, options: argparse.Namespace) -> Outcome:
     """What the first of two stages left."""
     counts = result.run["counts"]
     new = f"{counts['generated']} new, {counts['kept_from_earlier_runs']} kept, {counts['rejected']} rejected"
     return Outcome(
-        f"{counts['rows']} rows are decoded ({new}); mpg run {job} --only judge scores them and writes the data set",
+        f"{counts['rows']} rows are decoded ({new}); {_next(options)} scores them and writes the data set",
         facts={"complete": False, **{name: n for name, n in counts.items() if name not in ("judgments", "unscored")}},
     )
+
+
+def _next(options: argparse.Namespace) -> str:
+    """The command of the next stage, with what makes this one's job another than its file's."""
+    words = ["mpg", "run", str(options.job), *(word for each in options.set for word in ("--set", each))]
+    words += ["--output", str(options.output_folder)] if options.output_folder is not None else []
+    words += ["--interval", options.interval] if options.interval is not None else []
+    return shlex.join([*words, "--only", "judge"])
 
 
 def run_report(result: Result) -> str:

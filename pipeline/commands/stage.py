@@ -15,6 +15,8 @@ from typing import Any
 
 from pipeline.commands.shared import InputError
 from pipeline.job.interval import PLACE, filled, interval_of
+from pipeline.store.dataset import JOB_FILE
+from pipeline.store.files import exists
 from pipeline.store.interval import noted_interval
 from pipeline.store.places import expanded, is_local
 
@@ -66,6 +68,22 @@ def fill_places(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         several = isinstance(value, list)
         setattr(options, name, [_put(options, each) for each in value] if several else _put(options, value))
+
+
+def check_interval(options: argparse.Namespace) -> None:
+    """Raises InputError: the command's folder holds another interval's rows than the one that is given."""
+    place, interval = getattr(options, "place", None), getattr(options, "interval", None)  # stages have them
+    if place is None or interval is None:
+        return
+    value = getattr(options, place)
+    folder = value[0] if isinstance(value, list) else value
+    if folder is None:
+        return
+    with suppress(OSError):
+        there = noted_interval(folder)
+        if there != interval and (there is not None or exists(folder / JOB_FILE)):
+            has = "no interval" if there is None else f"the interval {there}"
+            raise InputError(f"--interval {interval}: {folder} is of {has}; name its folder, or that")
 
 
 def _put(options: argparse.Namespace, value: Any) -> Any:

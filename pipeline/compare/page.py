@@ -60,6 +60,7 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
         parts.append("## Named and not scored")
         parts.append(markdown(["method", "why"], [[each.name, str(each.not_scored)] for each in absent], n_text=2))
     stages = list(dict.fromkeys(row["stage"] for row in results.arms))
+    parts += _of_all([row for row in results.arms if stages and row["stage"] == stages[-1]])
     for stage in reversed(stages):
         for task in comparison.tasks:
             rows = [row for row in results.arms if (row["stage"], row["task"]) == (stage, task.name)]
@@ -184,6 +185,40 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 # Of the answers to a questionnaire.
 _OF_ANSWERS = ("accuracy", "types_right", "absolute_error")
+
+
+def _of_all(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Means over the tasks of a stage, of points that all of them have; nothing of a single task."""
+    tasks = {row["task"] for row in rows}
+    by_point: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_point.setdefault(label_of(row), []).append(row)
+    whole = {label: each for label, each in by_point.items() if len(each) == len(tasks)}
+    if len(tasks) < 2 or not whole:
+        return []
+    families = list(dict.fromkeys(each["family"] for row in rows for each in row["families"]))
+    lines = []
+    for label, each in whole.items():
+        by = [{of["family"]: of["mean"] for of in row["families"]} for row in each]
+        logs = [None if not row["perplexity"] > 0 else math.log(row["perplexity"]) for row in each]
+        spread = _mean_of(logs)
+        means = [_mean_of([row[key] for row in each]) for key in ("score", "joint")]
+        means += [_mean_of([of.get(family) for of in by]) for family in families]
+        lines.append([
+            label, f"{sum(row['n_texts'] for row in each)}", *map(_number, means),
+            _number(None if spread is None else math.exp(spread), ".2f"),
+            _number(_mean_of([row["distinct_2"] for row in each]), ".2f"),
+        ])  # fmt: skip
+    judged = [f"score by {family}" for family in families]
+    columns = ["point", "texts", "score", "joint", *judged, "perplexity", "distinct-2"]
+    return [f"## {escaped(rows[0]['stage'])}: all tasks", "Each task counts alike; perplexities are geometric means.",
+            markdown(columns, lines)]  # fmt: skip
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    """``None``: any is missing."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _shown(texts: Sequence[Shown]) -> list[str]:

@@ -138,7 +138,7 @@ def _dry_run(client: HubClient, files: DataSetFiles, wish: Wish, notes: list[str
             if there is not None:
                 notes.append(SAME_TABLES.format(tag=wish.tag))
                 return Published(files, there[1], client.url, tag=wish.tag, notes=tuple(notes))
-            wish, _ = on_its_branch(wish, refs)
+            wish, _ = on_its_branch(client, wish, refs)
             branch = wish.revision or MAIN
             if branch not in refs.branches and not branch.startswith("refs/"):
                 notes.append(f"branch {branch} would be made from {MAIN}")
@@ -174,7 +174,7 @@ class _Publishing:
             there = tagged(client, refs, self.files, self.wish)
             if there is not None:
                 return self._is_there(*there, notes)
-            self.wish, newer = on_its_branch(self.wish, refs)
+            self.wish, newer = on_its_branch(client, self.wish, refs)
             if newer is not None:
                 notes.append(f"onto the branch {self.wish.revision}, as {newer} is published: {MAIN} keeps the newest")
         wish, n = self.wish, 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import replace
 
 from pipeline.job.interval import before
 from pipeline.publish.hub.client import HubClient, Refs
 from pipeline.publish.hub.errors import NotThere, PublishError
 from pipeline.publish.hub.wish import Wish
+from pipeline.store.dataset import JOB_FILE
 
 MAIN = "main"
 LATE = "backfill"  # branch of intervals that are published after newer ones
@@ -29,17 +32,28 @@ def head_of(client: HubClient, refs: Refs, branch: str) -> str | None:
     return None
 
 
-def on_its_branch(wish: Wish, refs: Refs) -> tuple[Wish, str | None]:
+def on_its_branch(client: HubClient, wish: Wish, refs: Refs) -> tuple[Wish, str | None]:
     """The wish with the branch that it goes onto where it names none, and the newest interval that is published later.
 
     The main branch keeps the newest interval: one that is published late does not come in its place.
     """
-    newest = before(refs.tags, None)
-    if wish.revision is not None or wish.create_pr or wish.tag is None or newest in (None, wish.tag):
+    if wish.revision is not None or wish.create_pr or wish.interval is None:
         return wish, None
-    if before([wish.tag], newest) is None:  # it is newer, or no interval
+    # Whoever gives tags of another form has the interval in the data set's own record.
+    newest = before([*refs.tags, *_interval_of(client, main_of(client, refs))], None)
+    if newest in (None, wish.interval) or before([wish.interval], newest) is None:
         return wish, None
     return replace(wish, revision=LATE), newest
+
+
+def _interval_of(client: HubClient, commit: str) -> list[str]:
+    """Of the data set in a commit, where there is one and it is of one."""
+    if JOB_FILE not in client.files(commit):
+        return []
+    with suppress(ValueError, AttributeError):
+        found = json.loads(client.read(JOB_FILE, commit)).get("interval")
+        return [found] if isinstance(found, str) else []
+    return []
 
 
 def main_of(client: HubClient, refs: Refs) -> str:

@@ -19,6 +19,7 @@ class Wish:
         private: of a repository that is made; one that is there has to be so. gated: the same.
         licence: for the card, as the Hub names it; ``None``: the data set's own. licence_name, licence_link: of
             ``other``.
+        interval: of the data set; ``None``: of none.
         overwrite: patterns of paths that may be taken though somebody else wrote them.
         local_names: whether tables may be published whose messages name places of this machine.
     """
@@ -29,6 +30,7 @@ class Wish:
     gated: bool = False
     create_pr: bool = False
     tag: str | None = None
+    interval: str | None = None
     licence: str | None = None
     licence_name: str | None = None
     licence_link: str | None = None

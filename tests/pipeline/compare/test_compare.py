@@ -20,8 +20,11 @@ from evaluation.tables import escaped
 from pipeline.cli import main
 from pipeline.compare import banks
 from pipeline.compare.leaks import LEAKAGE
+from pipeline.compare.load import load_comparison
 from pipeline.compare.measures import ARMS
-from pipeline.compare.tables import DIFFERENCES
+from pipeline.compare.page import page
+from pipeline.compare.run import Results
+from pipeline.compare.tables import DIFFERENCES, Made
 from pipeline.run.run import run_job
 from tests.tiny_comparison import PROMPTS, comparison_data, make_comparison
 
@@ -167,6 +170,23 @@ def test_the_page_names_command_machine_and_date(done: Path) -> None:
     assert "## Finalists against baselines" in page and "## screening: both" in page
     assert not any(prompt in page for prompt in PROMPTS)
     assert (done / "out" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_tasks_count_alike_on_the_page(done: Path) -> None:
+    comparison = load_comparison(done / "compare.yaml")
+    one = [
+        row for row in rows(done, "arms.parquet") if row["stage"] == "final" and row["curve"] in ("mod", "reference")
+    ]
+    mine = next(row for row in one if row["curve"] == "reference")
+    other = mine | {"task": "other", "score": mine["score"] - 0.2, "perplexity": mine["perplexity"] * 4, "n_texts": 1}
+    made = Made("mpg compare compare.yaml", "cpu", "2026-11-28")
+    text = page(comparison, Results(arms=[*one, other]), made, has_plot=False).split("## final: all tasks")[1]
+    lines = [line for line in text.split("\n\n")[2].splitlines()[2:] if line]
+    assert len(lines) == 1  # of points that both tasks have
+    cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert cells[:3] == ["reference", f"{mine['n_texts'] + 1}", f"{mine['score'] - 0.1:.3f}"]
+    assert f"{mine['perplexity'] * 2:.2f}" in cells
+    assert "all tasks" not in page(comparison, Results(arms=one), made, has_plot=False)
 
 
 def test_the_same_command_keeps_what_is_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:

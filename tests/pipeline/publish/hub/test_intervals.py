@@ -58,8 +58,34 @@ def test_an_older_interval_does_not_take_the_newest_one_s_place(
     repository = hub.data_set("me/late")
     assert repository.branches["main"] == newest["commit"] and repository.branches["backfill"] == found["commit"]
     assert repository.tags == {"2026-11-23": newest["commit"], "2026-11-16": found["commit"]}
+    named = said(
+        publisher, "publish", week(tmp_path / "d", "2026-11-09", 5), "--repo-id", "me/late", "--tag", "week-45"
+    )
+    assert repository.branches["main"] == newest["commit"] and repository.branches["backfill"] == named["commit"]
     third = said(publisher, "publish", week(tmp_path / "c", "2026-11-30", 8), "--repo-id", "me/late")
     assert repository.branches["main"] == third["commit"]
+
+
+def test_tags_of_another_form_keep_the_newest_interval_on_main(
+    publisher: Publisher, hub: CommitHub, tmp_path: Path
+) -> None:
+    newest = said(publisher, "publish", week(tmp_path / "b", "2026-11-23"), "--repo-id", "me/own", "--tag", "week-47")
+    said(publisher, "publish", week(tmp_path / "a", "2026-11-16", 7), "--repo-id", "me/own", "--tag", "week-46")
+    assert hub.data_set("me/own").branches["main"] == newest["commit"]
+
+
+def test_an_interval_that_is_not_the_folder_s_is_refused(publisher: Publisher, hub: CommitHub, tmp_path: Path) -> None:
+    of_one, of_none = week(tmp_path / "a", "2026-11-16"), make_data_set(tmp_path / "b", 6)
+    for words in (
+        ("publish", of_one, "--repo-id", "me/other"),
+        ("gate", of_one),
+        ("report", of_one),
+        ("report", of_none),
+    ):
+        found = said(publisher, *words, "--interval", "2026-11-23", status=ExitStatus.BAD_INPUT)
+        has = "no interval" if words[1] == of_none else "the interval 2026-11-16"
+        assert found["problem"] == f"--interval 2026-11-23: {words[1]} is of {has}; name its folder, or that"
+    assert not hub.repositories
 
 
 def test_the_gate_reads_the_interval_before_on_the_hub(publisher: Publisher, hub: CommitHub, tmp_path: Path) -> None:
