@@ -108,7 +108,8 @@ def _decoded(result: Result, options: argparse.Namespace) -> Outcome:
 
 def _next(options: argparse.Namespace) -> str:
     """The command of the next stage, with what makes this one's job another than its file's."""
-    words = ["mpg", "run", str(options.job), *(word for each in options.set for word in ("--set", each))]
+    given = [each for each in options.set if not each.startswith("interval=")]
+    words = ["mpg", "run", str(options.job), *(word for each in given for word in ("--set", each))]
     words += ["--output", str(options.output_folder)] if options.output_folder is not None else []
     words += ["--interval", options.interval] if options.interval is not None else []
     return shlex.join([*words, "--only", "judge"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,26 @@ def test_stages_are_the_run_in_parts_and_may_be_repeated(weekly: Path, capsys: S
     assert checksums(weekly.parent / "whole") == in_parts
     said(capsys, "run", weekly, *week, "--only", "decode")  # of a data set that is whole: it stays
     assert checksums(out) == in_parts
+
+
+def test_the_next_stage_s_command_is_whole_and_works_as_it_stands(weekly: Path, capsys: Said) -> None:
+    words = ["--set", "decoder.max_new_tokens=4", "--interval", "2026-11-23"]
+    assert main(["run", str(weekly), *words, "--only", "decode"]) == 0
+    command = shlex.split(capsys.readouterr().out.split("; ")[1].partition(" scores them")[0])
+    assert command[0] == "mpg" and main(command[1:]) == 0
+    assert len(rows(weekly.parent / "out" / "2026-11-23")) == 4
+
+
+def test_what_is_wrong_before_a_command_begins_is_in_the_last_line_too(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def last(*words: str) -> str:
+        assert main(["gate", str(tmp_path), *words]) == ExitStatus.BAD_INPUT
+        return str(json.loads(capsys.readouterr().out)["problem"])
+
+    assert last("--json", "--", "--foo") == "gate: takes no options after --; remove --foo"
+    monkeypatch.setenv("MPG_LOG", "foo")
+    assert last("--json") == "MPG_LOG=foo: choose from text, json"
 
 
 def test_an_interval_is_another_corpus_and_comes_out_the_same_again(weekly: Path, capsys: Said) -> None:
