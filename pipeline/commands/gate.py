@@ -53,7 +53,8 @@ def _thresholds(options: argparse.Namespace) -> Gate | None:
         return None
     interval = options.interval or noted_interval(options.folder)
     try:
-        return load_job(options.job_file, [] if interval is None else [f"interval={interval}"]).gate
+        overrides = [] if interval is None else [f"interval={interval}"]
+        return load_job(options.job_file, overrides, output=options.folder).gate  # its own output is not looked at
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error
 

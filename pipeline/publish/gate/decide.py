@@ -80,7 +80,10 @@ def _against(new: Measured, old: Measured, allowed: Allowed) -> Decision:
             notes.append(f"{same} files of texts are the last revision's own: is it another interval's?")
         few = unknown(new, old, allowed.gate)
         if few:
-            notes.append(f"too few prompts to tell a fall of adherence from chance: {', '.join(few)}")
+            notes.append(
+                "too few prompts, or too low a mean, to tell a fall of adherence from chance (only one below the last "
+                f"mean's own interval is refused): {', '.join(few)}"
+            )
     return Decision(tuple(refusals), old.name, tuple(_changes(new, old, repeats, before)), tuple(notes))
 
 

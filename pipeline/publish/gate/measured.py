@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from evaluation.statistics.aggregate import Mean
+from evaluation.statistics.aggregate import PANEL_RULES, Mean
+from pipeline.job.fields import Decoder
 from pipeline.publish.report.measures import Measures, OfPersona
 from pipeline.publish.report.read import DataSet, read_data_set, read_rows
 from pipeline.store.dataset import FOLDERS
@@ -56,9 +58,21 @@ class Measured:
 
     @cached_property
     def unscored(self) -> tuple[int, int]:
-        """Judgments without a score, and all, of the judges that count."""
-        mine = {key: n for key, n in self.of.statuses.items() if key[0] in self.of.counting}
-        return sum(n for (_, status), n in mine.items() if status != "ok"), sum(mine.values())
+        """Judgments without a score, and all, of the judges that count: of each every text by all that it judges."""
+        wanted = sum(self.rows * len(names) for names in self._judged_by.values())
+        counted = [self.of.judges.index(label) for label in self._judged_by]
+        return wanted - int(np.count_nonzero(~np.isnan(self.of.given[:, :, counted]))), wanted
+
+    @cached_property
+    def _judged_by(self) -> dict[str, set[str]]:
+        """Judge that counts -> the attributes that it has judged any text by."""
+        found: dict[str, set[str]] = {label: set() for label in self.of.counting}
+        for path in files_in(self.of.folder / FOLDERS["judgments"]):
+            pairs = pq.read_table(path, columns=["judge", "attribute"]).group_by(["judge", "attribute"]).aggregate([])
+            for row in pairs.to_pylist():
+                if row["judge"] in found:
+                    found[row["judge"]].add(row["attribute"])
+        return found
 
     @cached_property
     def personas(self) -> dict[str, OfPersona]:
@@ -77,6 +91,12 @@ class Measured:
     def judges(self) -> tuple[str, ...]:
         """Labels, with versions, of those whose scores count."""
         return self.of.counting
+
+    @property
+    def panel(self) -> str:
+        """The rule by which several judges' scores are one."""
+        rule = self.of.job.get("panel")
+        return str(rule) if rule in PANEL_RULES else PANEL_RULES[0]
 
     @property
     def run(self) -> dict[str, Any]:
@@ -113,9 +133,21 @@ class Measured:
             "model": str(self.run.get("model")),
             "adapters": ", ".join(f"{name} {value}" for name, value in known.items()) or "unknown",
             "decoder": ", ".join(self.of.decoders),
+            **self._decoder_settings,
             "judges": ", ".join(self.judges) or "none",
+            "panel": self.panel,
             **{f"version of {name}": str(v) for name, v in (versions if isinstance(versions, dict) else {}).items()},
         }
+
+    @property
+    def _decoder_settings(self) -> dict[str, str]:
+        """As the job says them; what an older record lacks is the default, as it was."""
+        given = self.of.job.get("decoder")
+        if not isinstance(given, Mapping):
+            return {}
+        found = {**Decoder.model_validate({}).model_dump(mode="json"), **given}
+        del found["name"]
+        return {f"decoder.{name}": json.dumps(value, sort_keys=True) for name, value in found.items()}
 
     def n_repeats(self, most: Mapping[str, int]) -> tuple[int, int]:
         """How many texts almost repeat an earlier one of their persona, and of how many, in the files' order.

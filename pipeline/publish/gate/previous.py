@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.job.interval import before
 from pipeline.publish.hub.checks import check_endpoint, check_repo_id
 from pipeline.publish.hub.client import HubClient, token_here
-from pipeline.publish.hub.errors import PublishError
+from pipeline.publish.hub.errors import NotThere, PublishError, TokenRefused
+from pipeline.publish.hub.patience import Patience
 from pipeline.store.files import exists
 from pipeline.store.places import expanded, is_url
 
@@ -25,6 +26,8 @@ def previous_of(text: str, interval: str | None) -> tuple[Path | None, str]:
     Raises:
         PublishError: no such thing, or the Hub can't be asked.
     """
+    if not text.strip():
+        raise PublishError(f"--against: is empty; give a folder, OWNER/NAME@REVISION of the Hub, or {NONE}")
     if text == NONE:
         return None, "none is given"
     if is_url(text) or exists(expanded(text)):
@@ -39,9 +42,9 @@ def previous_of(text: str, interval: str | None) -> tuple[Path | None, str]:
             f"this one), or {NONE}"
         )
     check_endpoint()
-    check_repo_id(repo_id)
-    client = HubClient(repo_id, token_here())
-    if revision == LAST and client.info() is None:
+    check_repo_id(repo_id, "--against")
+    client = HubClient(repo_id, token_here(), Patience(again="give the same command again"))
+    if revision == LAST and not _is_seen(client, text):
         return None, f"{repo_id} is not on the Hub, or not for this token"
     refs = client.refs()
     if revision == LAST:
@@ -51,3 +54,29 @@ def previous_of(text: str, interval: str | None) -> tuple[Path | None, str]:
         revision = newest
     commit = refs.tags.get(revision) or refs.branches.get(revision) or client.head(revision)
     return expanded(f"hf://datasets/{repo_id}@{commit}"), f"{repo_id}@{revision}"
+
+
+def _is_seen(client: HubClient, text: str) -> bool:
+    """Whether the repository is there; it is not where its owner's own token sees none.
+
+    Raises:
+        PublishError: it may be there, and not for this token: that is no first publication.
+    """
+    owner = client.repo_id.partition("/")[0]
+    try:
+        client.look()
+        return True
+    except NotThere as error:
+        if client.token is None:
+            why = "the Hub shows none to one without a token"
+        elif error.unknown_caller:
+            why = "the Hub does not take the token"
+        elif owner.lower() in client.owners():
+            return False
+        else:
+            why = f"the Hub shows none to this token, which is not of {owner}"
+    except TokenRefused:
+        why = "the Hub does not take the token"
+    raise PublishError(
+        f"--against {text}: {why}; give --against {NONE} for the first publication, or in HF_TOKEN one that may read it"
+    )

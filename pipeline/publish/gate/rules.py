@@ -15,6 +15,11 @@ from pipeline.publish.gate.measured import Measured
 _MOST_NAMED = 5
 
 
+def beyond(value: float, limit: float) -> bool:
+    """Whether a value is above a limit by more than the last digits of floating point; nan is."""
+    return not value <= limit and not math.isclose(value, limit, rel_tol=1e-9, abs_tol=1e-12)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why a data set is not to be published.
@@ -51,7 +56,7 @@ def absolute(new: Measured, allowed: Allowed, repeats: tuple[int, int]) -> Itera
     yield from _share("max_rejected_fraction", "rows were rejected", *new.rejected, allowed.rejected)
     yield from _share("max_unscored_fraction", "judgments have no score", *new.unscored, allowed.unscored)
     yield from _share("max_duplicate_fraction", "texts almost repeat another", *repeats, gate.max_duplicate_fraction)
-    if gate.max_perplexity is not None and not new.perplexity <= gate.max_perplexity:
+    if gate.max_perplexity is not None and beyond(new.perplexity, gate.max_perplexity):
         yield Refusal(
             "max_perplexity",
             f"perplexity is {new.perplexity:.3g}, above {gate.max_perplexity:g}",
@@ -59,7 +64,7 @@ def absolute(new: Measured, allowed: Allowed, repeats: tuple[int, int]) -> Itera
             limit=gate.max_perplexity,
         )
     for name, mean in new.adherence.items():
-        if gate.min_adherence is not None and mean.value is not None and mean.value < gate.min_adherence:
+        if gate.min_adherence is not None and mean.value is not None and beyond(gate.min_adherence, mean.value):
             yield Refusal(
                 "min_adherence",
                 f"adherence of {name} is {mean.value:.3f}, {gate.min_adherence - mean.value:.3f} below "
@@ -82,7 +87,7 @@ def against(
         repeats: as of :func:`absolute`, of both.
     """
     fewest, fall = (1 - gate.max_row_fall) * old.rows, 1 - new.rows / old.rows
-    if new.rows < fewest:
+    if beyond(fewest, new.rows):
         yield Refusal(
             "max_row_fall",
             f"{new.rows} rows, {fall:.1%} fewer than {old.rows}; {gate.max_row_fall:.1%} are allowed",
@@ -100,7 +105,7 @@ def against(
         yield Refusal("model", f"perplexity is not comparable: it is under {model[0]}, and was under {model[1]}")
     else:
         most = (1 + gate.max_perplexity_rise) * old.perplexity
-        if new.perplexity > most:
+        if beyond(new.perplexity, most):
             rise = new.perplexity / old.perplexity - 1
             yield Refusal(
                 "max_perplexity_rise",
@@ -112,7 +117,7 @@ def against(
             )
     (n, of), (n_old, of_old) = repeats
     now, was = n / max(1, of), n_old / max(1, of_old)
-    if now > was + gate.max_duplicate_rise:
+    if beyond(now, was + gate.max_duplicate_rise):
         yield Refusal(
             "max_duplicate_rise",
             f"{now:.1%} of the texts almost repeat another, {100 * (now - was):.1f} points above {was:.1%}; "
@@ -141,20 +146,28 @@ def lowest(old: Mean, new: Mean, n: int, false_alarm: float) -> float | None:
 
 
 def unknown(new: Measured, old: Measured, gate: Gate) -> list[str]:
-    """Personas of both with a mean and of too few prompts to tell a fall from chance."""
+    """Personas of both with a mean of which no fall could be told from chance: no mean is below 0."""
     n = len(new.adherence)
     pairs = {name: (old.adherence[name], mean) for name, mean in new.adherence.items() if name in old.adherence}
-    return [name for name, pair in pairs.items() if lowest(*pair, n, gate.adherence_false_alarm) is None]
+    return [name for name, pair in pairs.items() if _says_nothing(lowest(*pair, n, gate.adherence_false_alarm))]
+
+
+def _says_nothing(least: float | None) -> bool:
+    return least is None or not least > 0
 
 
 def _adherence(new: Measured, old: Measured, gate: Gate) -> Iterator[Refusal]:
     n = len(new.adherence)
     for name, mean in new.adherence.items():
         was = old.adherence[name]
-        least = lowest(was, mean, n, gate.adherence_false_alarm)
-        if least is None or mean.value is None or was.value is None:
+        if mean.value is None or was.value is None:
             continue
-        if mean.value < least and mean.value < was.value - gate.adherence_tolerance:
+        least = lowest(was, mean, n, gate.adherence_false_alarm)
+        if _says_nothing(least):  # then the old mean's own 95 % interval, if that says anything
+            least = was.value - was.half_width if was.half_width else None
+        if least is None:
+            continue
+        if beyond(least, mean.value) and beyond(was.value - gate.adherence_tolerance, mean.value):
             yield Refusal(
                 "adherence",
                 f"adherence of {name} is {mean.shown}, {was.value - mean.value:.3f} below {was.shown}; "
@@ -170,6 +183,8 @@ def _not_comparable(new: Measured, old: Measured) -> Iterator[Refusal]:
     if new.judges != old.judges:
         mine, theirs = (", ".join(each.judges) or "no judge" for each in (new, old))
         yield Refusal("judges", f"adherence is not comparable: judged by {mine}, and was by {theirs}")
+    if new.panel != old.panel and (new.judges or old.judges):
+        yield Refusal("panel", f"adherence is not comparable: the panel's {new.panel}, and was the {old.panel}")
     lost, added = (_missing(a, b) for a, b in ((old.personas, new.personas), (new.personas, old.personas)))
     if lost or added:
         said = [f"{word} {', '.join(names[:_MOST_NAMED])}" for word, names in (("lost", lost), ("new", added)) if names]
@@ -200,5 +215,5 @@ def _missing(some: Mapping[str, object], there: Mapping[str, object]) -> list[st
 
 
 def _share(rule: str, what: str, n: int, of: int, most: float) -> Iterator[Refusal]:
-    if n > most * of:
+    if beyond(n, most * of):
         yield Refusal(rule, f"{n} of {of} {what} ({n / of:.1%}); {most:.1%} are allowed", found=n / of, limit=most)

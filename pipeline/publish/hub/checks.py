@@ -28,21 +28,21 @@ _REF = re.compile(r"(?!.*(\.\.|//|@\{|\.lock(/|$)|/\.))[A-Za-z0-9][A-Za-z0-9._/+
 _MOST_SHOWN = 3
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Raises PublishError: it is no ``OWNER/NAME``."""
+def check_repo_id(repo_id: str, option: str = "--repo-id") -> None:
+    """Raises PublishError, naming the option: it is no ``OWNER/NAME``."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     shown = show(without_forms(repo_id))
     owner, slash, name = repo_id.partition("/")
     if "://" in repo_id or owner == "datasets":
-        raise PublishError(f"--repo-id {shown}: give the id alone, as OWNER/NAME")
+        raise PublishError(f"{option} {shown}: give the id alone, as OWNER/NAME")
     if not slash or not owner or not name:
-        raise PublishError(f"--repo-id {shown}: whose it is is missing; give OWNER/NAME")
+        raise PublishError(f"{option} {shown}: whose it is is missing; give OWNER/NAME")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         why = str(error).split(":")[0].rstrip(".")
-        raise PublishError(f"--repo-id {shown}: no id of a repository ({why}); give OWNER/NAME") from error
+        raise PublishError(f"{option} {shown}: no id of a repository ({why}); give OWNER/NAME") from error
 
 
 def check_refs(revision: str | None, tag: str | None, *, create_pr: bool) -> None:

@@ -73,9 +73,19 @@ class HubClient:
     def info(self) -> Any | None:
         """What the Hub says of the repository; ``None``: it is not there, or not for this token."""
         try:
-            return self._ask(self.repo_id, lambda: self._api.dataset_info(self.repo_id))
+            return self.look()
         except NotThere:
             return None
+
+    def look(self) -> Any:
+        """What the Hub says of the repository. Raises NotThere, TokenRefused."""
+        return self._ask(self.repo_id, lambda: self._api.dataset_info(self.repo_id))
+
+    def owners(self) -> set[str]:
+        """Whose repositories the token may see, in lower case: its user's and those of the user's organisations."""
+        found = self._ask(self.repo_id, self._api.whoami)
+        names = [found.get("name"), *(each.get("name") for each in found.get("orgs") or ())]
+        return {str(each).lower() for each in names if each}
 
     def other_kind(self) -> str | None:
         """What else goes by this id: ``model`` or ``space``."""

@@ -46,7 +46,19 @@ class Moved(PublishError):
 
 
 class NotThere(PublishError):
-    """The Hub knows no such repository, or does not show it to this token."""
+    """The Hub knows no such repository, or does not show it to this token.
+
+    Attributes:
+        unknown_caller: whether it says so to one whom it does not know: without a token, or with one that it refuses.
+    """
+
+    def __init__(self, message: str, *, unknown_caller: bool = False) -> None:
+        super().__init__(message)
+        self.unknown_caller = unknown_caller
+
+
+class TokenRefused(PublishError):
+    """The Hub does not take the token."""
 
 
 def in_words(error: object, token: str | None) -> str:
@@ -78,10 +90,11 @@ def problem_of(error: Exception, what: str, token: str | None) -> PublishError:
     if isinstance(answered, hub.RevisionNotFoundError):
         return NotThere(f"{what}: no such revision ({said}); name one that is there")
     if isinstance(answered, hub.RepositoryNotFoundError):
-        return NotThere(f"{what}: no such repository, or not for this token ({said}); check the id and the token")
+        words = f"{what}: no such repository, or not for this token ({said}); check the id and the token"
+        return NotThere(words, unknown_caller=status == 401)
     if status == 401:
         remedy = "log in again (hf auth login), or give another in HF_TOKEN"
-        return PublishError(f"{what}: the Hub does not take the token ({said}); {remedy}")
+        return TokenRefused(f"{what}: the Hub does not take the token ({said}); {remedy}")
     if status in _MOVED:
         return Moved(f"{what}: the Hub answered {said}")
     remedy = "use a token that may write there, or do what it says" if status in (402, 403) else "do what it says"

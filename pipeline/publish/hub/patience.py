@@ -23,6 +23,7 @@ class Patience:
         tries: in all.
         first_s: pause after the first; each next one is twice as long, up to ``longest_s``.
         most_s: longest pause that the Hub may ask for.
+        again: what is said where it was not enough.
     """
 
     tries: int = 6
@@ -30,6 +31,7 @@ class Patience:
     longest_s: float = 30.0
     most_s: float = 900.0
     sleep: Callable[[float], None] = time.sleep
+    again: str = "the same command goes on, and what is uploaded is not sent again"
 
     def over(self, function: Callable[[], T]) -> T:
         """What the function returns, called again while it raises :class:`Passing`. Raises PublishError."""
@@ -46,13 +48,12 @@ class Patience:
         if n >= self.tries == 1:
             raise PublishError(str(problem), ExitStatus.TRY_AGAIN) from problem
         if n >= self.tries:
-            raise PublishError(f"{problem}; {n} tries; {AGAIN}", ExitStatus.TRY_AGAIN) from problem
+            raise PublishError(f"{problem}; {n} tries; {self.again}", ExitStatus.TRY_AGAIN) from problem
         if wait_s is not None and wait_s > self.most_s:
-            raise PublishError(f"{problem}; it asks to wait {wait_s:.0f} s; {AGAIN}", ExitStatus.TRY_AGAIN) from problem
+            raise PublishError(
+                f"{problem}; it asks to wait {wait_s:.0f} s; {self.again}", ExitStatus.TRY_AGAIN
+            ) from problem
         if wait_s is None:
             wait_s = min(self.longest_s, self.first_s * 2 ** (n - 1))
         logger.warning("%s; again in %.0f s", problem, wait_s)
         self.sleep(wait_s)
-
-
-AGAIN = "the same command goes on, and what is uploaded is not sent again"
