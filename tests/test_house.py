@@ -36,3 +36,14 @@ def test_a_wheel_holds_every_room() -> None:
     assert sorted(packages) == ["evaluation", "mpg", "personas", "pipeline"]
     rooms = {path.parent for package in packages for path in (ROOT / package).rglob("*.py")}
     assert len(rooms) > 20 and [room for room in sorted(rooms) if not (room / "__init__.py").is_file()] == []
+
+
+def test_no_merge_was_left_half_done() -> None:
+    """No check of style reads papers and job files."""
+    kinds = (".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".sh", ".cff")
+    rooms = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "out"))]
+    files = [path for path in ROOT.iterdir() if path.is_file()] + [path for room in rooms for path in room.rglob("*")]
+    left = "<" * 7, ">" * 7
+    read = [path for path in files if path.suffix in kinds and path.is_file()]
+    assert len(read) > 40 and [path for path in read if any(
+        line.startswith(left) for line in path.read_text("utf-8").splitlines())] == []  # fmt: skip
