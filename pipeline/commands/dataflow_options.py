@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what it costs on Dataflow, at prices that you give")
     group.add_argument("--runner", choices=("dataflow",), help="count workers' hours there, and what they cost")
     group.add_argument("--machine", metavar="TYPE", help="of a worker, e.g. g2-standard-8")
-    group.add_argument("--vcpus", type=int, metavar="N", help="of a worker; left out: what TYPE ends with")
+    group.add_argument("--vcpus", type=int, metavar="N", help="of a worker; left out: what TYPE says")
     group.add_argument("--memory-gb", type=float, metavar="GB", help="of a worker")
     group.add_argument("--accelerators", type=int, metavar="N", help="GPUs of a worker (0)")
     group.add_argument("--disk-gb", type=float, metavar="GB", help="of a worker (0)")
@@ -64,12 +64,11 @@ def on_dataflow(options: argparse.Namespace) -> OnDataflow | None:
 
     problems = [] if options.pilot else ["--no-pilot: what it costs is told of a pilot; leave --no-pilot out"]
     prices = _prices(options, problems)
-    n_in_name = re.search(r"-(\d+)$", options.machine or "")
-    vcpus = options.vcpus if options.vcpus is not None else int(n_in_name[1]) if n_in_name else None
+    vcpus = options.vcpus if options.vcpus is not None else _vcpus_of(options.machine or "")
     if options.machine is None:
         problems.append("--machine: is missing; give the workers' machine type, e.g. --machine g2-standard-8")
     elif vcpus is None:
-        problems.append(f"--vcpus: {options.machine} does not end with their number; add --vcpus N")
+        problems.append(f"--vcpus: {options.machine} does not say how many; add --vcpus N")
     if options.memory_gb is None:
         problems.append("--memory-gb: is missing; give the memory of a worker, as its machine type has it")
     least = {"vcpus": 1, "accelerators": 0, "disk_gb": 0, "workers": 1, "memory_gb": 0, "tokens_per_s": 0}
@@ -118,6 +117,18 @@ def cost_facts(made: Forecast, found: OnDataflow) -> dict[str, Any]:
     from pipeline.run.dataflow_cost import bill
 
     return {"on_dataflow": {"machine": asdict(found.machine), **asdict(bill(made, found.machine, found.prices))}}
+
+
+def _vcpus_of(machine: str) -> int | None:
+    """What the name of a machine type says: ``n2-standard-8``, ``c3-standard-4-lssd``, ``n1-custom-VCPUS-MB-ext``.
+
+    Returns:
+        ``None`` where it says none, or 0.
+    """
+    custom = re.fullmatch(r"(?:[a-z0-9]+-)?custom-(\d+)-\d+(?:-ext)?", machine)
+    usual = None if "custom" in machine else re.search(r"-(\d+)(?:-lssd|-metal)?$", machine)
+    found = custom or usual
+    return int(found[1]) or None if found else None
 
 
 def _prices(options: argparse.Namespace, problems: list[str]) -> dict[str, float]:

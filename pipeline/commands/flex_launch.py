@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from personas.words import show
+from personas.yaml_files import YamlError, load_yaml
 from pipeline.commands.flex_template import Parameter, parameters
 from pipeline.commands.shared import InputError
 from pipeline.job.errors import JobError
@@ -43,6 +44,8 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     ]
     missing = [each for each in known.values() if each.required and each.name not in given]
     problems += [f"{each.name}: is missing; {each.help}" for each in missing]
+    if not problems:
+        problems += _twice(given, known)
     if problems:
         raise InputError("\n".join(problems))
     fields = [f"{known[name].path}={_yaml(known[name], value)}" for name, value in given.items() if known[name].path]
@@ -66,6 +69,38 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     ours += [] if specification is None else ["--specification", specification]
     sets = [word for field in fields for word in ("--set", field)]
     return [*ours, *sets, "--", *(name if value is None else f"{name}={value}" for name, value in beam)]
+
+
+def _twice(given: Mapping[str, str], known: Mapping[str, Parameter]) -> Iterator[str]:
+    """Fields that a parameter and ``set`` say differently, be it in a section that ``set`` gives as a whole."""
+    ours = {each.path or each.name: each for each in known.values() if each.path or each.name == "output"}
+    for entry in filter(None, given.get("set", "").split(";")):
+        path, _, text = entry.partition("=")
+        for field, parameter in ours.items():
+            if parameter.name not in given or not f"{field}.".startswith(f"{path}."):
+                continue
+            value, other = given[parameter.name], _within(text, field[len(path) + 1 :])
+            as_text = parameter.is_text or parameter.path is None
+            if other != _plain(value) and not (as_text and f"{other}" == value) and (field, text) != (path, value):
+                yield (
+                    f"{parameter.name}: is {show(value)}, and set says {show(entry)}; remove one of the two, or give "
+                    "the same value"
+                )
+
+
+def _within(text: str, path: str) -> object:
+    """What a text in YAML has at a path; ``None`` where it has nothing."""
+    value = _plain(text)
+    for name in filter(None, path.split(".")):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _plain(text: str) -> object:
+    try:
+        return load_yaml(text)
+    except YamlError:
+        return text
 
 
 def _read(arguments: Sequence[str]) -> tuple[dict[str, str], _Options]:

@@ -31,10 +31,11 @@ _NUMBER, _SHARE = (
     "([0-9]+[.]?[0-9]*|[.][0-9]+)(e-?[0-9]+)?",
     "(0?[.][0-9]+|0([.]0*)?|1([.]0*)?|[1-9][.]?[0-9]*e-[0-9]+)",
 )
+_TIME = "[0-9]{4}-?(W[0-9]{2}|[0-9]{2}-?[0-9]{2}).*"  # ISO 8601: a date or a week, and perhaps a time of day
 # What the schema says in words, or nowhere.
 _PATTERNS = {
-    "interval": "[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?",
-    "deadline": "([0-9]+([.][0-9]+)?[smhd])+|[0-9]{4}-[0-9]{2}-[0-9]{2}.*",
+    "interval": _TIME,
+    "deadline": "([0-9]+([.][0-9]+)?[smhd])+|" + _TIME,
     "output": f"{_BUCKET}/.+",
     "disk_size_gb": _COUNT,
     "machine_type": "[a-z][a-z0-9]*(-[a-z0-9]+)+",

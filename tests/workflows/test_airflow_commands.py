@@ -58,6 +58,9 @@ def test_every_stage_is_a_command_line_of_mpg(commands: ModuleType, more: dict[s
     assert ("--budget 4.5" in lines["judge"]) == bool(more) and "--budget" not in lines["plan"]
     assert ("--against me/x@previous" in lines["gate"]) == (not more)
     assert ("--private" in lines["publish"]) == (not more) and ("--revision b" in lines["publish"]) == bool(more)
+    for lost, end in ({"against": "out/last"}, ["--against", "out/last"]), ({}, []):  # of nothing on the Hub
+        words = commands.words("gate", PARAMS | {"repo_id": None} | lost, "2026-11-16", "out/x")
+        assert words == ["gate", "out/x", "--interval", "2026-11-16", *end, "--json"]
     with pytest.raises(ValueError, match="pack: no such stage; choose from plan, decode"):
         commands.words("pack", PARAMS, "2026-11-16")
 

@@ -29,7 +29,8 @@ ends = (folder / "ends").read_text().split()
 status, rest = (int(ends[0]), ends[1:]) if ends else (0, [])
 (folder / "ends").write_text(" ".join(rest))
 print("not the last line")
-print(json.dumps(dict(stage=words[0], status=status, output="out/a b", interval="2026-11-16")))
+problem = "threshold a\\nthreshold b" if status else None
+print(json.dumps(dict(stage=words[0], status=status, output="out/a b", interval="2026-11-16", problem=problem)))
 sys.exit(status)
 """
 
@@ -41,9 +42,10 @@ class Script:
         self.folder = folder
         (folder / "mpg").write_text(MPG.format(python=sys.executable, folder=folder))
         (folder / "mpg").chmod(0o755)
+        (folder / "job.yaml").touch()
         (folder / "corpus.env").write_text(
             f"MPG_JOB=job.yaml\nMPG_COMMAND={folder}/mpg\nMPG_FOLDER={folder}\nMPG_REPO_ID=me/x\nMPG_TRIES=3\n"
-            f"MPG_PAUSE_S=0\nMPG_LOCK={folder}/lock\nMPG_ALERT='echo told:'\n"
+            f"MPG_PAUSE_S=0\nMPG_ALERT='echo told:'\n"
         )
 
     def __call__(self, *words: str, ends: str = "", settings: str = "") -> subprocess.CompletedProcess[str]:
@@ -89,17 +91,50 @@ def test_the_script_tries_again_what_may_help_and_nothing_else(script: Script) -
     assert done.returncode == ExitStatus.TRY_AGAIN and len(script.calls) == 4
     done = script("2026-11-16", ends=f"0 0 0 0 {int(ExitStatus.REFUSED)}")
     assert done.returncode == ExitStatus.REFUSED and script.calls[-1].startswith("gate")
-    assert "told: corpus of job.yaml, interval 2026-11-16: gate" in done.stdout and "exit status 6" in done.stderr
     done = script("2026-11-16", settings="MPG_REPO_ID=\n")
-    assert done.returncode == 0 and script.calls[-1].startswith("report")
+    assert done.returncode == 0 and script.calls[-1] == "gate out/a b"  # absolute thresholds, and nothing to publish
 
 
-def test_the_script_runs_once_at_a_time(script: Script) -> None:
-    with (script.folder / "lock").open("w") as lock:
+def test_the_gate_is_asked_whatever_is_published(script: Script) -> None:
+    done = script("2026-11-16", settings="MPG_REPO_ID=\nMPG_AGAINST='last week'\n", ends="0 0 0 0 6")
+    assert done.returncode == ExitStatus.REFUSED and script.calls[-1] == "gate out/a b --against last week"
+    script("2026-11-16", settings="MPG_REPO_ID=me/x\n")
+    assert script.calls[-2:] == ["gate out/a b --against last week", "publish out/a b --repo-id me/x --private"]
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_an_alert_has_stage_exit_status_and_reason(script: Script, n: int) -> None:
+    """In one line, which is the last that is printed: cron mails that one."""
+    done = script("2026-11-16", ends="0 " * n + "6")
+    stage = ("plan", "decode", "judge", "report", "gate", "publish")[n]
+    line = f"corpus of job.yaml, interval 2026-11-16: {stage} ended with exit status 6: threshold a; threshold b"
+    assert f"told: {line}" in done.stdout.splitlines() and done.stderr.splitlines()[-1] == line
+
+
+def test_an_alert_of_a_command_that_says_nothing(script: Script) -> None:
+    done = script("2026-11-16", settings="MPG_COMMAND=/nowhere/mpg\nMPG_ALERT=/nowhere/alert\n")
+    line = "corpus of job.yaml, interval 2026-11-16: plan ended with exit status 127: its log says why"
+    assert done.returncode == 127 and done.stderr.splitlines()[-1] == line and "alert was not sent" in done.stderr
+
+
+def test_the_script_runs_a_job_once_at_a_time(script: Script) -> None:
+    """However it is written; a job of the same name in another folder is another."""
+    below = script.folder / "below"
+    below.mkdir()
+    (below / "job.yaml").touch()
+    (script.folder / "link.yaml").symlink_to("job.yaml")
+    with (script.folder / ".job.yaml.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = script("2026-11-16")
-    assert done.returncode == ExitStatus.TRY_AGAIN and script.calls == []
-    assert "a run of this job is at work" in done.stderr
+        spelled = [f"MPG_JOB={each}\n" for each in ("job.yaml", "./below/../job.yaml", script.folder / "job.yaml",
+                                                     "link.yaml")]  # fmt: skip
+        for settings in (*spelled, f"MPG_FOLDER={below}\nMPG_JOB=../job.yaml\nTMPDIR={below}\n"):
+            done = script("2026-11-16", settings=settings)
+            assert done.returncode == ExitStatus.TRY_AGAIN and script.calls == [], settings
+            assert "lock ended with exit status 75: a run of this job is at work" in done.stderr
+        done = script("2026-11-16", settings="MPG_JOB=job.yaml\n")
+        assert done.returncode == 0, done
+    assert script("2026-11-16", settings=f"MPG_JOB=gs://b/j.yaml\nMPG_LOCK={below}/lock\n").returncode == 0
+    assert (below / "lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +165,15 @@ def test_the_interval_is_the_last_whole_one(script: Script, period: str, today: 
 def test_wrong_settings_are_said_before_anything_is_started(script: Script) -> None:
     done = script(settings="MPG_PERIOD=year\n")
     assert done.returncode == ExitStatus.BAD_INPUT and "MPG_PERIOD=year: choose from day, week, month" in done.stderr
+    assert "told: corpus of job.yaml, interval not known: start ended with" in done.stdout
+    for settings, words in (
+        ("MPG_JOB=none.yaml", "MPG_JOB=none.yaml: no file in"),
+        ("MPG_FOLDER=/nowhere", "MPG_FOLDER=/nowhere: is no folder"),
+        ("MPG_JOB=", "MPG_JOB: is missing"),
+        ("MPG_FOLDER=/tmp\nMPG_JOB=gs://b/j.yaml\nMPG_LOCK=/nowhere/lock", "/nowhere/lock: can't be written"),
+    ):
+        done = script("2026-11-16", settings=f"{settings}\n")
+        assert done.returncode == ExitStatus.BAD_INPUT and words in done.stderr.splitlines()[-1], done
     assert subprocess.run([SCRIPT], capture_output=True).returncode == ExitStatus.BAD_INPUT
 
 
@@ -167,7 +211,7 @@ def test_the_cron_line_is_one(tmp_path: Path) -> None:
 
 def test_the_settings_file_names_what_the_script_reads() -> None:
     named = set(re.findall(r"^(\w+)=", (SYSTEMD / "corpus.env").read_text(), flags=re.M)) - {"HF_TOKEN"}
-    assert named and named <= set(re.findall(r"\bMPG_[A-Z_]+\b", SCRIPT.read_text()))
+    assert {"MPG_AGAINST", "MPG_LOCK"} < named <= set(re.findall(r"\bMPG_[A-Z_]+\b", SCRIPT.read_text()))
 
 
 def test_github_takes_the_workflow() -> None:
@@ -176,6 +220,7 @@ def test_github_takes_the_workflow() -> None:
     workflow = yaml.safe_load(file.read_text())
     (job,) = workflow["jobs"].values()
     commands = "\n".join(step.get("run", "") for step in job["steps"])
+    assert {"MPG_REPO_ID='$REPO_ID'", "MPG_AGAINST='$AGAINST'"} <= set(commands.split()) and "AGAINST" in job["env"]
     assert "workflows/systemd/mpg-corpus.sh" in commands and workflow["permissions"] == {"contents": "read"}
     assert not re.search(r"\$\{\{", commands)  # what a person types never becomes part of a command
     actionlint = shutil.which("actionlint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

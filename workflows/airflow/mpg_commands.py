@@ -50,7 +50,8 @@ def words(stage: str, params: Mapping[str, Any], interval: str, output: str | No
     elif stage == "report":
         found = ["report", *of_data]
     elif stage == "gate":
-        found = ["gate", *of_data, "--against", params["against"] or f"{params['repo_id']}@previous"]
+        against = params["against"] or (params["repo_id"] and f"{params['repo_id']}@previous")
+        found = ["gate", *of_data, *(("--against", against) if against else ())]  # none: absolute thresholds alone
     elif stage == "publish":
         wanted = [("--private", params["private"]), ("--revision", params["branch"])]
         more = [word for name, value in wanted if value for word in ((name,) if value is True else (name, value))]

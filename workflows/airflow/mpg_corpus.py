@@ -7,7 +7,7 @@ run is a parameter of the DAG:
     MPG_JOB         job file, as `mpg run` takes it (workflows/weekly.yaml); relative to MPG_FOLDER
     MPG_FOLDER      folder of relative places, on every worker
     MPG_COMMAND     how `mpg` is started there (mpg)
-    MPG_REPO_ID     OWNER/NAME on the Hub; none: nothing is published
+    MPG_REPO_ID     OWNER/NAME on the Hub; none: nothing is published, and the gate has absolute thresholds alone
     MPG_SCHEDULE    cron expression, UTC (0 0 * * 1: Mondays). At midnight, intervals and tags are dates
     MPG_RUNNER      where texts are decoded: local, on a worker; or dataflow, by the Flex Template (mpg_flex.py)
     MPG_GPUS        slots of the pool mpg_gpu that decoding takes (1)
@@ -52,8 +52,8 @@ PARAMS = {
                      pattern="^[\\w.-]+/[\\w.-]+$"),
     "private": Param(True, "make the repository private, if it is made", type="boolean"),
     "branch": Param(None, "of the repository; empty: main", type=_NAME, minLength=1),
-    "against": Param(None, "what the gate compares with: a folder, or OWNER/NAME@REVISION; empty: the interval before",
-                     type=_NAME, minLength=1),
+    "against": Param(None, "what the gate compares with: a folder, or OWNER/NAME@REVISION; empty: the interval before "
+                     "in repo_id, and without that absolute thresholds alone", type=_NAME, minLength=1),
     "budget": Param(None, "most that devices and judges may cost, in the job's currency", type=["null", "number"],
                     exclusiveMinimum=0),
     "max_acceptance_drop": Param(0.1, "by how much drafts may be accepted less than in the run before, until somebody "
@@ -114,7 +114,7 @@ with DAG(
 ):
     plan, report = Stage(stage="plan"), Stage(stage="report")
     decode, judge = decode_and_judge()
-    gate = Stage(stage="gate", needs="repo_id", outlets=[DATA_SET])
+    gate = Stage(stage="gate", outlets=[DATA_SET])
     publish = Stage(stage="publish", needs="repo_id", outlets=[REVISION])
     plan >> decode >> judge >> [report, gate] >> publish
     watch(judge.output)

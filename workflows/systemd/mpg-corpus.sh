@@ -16,35 +16,62 @@ set -a # what is set there is mpg's environment, too: HF_TOKEN, MPG_LOG, ...
 # shellcheck source=/dev/null
 . "$1"
 set +a
-: "${MPG_JOB:?the job file; set it in $1}" "${MPG_FOLDER:=$PWD}" "${MPG_COMMAND:=mpg}" "${MPG_REPO_ID:=}"
+: "${MPG_JOB:=}" "${MPG_FOLDER:=$PWD}" "${MPG_COMMAND:=mpg}" "${MPG_REPO_ID:=}" "${MPG_LOCK:=}"
 : "${MPG_PERIOD:=week}" "${MPG_TRIES:=5}" "${MPG_PAUSE_S:=600}" "${MPG_AGAINST:=}" "${MPG_ALERT:=}" "${MPG_PRIVATE:=yes}"
 export MPG_LOG="${MPG_LOG:-text}"
-TRY_AGAIN=75 # pipeline/exit_status.py
+BAD_INPUT=2 TRY_AGAIN=75 # pipeline/exit_status.py
+
+# A field of the last line of a stage, in one line; nothing where it has none.
+of_line() {
+  printf %s "$said" | python3 -c '
+import json, sys
+try:
+    found = json.load(sys.stdin)[sys.argv[1]]
+except (ValueError, KeyError, TypeError):
+    found = None
+print("; ".join(str(found or "").splitlines()))' "$1"
+}
+
+# Of anything that did not succeed: stage, exit status, reason, in one line, which is the last that is printed.
+stage=start reason="" said=""
+ended() {
+  local status=$?
+  if [ "$status" -eq 0 ]; then return; fi
+  reason="${reason:-$(of_line problem || true)}"
+  local text="corpus of ${MPG_JOB:-no job}, interval ${interval:-not known}: $stage ended with exit status $status: "
+  text+="${reason:-its log says why}"
+  if [ -n "$MPG_ALERT" ]; then $MPG_ALERT "$text" 9>&- || echo "the alert was not sent" >&2; fi
+  echo "$text" >&2
+}
+trap ended EXIT
+
+refuse() { # STATUS REASON
+  reason="$2"
+  exit "$1"
+}
 
 start_of_interval() {
   case "$MPG_PERIOD" in
     day) date -u -d yesterday +%F ;;
     week) date -u -d "-$(($(date -u +%u) + 6)) days" +%F ;;
     month) date -u -d "$(date -u +%Y-%m-01) -1 month" +%F ;;
-    *) echo "MPG_PERIOD=$MPG_PERIOD: choose from day, week, month" >&2 && return 2 ;;
   esac
 }
 
-stage=start
-ended() {
-  local status=$?
-  if [ "$status" -ne 0 ]; then
-    local text="corpus of $MPG_JOB, interval ${interval:-not known}: $stage ended with exit status $status"
-    echo "$text" >&2
-    if [ -n "$MPG_ALERT" ]; then $MPG_ALERT "$text" || echo "the alert was not sent" >&2; fi
-  fi
+# The file that keeps a second run of a job away. It lies beside the job's file and is named after it, so that it is one
+# however the job is written, whoever runs it, and whatever folder for temporary files the run has.
+lock_of_job() {
+  local job
+  case "$MPG_JOB" in
+    *://*) printf %s "$PWD/.mpg-corpus-$(printf %s "$MPG_JOB" | cksum | cut -d ' ' -f 1).lock" ;;
+    *) job="$(realpath -- "$MPG_JOB")" && printf %s "${job%/*}/.${job##*/}.lock" ;;
+  esac
 }
-trap ended EXIT
 
 # A stage; tried again while it says that this may help. What it says last, as JSON, is kept for the next.
-said=""
 mpg_stage() {
-  stage="$1 ${*: -1}" && stage="${stage% --json}"
+  stage="$1"
+  if [ "$stage" = run ]; then stage="${*: -1}"; fi # of --only
   local status try
   for ((try = 1; ; try++)); do
     status=0
@@ -52,26 +79,38 @@ mpg_stage() {
     said="${said##*$'\n'}"
     echo "$said"
     if [ "$status" -ne "$TRY_AGAIN" ] || [ "$try" -ge "$MPG_TRIES" ]; then return "$status"; fi
-    echo "$1: exit status $TRY_AGAIN, try $try of $MPG_TRIES; again in $MPG_PAUSE_S s" >&2
+    echo "$stage: exit status $TRY_AGAIN, try $try of $MPG_TRIES; again in $MPG_PAUSE_S s" >&2
     sleep "$MPG_PAUSE_S"
   done
 }
 
 interval="${2:-$(start_of_interval)}"
-cd "$MPG_FOLDER"
-exec 9>"${MPG_LOCK:-${TMPDIR:-/tmp}/mpg-corpus-$(id -u)-$(printf %s "$MPG_JOB" | cksum | cut -d ' ' -f 1).lock}"
-if ! flock --nonblock 9; then
-  stage="lock (a run of this job is at work)"
-  exit "$TRY_AGAIN"
+if [ -z "$interval" ]; then refuse "$BAD_INPUT" "MPG_PERIOD=$MPG_PERIOD: choose from day, week, month"; fi
+if [ -z "$MPG_JOB" ]; then refuse "$BAD_INPUT" "MPG_JOB: is missing; set it in $1"; fi
+cd "$MPG_FOLDER" || refuse "$BAD_INPUT" "MPG_FOLDER=$MPG_FOLDER: is no folder that can be entered"
+if [[ "$MPG_JOB" != *://* && ! -r "$MPG_JOB" ]]; then
+  refuse "$BAD_INPUT" "MPG_JOB=$MPG_JOB: no file in $PWD that can be read; check MPG_JOB and MPG_FOLDER"
 fi
+stage=lock
+lock="${MPG_LOCK:-$(lock_of_job)}"
+if [ ! -e "$lock" ] && ! : >>"$lock"; then
+  refuse "$BAD_INPUT" "$lock: can't be written; make it, or set MPG_LOCK to one file for all runs of this job"
+elif [ -w "$lock" ]; then
+  exec 9>>"$lock"
+else
+  exec 9<"$lock"
+fi
+if ! flock --nonblock 9; then refuse "$TRY_AGAIN" "a run of this job is at work"; fi
 
 mpg_stage plan "$MPG_JOB" --no-pilot
-output="$(printf %s "$said" | python3 -c 'import json, sys; print(json.load(sys.stdin)["output"])')"
+output="$(of_line output)"
 mpg_stage run "$MPG_JOB" --only decode
 mpg_stage run "$MPG_JOB" --only judge
 mpg_stage report "$output"
+against=()
+if [ -n "$MPG_AGAINST$MPG_REPO_ID" ]; then against=(--against "${MPG_AGAINST:-$MPG_REPO_ID@previous}"); fi
+mpg_stage gate "$output" "${against[@]}"
 if [ -n "$MPG_REPO_ID" ]; then
-  mpg_stage gate "$output" --against "${MPG_AGAINST:-$MPG_REPO_ID@previous}"
   private=()
   if [ "$MPG_PRIVATE" = yes ]; then private=(--private); fi
   mpg_stage publish "$output" --repo-id "$MPG_REPO_ID" "${private[@]}"

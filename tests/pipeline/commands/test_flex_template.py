@@ -18,7 +18,7 @@ from apache_beam.portability.common_urns import resource_hints
 
 from pipeline.beam.detached import launched_as
 from pipeline.cli import main
-from pipeline.commands import flex_template
+from pipeline.commands import flex_launch, flex_template
 from pipeline.commands.flex_launch import IMAGE_VARIABLE, _yaml, command_line
 from pipeline.commands.flex_template import OPTIONS, Parameter, metadata, parameters
 from pipeline.commands.shared import InputError
@@ -116,7 +116,8 @@ def outcome(path: str, value: str) -> object:
 
 OF_A_DATA_SET = ("split", "config", "revision", "streaming")
 SAMPLES = ("0", "1", "7", "64", "0.5", ".5", "1.0", "2.5", "1e-3", "-1", "", "true", "false", "null", "some words",
-           "2026-11-28", "6h", "1h30m", "scr", "best-of-n", "auto", "median", "a b", "x;y", "$x", "0.9.1")  # fmt: skip
+           "2026-11-28", "6h", "1h30m", "scr", "best-of-n", "auto", "median", "a b", "x;y", "$x", "0.9.1",
+           "2026-11-23 06:30", "2026-W48", "2026-W48-1T06:30+01:00", "20261123T063000Z")  # fmt: skip
 
 
 @pytest.mark.parametrize("parameter", [each for each in parameters() if each.path], ids=lambda each: each.name)
@@ -276,6 +277,31 @@ def test_parameters_become_fields_and_options(tmp_path: Path, monkeypatch: pytes
     assert service in beam and "threads=1" not in beam
     with pytest.raises(InputError, match="model_dtype: auto is decided by the machine that submits"):
         command_line([*given, f"--accelerator={GPU}", "--model_dtype=auto"])
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (["--interval=2026-11-16", "--set=interval=2026-11-23"], False),
+        (["--interval=2026-11-23", "--set=judges=[];interval=2026-11-23"], True),
+        (["--interval=2026-W48", "--set=interval='2026-W48'"], True),
+        (["--budget=4", "--set=budget=4.0"], True),
+        (["--budget=4", "--set=budget=5"], False),
+        (["--set=output=gs://bucket/p"], False),
+        (["--decoder_top_p=0.5", "--set=decoder={name: scr}"], False),
+        (["--decoder_top_p=0.5", "--set=decoder={name: scr, top_p: 0.5}"], True),
+        (["--model_system=123", '--set=model.system="123"'], True),
+        (["--decoder_top_p=0.5", "--set=decoder.top_k=3;accept=null"], True),
+    ],
+)
+def test_a_parameter_and_set_do_not_contradict_each_other(given: list[str], same: bool) -> None:
+    job = ["--job=gs://bucket/j.yaml", "--output=gs://bucket/o"]
+    found = dict(flex_launch._read([*job, *given])[0])
+    problems = list(flex_launch._twice(found, {each.name: each for each in parameters()}))
+    assert len(problems) == (not same), problems
+    if not same:
+        with pytest.raises(InputError, match=r"and set says .*; remove one of the two, or give the same value"):
+            command_line([*job, *given])
 
 
 def test_where_a_launcher_wants_a_specification_says_which_job_it_is() -> None:

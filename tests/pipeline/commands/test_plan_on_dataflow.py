@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
+from pipeline.commands.dataflow_options import _vcpus_of
 from pipeline.run.dataflow_cost import Machine, bill
 from pipeline.run.estimate import Estimate, Forecast
 
@@ -38,6 +39,27 @@ def test_what_has_no_price_costs_nothing_and_is_named() -> None:
     assert bill(HOUR, TWO, some).rate == 4.0
     assert TWO.unpriced(some) == ["gb-hour", "accelerator-hour", "disk-gb-hour"]
     assert Machine("n2-standard-8", 8, 32.0, 0, 0.0, 2).devices == 2
+
+
+@pytest.mark.parametrize(
+    ("machine", "n"),
+    [
+        ("g2-standard-8", 8),
+        ("c3-standard-4-lssd", 4),
+        ("n1-custom-4-1024", 4),
+        ("custom-6-3072", 6),
+        ("e2-custom-4-8192", 4),
+        ("n2-custom-8-131072-ext", 8),
+        ("n1-custom-0-1024", None),
+        ("n2-custom-8192", None),
+        ("e2-custom-medium-4096", None),
+        ("n2-standard-0", None),
+        ("f1-micro", None),
+    ],
+)
+def test_a_machine_types_name_says_its_vcpus(machine: str, n: int | None) -> None:
+    """The last number of a custom type is its memory."""
+    assert _vcpus_of(machine) == n
 
 
 WORKERS = ["--runner", "dataflow", "--machine", "g2-standard-8", "--memory-gb", "32", "--workers", "2"]
@@ -74,8 +96,9 @@ def test_a_plan_prints_what_dataflow_comes_to(job_file: Path, capsys: pytest.Cap
         (["--runner", "dataflow", "--memory-gb", "4"], "--machine: is missing"),
         (
             ["--runner", "dataflow", "--machine", "a2-highgpu-1g"],
-            "--vcpus: a2-highgpu-1g does not end with their number",
+            "--vcpus: a2-highgpu-1g does not say how many; add --vcpus N",
         ),
+        (["--runner", "dataflow", "--machine", "n2-standard-0"], "--vcpus: n2-standard-0 does not say how many; add"),
         (["--runner", "dataflow", "--machine", "n2-standard-8"], "--memory-gb: is missing"),
         ([*WORKERS, "--price", "vcpu=1"], "--price vcpu=1: write WHAT=PRICE, with one of vcpu-hour, gb-hour"),
         (
