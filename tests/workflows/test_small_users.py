@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -93,6 +94,29 @@ def test_the_script_tries_again_what_may_help_and_nothing_else(script: Script) -
     assert done.returncode == ExitStatus.REFUSED and script.calls[-1].startswith("gate")
     done = script("2026-11-16", settings="MPG_REPO_ID=\n")
     assert done.returncode == 0 and script.calls[-1] == "gate out/a b"  # absolute thresholds, and nothing to publish
+
+
+def test_one_sigterm_reaches_the_stage_which_is_waited_for(script: Script) -> None:
+    (script.folder / "mpg").write_text(f"""#!{sys.executable}
+import json, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: None)
+pathlib.Path("begun").touch()
+signal.pause()
+time.sleep(0.3)  # rows in flight
+pathlib.Path("finished").touch()
+print(json.dumps(dict(status=130, problem="stopped")))
+sys.exit(130)
+""")
+    command = [SCRIPT, script.folder / "corpus.env", "2026-11-16"]
+    run = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=script.folder)
+    while not (script.folder / "begun").exists():
+        assert run.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.2)  # the stand-in waits for its signal
+    run.terminate()
+    out, err = run.communicate(timeout=30)
+    assert run.returncode == ExitStatus.INTERRUPTED and (script.folder / "finished").exists(), (out, err)
+    assert err.splitlines()[-1].endswith("plan ended with exit status 130: stopped")
 
 
 def test_the_gate_is_asked_whatever_is_published(script: Script) -> None:

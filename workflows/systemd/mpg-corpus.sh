@@ -19,7 +19,7 @@ set +a
 : "${MPG_JOB:=}" "${MPG_FOLDER:=$PWD}" "${MPG_COMMAND:=mpg}" "${MPG_REPO_ID:=}" "${MPG_LOCK:=}"
 : "${MPG_PERIOD:=week}" "${MPG_TRIES:=5}" "${MPG_PAUSE_S:=600}" "${MPG_AGAINST:=}" "${MPG_ALERT:=}" "${MPG_PRIVATE:=yes}"
 export MPG_LOG="${MPG_LOG:-text}"
-BAD_INPUT=2 TRY_AGAIN=75 # pipeline/exit_status.py
+BAD_INPUT=2 TRY_AGAIN=75 INTERRUPTED=130 # pipeline/exit_status.py
 
 # A field of the last line of a stage, in one line; nothing where it has none.
 of_line() {
@@ -33,9 +33,10 @@ print("; ".join(str(found or "").splitlines()))' "$1"
 }
 
 # Of anything that did not succeed: stage, exit status, reason, in one line, which is the last that is printed.
-stage=start reason="" said=""
+stage=start reason="" said="" last="$(mktemp)" # what a stage prints
 ended() {
   local status=$?
+  rm -f "$last"
   if [ "$status" -eq 0 ]; then return; fi
   reason="${reason:-$(of_line problem || true)}"
   local text="corpus of ${MPG_JOB:-no job}, interval ${interval:-not known}: $stage ended with exit status $status: "
@@ -68,19 +69,38 @@ lock_of_job() {
   esac
 }
 
+# Waits for a command in the background. A signal to this script goes on to it, once, as one Ctrl-C: it finishes what it
+# is at, and is waited for; nothing begins after it.
+child="" told=""
+trap 'told=yes; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null || true; fi' TERM INT HUP
+finished() {
+  local status=0
+  child="$1"
+  wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do # it was a signal that ended the waiting
+    status=0
+    wait "$child" || status=$?
+  done
+  child=""
+  return "$status"
+}
+
 # A stage; tried again while it says that this may help. What it says last, as JSON, is kept for the next.
 mpg_stage() {
   stage="$1"
   if [ "$stage" = run ]; then stage="${*: -1}"; fi # of --only
   local status try
   for ((try = 1; ; try++)); do
+    if [ -n "$told" ]; then refuse "$INTERRUPTED" "it was stopped"; fi
     status=0
-    said="$($MPG_COMMAND "$@" --interval "$interval" --json)" || status=$?
-    said="${said##*$'\n'}"
+    $MPG_COMMAND "$@" --interval "$interval" --json >"$last" &
+    finished $! || status=$?
+    said="$(tail -n 1 "$last")"
     echo "$said"
     if [ "$status" -ne "$TRY_AGAIN" ] || [ "$try" -ge "$MPG_TRIES" ]; then return "$status"; fi
     echo "$stage: exit status $TRY_AGAIN, try $try of $MPG_TRIES; again in $MPG_PAUSE_S s" >&2
-    sleep "$MPG_PAUSE_S"
+    sleep "$MPG_PAUSE_S" &
+    finished $! || true
   done
 }
 
