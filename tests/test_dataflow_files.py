@@ -1,4 +1,4 @@
-"""What the Flex Template is built and started with: image, requirements, script; hadolint looks closer, by hand."""
+"""What the Flex Template is built and started with: image, requirements, script."""
 
 from __future__ import annotations
 
