@@ -32,6 +32,7 @@ READS = {
     "report": ["report", "{out}", "--terminal"],
     "judge": ["judge", "{out}", "--output", "{elsewhere}"],
     "publish": ["publish", "{out}", "--dry-run", "--license", "cc0-1.0", "--local-names"],
+    "gate": ["gate", "{out}"],
 }
 # They say what there is of the job, or touch no data set but their own.
 OTHERS = {"status", "stop", "init", "infer-weights", "train", "questionnaire", "plan", "schema", "compare", "calibrate"}
