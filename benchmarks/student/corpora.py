@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.student.study import Study
+from evaluation.items import kind_of
 from mpg.models.hub import Place
 from mpg.models.pretrained import load_tokenizer
 from mpg.train.sft import sft_row
@@ -52,7 +53,7 @@ class Lesson:
 
 
 def lessons(study: Study, job: Job) -> list[Lesson]:
-    """Of a corpus that is written those that its student reads: each persona's ``keep`` best by the judges.
+    """Of a corpus that is written those that its student reads: each persona's ``keep`` best by who chooses.
 
     Texts without a score, or that say nothing, are none of them; of equal ones the first by row id is better.
 
@@ -62,7 +63,8 @@ def lessons(study: Study, job: Job) -> list[Lesson]:
     folder = Path(job.output_folder)
     tables = {name: table_of(folder, name) for name in ("generations", "judgments")}
     run = json.loads((folder / RUN_FILE).read_text("utf-8"))
-    source = Source.of(tables, frozenset(), job.described_attributes(), run["judges"], job.panel)
+    choose = [label for label in run["judges"] if study.chosen_by in (None, kind_of(label))]
+    source = Source.of(tables, frozenset(), job.described_attributes(), choose, job.panel)
     rows: dict[str, Row] = {row["row_id"]: row for row in source.rows}
     scored: dict[str, list[tuple[float, str]]] = {persona.name: [] for persona in job.build_personas()}
     exported = {each["row_id"]: each for each in make_form(source, _FORM).table.to_pylist()}

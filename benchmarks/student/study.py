@@ -59,6 +59,10 @@ class Study(Frozen):
         description="What all have in common: {model, attributes, decoder, judges, ...} as in a job file; the judges "
         "that count choose the texts and score the students'."
     )
+    chosen_by: Text | None = Field(
+        None,
+        description="Kind of the one of job.judges that chooses the texts: the others alone score. null: all do both.",
+    )
     personas: Personas = Field(discriminator="kind", description="Mixes that corpora are written as: seen.")
     unseen: Personas = Field(discriminator="kind", description="Mixes that no student has read of.")
     prompts: PromptSource = Field(description="Of the corpora.")
@@ -217,8 +221,15 @@ def _base_problems(study: Study) -> Iterator[Problem]:
     if study.job.decoder.temperature == 0:
         text = "0: candidates and seeds need texts that differ; give one above 0"
         yield Problem("job.decoder.temperature", text)
-    if not study.job.judges:
+    kinds = [each.kind for each in study.job.judges]
+    if not kinds:
         yield Problem("job.judges", "none, and texts are chosen by their scores; add e.g. {kind: classifier}")
+    elif study.chosen_by is not None and study.chosen_by not in kinds:
+        text = f"{study.chosen_by!r} is none of job.judges; there is {', '.join(kinds)}"
+        yield Problem("chosen_by", text)
+    elif study.chosen_by is not None and not {*kinds} - {study.chosen_by, "log-ratio"}:
+        text = f"{study.chosen_by!r} is the only judge that counts; add another to job.judges, which scores"
+        yield Problem("chosen_by", text)
 
 
 def _persona_problems(study: Study) -> Iterator[Problem]:

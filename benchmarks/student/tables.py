@@ -53,13 +53,12 @@ def page(
         f"{made.date}, {made.machine}",
         made.command,
         f"Students: LoRA of rank {training.rank}, {training.steps} steps of {training.batch_size} texts, seeds "
-        f"{', '.join(map(str, training.seeds))}, on the {n_taught} texts of each corpus that the judges score highest "
+        f"{', '.join(map(str, training.seeds))}, on the {n_taught} texts of each corpus that {_chooser(study)} highest "
         f"({study.keep} of {study.samples_per_cell} x {_n_prompts(study)} a mix, {len(study.seen_personas())} mixes).",
         f"Tests: {len(study.test_prompts_of())} unseen prompts under the mixes seen, and under "
         f"{len(study.unseen_personas())} unseen ones. All are told who they write as in the same words; {UNTRAINED} is "
         "the model before.",
-        "The judges that score are those that chose the texts, alike for all. ± of 95 %, by prompt; perplexity under "
-        "the bare model.",
+        f"{_scorers(study)} ± of 95 %, by prompt; perplexity under the bare model.",
         "",
         aligned(_WRITERS, [_writer(row) for row in writers], n_text=2),
         "",
@@ -78,6 +77,17 @@ def page(
 
 
 _SEED_NOTE = "the interval is over prompts: how far seeds differ stands beside it"
+
+
+def _chooser(study: Study) -> str:
+    return "the judges score" if study.chosen_by is None else f"the {study.chosen_by} scores"
+
+
+def _scorers(study: Study) -> str:
+    if study.chosen_by is None:
+        return "The judges that score are those that chose the texts, alike for all."
+    kinds = [each.kind for each in study.job.judges if each.kind != study.chosen_by]
+    return f"Scores are by who has chosen nothing: {', '.join(kinds)}."
 
 
 def _n_prompts(study: Study) -> str:

@@ -140,23 +140,26 @@ def baselines_of(comparison: Comparison) -> list[str]:
 def points_of_final(
     comparison: Comparison, screened: Sequence[Found], chosen: Sequence[Point], task: str, points: Sequence[Point]
 ) -> list[Point]:
-    """What a task writes in the final: the finalists, and of each baseline all curves on which it stood against any.
+    """What a task writes in the final: the finalists with their curves, and of baselines those on which they stood.
 
     All strengths of a curve: perplexities of other texts are others, and the place is looked for anew. A task that the
-    screening has not written takes the curves of all that it has, and each of its own attributes alone.
+    screening has not written takes the curves of all that it has, and each of its own attributes alone. A baseline that
+    the screening says nothing of (its models serve other personas) stands with all its curves.
 
     Args:
         points: all of the task's.
     """
     known = screened_as(comparison, task)
-    curves = set[Curve]()
+    curves = {point.curve for point in chosen}
     for name in baselines_of(comparison):
+        own, stood = {p.curve for p in points if p.curve.method == name}, set[Curve]()
         for of in known:
             for point in chosen:
                 place = place_of(of_task(screened, of, name), _arm(screened, of, point).perplexity)
-                curves |= {each.point.curve for each, _ in place.mixed} if place is not None else set()
+                stood |= {each.point.curve for each, _ in place.mixed} if place is not None else set()
         if task not in known:
-            curves |= {p.curve for p in points if p.curve.method == name and p.curve.attribute is not None}
+            stood |= {curve for curve in own if curve.attribute is not None}
+        curves |= stood or own
     return list(dict.fromkeys([*chosen, *(point for point in points if point.curve in curves)]))
 
 

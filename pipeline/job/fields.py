@@ -37,12 +37,18 @@ Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Bool = Annotated[bool, Strict()]
 Text = Annotated[str, Field(min_length=1)]
-WeightMap = Annotated[
-    Mapping[str, Annotated[Float, Field(ge=0)]], AfterValidator(Weights), PlainSerializer(dict[str, float])
-]
+
+
+def _as_dict(value: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(value)
+
+
+# Not `dict[str, Any]` itself: what a type says of its parameters, which pydantic asks, differs between Pythons.
+AsDict = PlainSerializer(_as_dict)
+WeightMap = Annotated[Mapping[str, Annotated[Float, Field(ge=0)]], AfterValidator(Weights), AsDict]
 
 OneStrength = Annotated[Float, Field(gt=0, le=MOST_STRENGTH)]
-StrengthMap = Annotated[Mapping[str, OneStrength], AfterValidator(Weights), PlainSerializer(dict[str, float])]
+StrengthMap = Annotated[Mapping[str, OneStrength], AfterValidator(Weights), AsDict]
 
 
 def _strength(value: object) -> float | Weights:
@@ -114,7 +120,7 @@ def _numbers_in(value: Any, place: str) -> Iterator[tuple[str, float]]:
             yield from _numbers_in(each, f"{place}[{index}]")
 
 
-Arguments = Annotated[Mapping[str, JsonValue], AfterValidator(_arguments), PlainSerializer(dict[str, Any])]
+Arguments = Annotated[Mapping[str, JsonValue], AfterValidator(_arguments), AsDict]
 
 
 def _template(value: str | None) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from personas.words import show
-from pipeline.job.fields import Float, Frozen, Int, JsonMapping
+from pipeline.job.fields import AsDict, Float, Frozen, Int, JsonMapping
 
 
 def _region(value: object) -> JsonMapping:
@@ -29,7 +29,7 @@ _Ends = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2,
 Region = Annotated[
     Mapping[str, list[float]],
     PlainValidator(_region, json_schema_input_type=dict[str, _Ends]),
-    PlainSerializer(dict[str, Any]),
+    AsDict,
 ]
 
 

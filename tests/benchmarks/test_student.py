@@ -13,14 +13,17 @@ import yaml
 from benchmarks.student import run as running
 from benchmarks.student.__main__ import ROOT, SMOKE, main
 from benchmarks.student.corpora import in_tokens, lessons, told
-from benchmarks.student.kept import settled
+from benchmarks.student.kept import settled, write
 from benchmarks.student.measures import DIFFERENCES, MEASURES, WRITERS, by_unit, difference_rows, paired
 from benchmarks.student.study import Study, load_study
-from pipeline.compare.bare import Bare
-from pipeline.compare.texts import Text, Written
+from benchmarks.student.tables import page
+from pipeline.compare.bare import Bare, BareBook
+from pipeline.compare.tables import Made
+from pipeline.compare.texts import Text, Written, read_texts
 from pipeline.job.errors import JobError
 from tests.tiny_job import make_job, rows
 
+MADE = Made("command", "machine", "2026-11-28")
 PROMPTS = ("hello you", "what now?", "who are you?", "how so?")
 
 
@@ -178,6 +181,8 @@ def test_what_can_not_be_run_is_said_in_lines(tmp_path: Path, capsys: pytest.Cap
         "corpora=[{name: a, decoder: {name: reference}}, {name: b, decoder: {name: prompting}}]":
             "corpora[0].decoder.name: 'reference' writes as nobody; take prompting",
         "job.judges=[]": "job.judges: none, and texts are chosen by their scores",
+        "chosen_by=encoder": "chosen_by: 'encoder' is none of job.judges; there is classifier",
+        "chosen_by=classifier": "chosen_by: 'classifier' is the only judge that counts; add another",
         "corpora=[{name: a, decoder: {tell: reference}}, {name: A, decoder: {name: mod}}]": "the name of two writers",
         "corpora=[{name: a, decoder: {name: mod}}, {name: b, decoder: {name: prompting}}]": "in the words of 'shares'",
         "corpora=[{name: a, decoder: {name: soup, tell: reference}}, {name: b, decoder: {name: prompting}}]":
@@ -191,13 +196,33 @@ def test_what_can_not_be_run_is_said_in_lines(tmp_path: Path, capsys: pytest.Cap
 
 def test_the_study_that_ships_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     study = load_study(ROOT / "workflows" / "student.yaml")
-    assert study.corpora[0].decoder.tell == "reference" and len(study.training.seeds) == 3
+    assert study.corpora[0].decoder.strength == 2 and study.chosen_by == "classifier" and len(study.training.seeds) == 3
     assert not {p.prompt_id for p in study.test_prompts_of()} & {
         p.prompt_id for p in study.corpus_job(study.corpora[0]).load_prompts()
     }
     assert main(["--check"]) == 0 and "6 students" in capsys.readouterr().out
     with pytest.raises(JobError, match=r"training.steps: 0 is out of range"):
         load_study(ROOT / "workflows" / "student.yaml", ["training.steps=0"])
+
+
+def test_who_has_chosen_scores_nothing(done: Path) -> None:
+    """The best by the chooser alone are taught, though both have judged; tests are scored by the other."""
+    both, chooser = "job.judges=[{kind: classifier}, {kind: encoder}]", "chosen_by=encoder"
+    study = load_study(done, [*SMOKE, "training.seeds=[1]", both, chooser, "output=study"])
+    job = settled(study.corpus_job(study.corpora[0]))
+    write(job)
+    by = {"encoder": dict[str, float](), "classifier": dict[str, float]()}
+    for row in rows(Path(job.output), "judgments"):
+        known = by[row["judge"].partition("@")[0]]
+        known[row["row_id"]] = known.get(row["row_id"], 0.0) + row["score"]
+    texts = [row for row in rows(Path(job.output)) if row["persona"] == "E0.50+J0.50" and row["response"].strip()]
+    best = sorted(texts, key=lambda row: (-by["encoder"][row["row_id"]], row["row_id"]))[: study.keep]
+    taught = [each.answer for each in lessons(study, job) if each.persona == "E0.50+J0.50"]
+    assert taught == [row["response"] for row in best]
+    written = read_texts(job, study.seen_personas(), BareBook(done.parent / "study"), 1.0)
+    mine = [each for each in running.by_others(written, "encoder") if each.persona == "E0.50+J0.50"]
+    assert mine and all(each.scores == {name: each.by_family["classifier"][name] for name in "EJ"} for each in mine)
+    assert "the encoder scores highest" in page(study, running.Found(), MADE, [], [])
 
 
 def _text(persona: str, prompt: str, score: float | None) -> Text:

@@ -85,6 +85,12 @@ def test_a_task_that_was_not_screened_takes_what_stood_on_those_that_were(compar
     assert {each.task for each in compared(alone, final, [SUM.point])} == {"other"}
 
 
+def test_a_baseline_that_was_not_screened_stands_with_all_its_curves(comparison: Comparison) -> None:
+    screened = [each for each in ALL if each not in MOD]
+    points = points_of_final(comparison, screened, [SUM.point], "both", [each.point for each in ALL])
+    assert [point.label for point in points] == ["sum hnone x2", "reference", "single J x1", "mod x1", "mod x3"]
+
+
 def test_a_perplexity_beyond_the_budget_does_not_go_on(comparison: Comparison) -> None:
     final = comparison.final.model_copy(update={"perplexity_of": "mod", "perplexity_factor": 0.4})
     assert finalists(comparison.model_copy(update={"final": final}), ALL) == []  # of mod's best, 8: at most 3.2
