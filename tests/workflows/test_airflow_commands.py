@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.cli import _parser
 from pipeline.exit_status import ExitStatus
+from pipeline.job.interval import interval_of
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "airflow"
 PARAMS: dict[str, Any] = {
@@ -67,6 +68,28 @@ def test_every_stage_is_a_command_line_of_mpg(commands: ModuleType, more: dict[s
 
 def test_what_is_tried_again_and_refused_is_as_mpg_ends(commands: ModuleType) -> None:
     assert commands.TRY_AGAIN == (ExitStatus.TRY_AGAIN, ExitStatus.INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-23",
+        "2026-11-23T06",
+        "2026-11-23T06:00",
+        "2026-11-23 06:00Z",
+        "2026-11-23T063000Z",
+        "2026-11-23T06:00:30.250000+01:00",
+    ],
+)
+def test_an_interval_may_be_a_date_or_an_instant(commands: ModuleType, text: str) -> None:
+    assert re.search(commands.INTERVAL, text) and interval_of(text).startswith("2026-11-23")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "today", "2026-11", "23.11.2026", "2026-11-23T", "2026-11-23T06:00 CET", "20261123"]
+)
+def test_other_words_are_no_interval(commands: ModuleType, text: str) -> None:
+    assert not re.search(commands.INTERVAL, text)
 
 
 def test_a_job_on_dataflow_has_a_name_of_its_work_alone(commands: ModuleType) -> None:

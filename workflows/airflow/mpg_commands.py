@@ -19,6 +19,8 @@ from typing import Any
 
 # In their order. `finish` stands in judge's place where rows were decoded, and judged by embedded judges, on Dataflow.
 STAGES = ("plan", "decode", "judge", "finish", "report", "gate", "publish")
+# A date, or a date and a time, in UTC where no zone is given: what `--interval` takes, but for rare forms of ISO 8601.
+INTERVAL = r"^\d{4}-\d\d-\d\d([T ]\d\d(:?\d\d(:?\d\d([.]\d{3,6})?)?)?(Z|[+-]\d\d:?\d\d)?)?$"
 TRY_AGAIN = (75, 130)  # pipeline/exit_status.py: TRY_AGAIN, INTERRUPTED; all others ask for a person
 REFUSED = 6  # of the gate
 _OF_THE_SCHEDULER = ("AIRFLOW", "_AIRFLOW")  # its connections and keys, which are none of the commands' business

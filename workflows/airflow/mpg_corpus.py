@@ -35,6 +35,7 @@ from airflow.sdk import (
     task,
 )
 from mpg_alerts import failed, late, send
+from mpg_commands import INTERVAL
 from mpg_stage import Stage
 
 DATA_SET = Asset("mpg_corpus_data_set")  # judged, and through the gate
@@ -47,7 +48,8 @@ PARAMS = {
                  minLength=1),
     "set": Param([], "fields changed for this run, FIELD=VALUE each", type="array",
                  items={"type": "string", "pattern": "^[a-z][^=]*=.*$"}),
-    "interval": Param(None, "start of the interval, in place of the run's own", type=_NAME, format="date"),
+    "interval": Param(None, "start of the interval, in place of the run's own: 2026-11-23, or 2026-11-23T06:00+01:00",
+                      type=_NAME, pattern=INTERVAL),
     "repo_id": Param(os.environ.get("MPG_REPO_ID"), "where on the Hub; empty: judged, and not published", type=_NAME,
                      pattern="^[\\w.-]+/[\\w.-]+$"),
     "private": Param(True, "make the repository private, if it is made", type="boolean"),

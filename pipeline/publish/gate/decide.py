@@ -18,7 +18,7 @@ from pipeline.publish.gate.previous import previous_of
 from pipeline.publish.gate.rules import Allowed, Refusal, absolute, against, unknown
 from pipeline.publish.hub.checks import whole_data_set
 from pipeline.publish.hub.errors import PublishError
-from pipeline.publish.report.read import ReportError
+from pipeline.publish.report.read import AllRejected, ReportError
 
 _MOST_REJECTED = 0.1  # of a data set without a job, as of a job that does not say
 
@@ -52,7 +52,12 @@ def decide(folder: Path, last: str | None, gate: Gate | None = None) -> Decision
         RunError: either is not whole or can't be read, or the Hub can't be asked.
     """
     with whole_data_set(folder) as copy:
-        new = _measured(copy, str(folder))
+        try:
+            new = _measured(copy, str(folder))
+        except AllRejected as problem:
+            n = problem.n
+            none = Refusal("max_rejected_fraction", f"it has no texts: {problem.why}", found=1.0)
+            return Decision((none,), None, (("rows", None, "0"), ("rejected rows", None, f"{n} of {n}")), ())
         place, words = (None, "--against is left out") if last is None else previous_of(last, new.interval)
         allowed = _allowed(new, gate)
         if place is None:
@@ -101,6 +106,8 @@ def _whole_last(place: Path, words: str) -> Iterator[Path]:
 def _measured(folder: Path, name: str) -> Measured:
     try:
         return Measured.at(folder, name)
+    except AllRejected:
+        raise
     except ReportError as error:
         raise PublishError(f"{name}: {error}" if name not in str(error) else str(error)) from error
 

@@ -96,7 +96,7 @@ def _published(
             notes.append("the card would be written anew, with its figures and this licence; run.json keeps it")
         if refused is not None or wish.repo_id is None:
             why = "it would not be published" if refused is not None else "no --repo-id is given"
-            return Published(files, None, notes=(*notes, f"not compared: {why}"), refused=refused)
+            return Published(files, None, tag=wish.tag, notes=(*notes, f"not compared: {why}"), refused=refused)
         client = HubClient(wish.repo_id, token, patience or Patience(tries=1 if wish.dry_run else Patience.tries))
         if wish.dry_run:
             return _dry_run(client, files, wish, notes)
@@ -123,6 +123,13 @@ def _notes(folder: Path, files: DataSetFiles) -> Iterator[str]:
         yield f"{files.n_secrets} texts lose what looks like a key or a password"
 
 
+def _late(wish: Wish, newer: str | None) -> list[str]:
+    """A word on an interval that is published after a newer one."""
+    if newer is None:
+        return []
+    return [f"onto the branch {wish.revision}, as {newer} is published: {MAIN} keeps the newest"]
+
+
 def _dry_run(client: HubClient, files: DataSetFiles, wish: Wish, notes: list[str]) -> Published:
     changes, refused = None, None
     try:
@@ -138,7 +145,8 @@ def _dry_run(client: HubClient, files: DataSetFiles, wish: Wish, notes: list[str
             if there is not None:
                 notes.append(SAME_TABLES.format(tag=wish.tag))
                 return Published(files, there[1], client.url, tag=wish.tag, notes=tuple(notes))
-            wish, _ = on_its_branch(client, wish, refs)
+            wish, newer = on_its_branch(client, wish, refs)
+            notes += _late(wish, newer)
             branch = wish.revision or MAIN
             if branch not in refs.branches and not branch.startswith("refs/"):
                 notes.append(f"branch {branch} would be made from {MAIN}")
@@ -152,7 +160,7 @@ def _dry_run(client: HubClient, files: DataSetFiles, wish: Wish, notes: list[str
             notes.append(f"not compared: {problem}")
         else:
             refused = problem
-    return Published(files, changes, client.url, notes=tuple(notes), refused=refused)
+    return Published(files, changes, client.url, tag=wish.tag, notes=tuple(notes), refused=refused)
 
 
 @dataclass
@@ -175,8 +183,7 @@ class _Publishing:
             if there is not None:
                 return self._is_there(*there, notes)
             self.wish, newer = on_its_branch(client, self.wish, refs)
-            if newer is not None:
-                notes.append(f"onto the branch {self.wish.revision}, as {newer} is published: {MAIN} keeps the newest")
+            notes += _late(self.wish, newer)
         wish, n = self.wish, 0
         while True:
             n += 1

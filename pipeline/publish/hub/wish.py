@@ -50,6 +50,7 @@ class Published:
         url: of the repository, or of the pull request; ``None``: no repository was named.
         commit: that the files are in; ``None``: there is none, as in a dry run.
         made: whether this command made it.
+        tag: that it has, or, after a dry run, would have.
         notes: what somebody should know, a line each.
         problems: what is there that is not what is here, a line each.
         refused: in a dry run, why it would not be published; ``None``: it would.

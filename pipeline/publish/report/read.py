@@ -38,6 +38,18 @@ class ReportError(ValueError):
     """A data set that no report can be made of; one line."""
 
 
+class AllRejected(ReportError):
+    """A data set without texts, as all its rows were rejected.
+
+    Attributes:
+        n: rows. why: in words.
+    """
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.n, self.why = n, f"all {n} rows were rejected, and rejected/ says why"
+        super().__init__(f"{folder}: holds no texts: {self.why}; mend what the reasons name, and run the job again")
+
+
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """What a report knows of a data set. Arrays are over texts, in the order of the files.
@@ -110,7 +122,7 @@ def read_data_set(folder: Path) -> DataSet:
     """Read a data set, by the name of its job.
 
     Raises:
-        ReportError: no data set there, one that can't be read, or of a later schema.
+        ReportError: no data set there, one that can't be read, or of a later schema; AllRejected: one without texts.
     """
     try:
         return _read(folder)
@@ -120,9 +132,13 @@ def read_data_set(folder: Path) -> DataSet:
 
 def _read(folder: Path) -> DataSet:
     table, splits = _table(folder, "generations", _MEASURED)
-    if table is None or not table.num_rows:
-        raise ReportError(f"{folder}: holds no texts in data/*.parquet; give the folder of a data set of mpg run")
     run, job = _json(folder / RUN_FILE), _json(folder / JOB_FILE)
+    if table is None or not table.num_rows:
+        counts = run.get("counts")
+        rejected = counts.get("rejected") if isinstance(counts, dict) else 0
+        if isinstance(rejected, int) and rejected:
+            raise AllRejected(folder, rejected)
+        raise ReportError(f"{folder}: holds no texts in data/*.parquet; give the folder of a data set of mpg run")
     codes, personas = _coded(table.column("persona"))
     prompt_of, prompts = _coded(table.column("prompt_id"))
     found, weights = _weights(table)

@@ -192,3 +192,11 @@ def test_unknown_embedded_models_are_named() -> None:
     with pytest.raises(EmbeddedModelError, match="there is one: embedded/smollm2-135m-instruct"):
         resolve("embedded/gpt-7")
     assert resolve("some/hub-id") == "some/hub-id"
+
+
+def test_a_cache_folder_that_cant_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a user without a home: no later attempt unpacks the model there either."""
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("MPG_CACHE", str(tmp_path / "home" / "mpg"))
+    with pytest.raises(EmbeddedModelError, match=r"unpacked to .*/home/mpg \(Not a directory\); name .* in MPG_CACHE"):
+        resolve("embedded/smollm2-135m-instruct")

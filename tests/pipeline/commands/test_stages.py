@@ -130,6 +130,30 @@ def test_intervals_given_twice_or_nowhere_are_one_line(weekly: Path, capsys: Sai
     assert "names the job's interval, and it has none" in found["problem"]
 
 
+def test_each_of_several_problems_is_a_line(weekly: Path, capsys: Said) -> None:
+    wrong = ("--set", "seed=x", "--set", "samples_per_cell=0")
+    found = said(capsys, "plan", weekly, "--interval", "2026-11-23", *wrong, status=2)
+    first, second = found["problem"].splitlines()
+    assert first.startswith(f"{weekly}: samples_per_cell: 0 is out of range")
+    assert second.startswith(f"{weekly}: seed: 'x' is text; give a whole number")
+
+
+def test_where_all_rows_were_rejected_every_stage_says_so(weekly: Path, capsys: Said) -> None:
+    write_prompts(weekly.parent, (" ",))
+    out = weekly.parent / "none"
+    write_job(weekly.parent, output="none", judges=[], max_rejected_fraction=1.0)
+    assert said(capsys, "run", weekly, "--only", "decode")["rejected"] == 4
+    assert main(["run", str(weekly)]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        f"has no texts: all rows were rejected, and {out / 'rejected'} says why" in printed and "open it" not in printed
+    )
+    why = "all 4 rows were rejected, and rejected/ says why"
+    assert said(capsys, "report", out, status=2)["problem"].startswith(f"{out}: holds no texts: {why}; mend ")
+    found = said(capsys, "gate", out, status=ExitStatus.REFUSED)
+    assert found["problem"] == f"{out}: not to be published: it has no texts: {why}"
+
+
 def test_what_can_not_be_run_in_stages_is_one_line(weekly: Path, capsys: Said) -> None:
     accept = "accept={min_score: 0.1, rows_per_cell: 1, max_candidates: 2}"
     found = said(capsys, "run", weekly, "--interval", "2026-11-23", "--only", "decode", "--set", accept, status=2)

@@ -51,7 +51,10 @@ def test_an_older_interval_does_not_take_the_newest_one_s_place(
     newest = said(publisher, "publish", week(tmp_path / "b", "2026-11-23", 7), "--repo-id", "me/late")
     late = week(tmp_path / "a", "2026-11-16")
     dry = said(publisher, "publish", late, "--repo-id", "me/late", "--dry-run")
-    assert "branch backfill would be made from main" in dry["notes"]
+    assert "branch backfill would be made from main" in dry["notes"] and dry["tag"] == "2026-11-16"
+    assert "onto the branch backfill, as 2026-11-23 is published: main keeps the newest" in dry["notes"]
+    listed = publisher("publish", late, "--dry-run").out.splitlines()
+    assert listed[listed.index("its tag would be 2026-11-16") - 1].endswith("nothing is made or sent")
     for made in (True, False):
         found = said(publisher, "publish", late, "--repo-id", "me/late")
         assert found["made"] is made and found["tag"] == "2026-11-16"
