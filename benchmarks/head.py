@@ -24,7 +24,7 @@ from mpg.models.embedded import SMOLLM2
 from mpg.models.lane_linear import MatMul
 from pipeline.job.model import shipped_adapters
 
-_TOKENS, _ROWS = 48, 8
+_TOKENS, _ROWS, _CALLS = 48, 8, 23
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def log_laws(bank: ModelBank, head: Callable[[Tensor], Tensor], prompt: list[int
 def timed(head: Callable[[Tensor], Tensor], hidden: Tensor) -> float:
     """Milliseconds of a call, the median of some."""
     taken = []
-    for _ in range(23):
+    for _ in range(_CALLS):
         started = time.perf_counter()
         head(hidden)
         taken.append(time.perf_counter() - started)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 ROOT = Path(__file__).resolve().parents[1]
+_INSIDE, _NOT_ASKING = f"{ROOT}/", (f"{ROOT}/benchmarks", f"{ROOT}/.venv")
 DEVICE = "privateuseone"  # torch's name for a device that others bring
 _aten = torch.ops.aten
 # Their results are values for the host, or of a size that only values tell.
@@ -81,6 +81,15 @@ class DeviceTensor(Tensor):
         raise RuntimeError(f"{func}: outside of what pretends its device")
 
 
+def mapped(put: Callable[[Any], Any], tree: Any) -> Any:
+    """What an operator takes or gives, each leaf put through a function; torch's pytree is several times as slow."""
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([mapped(put, each) for each in tree])
+    if isinstance(tree, dict):
+        return {key: mapped(put, each) for key, each in tree.items()}
+    return put(tree)
+
+
 class _Pretending(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +97,8 @@ class _Pretending(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        flat, spec = tree_flatten((args, kwargs))
+        flat: list[Any] = []
+        mapped(flat.append, (args, kwargs))
         tensors = [each for each in flat if isinstance(each, Tensor)]
         mine = [each for each in tensors if isinstance(each, DeviceTensor)]
         to = next((each.type for each in flat if isinstance(each, torch.device)), None)
@@ -98,10 +108,13 @@ class _Pretending(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         self._record(func, args, kwargs, tensors, mine, to)
-        hosts = [each.host if isinstance(each, DeviceTensor) else each for each in flat]
-        if to == DEVICE:
-            hosts = [torch.device("cpu") if isinstance(each, torch.device) else each for each in hosts]
-        given, named = tree_unflatten(hosts, spec)
+
+        def onto_host(x: Any) -> Any:
+            if isinstance(x, DeviceTensor):
+                return x.host
+            return torch.device("cpu") if to == DEVICE and isinstance(x, torch.device) else x
+
+        given, named = mapped(onto_host, (args, kwargs))
         out = computed(func, given, named)
         if to == "cpu" or (to is None and func is _aten.copy_.default and not isinstance(args[0], DeviceTensor)):
             return args[0] if func is _aten.copy_.default else out
@@ -112,7 +125,7 @@ class _Pretending(TorchDispatchMode):
                 return x
             return known[id(x)] if id(x) in known else DeviceTensor(x)
 
-        return tree_map(onto_device, out)
+        return mapped(onto_device, out)
 
     def _record(
         self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], mine: list[DeviceTensor], to: str | None
@@ -166,12 +179,10 @@ def computed(func: Any, args: Any, kwargs: Any) -> Any:
 def _place() -> str:
     """The line of the package that asked for the operator."""
     frame: Any = sys._getframe(2)
-    here = str(ROOT / "benchmarks")
-    inside = str(ROOT) + "/"
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(inside) and not file.startswith((here, inside + ".venv")):
-            return f"{file.removeprefix(inside)}:{frame.f_lineno}"
+        if file.startswith(_INSIDE) and not file.startswith(_NOT_ASKING):
+            return f"{file.removeprefix(_INSIDE)}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"
 

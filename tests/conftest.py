@@ -20,6 +20,9 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 from mpg import ModelBank
 from pipeline.events import OURS
 from tests.fakes import tiny_adapter, tiny_llama
+from tests.once import unflushed
+
+unflushed()
 
 if "MPG_TEST_DEVICE" in os.environ:  # as `cuda`: banks of files lie there; a test that makes tensors for one may not
     _load, _where = ModelBank.load.__func__, {"device": os.environ["MPG_TEST_DEVICE"]}

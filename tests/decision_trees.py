@@ -91,7 +91,14 @@ def tree_law(
     at_position = [(x, 0, 0, i) for x in draft for i in route]
     if drafted:  # rejected, and replaced
         at_position += [(x, 1, y, i) for x in draft for y in range(vocab) for i in route]
-    tree = _Tree([sum(path, ()) for path in itertools.product(at_position, repeat=length)])
+    paths: list[tuple[int, ...]] = [()]
+    for position in range(length):  # a path with a choice that is never made is another one once more
+        paths = [
+            (*path, *here)
+            for path, here in itertools.product(paths, at_position)
+            if all(made or not choice for made, choice in zip(_made(path, here, position, settings), here, strict=True))
+        ]
+    tree = _Tree(paths)
 
     class Scripted:
         def __init__(self, seed: int, *, stream: int = 0) -> None:
@@ -119,24 +126,33 @@ def _routes(settings: DecoderSettings) -> bool:
     return settings.target == "routed" and not settings.greedy
 
 
-def _probability(tree: _Tree, path: int, length: int, settings: DecoderSettings) -> float:
-    """Of a path; 0 for one that differs from another only in choices that were never made."""
-    chosen, noted = tree.paths[path].reshape(-1, 4), tree.probability[path].reshape(-1, 4)
+def _made(
+    before: Sequence[int], here: Sequence[int], position: int, settings: DecoderSettings
+) -> tuple[bool, bool, bool, bool]:
+    """Which of the four choices of a position (see :func:`tree_law`) are made in a text that reaches it.
+
+    Args:
+        before: choices of the positions before it, four each, of which the last count. here: its own.
+    """
     drafted = settings.facts.speculative
     mixed = drafted and drafter_of(settings) == "mixture"
     # Drafts that follow the target itself are accepted without a test.
     tested = drafted and (not mixed or settings.truncates or settings.greedy)
-    total, rejected = 1.0, False
-    for position in range(len(chosen)):
-        inside = position < length
-        begins = position == 0 or (settings.horizon is not None and position % settings.horizon == 0)
-        made = [inside, inside and tested, inside and tested and chosen[position, 1] == 1, False]
-        made[3] = inside and (mixed or _routes(settings)) and (begins or (mixed and rejected))
-        rejected = chosen[position, 1] == 1
+    begins = position == 0 or (settings.horizon is not None and position % settings.horizon == 0)
+    routed = begins or (mixed and before[-3] == 1)  # a component is drawn, after a rejection anew
+    return True, tested, tested and here[1] == 1, (mixed or _routes(settings)) and routed
+
+
+def _probability(tree: _Tree, path: int, length: int, settings: DecoderSettings) -> float:
+    """Of a path; 0 for one that differs from another only in choices that were never made."""
+    chosen, noted = tree.paths[path].reshape(-1, 4).tolist(), tree.probability[path].reshape(-1, 4)
+    total = 1.0
+    for position, here in enumerate(chosen):
+        made = _made(chosen[position - 1], here, position, settings)
         for column in range(4):
-            if made[column]:
+            if position < length and made[column]:
                 p = noted[position, column]
                 total *= 0.0 if np.isnan(p) else p
-            elif chosen[position, column]:
+            elif here[column]:
                 return 0.0
     return total

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,27 +64,55 @@ def tabular_bank(
 TINY_ALPHABET = ["<eos>", *"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,?!'"]
 
 
+@functools.cache
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    """Where this process keeps one of each folder that :func:`_once` made; gone with the process."""
+    return tempfile.TemporaryDirectory(prefix="tiny-")
+
+
+def _once(folder: Path, key: object, make: Callable[[Path], None]) -> Path:
+    """The folder as ``make`` makes it: made the first time that this process asks for ``key``, and copied after."""
+    kept = Path(_kept().name) / hashlib.sha256(repr(key).encode()).hexdigest()
+    if not kept.exists():
+        with torch.random.fork_rng():  # or what is drawn next would depend on who came first
+            make(kept)
+    return Path(shutil.copytree(kept, folder, dirs_exist_ok=True))
+
+
+_BASE = "<where the base is>"
+
+
+def _replace(folder: Path, text: str, other: str) -> Path:
+    """PEFT writes down where the base was, which may be another copy of it."""
+    for path in (folder / "adapter_config.json", folder / "README.md"):
+        path.write_text(path.read_text().replace(text, other))
+    return folder
+
+
 def tiny_llama(folder: Path, *, seed: int = 0, vocab_size: int = 64, n_layers: int = 2) -> Path:
     """A random Llama of a few layers with a byte-level tokenizer and a chat template, saved to a folder."""
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    tiny_tokenizer(vocab_size).save_pretrained(folder)
+    def make(here: Path) -> None:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        tiny_tokenizer(vocab_size).save_pretrained(here)
+        config = LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=n_layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+            initializer_range=0.2,
+        )
+        LlamaForCausalLM(config).save_pretrained(here)
+
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=n_layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return _once(folder, ("llama", seed, vocab_size, n_layers, torch.get_default_dtype()), make)
 
 
 def tiny_tokenizer(vocab_size: int = 64) -> Any:
@@ -142,20 +174,26 @@ def tiny_adapter(
     **more: Any,
 ) -> Path:
     """A random LoRA adapter over a tiny Llama, saved in PEFT's own format."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
 
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM", **more),
-    )
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-    model.save_pretrained(folder)
-    return folder
+    def make(here: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base),
+            LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM", **more),
+        )
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+        model.save_pretrained(here)
+        _replace(here, str(base), _BASE)
+
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in base.iterdir() if path.is_file()}
+    _once(folder, ("adapter", sorted(files.items()), seed, rank, scale, targets, sorted(more.items())), make)
+    return _replace(folder, _BASE, str(base))
 
 
 def feed_every_branch(bank: ModelBank, ids: Tensor):

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from benchmarks.pretend_device import DEVICE, DeviceTensor, computed, entered, is_composed
+from benchmarks.pretend_device import DEVICE, DeviceTensor, computed, entered, is_composed, mapped
 
 KIND = DEVICE
 FIRST, SECOND = torch.device(KIND, 0), torch.device(KIND, 1)
@@ -29,7 +28,8 @@ class _Placing(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        flat, spec = tree_flatten((args, kwargs))
+        flat: list[Any] = []
+        mapped(flat.append, (args, kwargs))
         mine = [each for each in flat if isinstance(each, DeviceTensor)]
         to = next((each for each in flat if isinstance(each, torch.device)), None)
         if not mine and (to is None or to.type != KIND):
@@ -47,9 +47,13 @@ class _Placing(TorchDispatchMode):
             if len(where) > 1 or (strangers and not name.startswith("index")):
                 raise RuntimeError(f"{name}: its tensors lie on {sorted(map(str, where))} and {len(strangers)} on cpu")
             target = to or mine[0].device
-        hosts = [each.host if isinstance(each, DeviceTensor) else each for each in flat]
-        hosts = [torch.device("cpu") if isinstance(each, torch.device) else each for each in hosts]
-        given, named = tree_unflatten(hosts, spec)
+
+        def onto_host(x: Any) -> Any:
+            if isinstance(x, DeviceTensor):
+                return x.host
+            return torch.device("cpu") if isinstance(x, torch.device) else x
+
+        given, named = mapped(onto_host, (args, kwargs))
         out = computed(func, given, named)
         if target.type == "cpu":
             return args[0] if name == "copy_" else out
@@ -60,7 +64,7 @@ class _Placing(TorchDispatchMode):
                 return x
             return known[id(x)] if id(x) in known else DeviceTensor(x, target)
 
-        return tree_map(placed, out)
+        return mapped(placed, out)
 
 
 @contextmanager

@@ -45,10 +45,10 @@ def bank(*, first: int, device: bool) -> ModelBank:
 
 
 def texts(models: ModelBank, settings: dict[str, Any], draft_len: int | None) -> list[Completion]:
-    """Nine rows of several attributes, four at a time: they come and go, and some end early."""
+    """Six rows of several attributes, four at a time: they come and go, and some end early."""
     made, names = DecoderSettings(**settings | {"max_new_tokens": 20}), models.attributes
     asked = []
-    for i in range(9):
+    for i in range(6):
         some = {names[0]: 0.5, names[1]: 0.3, names[2]: 0.2} if i % 3 else {names[i % 2]: 1.0}
         asked.append(Request([3, 4, 5 + i, 8, 9, 10 + i], some if made.facts.weighted else {}, i))
     return list(decode(models, asked, made, batch_size=4, draft_len=draft_len))

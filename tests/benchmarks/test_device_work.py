@@ -75,21 +75,13 @@ def test_a_wait_and_an_operator_that_come_back_are_counted(tmp_path: Path) -> No
     assert {"max", "_local_scalar_dense", "clone"} <= found["by_name"].keys()
 
 
-@pytest.fixture(scope="module")
-def trial() -> dict[str, Any]:
+@pytest.mark.long
+def test_texts_and_books_on_a_device_are_those_on_a_cpu_and_a_broken_model_is_named() -> None:
+    """In one test, so that no two workers make the trial."""
     command = [sys.executable, "-m", "tests.benchmarks.device_trial"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-@pytest.mark.long
-def test_texts_and_books_on_a_device_are_those_on_a_cpu(trial: dict[str, Any]) -> None:
+    trial = json.loads(done.stdout.splitlines()[-1])
     assert trial["apart"] == []
-
-
-@pytest.mark.long
-def test_a_broken_model_is_named_in_the_step_that_it_breaks_in(trial: dict[str, Any]) -> None:
     assert trial["broken"].startswith("request 1: attribute 'a0': its logits are not numbers")
     assert trial["broken"].endswith("After 3 passes.")

@@ -10,8 +10,13 @@ import pytest
 
 from tests.beam_servers import Servers
 from tests.job_desk import Desk
+from tests.once import options_of_classes, pictures_of_specifications, signatures_of_methods
 from tests.run_process import finished, make_place, start
 from tests.tiny_job import checksums, make_job
+
+signatures_of_methods()
+options_of_classes()
+pictures_of_specifications()
 
 
 @pytest.fixture

@@ -49,14 +49,24 @@ def shorten(output: Path, index: int, n: int, table: str = "generations") -> Non
         write_table(some, path.with_name(file_name(of_range, n, some["row_id"].to_pylist())))
 
 
-@pytest.fixture
-def done(job_file: Path) -> Path:
-    """The output of a run with 14 cells of which two are dead letters, in ranges of five."""
-    write_prompts(job_file.parent, ("hello you", "what now?", "", "tell me more"))
-    assert main(["run", str(job_file), "--set", "max_rejected_fraction=0.5"]) == 0
+PROMPTS = ("hello you", "what now?", "", "tell me more")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run with 16 cells of which four are dead letters, in ranges of five."""
+    job_file = make_job(tmp_path_factory.mktemp("made"), PROMPTS)
+    assert again(job_file) == 0
     output = job_file.parent / "out"
     assert len(rows(output)) == 12 and len(rows(output, "rejected")) == 4
     return output
+
+
+@pytest.fixture
+def done(job_file: Path, made: Path) -> Path:
+    """The same, of this test's own job."""
+    write_prompts(job_file.parent, PROMPTS)
+    return Path(shutil.copytree(made, job_file.parent / "out"))
 
 
 def again(job_file: Path, *more: str) -> int:
