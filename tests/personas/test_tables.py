@@ -120,7 +120,7 @@ def test_a_bad_row_of_csv_costs_itself(tmp_path: Path) -> None:
             "a\n1\n".encode("utf-16")[:-1],
             r"is no text in utf-16-le .*; name its encoding, or save it as UTF-8",
         ),
-        ("a.json", b'[{"a": 1},\n]', "line 2: not JSON .* at column 1"),
+        ("a.json", b'[{"a": 1},\nx]', "line 2: not JSON .* at column 1"),
         ("a.json", b'[{"a": "\xe9"}]', "not UTF-8 at byte 9"),
         ("a.parquet", b"a,b", "is no .parquet table"),
         ("a.txt", b"a", "is no table by its name; give one of .jsonl, "),
