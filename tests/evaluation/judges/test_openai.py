@@ -51,7 +51,7 @@ def run(server: JudgeServer, asked: list[Item], cache: JudgmentCache | None = No
 
 
 def judge_at(url: str, cache: JudgmentCache | None = None, **changes: object) -> OpenAIJudge:
-    settings = OpenAISettings(**({"model": "scripted", "base_url": url, "timeout_s": 5.0} | changes))  # type: ignore[arg-type]
+    settings = OpenAISettings(**({"model": "scripted", "base_url": url, "timeout_s": 60.0} | changes))  # type: ignore[arg-type]
     return OpenAIJudge(RUBRICS, settings, cache=cache, clock=FastClock())
 
 

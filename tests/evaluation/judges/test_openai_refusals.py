@@ -64,7 +64,7 @@ def items(n: int = N) -> list[Item]:
 
 
 def judge_at(url: str, cache: JudgmentCache | None = None, **changes: Any) -> OpenAIJudge:
-    settings = OpenAISettings(**({"model": "scripted", "base_url": url, "timeout_s": 5.0} | changes))
+    settings = OpenAISettings(**({"model": "scripted", "base_url": url, "timeout_s": 60.0} | changes))
     return OpenAIJudge(RUBRICS, settings, cache=cache, clock=FastClock())
 
 
