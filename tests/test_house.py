@@ -59,5 +59,6 @@ def test_what_pydantic_calls_is_a_function() -> None:
     assert len(paths) > 200
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in taken:
+            called = getattr(node, "func", None)
+            if isinstance(node, ast.Call) and getattr(called, "id", getattr(called, "attr", "")) in taken:
                 assert not isinstance(node.args[0], ast.Subscript), f"{path}:{node.lineno}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.student.study import Study
-from evaluation.items import kind_of
+from evaluation.items import of_kinds
 from mpg.models.hub import Place
 from mpg.models.pretrained import load_tokenizer
 from mpg.train.sft import sft_row
@@ -63,7 +63,7 @@ def lessons(study: Study, job: Job) -> list[Lesson]:
     folder = Path(job.output_folder)
     tables = {name: table_of(folder, name) for name in ("generations", "judgments")}
     run = json.loads((folder / RUN_FILE).read_text("utf-8"))
-    choose = [label for label in run["judges"] if study.chosen_by in (None, kind_of(label))]
+    choose = of_kinds(run["judges"], None if study.chosen_by is None else [study.chosen_by])
     source = Source.of(tables, frozenset(), job.described_attributes(), choose, job.panel)
     rows: dict[str, Row] = {row["row_id"]: row for row in source.rows}
     scored: dict[str, list[tuple[float, str]]] = {persona.name: [] for persona in job.build_personas()}

@@ -19,7 +19,8 @@ from benchmarks.student.corpora import in_tokens, lessons, told
 from benchmarks.student.kept import settled, write
 from benchmarks.student.study import UNTRAINED, Corpus, Study
 from evaluation.features.embedding import Embedder
-from evaluation.items import kind_of
+from evaluation.items import of_kinds
+from evaluation.statistics.aggregate import panel
 from mpg.models.dtype import pick_dtype
 from mpg.models.fingerprint import revision_of
 from mpg.models.hub import Place
@@ -30,7 +31,7 @@ from personas import Persona
 from pipeline.compare.banks import forget
 from pipeline.compare.bare import BareBook
 from pipeline.compare.run import sentence_embedder
-from pipeline.compare.texts import Text, Written, family_of, mean_of, read_texts
+from pipeline.compare.texts import Text, Written, family_of, read_texts
 from pipeline.job.model import Job
 from pipeline.store.files import make_folder
 
@@ -149,17 +150,16 @@ def _written(study: Study, job: Job, personas: Sequence[Persona], book: BareBook
         said = ", ".join(f"{machine[key]}" for key in ("processor", "device") if key in machine)
         if said not in found.machines:
             found.machines.append(said)
-    texts = written.texts if study.chosen_by is None else tuple(by_others(written, study.chosen_by))
+    texts = written.texts if study.chosen_by is None else tuple(by_others(written, study.chosen_by, job.panel))
     return replace(written, control={}, texts=texts)
 
 
-def by_others(written: Written, chooser: str) -> Iterator[Text]:
-    """Texts scored by the judges that count and are not of a kind: means over their families."""
-    families = {family_of(label) for label in written.run["judges"] if kind_of(label) != chooser}
+def by_others(written: Written, chooser: str, rule: str) -> Iterator[Text]:
+    """Texts scored by the judges that count and are not of a kind. Args: rule: of their panel."""
+    families = {family_of(label) for label in of_kinds(written.run["judges"], [chooser], but=True)}
     for text in written.texts:
-        scores = {name: mean_of(text.by_family[family].get(name) for family in sorted(families))
-                  for name in text.scores}  # fmt: skip
-        yield replace(text, scores=scores)
+        voices = [each for family, each in text.by_family.items() if family in families]
+        yield replace(text, scores={name: panel([each.get(name) for each in voices], rule) for name in text.scores})
 
 
 @contextmanager

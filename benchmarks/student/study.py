@@ -15,9 +15,11 @@ from personas.prompts import Prompt, PromptError
 from personas.telling import DEFAULT_WORDING
 from personas.words import show
 from pipeline.compare.model import Base
+from pipeline.job.adapters import own_judges
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import JobError, Problem, problems_of, with_origin
 from pipeline.job.fields import Decoder, Float, Frozen, Int, Text
+from pipeline.job.known import counted
 from pipeline.job.model import Job, shipped_adapters
 from pipeline.job.persona_fields import Personas
 from pipeline.job.prompt_source import PromptSource
@@ -224,12 +226,23 @@ def _base_problems(study: Study) -> Iterator[Problem]:
     kinds = [each.kind for each in study.job.judges]
     if not kinds:
         yield Problem("job.judges", "none, and texts are chosen by their scores; add e.g. {kind: classifier}")
-    elif study.chosen_by is not None and study.chosen_by not in kinds:
-        text = f"{study.chosen_by!r} is none of job.judges; there is {', '.join(kinds)}"
-        yield Problem("chosen_by", text)
-    elif study.chosen_by is not None and not {*kinds} - {study.chosen_by, "log-ratio"}:
-        text = f"{study.chosen_by!r} is the only judge that counts; add another to job.judges, which scores"
-        yield Problem("chosen_by", text)
+    elif study.chosen_by is not None:
+        yield from _chooser_problems(study, study.chosen_by)
+
+
+def _chooser_problems(study: Study, chooser: str) -> Iterator[Problem]:
+    """Of who chooses, and of those who are left to score: both have to count, of every attribute."""
+    specs, names, own = study.job.judges, study.job.attribute_names, own_judges(study.job)
+    kinds = [each.kind for each in specs]
+    if chooser not in kinds:
+        yield Problem("chosen_by", f"{chooser!r} is none of job.judges; there is {', '.join(kinds)}")
+        return
+    for chooses, does in ((True, "chooses"), (False, "scores")):
+        known = counted([each for each in specs if (each.kind == chooser) is chooses], names, own)
+        if lacking := [name for name in names if name not in known]:
+            text = f"{chooser!r} leaves nobody who {does} {', '.join(lacking)} and counts"
+            yield Problem("chosen_by", f"{text}; name another, or add one to job.judges")
+            return
 
 
 def _persona_problems(study: Study) -> Iterator[Problem]:

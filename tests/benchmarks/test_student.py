@@ -182,7 +182,7 @@ def test_what_can_not_be_run_is_said_in_lines(tmp_path: Path, capsys: pytest.Cap
             "corpora[0].decoder.name: 'reference' writes as nobody; take prompting",
         "job.judges=[]": "job.judges: none, and texts are chosen by their scores",
         "chosen_by=encoder": "chosen_by: 'encoder' is none of job.judges; there is classifier",
-        "chosen_by=classifier": "chosen_by: 'classifier' is the only judge that counts; add another",
+        "chosen_by=classifier": "chosen_by: 'classifier' leaves nobody who scores E, J and counts; name another",
         "corpora=[{name: a, decoder: {tell: reference}}, {name: A, decoder: {name: mod}}]": "the name of two writers",
         "corpora=[{name: a, decoder: {name: mod}}, {name: b, decoder: {name: prompting}}]": "in the words of 'shares'",
         "corpora=[{name: a, decoder: {name: soup, tell: reference}}, {name: b, decoder: {name: prompting}}]":
@@ -192,6 +192,10 @@ def test_what_can_not_be_run_is_said_in_lines(tmp_path: Path, capsys: pytest.Cap
     }.items():  # fmt: skip
         assert main([str(path), "--smoke", "--set", change]) == 2, change
         assert line in capsys.readouterr().err, change
+    own_opinion = ["--set", "job.judges=[{kind: classifier}, {kind: log-ratio}]", "--set"]
+    for chooser, lacks in (("log-ratio", "chooses"), ("classifier", "scores")):
+        assert main([str(path), "--smoke", *own_opinion, f"chosen_by={chooser}"]) == 2
+        assert f"{chooser!r} leaves nobody who {lacks} E, J and counts" in capsys.readouterr().err
 
 
 def test_the_study_that_ships_is_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,8 +224,14 @@ def test_who_has_chosen_scores_nothing(done: Path) -> None:
     taught = [each.answer for each in lessons(study, job) if each.persona == "E0.50+J0.50"]
     assert taught == [row["response"] for row in best]
     written = read_texts(job, study.seen_personas(), BareBook(done.parent / "study"), 1.0)
-    mine = [each for each in running.by_others(written, "encoder") if each.persona == "E0.50+J0.50"]
+    mine = [each for each in running.by_others(written, "encoder", job.panel) if each.persona == "E0.50+J0.50"]
     assert mine and all(each.scores == {name: each.by_family["classifier"][name] for name in "EJ"} for each in mine)
+    voices = {"encoder": {"E": 1.0}, "openai m": {"E": 0.2}, "openai n": {"E": None}}
+    text = replace(_text("EJ", "p", 0.6), by_family=voices)
+    made = Written((text,), {"judges": ["encoder@1+a", "openai@m+1", "openai@n+1"]}, "")
+    assert [each.scores for each in running.by_others(made, "encoder", "mean")] == [
+        {"E": 0.2}
+    ]  # who is silent has no voice
     assert "the encoder scores highest" in page(study, running.Found(), MADE, [], [])
 
 

@@ -2,207 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 import yaml
 from datasets import load_dataset
-from huggingface_hub import DatasetCard, DatasetCardData
-from markdown_it import MarkdownIt
 
 import mpg
-from pipeline.publish.card import write_card
 from pipeline.publish.card.examples import examples
-from pipeline.publish.card.words import code, inline, quoted, table
 from pipeline.publish.data_set import write_judgments
-from pipeline.publish.digest import digest_of
 from pipeline.publish.forms import SCHEMAS
 from pipeline.publish.licences import restate
 from pipeline.publish.rewrite import rewrite_card
 from pipeline.store.columns import MEANINGS, undescribed
-from pipeline.store.dataset import FOLDERS, write_pieces
-from pipeline.store.schema import GENERATIONS, JUDGMENTS, REJECTED
-from pipeline.store.shards import write_bytes
+from pipeline.store.schema import GENERATIONS, JUDGMENTS
+from tests.card_desk import MARKDOWN, body, card, cells, front, generations, judgment, section
 from tests.job_desk import Desk
 
 ROOT = Path(__file__).parents[3]
 OLD = ROOT / "tests" / "data" / "schema-3"
-ROW = {
-    **{field.name: "" for field in GENERATIONS if field.type == pa.string()},
-    **{field.name: 1 for field in GENERATIONS if pa.types.is_integer(field.type)},
-    **{field.name: [] for field in GENERATIONS if pa.types.is_list(field.type)},
-    **{"exact": True, "acceptance_rate": 0.5, "tv_bound": None, "log_prob_reference": -1.0},
-}
-RUN: dict[str, Any] = {
-    "model": "m",
-    "dtype": "float32",
-    "counts": {"rows": 2, "rejected": 0},
-    "accept": None,
-    "judges": [],
-}
-ODD = ["E1.00", "a|b", "a\\|b", "a\\", "|||", "<b>x", "`a`|", "# a", "- a", "---", "**a**", "&amp;", "1. a", "a_b_"]
-# What would be markup, or worse, if a card put it in as it is.
-NASTY = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "![a](http://example.org/a.png)",
-    "[a](javascript:alert(1))",
-    "---\nlicense: mit\n---",
-    "```\ncode\n```",
-    "~~~",
-    "# heading",
-    "    indented",
-    "\tindented",
-    "- item",
-    "+ item",
-    "1. item",
-    "1) item",
-    "> quote",
-    "a\n===",
-    "a\n---",
-    "***",
-    "| a | b |\n|---|---|\n| c | d |",
-    "<!-- gone -->",
-    "&lt;b&gt;",
-    "*a* _b_ ~~c~~ `d`",
-    "a  \nb\\\nc",
-    "{{ title }}{% if x %}",
-    "\u202eabc\x1b[1m",
-    "[a]: http://example.org\n\n[a]",
-    "$x$",
-    "<http://example.org>",
-    "a\r\nb\rc\u2028d",
-    "\\",
-    "",
-]
-MARKDOWN = MarkdownIt("commonmark").enable("table").enable("strikethrough")
-
-
-def generations(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist([ROW | {"row_id": f"{i}", "prompt_id": "p"} | row for i, row in enumerate(rows)],
-                                schema=GENERATIONS)  # fmt: skip
-
-
-def judgment(row_id: str, attribute: str, score: float | None, judge: str = "classifier@1") -> dict[str, Any]:
-    empty = dict.fromkeys(JUDGMENTS.names)
-    status = "ok" if score is not None else "refused"
-    return empty | {"row_id": row_id, "attribute": attribute, "judge": judge, "score": score, "status": status}
-
-
-def card(
-    desk: Desk, rows: pa.Table, *judgments: dict[str, Any], run: dict[str, Any] | None = None, job: tuple[str, ...] = ()
-) -> str:
-    """The card of a data set that is written into the desk's folder."""
-    run = RUN | {"judges": sorted({each["judge"] for each in judgments})} | (run or {})
-    tables = {
-        "generations": rows,
-        "judgments": pa.Table.from_pylist(list(judgments), schema=JUDGMENTS),
-        "rejected": REJECTED.empty_table(),
-    }
-    for folder in FOLDERS.values():
-        shutil.rmtree(desk.folder / folder, ignore_errors=True)
-    write_pieces(desk.folder, [tables])
-    write_bytes(json.dumps(run).encode(), desk.folder / "run.json")
-    write_card(desk.folder, desk.load(*job), digest_of(desk.folder, list("ENTJ"), set(run["judges"])), run)
-    return (desk.folder / "README.md").read_text("utf-8")
-
-
-def body(text: str) -> str:
-    return DatasetCard(text).text
-
-
-def section(text: str, title: str) -> str:
-    return body(text).split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
-def cells(markdown: str) -> list[list[str]]:
-    """Of its tables, row by row, as they are shown."""
-    found: list[list[str]] = []
-    in_cell = False
-    for token in MARKDOWN.parse(markdown):
-        if token.type == "tr_open":
-            found.append([])
-        elif token.type == "inline" and in_cell:
-            found[-1].append(shown(token.children or ()))
-        in_cell = token.type in ("td_open", "th_open")
-    return found
-
-
-def shown(tokens: Any) -> str:
-    return "".join(
-        each.content if each.type in ("text", "code_inline", "html_inline") else "\n" if "break" in each.type else ""
-        for each in tokens
-    )
-
-
-def kinds(markdown: str) -> set[str]:
-    """What is in a piece of Markdown beside paragraphs, quotes and text."""
-    found = set()
-    for token in MARKDOWN.parse(markdown):
-        found.add(token.type)
-        found |= {each.type for each in token.children or ()}
-    plain = {"paragraph_open", "paragraph_close", "inline", "text", "softbreak", "hardbreak", "text_special"}
-    return found - plain - {"blockquote_open", "blockquote_close"}
-
-
-# --------------------------------------------------------------------------- words
-
-
-@pytest.mark.parametrize("text", [*NASTY, *ODD])
-def test_any_text_is_shown_as_it_is(text: str) -> None:
-    assert kinds(inline(text)) == set()
-    (quote,) = [token for token in MARKDOWN.parse(quoted(text or "x", 999)) if token.type == "blockquote_open"]
-    assert quote.level == 0 and kinds(quoted(text or "x", 999)) == set()
-    lines = "\n".join(
-        shown(token.children) for token in MARKDOWN.parse(quoted(text, 999)) if token.type == "inline" and text
-    )
-    words = re.sub(r"\\(x1b|u202e)", "", re.sub(r"\s+", "", lines))
-    assert words == re.sub(r"\s+", "", text.replace("\x1b", "").replace("\u202e", ""))
-
-
-@pytest.mark.parametrize("text", [*NASTY, *ODD])
-def test_any_text_is_one_cell_and_any_name_is_code(text: str) -> None:
-    rows = cells(table(["a", "b"], [[text, "1"], ["x", code(text)]]))
-    assert [len(row) for row in rows] == [2, 2, 2] and rows[2][0] == "x"
-    assert kinds(table([text or "x"], [])) <= {each for each in kinds(table(["a"], []))}
-
-
-def test_links_are_not_made_of_what_texts_say() -> None:
-    """GitHub's and the Hub's Markdown make links of bare addresses; a backslash keeps each from being one."""
-    assert inline("see http://a.org, www.b.org or c@d.org") == "see http\\://a.org, www\\.b.org or c\\@d.org"
-
-
-def test_a_text_that_is_cut_says_so() -> None:
-    assert quoted("ab" * 500, 10) == "> ababababab \\[…\\]" and quoted("a\n\nb\nc", 99) == "> a\n>\n> b\\\n> c"
-    assert "empty" in quoted("", 9)
 
 
 # --------------------------------------------------------------------------- front matter
-
-
-def front(text: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n")))
-
-
-@pytest.mark.parametrize(
-    "name", [*NASTY[:-1], *ODD, "no", "1.0", "null", "2026-11-26", "a: b", "'\"", "é 你好 🙂", "\u0085x"]
-)
-def test_odd_names_go_through_yaml_and_the_hubs_own_parser(desk: Desk, name: str) -> None:
-    given = yaml.safe_dump({"card": {"pretty_name": name, "tags": [name], "language": ["no", "en"]}})
-    (desk.folder / "job.yaml").write_text((desk.folder / "job.yaml").read_text() + given)
-    text = card(desk, generations({"persona": name}))
-    read = DatasetCard(text)
-    assert (read.data.pretty_name, read.data.language, read.data.tags[-1]) == (name, ["no", "en"], name)
-    assert DatasetCardData(**front(text)).to_dict() == read.data.to_dict()
-    headings = [token.tag for token in MARKDOWN.parse(read.text) if token.type == "heading_open"]
-    assert headings[0] == "h1" and headings.count("h1") == 1
-    assert not kinds(read.text) & {"html_block", "html_inline", "image"}
 
 
 def test_the_front_matter_has_what_the_hub_asks_for(desk: Desk) -> None:
@@ -235,24 +60,6 @@ def test_load_dataset_opens_the_folder_as_the_card_says(desk: Desk) -> None:
 
 
 # --------------------------------------------------------------------------- what it says
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_a_persona_of_any_name_is_one_cell(desk: Desk, name: str) -> None:
-    text = card(desk, generations({"persona": "reference"}, {"persona": name}))
-    titles, *rows = cells(section(text, "Judged adherence"))
-    assert titles == ["persona", "rows", "acceptance", "perplexity"]
-    assert rows == [["reference", "1", "0.50", "2.72"], [name, "1", "0.50", "2.72"]]
-
-
-def test_what_can_not_be_printed_is_spelled_out_and_a_long_name_is_cut(desk: Desk) -> None:
-    text = card(desk, generations({"persona": "a\x1b[1mb"}, {"persona": "x" * 999}, {"persona": "one\ntwo"}))
-    first, second, third = (row[0] for row in cells(section(text, "Judged adherence"))[1:])
-    assert first == "a\\x1b[1mb" and len(second) < 200 and "…" in second and third == "one two"
-
-
-def test_a_model_of_any_name_is_code(desk: Desk) -> None:
-    assert "``my`model|@1``" in card(desk, generations({}), run={"model": "my`model|@1"}).replace("\\|", "|")
 
 
 def test_models_and_adapters_of_the_hub_are_links_with_their_licences(desk: Desk) -> None:
@@ -289,14 +96,6 @@ def test_examples_are_chosen_by_the_rule_that_the_card_states(desk: Desk) -> Non
     assert text.index("text 1") < text.index("text 5") < text.index("text 0") and "0.70 (E 0.90, N 0.10)" in text
     unjudged = section(card(desk, rows), "Examples")
     assert "the first text of the first and of the last persona" in unjudged and "text 0" in unjudged
-
-
-def test_texts_with_markup_in_them_are_text(desk: Desk) -> None:
-    rows = generations(*({"response": text, "persona": text[:9] or "x", "prompt": [{"role": "user", "content": text}]}
-                         for text in NASTY))  # fmt: skip
-    clean = kinds(body(card(desk, generations({"response": "", "persona": "b"}))))
-    for i in range(len(NASTY)):
-        assert kinds(body(card(desk, rows.slice(i, 1)))) <= clean, NASTY[i]
 
 
 def test_every_column_of_the_schema_is_described() -> None:
