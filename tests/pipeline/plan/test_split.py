@@ -13,8 +13,8 @@ from personas import Message, Prompt
 from pipeline.job.split import Split
 from pipeline.plan.split import is_test_persona, is_test_prompt, split_note, split_problems, test_ids
 from pipeline.store.schema import GENERATIONS
+from tests.card_desk import ROW
 from tests.job_desk import Desk
-from tests.pipeline.publish.test_card import ROW
 
 test_ids.__test__ = False  # type: ignore[attr-defined]  # it is no test
 

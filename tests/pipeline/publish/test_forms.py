@@ -11,7 +11,7 @@ from personas import KNOWN, Attribute
 from pipeline.publish.forms import Made, NothingToExport, Source, make_form, persona_in_words
 from pipeline.publish.wanted import Wanted
 from pipeline.store.schema import GENERATIONS, JUDGMENTS
-from tests.pipeline.publish.test_card import ROW
+from tests.card_desk import ROW
 
 ATTRIBUTES = [KNOWN["E"], KNOWN["T"], KNOWN["profile"], Attribute("bold", "")]
 PERSONAS = {"E": {"E": 1.0}, "T": {"T": 1.0}, "ET": {"E": 0.75, "T": 0.25}, "reference": {}}
