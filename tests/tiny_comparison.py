@@ -10,6 +10,7 @@ import yaml
 from tests.tiny_job import make_job
 
 PROMPTS = ("hello you", "what now?", "tell me more", "who are you?", "how so?", "why not?", "where to?", "and then?")
+SUM = {"name": "scr-exact", "aggregate": "sum"}
 
 
 def comparison_data() -> dict[str, Any]:
@@ -34,7 +35,7 @@ def comparison_data() -> dict[str, Any]:
             {"name": "reference", "decoder": {"name": "reference"}, "baseline": True},
             {"name": "single", "decoder": {"name": "single"}, "strengths": [1.0], "baseline": True},
             {"name": "mod", "decoder": {"name": "mod"}, "strengths": [1.0, 3.0], "baseline": True},
-            {"name": "sum", "decoder": {"name": "scr-exact"}, "strengths": [2.0], "horizons": [None]},
+            {"name": "sum", "decoder": SUM, "strengths": [2.0], "horizons": [None]},
         ],
         "screening": {"texts": 4, "prompts": 0.5},
         "final": {"finalists": 1, "most_texts": 8},

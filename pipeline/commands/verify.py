@@ -21,6 +21,7 @@ from pipeline.job.load import load_job
 from pipeline.job.model import Job
 from pipeline.plan.cells import ALLOW, PlannedCell, Sources
 from pipeline.plan.computed_with import decided, kept
+from pipeline.plan.defaults import default_problem
 from pipeline.plan.read_with import change_since
 from pipeline.store.dataset import JOB_FILE, RUN_FILE
 from pipeline.store.exchange import whole_here
@@ -168,12 +169,14 @@ def _some(found: Mapping[str, str]) -> list[str]:
 
 def _job(folder: Path, given: str | None) -> Job:
     try:
-        if given is not None:
-            return load_job(given)
-        return load_job(folder / JOB_FILE)
+        job = load_job(folder / JOB_FILE if given is None else given)
     except JobError as error:
         remedy = "" if given is not None else " (--job JOB.yaml)"
         raise InputError("\n".join(error.lines) + remedy) from error
+    other = default_problem(folder, job)
+    if other is not None:
+        raise InputError(other)
+    return job
 
 
 def _again(folder: Path, job: Job, rows: Sequence[Row], size: int, rng: random.Random, old: bool) -> _Found:

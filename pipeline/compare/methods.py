@@ -38,8 +38,9 @@ def _curve_problems(field: str, method: Method, base: Job) -> Iterator[Problem]:
         if not values:
             continue
         if one not in method.reads or (one == "horizon" and product):
-            what = f"{name!r} of the product" if product and one == "horizon" else repr(name)
-            yield Problem(f"{field}.{many}", f"{show(list(values))}: decoder {what} has no {one}; remove them")
+            composed = product and one == "horizon"
+            what, or_say = (f"{name!r} of the product", ", or say aggregate: sum") if composed else (repr(name), "")
+            yield Problem(f"{field}.{many}", f"{show(list(values))}: decoder {what} has no {one}; remove them{or_say}")
         if one in given:
             yield Problem(f"{field}.decoder.{one}", f"{show(getattr(method.decoder, one))}, and {many} beside it; "
                           "remove one")  # fmt: skip

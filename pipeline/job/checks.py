@@ -54,6 +54,7 @@ def problems_in(job: Job) -> Iterator[Problem]:
     if wrong is not None:
         yield Problem("decoder.tell", f"{job.decoder.tell!r} {wrong}")
     yield from _temperature_problems(job)
+    yield from _horizon_problems(job)
     yield from _limit_problems(job)
     if job.split is not None:
         for name, ends in (job.split.region or {}).items():
@@ -92,6 +93,14 @@ def _temperature_problems(job: Job) -> Iterator[Problem]:
         yield Problem("samples_per_cell", f"{job.samples_per_cell}: each sample {again}; {remedy}")
     if job.accept is not None and job.accept.max_candidates > 1:
         yield Problem("accept.max_candidates", f"{job.accept.max_candidates}: each candidate {again}; {remedy}")
+
+
+def _horizon_problems(job: Job) -> Iterator[Problem]:
+    """A horizon without an aggregate: files that have it so are older than the default, and mean the sum."""
+    decoder, given = job.decoder, job.decoder.model_fields_set
+    if "horizon" in given and "aggregate" not in given and TABLE[decoder.name].target is None:
+        what = f"{show(decoder.horizon)} is of the sum, and the product is the default"
+        yield Problem("decoder.horizon", f"{what}; add aggregate: sum, or leave it out")
 
 
 def _limit_problems(job: Job) -> Iterator[Problem]:

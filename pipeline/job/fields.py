@@ -242,10 +242,14 @@ class Decoder(Frozen):
         "candidates; drift: the product; sequence-rejection, best-of-n: whole responses, approximate.",
     )
     aggregate: Literal["sum", "product"] = Field(
-        "sum", description="How attributes combine: a mixture, or a weighted product of density ratios."
+        "product",
+        description="How attributes combine: a weighted product of density ratios, each token by all of them, or a "
+        "mixture (sum), by one or another.",
     )
     horizon: Annotated[Int, Field(ge=1)] | None = Field(
-        8, description="Tokens after which the sum's weights are reset; null: never. Part of the target."
+        8,
+        description="Tokens after which the weights of the sum, and of routing, are reset; null: never. Part of "
+        "the target.",
     )
     chunk_len: Int = Field(8, ge=1, le=64, description="Tokens drafted a round.")
     max_new_tokens: Int = Field(96, ge=1, description="Longest response, its end-of-text token included.")

@@ -16,6 +16,7 @@ from pipeline.beam.at_work import problem_of
 from pipeline.decode.requests import RejectedCell, encode
 from pipeline.job.model import Job
 from pipeline.plan.computed_with import cores
+from pipeline.plan.defaults import default_problem
 from pipeline.plan.errors import RunError
 from pipeline.plan.plan import Plan
 from pipeline.plan.read_with import problem_with
@@ -85,7 +86,8 @@ def preflight(
     output = job.output_folder
     unusable = output_problem(output)
     problems += filter(None, [unusable])
-    problems += filter(None, [interval_problem(output, job.interval)]) if unusable is None else []
+    if unusable is None:
+        problems += filter(None, [interval_problem(output, job.interval), default_problem(output, job)])
     notes += filter(None, [in_use(output), problem_of(output)])
     problems += judge_problems(job, keys=runs and asks)
     problems += filter(None, [template_problem(job)])

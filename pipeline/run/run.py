@@ -25,6 +25,7 @@ from pipeline.judging.registry import JudgeError
 from pipeline.plan import computed_with, read_with
 from pipeline.plan.accept import Draws, widest
 from pipeline.plan.computed_with import ComputedWith
+from pipeline.plan.defaults import default_problem
 from pipeline.plan.errors import RunError
 from pipeline.plan.merged import texts_of
 from pipeline.plan.plan import Plan
@@ -155,7 +156,11 @@ class Run:
         self.several = workers >= LEAST_WORKERS or are_elsewhere(options)
         self.computed_with = self.how(workers)
         self.plan = Plan.of(job, self.computed_with.dtype, self.computed_with.attributes)
-        for problem in (interval_problem(self.output, job.interval), read_with.problem_with(self.output, self.plan)):
+        for problem in (
+            interval_problem(self.output, job.interval),
+            default_problem(self.output, job),
+            read_with.problem_with(self.output, self.plan),
+        ):
             if problem is not None:
                 raise RunError(problem, ExitStatus.BAD_INPUT)
         self.judges = self.with_judges()

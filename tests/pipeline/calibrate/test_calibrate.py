@@ -244,7 +244,9 @@ def test_stages_share_prompts_out_and_name_what_they_write(tiny: Path) -> None:
         job.changed(decoder=job.decoder.model_dump() | {"strength": {"E": 3.0}}), stages.names, size, stages.output
     )
     assert written.pilot((0.5, 2.0)).output == pilot.output and written.prompting().output == told.output
-    assert stages.factors == ()  # a component of the sum is as strong in a mixture as alone
+    assert stages.factors == (1.0, 2.0, 4.0)
+    by_sum = Stages(job.changed(decoder={"aggregate": "sum"}), stages.names, size, stages.output)
+    assert by_sum.factors == ()  # a component of the sum is as strong in a mixture as alone
     product = Stages(job.changed(decoder={"name": "mod"}), stages.names, size, stages.output)
     assert product.factors == (1.0, 2.0, 4.0)
     mixed = product.mixed(dict.fromkeys("ENTJ", 1.0), "EN", product.factors)

@@ -123,13 +123,15 @@ def test_what_books_say_of_a_law(tmp_path: Path) -> None:
     comparison = load_comparison(make_comparison(tmp_path))
     (task,) = comparison.tasks
     job = job_of(comparison, task)
-    whole = job.model_copy(update={"decoder": job.decoder.model_copy(update={"horizon": None})})
+    by_sum = job.model_copy(update={"decoder": job.decoder.model_copy(update={"aggregate": "sum"})})
+    whole = job.model_copy(update={"decoder": by_sum.decoder.model_copy(update={"horizon": None})})
     of: dict[str, Any] = {"system": None, "decoder": "scr-exact", "weights": [0.25, 0.75], "strengths": [1.0, 1.0]}
     of["log_ratios"] = [2.0, -1.0]
     assert divergence_of(of, whole, job.decoder.temperature) == pytest.approx(
         math.log(0.25 * math.exp(2) + 0.75 * math.exp(-1))
     )
-    assert divergence_of(of, job, job.decoder.temperature) is None  # reset every 8 tokens
+    assert divergence_of(of, by_sum, job.decoder.temperature) is None  # reset every 8 tokens
+    assert divergence_of(of, job, job.decoder.temperature) is None  # the product's normaliser is in no book
     assert divergence_of(of | {"strengths": [2.0, 2.0]}, whole, job.decoder.temperature) is None
     assert divergence_of(of | {"system": "Be kind."}, whole, job.decoder.temperature) is None
     assert divergence_of(of | {"decoder": "mod"}, whole, job.decoder.temperature) is None

@@ -39,9 +39,14 @@ def test_the_job_of_the_issue(desk: Desk) -> None:
 
 
 def test_what_may_be_left_out_has_the_issues_values(desk: Desk) -> None:
-    full = desk.load()
+    full = desk.load("decoder.aggregate=product")
     desk.write(yaml.safe_dump({key: yaml.safe_load(JOB)[key] for key in MINIMAL}))
     assert desk.load() == full
+
+
+@pytest.mark.parametrize("said", ["aggregate: sum, horizon: 4", "name: routing, horizon: 4"])
+def test_a_horizon_stands_beside_the_law_that_has_it(desk: Desk, said: str) -> None:
+    assert desk.load(f"decoder={{{said}}}").decoder.horizon == 4
 
 
 def test_a_job_is_immutable_and_travels(desk: Desk) -> None:

@@ -164,6 +164,8 @@ BETWEEN = [
     (f"output={'x' * 300}", f"output: '{'x' * 37}...{'x' * 37}' is no name that a folder can have; give another"),
     ('output="a\\0b"', "output: 'a\\x00b' is no name that a folder can have; give another"),
     ("deadline=2020-01-01T00:00", "deadline: '2020-01-01T00:00' has passed; give a later one, or a duration"),
+    ("decoder={horizon: 4}", "decoder.horizon: 4 is of the sum, and the product is the default; add aggregate: sum,"),
+    ("decoder={name: scr, horizon: null}", "decoder.horizon: null is of the sum, and the product is the default"),
     ("decoder.temperature=1e-9", "decoder.temperature: 1e-09 must be 0 (greedy) or at least 1e-06"),
 ]
 WEIGHTS = [

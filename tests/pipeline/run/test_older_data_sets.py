@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
+from pipeline.exit_status import ExitStatus
 from pipeline.job.load import load_job
 from pipeline.plan.cells import identity, plan_cells
 from pipeline.plan.sources import decoder_settings, resolve_sources
@@ -24,7 +25,7 @@ from pipeline.run.run import run_job
 from pipeline.store import schema
 from pipeline.store.errors import OutputError
 from pipeline.store.shards import read_shards, write_rows
-from tests.tiny_job import rows
+from tests.tiny_job import checksums, rows
 
 WRITTEN = Path(__file__).parents[2] / "data" / "schema-3"
 IDS = json.loads((WRITTEN / "row-ids.json").read_text())
@@ -32,8 +33,11 @@ IDS = json.loads((WRITTEN / "row-ids.json").read_text())
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(WRITTEN, tmp_path / "place"))
+    """A copy of it, whose job file names the law that was the default then."""
+    place = Path(shutil.copytree(WRITTEN, tmp_path / "place"))
+    job = place / "job.yaml"
+    job.write_text(job.read_text().replace("  name: scr-exact\n", "  name: scr-exact\n  aggregate: sum\n"))
+    return place
 
 
 def as_of_today(output: Path) -> list[dict[str, Any]]:
@@ -48,7 +52,7 @@ def go_on(place: Path, *more: str) -> dict[str, Any]:
 @pytest.mark.parametrize("decoder", IDS)
 def test_rows_keep_their_ids_and_seeds(decoder: str) -> None:
     """Of every decoder, as that version planned them."""
-    job = load_job(WRITTEN / "job.yaml", IDS[decoder]["set"])
+    job = load_job(WRITTEN / "job.yaml", ["decoder.aggregate=sum", *IDS[decoder]["set"]])
     systems = Systems.of(job.described_attributes(), job.model.system)
     cells = plan_cells(job.cells(job.load_prompts()), decoder_settings(job), resolve_sources(job), job.seed, systems)
     n = len(IDS[decoder]["rows"])
@@ -67,6 +71,19 @@ def test_it_is_gone_on_with(place: Path, with_work_folder: bool) -> None:
     counts = go_on(place, "prompts.limit=4")
     assert (counts["generated"], counts["kept_from_earlier_runs"], counts["rows"]) == (6, 12, 18)
     assert rows(place / "out")[:12] == before
+
+
+@pytest.mark.parametrize("command", ["check", "run", "verify"])
+def test_its_own_file_names_no_law_which_is_said(place: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """The default is another now: nothing is written, and nothing judged to be other than it was."""
+    job = str(shutil.copy(WRITTEN / "job.yaml", place))
+    before = checksums(place / "out")
+    of = [str(place / "out"), "--job", job] if command == "verify" else [job]
+    assert main([command, *of]) == ExitStatus.BAD_INPUT
+    said = capsys.readouterr()
+    line = f"decoder.aggregate: rows of {place / 'out'} are of the sum, which was the default, and now product is; add"
+    assert line in said.err + said.out
+    assert checksums(place / "out") == before
 
 
 def test_a_shard_that_is_lost_comes_out_the_same(place: Path) -> None:
