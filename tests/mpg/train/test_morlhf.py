@@ -20,7 +20,15 @@ BETAS = {"x": 0.1, "y": 0.05}
 WEIGHTS = {"x": 0.75, "y": 0.25}
 PROMPTS = [[{"role": "user", "content": text}] for text in ("what now?", "tell me.", "why?", "who?")]
 RECIPE = MorlhfRecipe(
-    rank=4, learning_rate=3e-2, beta=0.01, steps=6, prompts=4, samples=4, max_new_tokens=8, layers="top:1/2"
+    rank=4,
+    learning_rate=3e-2,
+    beta=0.01,
+    steps=6,
+    prompts=4,
+    samples=4,
+    max_new_tokens=8,
+    layers="top:1/2",
+    from_answer=True,
 )
 
 
@@ -74,6 +82,7 @@ def test_training_raises_the_reward_of_what_is_written(llama: Path, adapters: di
     assert card["curve"][0]["kl"] == 0.0 < card["curve"][-1]["kl"] and card["curve"][0]["tokens"] <= 8
     config = json.loads((tmp_path / "both" / "adapter_config.json").read_text())
     assert config["layers_to_transform"] == [1] and config["base_model_name_or_path"] == str(llama)
+    assert config["alora_invocation_tokens"]  # on from the answer alone
     bank = ModelBank.load(str(llama), {"both": tmp_path / "both"} | adapters)
     settings = DecoderSettings(name="routing", horizon=None, max_new_tokens=8)
     means = []
