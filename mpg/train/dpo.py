@@ -9,66 +9,38 @@ at strength 1 then pushes the text away from fluent language instead of towards 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from mpg.models.adapter_files import adaptable
-from mpg.models.chat import answer_start, stranger_problem
-from mpg.models.ends import closing_id
 from mpg.models.errors import BankError
-from mpg.models.hub import Place, hub_errors
-from mpg.models.load import embeddings_of
-from mpg.models.pretrained import load_weights, skeleton_of
-from mpg.models.probe import check_numbers, own_laws
-from mpg.models.template import PLAIN, ChatStyle, argument_problem, reads_day, template_problem
+from mpg.models.hub import Place
+from mpg.models.template import PLAIN, ChatStyle, reads_day
 from mpg.settings import DEFAULT_DATE
+from mpg.train.begin import (
+    CHECKPOINTS,
+    TrainError,
+    go_on,
+    layers_of,
+    load_base,
+    load_tokenizer,
+    new_lora,
+    start_of,
+)
 from mpg.train.modpo import with_margins
 from mpg.train.pairs import IN_AN_ANSWER, digest, length_grouped, refused_system, rows_of, with_pad_token
-from mpg.train.recipe import Recipe, adapted_layers, own_weight
+from mpg.train.recipe import Recipe, own_weight
 from mpg.train.rewards import reward_report
-from mpg.train.save import put_in_place, save_adapter
+from mpg.train.save import put_in_place, save_with_card
 
 logger = logging.getLogger(__name__)
-
-CARD_FILE = "card.json"
-# Checkpoints in a training: what is lost when it is killed.
-_CHECKPOINTS = 6
-
-
-class TrainError(ValueError):
-    """A training that can't begin; one line with the remedy."""
-
-
-def _go_on(scratch: Path, plan: dict[str, Any]) -> str | None:
-    """The last checkpoint of an interrupted training by the same plan, if there is one.
-
-    Raises:
-        TrainError: the folder is another plan's.
-    """
-    file = scratch / "plan.json"
-    wanted = json.dumps(plan, indent=2, sort_keys=True)
-    if file.is_file() and file.read_text(encoding="utf-8") != wanted:
-        raise TrainError(f"{scratch}: an interrupted training with other pairs or another recipe; remove it")
-    scratch.mkdir(parents=True, exist_ok=True)
-    file.write_text(wanted, encoding="utf-8")
-    # The state is a checkpoint's last file: one that was cut off has none.
-    states = (scratch / "trainer").glob("checkpoint-*/trainer_state.json")
-    steps = sorted((int(state.parent.name.partition("-")[2]), str(state.parent)) for state in states)
-    if not steps:
-        return None
-    logger.info("%s: going on from %s", plan["name"], steps[-1][1])
-    return steps[-1][1]
 
 
 def train_adapter(
@@ -120,16 +92,17 @@ def train_adapter(
         raise TrainError(f"model {model_id}: {refused}; give --system-role fold, or pairs without system messages")
     if style.date is None and reads_day(tokenizer):
         logger.warning("the chat template asks for today's date: all texts read %s (--date)", DEFAULT_DATE)
-    start = _start(model_id, tokenizer, recipe, style)
+    start = start_of(model_id, tokenizer, recipe.from_answer, style)
     rows, held_out_rows = _short_enough(name, tokenizer, *pairs, recipe, style, n_embeddings, start)
-    adapted = {"layers": _layers(model_id, recipe), "start": start or None}
-    model = _load(model_id, dtype)
+    layers = layers_of(model_id, recipe.layers)
+    model = load_base(model_id, dtype)
+    lora = new_lora(model, recipe.rank, recipe.lora_alpha, layers, start)
     output = Path(output)
     scratch = output.parent / f".{output.name}.training"
     plan = {"name": name, "model": model_id, "recipe": asdict(recipe), "data": data, "pairs": digest(rows)}
-    checkpoint = _go_on(scratch, plan | objective)
+    checkpoint = go_on(scratch, plan | objective)
     bf16 = dtype == torch.bfloat16
-    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", adapted, bf16=bf16)
+    trainer = _trainer(model, tokenizer, rows, replace(recipe, beta=beta), scratch / "trainer", lora, bf16=bf16)
     if others:
         _shift_references(trainer, name, model_id, others, dtype)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -140,8 +113,7 @@ def train_adapter(
     card |= _made(trainer, recipe, len(rows), objective)
     card |= {"held_out": asdict(reward_report(trainer.model, held_out_rows))}
     if trainer.is_world_process_zero():
-        save_adapter(trainer.model, scratch / "adapter", model_id)
-        (scratch / "adapter" / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        save_with_card(trainer.model, scratch / "adapter", model_id, card)
         if finish is not None:
             finish(scratch / "adapter")
         put_in_place(scratch, output)
@@ -160,103 +132,6 @@ def _objective(
         raise TrainError(f"{name}: {error}") from error
     said = {"objective": "modpo", "weight": weight, "others": weights} if others else {"objective": "dpo"}
     return said, recipe.beta / weight
-
-
-def load_tokenizer(model_id: str, style: ChatStyle = PLAIN) -> tuple[Any, int]:
-    """A model's tokenizer, and how many tokens the model can read, without its weights.
-
-    Raises:
-        TrainError: it can't be had, its chat template takes no chat, is given what it never reads, or closes no answer.
-    """
-    from mpg.models import pretrained
-
-    with _problems_of(model_id):
-        n_embeddings = embeddings_of(skeleton_of(Place(model_id)))
-        tokenizer = pretrained.load_tokenizer(Place(model_id))
-    problem = template_problem(tokenizer, style) or stranger_problem(tokenizer, n_embeddings, style)
-    if problem is None and closing_id(tokenizer, style=style) is None:
-        problem = "neither its chat template nor its tokenizer (eos_token) has a token that closes an answer; set one"
-    if problem is not None:
-        raise TrainError(f"model {model_id}: {problem}")
-    argument = argument_problem(tokenizer, style)
-    if argument is not None:
-        raise TrainError(f"--template-argument {argument}")
-    return tokenizer, n_embeddings
-
-
-@contextmanager
-def _problems_of(model_id: str) -> Iterator[None]:
-    try:
-        with hub_errors(Place(model_id)):
-            yield
-    except BankError as error:
-        said = str(error).removeprefix("model ").removeprefix(f"{model_id}: ")
-        raise TrainError(f"model {model_id}: can't be loaded ({said})") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise TrainError(f"model {model_id}: can't be loaded ({' '.join(str(error).split())})") from error
-
-
-def _load(model_id: str, dtype: torch.dtype) -> Any:
-    """The model to be trained."""
-    with _problems_of(model_id):
-        model = load_weights(Place(model_id), dtype)
-        check_numbers(own_laws(model), model_id, dtype)
-    return model
-
-
-def _layers(model_id: str, recipe: Recipe) -> list[int] | None:
-    """The layers that a recipe names of a model. Raises TrainError: it has no such layers."""
-    if recipe.layers == "all":
-        return None
-    with _problems_of(model_id):
-        n_layers = skeleton_of(Place(model_id)).config.get_text_config().num_hidden_layers
-    try:
-        return adapted_layers(recipe.layers, n_layers)
-    except ValueError as error:
-        raise TrainError(f"--{error}") from error
-
-
-def _start(model_id: str, tokenizer: Any, recipe: Recipe, style: ChatStyle) -> list[int]:
-    """What every answer begins after, where the adapter is to be on from there only; else nothing.
-
-    Raises:
-        TrainError: there are no such tokens.
-    """
-    found = answer_start(tokenizer, style) if recipe.from_answer else []
-    if recipe.from_answer and not found:
-        raise TrainError(
-            f"--from-answer: the chat template of {model_id} writes nothing between a prompt and its answer; "
-            "leave it out"
-        )
-    return found
-
-
-def targets(model: Any, layers: list[int] | None = None) -> dict[str, Any]:
-    """What is trained, in the words of PEFT's config: all linear layers, or those of some decoder layers.
-
-    Where some of those can't be decoded with, the others by name. Beside experts attention alone: of the names of their
-    layers PEFT makes targets that are no layers.
-    """
-    found = _targets(model)
-    if layers is None:
-        return {"target_modules": found}
-    if isinstance(found, list):
-        return {"target_modules": [name for name in found if _decoder_layer(name) in layers]}
-    suffixes = {name.rpartition(".")[2] for name in adaptable(model) if _decoder_layer(name) is not None}
-    return {"target_modules": sorted(suffixes), "layers_to_transform": layers}
-
-
-def _decoder_layer(name: str) -> int | None:
-    """The number in a module's name, as PEFT finds it."""
-    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
-
-
-def _targets(model: Any) -> str | list[str]:
-    taken, head = adaptable(model), model.get_output_embeddings()
-    every = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
-    if any(parameter.ndim == 3 for parameter in model.parameters()):
-        return [name for name in taken if "attn" in name or "attention" in name]
-    return "all-linear" if set(taken) == set(every) else taken
 
 
 def _short_enough(
@@ -314,13 +189,12 @@ def _trainer(
     rows: list[dict[str, Any]],
     recipe: Recipe,
     folder: Path,
-    adapted: Mapping[str, Any],
+    lora: Any,
     *,
     bf16: bool,
 ) -> Any:
     from accelerate import PartialState
     from datasets import Dataset, load_from_disk
-    from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # set by whoever launched the processes
@@ -345,17 +219,9 @@ def _trainer(
         train_sampling_strategy="sequential",  # length_grouped has shuffled
         logging_steps=5,
         save_strategy="steps",
-        save_steps=max(1, recipe.steps // _CHECKPOINTS),
+        save_steps=max(1, recipe.steps // CHECKPOINTS),
         save_total_limit=1,
         report_to=[],
-    )
-    lora = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-        alora_invocation_tokens=adapted["start"],
-        **targets(model, adapted["layers"]),
     )
     pairs = folder / "pairs"
     with PartialState().main_process_first():  # one copy for all: what one process adds to it, the others read

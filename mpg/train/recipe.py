@@ -106,6 +106,51 @@ def own_weight(others: Mapping[str, float]) -> float:
 
 
 @dataclass(frozen=True)
+class MorlhfRecipe:
+    """How one model is trained by RLOO on a weighted sum of rewards, see :mod:`mpg.train.morlhf`.
+
+    Attributes:
+        rank, lora_alpha, layers, from_answer: of the LoRA adapter, see :class:`Recipe`.
+        learning_rate: peak, with warm-up and a cosine schedule.
+        beta: of the KL to the reference, in the unit of the rewards.
+        steps: optimizer steps, each on texts of its own.
+        prompts, samples: that a step answers, and answers to each, two at least: each is held against the others.
+        max_new_tokens: of an answer; longer ones are cut off and scored as they are.
+        max_prompt_tokens: longer prompts are left out.
+        temperature: of the sampling; of the laws in loss and KL, too. The rewards are at 1.
+        seed: of the adapter's first weights, of the order of the prompts and of the answers.
+    """
+
+    rank: int = 8
+    lora_alpha: int = 16
+    layers: str = "all"
+    from_answer: bool = False
+    learning_rate: float = 5e-4
+    beta: float = 0.05
+    steps: int = 150
+    prompts: int = 8
+    samples: int = 4
+    max_new_tokens: int = 72
+    max_prompt_tokens: int = 96
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        adapted_layers(self.layers, None)
+        for name, value in asdict(self).items():
+            least = {"seed": 0, "beta": 0, "samples": 2}.get(name)
+            if name in ("layers", "from_answer"):
+                continue
+            if not math.isfinite(value) or value < (least or 0) or (least is None and value == 0):
+                raise ValueError(f"{name}: {value!r} must be {'above 0' if least is None else f'{least} or more'}")
+
+    @property
+    def texts(self) -> int:
+        """A step."""
+        return self.prompts * self.samples
+
+
+@dataclass(frozen=True)
 class SftRecipe:
     """How an adapter is trained on given answers, see :mod:`mpg.train.sft`.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+CARD_FILE = "card.json"
 
 
 def save_adapter(policy: Any, adapter: Path, model_id: str) -> None:
@@ -20,6 +24,12 @@ def save_adapter(policy: Any, adapter: Path, model_id: str) -> None:
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     # It writes for its owner alone; whoever may read the folder may read the rest of it.
     (adapter / "adapter_model.safetensors").chmod((adapter / "adapter_config.json").stat().st_mode & 0o777)
+
+
+def save_with_card(policy: Any, adapter: Path, model_id: str, card: Mapping[str, Any]) -> None:
+    """The adapter, as :func:`save_adapter` has it, and its card, which is written last."""
+    save_adapter(policy, adapter, model_id)
+    (adapter / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def put_in_place(scratch: Path, output: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +12,10 @@ import torch
 from mpg.models.chat import encode_chat, encode_text
 from mpg.models.hub import Place
 from mpg.models.template import PLAIN, ChatStyle
+from mpg.train.begin import new_lora
 from mpg.train.pairs import closed_answer, length_grouped, with_pad_token
 from mpg.train.recipe import RefineRecipe, SftRecipe
-from mpg.train.save import put_in_place, save_adapter
-
-CARD_FILE = "card.json"
+from mpg.train.save import put_in_place, save_with_card
 
 
 def sft_row(
@@ -103,25 +101,20 @@ def train_sft(
     Raises:
         BankError: the model can't be had. ValueError: no rows.
     """
-    from peft import LoraConfig
     from transformers import set_seed
 
     from mpg.models.pretrained import load_tokenizer, load_weights
-    from mpg.train.dpo import targets
 
     if not rows:
         raise ValueError("rows: none to train on; give at least one")
     output = Path(output)
     scratch = output.parent / f".{output.name}.training"
     tokenizer, model = load_tokenizer(place), load_weights(place, dtype)
-    lora = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.lora_alpha, lora_dropout=0.0, task_type="CAUSAL_LM", **targets(model)
-    )
+    lora = new_lora(model, recipe.rank, recipe.lora_alpha, None, [])
     set_seed(recipe.seed)  # the trainer does so only after it has drawn the adapter's first weights
     trainer = sft_trainer(model, tokenizer, rows, recipe, scratch / "trainer", bf16=dtype == torch.bfloat16, lora=lora)
     loss = trainer.train().training_loss
     card = dict(about) | {"base_model": place.source, "recipe": asdict(recipe), "answers": len(rows), "loss": loss}
-    save_adapter(trainer.model, scratch / "adapter", place.source)
-    (scratch / "adapter" / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    save_with_card(trainer.model, scratch / "adapter", place.source, card)
     put_in_place(scratch, output)
     return card

@@ -129,7 +129,8 @@ def train(options: argparse.Namespace) -> Outcome:
     import torch
 
     from mpg.models.dtype import pick_dtype
-    from mpg.train.dpo import TrainError, train_adapter
+    from mpg.train.begin import TrainError
+    from mpg.train.dpo import train_adapter
 
     def finish(folder: Path) -> None:
         _check_numbers(folder, options.model)
@@ -307,7 +308,7 @@ def make_pairs(
     from mpg.models.chat import encode_chat
     from mpg.models.dtype import pick_dtype
     from mpg.models.ends import answer_text
-    from mpg.train.dpo import TrainError, load_tokenizer
+    from mpg.train.begin import TrainError, load_tokenizer
     from mpg.train.pairs import refused_system
 
     chats = [

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from mpg import ModelBank
 from mpg.models.adapter_files import adaptable, check_fit, read_lora
 from mpg.models.errors import AdapterError
-from mpg.train.dpo import targets
+from mpg.train.begin import targets
 from tests.fakes import feed_every_branch, tiny_tokenizer
 from tools.tiny_models import config_of, model_of
 

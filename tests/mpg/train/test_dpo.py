@@ -12,9 +12,10 @@ import torch
 from mpg import ModelBank
 from mpg.models.chat import answer_start, encode_chat
 from mpg.score.texts import component_log_probs
-from mpg.train.dpo import Recipe, TrainError, train_adapter
+from mpg.train.begin import TrainError
+from mpg.train.dpo import train_adapter
 from mpg.train.pairs import closed_answer, rows_of
-from mpg.train.recipe import adapted_layers
+from mpg.train.recipe import Recipe, adapted_layers
 from personas.preferences import PreferencePair, is_held_out, load_mbti_pairs, split
 from tests.fakes import feed_every_branch, spelling_llama, spelling_tokenizer, tiny_llama
 

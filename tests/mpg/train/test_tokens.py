@@ -15,7 +15,8 @@ from mpg.models.template import ChatStyle
 from mpg.score.texts import component_log_probs
 from mpg.settings import DEFAULT_DATE
 from mpg.train import dpo, rewards
-from mpg.train.dpo import TrainError, train_adapter
+from mpg.train.begin import TrainError
+from mpg.train.dpo import train_adapter
 from mpg.train.pairs import refused_system, rows_of, with_pad_token
 from mpg.train.recipe import Recipe, RefineRecipe
 from mpg.train.refine import Answer, refine_adapter
@@ -135,7 +136,7 @@ def test_a_template_without_a_system_role_is_one_line(
 ) -> None:
     place = templated_llama(tmp_path / "base", kind)
     with monkeypatch.context() as none_loaded:
-        none_loaded.setattr(dpo, "_load", None)
+        none_loaded.setattr(dpo, "load_base", None)
         with pytest.raises(TrainError, match=r"system message .*; give --system-role fold, or pairs without"):
             train(place, tmp_path / "yes", [Told()])
     card = train(place, tmp_path / "yes", [Told()], ChatStyle.of(fold_system=True))
@@ -162,7 +163,7 @@ def test_what_no_chat_can_be_trained_on_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     place = templated_llama(tmp_path / "base", kind, **changes)
-    monkeypatch.setattr(dpo, "_load", None)
+    monkeypatch.setattr(dpo, "load_base", None)
     with pytest.raises(TrainError) as error:
         train(place, tmp_path / "yes", PAIRS, ChatStyle.of(style))
     assert says in str(error.value) and "\n" not in str(error.value)

@@ -120,8 +120,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     killed.wait()
     assert scratch.is_dir() and not output.exists()
     assert train(desk, output, str(desk / "pairs.jsonl"), "--steps", "239") == 2
-    assert "an interrupted training with other pairs or another recipe; remove it" in capsys.readouterr().err
-    with caplog.at_level("INFO", logger="mpg.train.dpo"):
+    assert "an interrupted training with other pairs, prompts or recipe; remove it" in capsys.readouterr().err
+    with caplog.at_level("INFO", logger="mpg.train.begin"):
         assert train(desk, output, *long) == 0
     assert "going on from" in caplog.text and not scratch.exists()
     whole, resumed = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "yes"))
