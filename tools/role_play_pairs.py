@@ -5,6 +5,8 @@
 Of held-out pairs of ``profile`` and ``personality``, the share in which the chosen answer is ranked first: by its
 length, by the judge ``persona-match``, and by the shipped adapter's implicit reward, under the pair's own persona and
 under that of another pair. What an adapter ranks as well under another's persona it did not learn from the persona.
+Last, the share in which the judge finds the chosen answer nearer to its persona than another pair's chosen answer is:
+what there is in the answers to learn a persona by.
 """
 
 from __future__ import annotations
@@ -41,6 +43,12 @@ def of_another(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
     return moved
 
 
+def against_another(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
+    """Each pair with the chosen answer of the pair half of them further on for its rejected one."""
+    n = len(pairs)
+    return [replace(each, rejected=pairs[(index + n // 2) % n].chosen) for index, each in enumerate(pairs)]
+
+
 def said_of(pair: PreferencePair, attribute: str) -> str:
     """The persona's profile or personality, from the system message that it stands in."""
     return pair.system.partition(f"\n{attribute.capitalize()}: ")[2].partition("\n")[0]
@@ -74,7 +82,8 @@ def line(attribute: str, data: Path) -> list[str]:
     pairs = pairs_of(attribute, data)[1][:MOST_MEASURED]
     adapter = SHIPPED_ADAPTERS / attribute
     own, others = (adapter_report(SMOLLM2, adapter, each, _MAX_TOKENS).accuracy for each in (pairs, of_another(pairs)))
-    shares = (by_length(pairs), by_judge(pairs, attribute), own, others)
+    told = (by_judge(pairs, attribute), by_judge(against_another(pairs), attribute))
+    shares = (by_length(pairs), told[0], own, others, told[1])
     return [attribute, str(len(pairs)), *(f"{share:.3f}" for share in shares)]
 
 
@@ -84,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the pairs")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
-    head = ["adapter", "held out", "longer", "persona-match", "adapter", "under another's persona"]
-    print(aligned(head, [line(name, options.data) for name in ROLE_PLAY]))
+    shares = ("longer", "persona-match", "adapter", "under another's persona", "against another's answer")
+    print(aligned(["adapter", "held out", *shares], [line(name, options.data) for name in ROLE_PLAY]))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from personas.preferences import PreferencePair
 from personas.profiles import ROLE_PLAY_SYSTEM, render
-from tools.role_play_pairs import by_judge, by_length, of_another, ranked, said_of
+from tools.role_play_pairs import against_another, by_judge, by_length, of_another, ranked, said_of
 
 
 def pair(profile: str, chosen: str, rejected: str) -> PreferencePair:
@@ -21,6 +21,15 @@ def test_a_pair_under_another_persona_keeps_its_answers() -> None:
     assert [each.system for each in moved] == [SAILOR.system, SAILOR.system, BAKER.system]
     assert [each.chosen for each in moved] == [BAKER.chosen, BAKER.chosen, SAILOR.chosen]
     assert of_another([BAKER, BAKER]) == []
+
+
+def test_an_answer_stands_against_that_of_another() -> None:
+    moved = against_another([BAKER, SAILOR])
+    assert [(each.chosen, each.rejected) for each in moved] == [
+        (BAKER.chosen, SAILOR.chosen),
+        (SAILOR.chosen, BAKER.chosen),
+    ]
+    assert [each.system for each in moved] == [BAKER.system, SAILOR.system]
 
 
 def test_a_persona_is_read_from_its_message() -> None:
