@@ -129,6 +129,8 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
     """
     base = comparison.job
     data = base.model_dump(mode="json")
+    if "aggregate" not in base.decoder.model_fields_set:  # unsaid by an arm, too: see pipeline.plan.defaults
+        del data["decoder"]["aggregate"]
     data["personas"] = task.personas.model_dump(mode="json")
     data["prompts"] = task.prompts.model_dump(mode="json")
     for section, names in ((data["personas"], ("file",)), (data["prompts"], ("file", "dataset"))):

@@ -68,6 +68,15 @@ def test_an_arm_is_the_base_with_its_task_and_method_over_it(folder: Path) -> No
     assert (alone.decoder.name, alone.decoder.horizon) == ("routing", None)
 
 
+def test_an_arm_names_the_law_that_base_or_method_names(folder: Path) -> None:
+    """So that rows of what was the default once are not taken for the arm's."""
+    comparison = load_comparison(folder / "compare.yaml")
+    (task,) = comparison.tasks
+    unsaid, said = (job_of(comparison, task, Point(Curve(name), 1.0)) for name in ("mod", "sum"))
+    assert "aggregate" not in unsaid.decoder.model_fields_set
+    assert "aggregate" in said.decoder.model_fields_set and said.decoder.aggregate == "sum"
+
+
 def test_a_base_by_its_path_brings_its_own_folder(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "elsewhere.yaml"
     task = {"name": "both", "personas": {"kind": "one-hot"}, "prompts": {"file": "p.jsonl"}}
