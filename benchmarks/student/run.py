@@ -26,7 +26,8 @@ from mpg.models.fingerprint import revision_of
 from mpg.models.hub import Place
 from mpg.train.pairs import digest
 from mpg.train.recipe import SftRecipe
-from mpg.train.sft import CARD_FILE, train_sft
+from mpg.train.save import CARD_FILE
+from mpg.train.sft import train_sft
 from personas import Persona
 from pipeline.compare.banks import forget
 from pipeline.compare.bare import BareBook

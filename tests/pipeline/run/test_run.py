@@ -109,14 +109,18 @@ def test_a_prompt_that_is_too_long_goes_to_the_dead_letters_alone(job_file: Path
 
 
 def test_dead_letters_row_by_row(job_file: Path) -> None:
-    """Empty, half a surrogate pair, too long, NaN: each goes with its reason, and its batch-mates' texts stay."""
+    """Empty, half a surrogate pair, too long, NaN: each goes with its reason, and its batch-mates' texts stay.
+
+    Of the sum: of the product, a row of these drafts a Z, and goes though it would have rejected it.
+    """
+    of_sum = ["decoder.aggregate=sum"]
     folder = job_file.parent
     weights = load_file(folder / "base" / "model.safetensors")
     weights["model.embed_tokens.weight"][tiny_token("Z")] = float("nan")  # a prompt with a Z makes the model emit NaN
     save_file(weights, folder / "base" / "model.safetensors", metadata={"format": "pt"})
-    good = run_job(load_job(job_file))
+    good = run_job(load_job(job_file, of_sum))
     write_prompts(folder, ("hello you", "  ", "what now?", "ha\ud83d", "so Z", "a" * 400, "tell me more", "Z"))
-    bad = run_job(load_job(write_job(folder, max_rejected_fraction=0.7, output=str(folder / "bad"))))
+    bad = run_job(load_job(write_job(folder, max_rejected_fraction=0.7, output=str(folder / "bad")), of_sum))
     found = rows(bad.folder, "rejected")
     reasons = {(row["prompt_id"], row["reason"]) for row in found}
     assert len(found) == 5 * 4 and reasons == {
@@ -127,7 +131,7 @@ def test_dead_letters_row_by_row(job_file: Path) -> None:
     texts = [[(row["prompt"], row["persona"], row["response"]) for row in rows(run.folder)] for run in (good, bad)]
     assert texts[0] == texts[1] and len(texts[0]) == 12
     assert bad.run["counts"]["rejected"] == 20
-    again = run_job(load_job(write_job(folder, max_rejected_fraction=0.7, output=str(folder / "bad"))))
+    again = run_job(load_job(write_job(folder, max_rejected_fraction=0.7, output=str(folder / "bad")), of_sum))
     assert again.run["counts"]["generated"] == 0 and rows(again.folder, "rejected") == found
 
 
