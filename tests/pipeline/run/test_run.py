@@ -111,7 +111,7 @@ def test_a_prompt_that_is_too_long_goes_to_the_dead_letters_alone(job_file: Path
 def test_dead_letters_row_by_row(job_file: Path) -> None:
     """Empty, half a surrogate pair, too long, NaN: each goes with its reason, and its batch-mates' texts stay.
 
-    Of the sum: of the product, a row of these drafts a Z, and goes though it would have rejected it.
+    Of the sum: of the product, one of these texts has a Z itself.
     """
     of_sum = ["decoder.aggregate=sum"]
     folder = job_file.parent
