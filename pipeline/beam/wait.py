@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Name that Beam gives the thread which logs, as the root's, all that a job service says: tracebacks of workers too.
 _LISTENER = "wait_until_finish_read"
+# How long it may take to end once the graph has, in seconds.
+_LISTENER_ENDS_S = 2.0
 # How often it is asked whether what the runner needs is gone, in seconds.
 _EVERY_S = 2.0
 
@@ -137,5 +139,8 @@ def _without_its_log() -> Iterator[None]:
     try:
         yield
     finally:
+        for thread in threading.enumerate():
+            if thread.name == _LISTENER:  # it learns of the end a moment later than who waits
+                thread.join(_LISTENER_ENDS_S)
         threading.excepthook = before
         root.removeFilter(others)
