@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.compare.model import Comparison, Method, Task
+from pipeline.compare.model import Comparison, Method, Selection, Task
 from pipeline.compare.overlay import from_base, lay_over
 from pipeline.compare.people import NOBODY, each_as, read_people
 from pipeline.job.model import Job
@@ -151,6 +151,8 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
             data["decoder"]["strength"] = point.strength
         if curve.horizon is not None:
             data["decoder"]["horizon"] = None if curve.horizon == "none" else curve.horizon
+        if method.accept is not None:
+            data["accept"] = _accept(method.accept, 1)
     if stage is not None:
         arm = Arm(task.name, point or Point(Curve("base")))
         data["prompts"] |= {"skip": task.prompts.skip + stage.skip, "limit": stage.limit}
@@ -159,7 +161,15 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
             "samples_per_cell": stage.samples if data["decoder"]["temperature"] else 1,  # greedy: the same again
             "output": str(comparison.output_folder / stage.name / arm.folder),
         }
+        if point is not None and method.accept is not None:
+            data |= {"samples_per_cell": 1, "accept": _accept(method.accept, stage.samples)}
     return _validated(comparison, data)
+
+
+def _accept(selection: Selection, kept: int) -> dict[str, Any]:
+    """A job's, of so many texts that are to be kept of each prompt and persona."""
+    chosen = selection.model_dump(mode="json")
+    return chosen | {"rows_per_cell": kept, "max_candidates": kept * selection.max_candidates}
 
 
 def _validated(comparison: Comparison, data: dict[str, Any]) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evaluation.items import is_independent
 from evaluation.questionnaires.answers import wanted_of
 from evaluation.questionnaires.questions import OWN, QuestionnaireError
 from personas.files import PersonaError
@@ -37,7 +38,8 @@ def problems_in(comparison: Comparison) -> Iterator[Problem]:
     for index, method in enumerate(comparison.methods):
         found += method_problems(f"methods[{index}]", method, comparison)
     found = found or list(_folder_problems(comparison))
-    yield from found or _problems_of_jobs(comparison)
+    found = found or list(_problems_of_jobs(comparison))
+    yield from found or _choice_problems(comparison)
 
 
 def missing(comparison: Comparison) -> list[str]:
@@ -80,6 +82,15 @@ def _base_problems(comparison: Comparison) -> Iterator[Problem]:
         had = ", ".join(sorted(kinds)) or "none"
         remedy = "one family can't be checked by another; add e.g. {kind: encoder}, or {kind: openai, ...}"
         yield Problem("job.judges", f"{had}: {remedy}")
+
+
+def _choice_problems(comparison: Comparison) -> Iterator[Problem]:
+    """Of methods of which each leaves a judge that counts: whether all together do."""
+    kinds = {judge.kind for judge in comparison.job.judges if is_independent(judge.kind)}
+    if comparison.choosing >= kinds:
+        who = ", ".join(each.name for each in comparison.scored if each.accept is not None)
+        text = f"{', '.join(sorted(kinds))}: each chooses texts of one of {who}, and none is left that counts"
+        yield Problem("job.judges", f"{text}; have one choose for all of them, or add a judge")
 
 
 def _final_problems(comparison: Comparison) -> Iterator[Problem]:

@@ -61,6 +61,7 @@ ARMS = pa.schema(
         pa.field("spread_between", pa.float64()),  # of texts of different personas; null: there is one
         pa.field("tokens_per_s", pa.float64()),  # of the run that wrote the last of them
         pa.field("rounds_per_token", pa.float64()),  # drafts and their verification; 1: token by token
+        pa.field("candidates_per_text", pa.float64()),  # drawn for each that was kept; 1: no judge chose
         pa.field("model", pa.string(), nullable=False),
         pa.field("dtype", pa.string(), nullable=False),
         pa.field("prompts_sha256", pa.string(), nullable=False),
@@ -116,6 +117,7 @@ def measures(stage: str, task: str, point: Point, written: Written, embedder: Em
         **_variety(texts, embedder),
         "tokens_per_s": written.run["timings"]["tokens_per_s"],
         "rounds_per_token": _rounds(texts),
+        "candidates_per_text": _candidates(written),
         "model": written.run["model"],
         "dtype": written.run["dtype"],
         "prompts_sha256": written.prompts_hash,
@@ -168,6 +170,13 @@ def _rounds(texts: Sequence[Text]) -> float | None:
     if not n_tokens:
         return None
     return n_chunks / n_tokens if n_chunks else 1.0
+
+
+def _candidates(written: Written) -> float | None:
+    accept = written.run.get("accept")
+    if accept is None:
+        return 1.0
+    return accept["candidates"] / accept["rows"] if accept["rows"] else None
 
 
 def _variety(texts: Sequence[Text], embedder: Embedder | None) -> dict[str, float | None]:

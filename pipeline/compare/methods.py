@@ -114,7 +114,7 @@ def place_of(field: str, task: str, at: str, method: Method, base: Job) -> str:
     section = field.partition(".")[0].partition("[")[0]
     if section in ("personas", "people", "prompts"):
         return f"{task}.{field}"
-    if section == "decoder" or (field == "model.system" and method.system is not None):
+    if section in ("decoder", "accept") or (field == "model.system" and method.system is not None):
         return f"{at}.{field}"
     return f"job.{field}"
 

@@ -92,6 +92,18 @@ class MethodDecoder(Decoder):
     )
 
 
+class Selection(Frozen):
+    """Texts that a judge lets pass: ``accept`` of a job, for each text that is kept."""
+
+    min_score: Float = Field(ge=0, le=1, description="As in a job's accept.")
+    max_candidates: Int = Field(ge=1, description="Most texts to draw for each that is to be kept.")
+    by: tuple[Text, ...] = Field(
+        min_length=1,
+        description="Kinds of the judges that choose, e.g. [classifier]: they count in no method's score, chosen or "
+        "not, so that all are measured by the same others.",
+    )
+
+
 class Method(Frozen):
     """A way to write, at one strength or several."""
 
@@ -122,6 +134,9 @@ class Method(Frozen):
     )
     system: Text | None = Field(
         None, description="System message that the reference reads, as model.system of a job; null: the base's."
+    )
+    accept: Selection | None = Field(
+        None, description="{min_score, max_candidates, by}: of its texts those that judges let pass; null: all."
     )
     baseline: Bool = Field(False, description="Whether finalists are compared with it.")
 
@@ -238,6 +253,11 @@ class Comparison(Frozen):
     def scored(self) -> tuple[Method, ...]:
         """The methods that write."""
         return tuple(each for each in self.methods if each.not_scored is None)
+
+    @property
+    def choosing(self) -> frozenset[str]:
+        """Kinds of the judges that let any method's texts pass: they count for none."""
+        return frozenset(kind for each in self.scored if each.accept is not None for kind in each.accept.by)
 
     def method(self, name: str) -> Method:
         """By its name. Raises KeyError: there is none."""

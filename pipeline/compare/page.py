@@ -36,7 +36,7 @@ def _with_width(value: float | None, half_width: float | None, n_prompts: int, f
 
 _COLUMNS = (
     "point", "texts", "score", "joint", "worst", "perplexity", "KL", "known", "distinct-2", "self-BLEU", "spread",
-    "between", "tokens/s", "rounds/token",
+    "between", "tokens/s", "rounds/token", "drawn",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def page(comparison: Comparison, results: Results, made: Made, *, has_plot: bool
     parts = [
         f"# {escaped(comparison.name)}",
         f"{code(made.command)}, {escaped(made.machine)}, {made.date}.",
-        _HOW.format(factor=_budget(comparison)),
+        _HOW.format(factor=_budget(comparison), chosen=_chosen(comparison)),
     ]
     if has_plot:
         parts.append(f"![Joint adherence against perplexity, by task]({PLOT})")
@@ -80,13 +80,18 @@ project's questions with known answers that are answered rightly. Of a questionn
 answers that can be read that speak for the persona's own poles; *types right*: share of personas with a majority of
 them in every dimension; *error*: distance of shares of answers from shares of weight. *distinct-2*, *self-BLEU*,
 *spread* (1 - cosine of embeddings): within a persona; *between*: of personas. *rounds/token*: drafts with their
-verification, 1 is token by token.
+verification, 1 is token by token. *drawn*: texts drawn for each that is kept.{chosen}
 
 A baseline stands at its own best at no more perplexity than the finalist: over all its curves the best point, or place
 between two neighbouring strengths, where scores and the logarithm of the perplexity are mixed linearly (a corpus of
 which that share is written at each). *side*: `equal`, or the place has a `lower` or (it has nothing so cheap) a
 `higher` perplexity, or tasks are `mixed` in that. Differences are paired by persona and prompt, tested by Student's t
 over prompts, and corrected for all comparisons by Holm's rule. The screening's prompts are not the final's. {factor}"""
+
+
+def _chosen(comparison: Comparison) -> str:
+    who = escaped(", ".join(sorted(comparison.choosing)))
+    return f"\nOf methods with `accept`, texts are chosen by {who}, which counts in no method's score." if who else ""
 
 
 def _budget(comparison: Comparison) -> str:
@@ -147,6 +152,7 @@ def _task(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             _with_width(row["known"], row["known_half_width"], LEAST_CLUSTERS, ".2f"),
             *(_number(row[key], ".2f") for key in ("distinct_2", "self_bleu", "spread_within", "spread_between")),
             _number(row["tokens_per_s"], ".0f"), _number(row["rounds_per_token"], ".2f"),
+            _number(row["candidates_per_text"], ".1f"),
         ])  # fmt: skip
         of = {each["attribute"]: each for each in row["attributes"]}
         by = {each["family"]: each for each in row["families"]}

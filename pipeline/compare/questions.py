@@ -109,6 +109,6 @@ def _job_of(
     job = job_of(comparison, task, point, Stage(stage, 0, len(questions), 1))
     data: dict[str, Any] = job.model_dump(mode="json")
     data["prompts"] = {"file": str(path), "license": "apache-2.0"}
-    data["judges"] = []
+    data |= {"judges": [], "accept": None}
     data["decoder"]["max_new_tokens"] = min(most_tokens, job.decoder.max_new_tokens)
     return Job.model_validate(data, context={"folder": job.folder, "shipped": comparison.job.shipped})

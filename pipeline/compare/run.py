@@ -151,7 +151,7 @@ class _Run:
         self.write(job, Arm(task.task.name, point))
         try:
             with output_errors(self.of.output_folder):
-                written = read_texts(job, task.personas, self.book, self.temperature, self.embedder)
+                written = read_texts(job, task.personas, self.book, self.temperature, self.embedder, self.of.choosing)
         except ReportError as error:
             raise RunError(str(error)) from error
         row = measures(stage.name, task.task.name, point, written, self.embedder)

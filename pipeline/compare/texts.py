@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,12 @@ class Written:
 
 
 def read_texts(
-    job: Job, personas: Sequence[Persona], book: BareBook, temperature: float, embedder: Embedder | None = None
+    job: Job,
+    personas: Sequence[Persona],
+    book: BareBook,
+    temperature: float,
+    embedder: Embedder | None = None,
+    not_counted: Collection[str] = (),
 ) -> Written:
     """The texts of an arm that is written, once for each persona that they stand for.
 
@@ -99,11 +104,12 @@ def read_texts(
     Args:
         job: the arm's. personas: the task's. temperature: of the bare reference, above 0.
         embedder: of sentences, for judges that read a persona; ``None``: what they would say stays unscored.
+        not_counted: kinds of judges that choose texts of this arm or of others.
 
     Raises:
         ReportError: the data set can't be read. RunError, OSError: see :class:`BareBook`.
     """
-    data = read_data_set(Path(job.output_folder))
+    data = read_data_set(Path(job.output_folder), not_counted)
     rows = read_rows(data, range(data.n), _COLUMNS)
     bare = book.of(job, str(data.run["dtype"]), temperature, rows)
     by_writer: dict[str, list[int]] = {}
@@ -122,6 +128,8 @@ def read_texts(
             told = {name: scores[i] for name, scores in as_whom.items()}
             if told:
                 given[PersonaMatchJudge.name] = given.get(PersonaMatchJudge.name, {}) | told
+            if PersonaMatchJudge.name in not_counted:
+                told = {}
             texts.append(
                 Text(
                     persona.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,19 +118,22 @@ class DataSet:
         return digest.hexdigest()[:12]
 
 
-def read_data_set(folder: Path) -> DataSet:
+def read_data_set(folder: Path, not_counted: Collection[str] = ()) -> DataSet:
     """Read a data set, by the name of its job.
+
+    Args:
+        not_counted: kinds of judges whose scores count no more than those of the judges that chose its texts.
 
     Raises:
         ReportError: no data set there, one that can't be read, or of a later schema; AllRejected: one without texts.
     """
     try:
-        return _read(folder)
+        return _read(folder, not_counted)
     except (OSError, pa.ArrowException) as error:
         raise ReportError(f"{folder}: can't be read ({_line(error)}); mpg verify says what is damaged") from error
 
 
-def _read(folder: Path) -> DataSet:
+def _read(folder: Path, not_counted: Collection[str]) -> DataSet:
     table, splits = _table(folder, "generations", _MEASURED)
     run, job = _json(folder / RUN_FILE), _json(folder / JOB_FILE)
     if table is None or not table.num_rows:
@@ -146,7 +149,7 @@ def _read(folder: Path) -> DataSet:
     order = [each for each in said if each in found] + [each for each in found if each not in said]
     row_ids = table.column("row_id").combine_chunks()
     judgments, _ = _table(folder, "judgments", ())
-    judged = _Judged.of(judgments, row_ids, order, run, job)
+    judged = _Judged.of(judgments, row_ids, order, run, job, not_counted)
     counts = {each: int(pc.sum(table.column(each)).as_py() or 0) for each in _COUNTS}
     return DataSet(
         folder=folder,
@@ -288,6 +291,7 @@ class _Judged:
         attributes: Sequence[str],
         run: dict[str, Any],
         job: dict[str, Any],
+        not_counted: Collection[str],
     ) -> _Judged:
         n = len(row_ids)
         if table is None or not table.num_rows:
@@ -313,7 +317,8 @@ class _Judged:
         )
         known = run["judges"] if isinstance(run.get("judges"), list) else labels
         accept = run.get("accept")
-        counts = heard(of_kinds(known, accept.get("by") if isinstance(accept, dict) else None, but=True))
+        chose = (accept.get("by") if isinstance(accept, dict) else None) or ()
+        counts = heard(of_kinds(known, {*chose, *not_counted}, but=True))
         counted = np.array([[counts(label, each) for label in labels] for each in judged], dtype=bool)
         counted = counted.reshape(len(judged), len(labels))
         rule = job.get("panel") if job.get("panel") in PANEL_RULES else PANEL_RULES[0]

@@ -88,6 +88,13 @@ def test_a_base_by_its_path_brings_its_own_folder(folder: Path, tmp_path: Path) 
     assert job.resolve(job.model.id) == str(folder / "base") and len(job.load_prompts()) == 1
 
 
+def chosen(*by: list[str], decoder: str = "mod") -> dict[str, Any]:
+    """A comparison of a method for each of these kinds of judges, which let its texts pass."""
+    accept = {"min_score": 0.5, "max_candidates": 2}
+    methods = [method(f"m-{i}", {"name": decoder}) | {"accept": accept | {"by": kinds}} for i, kinds in enumerate(by)]
+    return {"methods": methods, "final": {"finalists": 0}}
+
+
 def put(*questionnaires: str) -> dict[str, Any]:
     """A comparison whose task has questionnaires, of a persona that weighs whatever there is."""
     task = comparison_data()["tasks"][0] | {"personas": {"kind": "one-hot"}, "questionnaires": list(questionnaires)}
@@ -231,6 +238,12 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
         ({"job": comparison_data()["job"] | {"judges": [{"kind": "classifier"}]}}, "job.judges: classifier: one"),
         ({"job": comparison_data()["job"] | {"deadline": "6h"}}, "job.deadline: '6h' has no place in a comparison"),
         ({"job": comparison_data()["job"] | {"model": {"id": "./gone"}}}, "job.model.id: './gone' is no folder"),
+        (chosen(["classifer"]), "methods[0].accept.by[0]: 'classifer' is no kind of this job's judges; did you mean"),
+        (chosen(["log-ratio"]), "methods[0].accept.by[0]: 'log-ratio' does not count"),
+        (chosen(["classifier", "encoder"]), "methods[0].accept.by: ['classifier', 'encoder'] leaves no judge that"),
+        (chosen(["classifier"], ["encoder"]),
+         "job.judges: classifier, encoder: each chooses texts of one of m-0, m-1, and none is left that counts; have"),
+        (chosen(["classifier"], decoder="reference"), "methods[0].accept: decoder 'reference' gives no"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(folder: Path, changes: dict[str, Any], expected: str) -> None:
