@@ -1,10 +1,12 @@
 """What each lever of a decoder does alone: ``python -m benchmarks.levers``.
 
 A job is run once as it is and once with each lever moved: who is told what the attributes are like, in which words,
-at which strength, by which aggregate; beside it stand the decoders that people would take instead. Prompts, personas
-and the run's seed are the same throughout. The table says how many texts carry all of their persona's attributes (joint
-adherence), their mean score, and their perplexity under the reference that is told nothing: compare at equal
-perplexity. Killed, the same command goes on where it was.
+at which strength, by which aggregate, strengths of its attributes as ``mpg calibrate`` chooses them, texts chosen by
+one judge; beside it stand the decoders that people would take instead. Prompts, personas and the run's seed are the
+same throughout. The table says how many texts were drawn for each, how many carry all of their persona's attributes
+(joint adherence), their mean score, and their perplexity under the reference that is told nothing: compare at equal
+perplexity. What the other judge than the one that chooses says of a line stands in columns of its own. Killed, the same
+command goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from evaluation.tables import aligned
 from personas.telling import DEFAULT_WORDING, WORDINGS
+from pipeline.calibrate.run import Asked, calibrate
 from pipeline.job.load import load_job
 from pipeline.job.model import Job
 from pipeline.publish.report.measures import Measures
@@ -29,6 +32,9 @@ _TYPES = [{"name": name, "weights": dict.fromkeys(name, 0.25)} for name in ("ENT
 _DEMO = (f"attributes={json.dumps([*'ENTJISFP'])}", f"personas={json.dumps({'kind': 'explicit', 'weights': _TYPES})}")
 # From what each lever is moved: the product at twice the trained strength, untold.
 BASE = ("decoder.name=scr-exact", "decoder.aggregate=product", "decoder.strength=2", "decoder.tell=none")
+CHOOSES = "classifier"
+_JUDGES = f"judges=[{{kind: {CHOOSES}}}, {{kind: encoder}}]"
+_ACCEPT = f"accept={{min_score: 0.7, rows_per_cell: 1, max_candidates: 8, by: [{CHOOSES}]}}"
 _OTHER_WORDINGS = tuple(name for name in WORDINGS if name != DEFAULT_WORDING)
 
 # Name -> what is changed of the base.
@@ -41,7 +47,14 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "prompting": ("decoder.name=prompting",),
     **{f"prompting, {words}": ("decoder.name=prompting", f"decoder.wording={words}") for words in _OTHER_WORDINGS},
     "soup": ("decoder.name=soup",),
+    "accept": (_ACCEPT,),
+    "prompting, accept": ("decoder.name=prompting", _ACCEPT),
+    "soup, accept": ("decoder.name=soup", _ACCEPT),
 }
+# Its settings are what a pilot finds: the largest lift that all attributes have at no more than 1.25 times the
+# reference's perplexity.
+CALIBRATED = "calibrated"
+_BUDGET, _GRID, _PILOT_TEXTS = 1.25, (0.5, 1.0, 1.5, 2.0, 3.0), 20
 _SMOKE = ("prompts.limit=1", "decoder.max_new_tokens=4")
 
 
@@ -51,18 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--job", type=Path, help="job file whose levers are moved (default: the demo's, two types)")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "levers", help="folder: a data set a lever")
     parser.add_argument("--prompts", type=int, default=40)
-    parser.add_argument("--only", nargs="*", choices=list(LEVERS), default=list(LEVERS), metavar="LEVER")
+    names = [*LEVERS, CALIBRATED]
+    parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="LEVER")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of every job")
     parser.add_argument("--smoke", action="store_true", help="one prompt and four tokens: whether it runs")
     options = parser.parse_args(arguments)
     of_all = _SMOKE if options.smoke else (f"prompts.limit={options.prompts}",)
     lines = []
     for name in options.only:
-        job = job_of(name, options.job, options.output, (*of_all, *options.set))
+        changes = [*of_all, *options.set]
+        if name == CALIBRATED:
+            changes.append(calibrated(options.job, options.output, changes))
+        job = job_of(name, options.job, options.output, changes)
         run_job(job)
         lines.append([name, *_measured(job.output_folder)])
     print(f"{date.today()}, from {', '.join(BASE)}")
-    print(aligned(["lever", "texts", "joint adherence", "mean score", "perplexity"], lines))
+    head = ["lever", "texts", "drawn", "joint", "score", "joint by the other", "score by the other", "perplexity"]
+    print(aligned(head, lines))
 
 
 def job_of(lever: str, path: Path | None, output: Path, changes: Sequence[str] = ()) -> Job:
@@ -73,14 +91,34 @@ def job_of(lever: str, path: Path | None, output: Path, changes: Sequence[str] =
         output: folder of all levers' data sets.
     """
     folder = output.resolve() / lever.replace(", ", "-").replace(" ", "-")
-    moved = [*(_DEMO if path is None else ()), *BASE, *LEVERS[lever], *changes, f"output={folder}"]
+    moved = [
+        *(_DEMO if path is None else ()), _JUDGES, *BASE, *LEVERS.get(lever, ()), *changes, f"output={folder}"
+    ]  # fmt: skip
     return load_job(ROOT / "workflows" / "demo.yaml" if path is None else path, moved)
 
 
+def calibrated(path: Path | None, output: Path, changes: Sequence[str]) -> str:
+    """The change of strengths that a pilot of the base finds; a note and none, where no strengths are within budget."""
+    asked = Asked(budget=_BUDGET, grid=_GRID, texts=_PILOT_TEXTS)
+    found = calibrate(job_of("base", path, output, changes), asked, output.resolve() / "calibration")
+    print(f"{CALIBRATED}: {', '.join(f'{name} {strength:.3g}' for name, strength in found.strengths.items())}")
+    if found.choice.lift is None:
+        print(f"{CALIBRATED}: nothing is within {_BUDGET} times the reference's perplexity: the base's strengths")
+    return f"decoder.strength={json.dumps(dict(found.strengths))}"
+
+
 def _measured(folder: Path) -> list[str]:
-    measures = Measures(read_data_set(folder))
-    n = int((~measures.of.control).sum())
-    return [f"{n}", measures.joint.shown, measures.adherence.shown, f"{measures.perplexity:.2f}"]
+    """A line's cells. Without ``accept`` by both judges, too."""
+    run = read_data_set(folder).run
+    other = Measures(read_data_set(folder, [CHOOSES]))
+    accept = run.get("accept")
+    n = int((~other.of.control).sum())
+    both = ["-", "-"]
+    if accept is None:
+        measures = Measures(read_data_set(folder))
+        both = [measures.joint.shown, measures.adherence.shown]
+    drawn = "1" if accept is None else f"{accept['candidates'] / n:.1f}"
+    return [f"{n}", drawn, *both, other.joint.shown, other.adherence.shown, f"{other.perplexity:.2f}"]
 
 
 if __name__ == "__main__":

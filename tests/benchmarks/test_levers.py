@@ -18,20 +18,35 @@ def job_file(tmp_path: Path) -> Path:
 
 def test_every_lever_moves_something(job_file: Path, tmp_path: Path) -> None:
     jobs = [job_of(lever, job_file, tmp_path) for lever in LEVERS]
-    assert len({job.output for job in jobs}) == len({Plan.of(job).cells()[0].row_id for job in jobs}) == len(LEVERS)
+    moved = {(Plan.of(job).cells()[0].row_id, job.accept) for job in jobs}  # a choice draws the same texts first
+    assert len({job.output for job in jobs}) == len(moved) == len(LEVERS)
     assert [each.name for each in job_of("base", None, tmp_path).build_personas()] == ["ENTJ", "ISFP"]
 
 
 def test_the_table_has_a_line_each_and_is_resumed(
-    job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = ["base", "tell all", "prompting, list"]
+    some = ["base", "tell all", "prompting, list", "accept"]
+    easy = "accept={min_score: 0.0, rows_per_cell: 1, max_candidates: 2, by: [classifier]}"
+    monkeypatch.setitem(LEVERS, "accept", (easy,))
     command = ["--job", str(job_file), "--smoke", "--output", str(tmp_path / "levers"), "--only", *some]
     main(command)
-    table = capsys.readouterr().out.splitlines()[-3:]
-    assert [" ".join(line.split()[:-4]) for line in table] == some
-    assert all(line.split()[-4] == "1" for line in table)  # texts
+    table = capsys.readouterr().out.splitlines()[-len(some) :]
+    assert [" ".join(line.split()[:-7]) for line in table] == some
+    assert all(line.split()[-7] == "1" for line in table)  # texts
+    assert [line.split()[-5] == "-" for line in table] == ["accept" in name for name in some]  # by both judges
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "levers").glob("*/.work/generations/*.parquet")}
     main(command)
-    assert len(shards) == 3 and capsys.readouterr().out.splitlines()[-3:] == table
+    assert len(shards) == len(some) and capsys.readouterr().out.splitlines()[-len(some) :] == table
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
+
+
+def test_a_pilot_s_strengths_are_a_lever(
+    job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.levers._GRID", (1.0, 2.0))
+    monkeypatch.setattr("benchmarks.levers._PILOT_TEXTS", 3)
+    command = ["--job", str(job_file), "--set", "decoder.max_new_tokens=4", "--output", str(tmp_path)]
+    main([*command, "--only", "calibrated"])
+    said, *_, line = capsys.readouterr().out.splitlines()
+    assert said.startswith("calibrated: E ") and ", J " in said and line.split()[:2] == ["calibrated", "3"]
