@@ -244,6 +244,11 @@ def row_key(found: Resolved) -> Hashable:
     return decoder.name, found.system, *(frozenset(part.items()) for part in parts)
 
 
+def config_hash(known: Mapping[str, Any]) -> str:
+    """What rows say of their settings: 16 hex digits of what :func:`identity` gives."""
+    return hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class _OfPersona:
     """What all cells of a persona have in common."""
@@ -258,7 +263,7 @@ class _OfPersona:
         found = resolved(persona, settings, systems)
         active = found.persona.active
         known = identity(found.decoder, sources.dtype, tuple(active))
-        return cls(found, active, known, hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:16])
+        return cls(found, active, known, config_hash(known))
 
 
 def plan_cells(

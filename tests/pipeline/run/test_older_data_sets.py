@@ -86,6 +86,24 @@ def test_its_own_file_names_no_law_which_is_said(place: Path, capsys: pytest.Cap
     assert checksums(place / "out") == before
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_what_was_stopped_before_its_first_data_set_is_of_its_law_too(
+    place: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Nothing but rows says of which: no ``job.json`` is there yet."""
+    for path in (place / "out").iterdir():
+        if path.name != ".work":
+            (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+    job = str(shutil.copy(WRITTEN / "job.yaml", place))
+    before = checksums(place / "out")
+    assert main([command, job]) == ExitStatus.BAD_INPUT
+    said = capsys.readouterr()
+    assert "are of the sum, which was the default, and now product is; add aggregate: sum" in said.err + said.out
+    assert checksums(place / "out") == before
+    named = ["--set", "decoder.aggregate=product", "--set", "decoder.max_new_tokens=9"]
+    assert main(["check", job, *named]) == 0  # a file that names its law means it
+
+
 def test_a_shard_that_is_lost_comes_out_the_same(place: Path) -> None:
     """In its ids and texts; measured columns to rounding, which was another processor's."""
     before = {row["row_id"]: row for row in as_of_today(place / "out")}
