@@ -20,10 +20,12 @@ from pathlib import Path
 from evaluation.tables import aligned
 from personas.telling import DEFAULT_WORDING, WORDINGS
 from pipeline.calibrate.run import Asked, calibrate
+from pipeline.job.errors import JobError
 from pipeline.job.load import load_job
 from pipeline.job.model import Job
+from pipeline.plan.errors import RunError
 from pipeline.publish.report.measures import Measures
-from pipeline.publish.report.read import read_data_set
+from pipeline.publish.report.read import NoTexts, read_data_set
 from pipeline.run.run import run_job
 
 ROOT = Path(__file__).parent.parent
@@ -65,18 +67,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "levers", help="folder: a data set a lever")
     parser.add_argument("--prompts", type=int, default=40)
     names = [*LEVERS, CALIBRATED]
-    parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="LEVER")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="LEVER")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of every job")
     parser.add_argument("--smoke", action="store_true", help="one prompt and four tokens: whether it runs")
     options = parser.parse_args(arguments)
+    if options.prompts < 1:
+        parser.error(f"--prompts: {options.prompts} is none; give 1 or more")
     of_all = _SMOKE if options.smoke else (f"prompts.limit={options.prompts}",)
     lines = []
     for name in options.only:
         changes = [*of_all, *options.set]
-        if name == CALIBRATED:
-            changes.append(calibrated(options.job, options.output, changes))
-        job = job_of(name, options.job, options.output, changes)
-        run_job(job)
+        try:
+            if name == CALIBRATED:
+                changes.append(calibrated(options.job, options.output, changes))
+            job = job_of(name, options.job, options.output, changes)
+            run_job(job)
+        except JobError as error:
+            parser.error("\n".join(error.lines))
+        except RunError as error:
+            parser.error(f"{name}: {error}")
         lines.append([name, *_measured(job.output_folder)])
     print(f"{date.today()}, from {', '.join(BASE)}")
     head = ["lever", "texts", "drawn", "joint", "score", "joint by the other", "score by the other", "perplexity"]
@@ -109,9 +118,11 @@ def calibrated(path: Path | None, output: Path, changes: Sequence[str]) -> str:
 
 def _measured(folder: Path) -> list[str]:
     """A line's cells. Without ``accept`` by both judges, too."""
-    run = read_data_set(folder).run
-    other = Measures(read_data_set(folder, [CHOOSES]))
-    accept = run.get("accept")
+    try:
+        other = Measures(read_data_set(folder, [CHOOSES]))
+    except NoTexts:
+        return ["0", *["-"] * 6]
+    accept = other.of.run.get("accept")
     n = int((~other.of.control).sum())
     both = ["-", "-"]
     if accept is None:

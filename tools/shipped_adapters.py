@@ -15,13 +15,14 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evaluation.tables import aligned
 from mpg.models.embedded import SMOLLM2
 from mpg.train.recipe import Recipe, RefineRecipe
-from personas import KNOWN, MBTI
+from personas import KNOWN, MBTI, ROLE_PLAY
 from personas.preferences import (
     MBTI_FILE,
     ROLE_PLAY_FILE,
@@ -67,6 +68,21 @@ def pairs_of(name: str, data: Path) -> tuple[list[PreferencePair], list[Preferen
     return split(load_mbti_pairs(data, name) if name in MBTI else load_role_play_pairs(data, name))
 
 
+def across_personas(pairs: Sequence[PreferencePair], seed: int = 0) -> list[PreferencePair]:
+    """The pairs, and each once more with another persona's chosen answer for its rejected one, in an order drawn.
+
+    Both answers of such a pair are good ones: what tells them apart is whom the persona describes.
+
+    Raises:
+        IndexError: all pairs are of one persona.
+    """
+    rng = random.Random(seed)
+    others = [replace(p, rejected=rng.choice([x.chosen for x in pairs if x.system != p.system])) for p in pairs]
+    both = [each for two in zip(pairs, others, strict=True) for each in two]
+    random.Random(seed).shuffle(both)
+    return both
+
+
 def file_of(name: str) -> str:
     """The file of an attribute's pairs."""
     return MBTI_FILE if name in MBTI else ROLE_PLAY_FILE
@@ -81,12 +97,25 @@ def provenance(file: str, data: Path) -> dict[str, str]:
     }
 
 
-def train(name: str, data: Path, output: Path, recipe: Recipe | None = None) -> None:
-    """Stage one: DPO."""
+def train(
+    name: str, data: Path, output: Path, recipe: Recipe | None = None, *, dtype: str = "float32", across: int = 0
+) -> None:
+    """Stage one: DPO.
+
+    Args:
+        dtype: of the frozen base weights.
+        across: steps, of a role-play attribute by :func:`across_personas`; 0: by its own pairs, as what ships.
+    """
+    import torch
+
     from mpg.train.dpo import train_adapter
 
     file = file_of(name)
     train_pairs, held_out = pairs_of(name, data)
+    recipe = recipe or recipe_of(name)
+    if across and name in ROLE_PLAY:
+        train_pairs = across_personas(train_pairs)
+        recipe = replace(recipe, steps=across, max_pairs=len(train_pairs))
     train_adapter(
         name=name,
         description=KNOWN[name].description,
@@ -96,7 +125,8 @@ def train(name: str, data: Path, output: Path, recipe: Recipe | None = None) -> 
         data=provenance(file, data),
         license=LICENCES[file],
         output=output / name,
-        recipe=recipe or recipe_of(name),
+        recipe=recipe,
+        dtype=getattr(torch, dtype),
     )
 
 
@@ -192,17 +222,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=SHIPPED_ADAPTERS, help="folder of the adapters")
     parser.add_argument("--only", nargs="*", default=list(FLOORS), choices=list(FLOORS), help="attributes")
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=STAGES, help="what to do")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base in training")
+    parser.add_argument("--across", type=int, default=0, metavar="STEPS",
+                        help="role-play: so many steps, on pairs across personas, too; not what ships")  # fmt: skip
     options = parser.parse_args(argv)
+    if options.across < 0:
+        parser.error(f"--across: {options.across} is no number of steps; give 1 or more, or leave it out")
     for file in (MBTI_FILE, ROLE_PLAY_FILE):
         if not (options.data / file).is_file():
             parser.error(f"--data {options.data}: no {file} there; give the folder that holds it")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     poles = [name for name in options.only if name in SCALES]
-    steps = [("train", train, options.only), ("refine", choose_answers, poles), ("refine", refine, poles)]
+    steps = [
+        ("train", partial(train, dtype=options.dtype, across=options.across), options.only),
+        ("refine", choose_answers, poles),
+        ("refine", refine, poles),
+    ]
     steps.append(("measure", measure, options.only))
     for stage, function, names in steps:  # all of one step before the next: answers are chosen by opposites, too
         for name in names if stage in options.stages else ():
-            logger.info("%s: %s", function.__name__, name)
+            logger.info("%s: %s", stage, name)
             function(name, options.data, options.output)
     if "curves" in options.stages:
         print(write_curves(options.output, options.only))

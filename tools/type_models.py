@@ -27,7 +27,7 @@ def options_of(
     """
     parser.add_argument("--data", type=Path, required=True, help=f"folder with {MBTI_FILE}")
     parser.add_argument("--output", type=Path, default=output, help="folder of the models")
-    parser.add_argument("--types", nargs="*", default=list(types), metavar="TYPE")
+    parser.add_argument("--types", nargs="+", default=list(types), metavar="TYPE")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
                         help="of the base weights (float32: the faster one where bfloat16 is emulated)")  # fmt: skip
     options = parser.parse_args(argv)

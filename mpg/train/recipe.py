@@ -138,7 +138,7 @@ class MorlhfRecipe:
     def __post_init__(self) -> None:
         adapted_layers(self.layers, None)
         for name, value in asdict(self).items():
-            least = {"seed": 0, "beta": 0, "samples": 2}.get(name)
+            least = {"seed": 0, "samples": 2}.get(name)
             if name in ("layers", "from_answer"):
                 continue
             if not math.isfinite(value) or value < (least or 0) or (least is None and value == 0):

@@ -31,15 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def compare(options: argparse.Namespace) -> Outcome:
     """Run the comparison, or go on with it. Raises InputError, RunError."""
     from pipeline.compare.load import load_comparison
+    from pipeline.compare.tasks import tasks_of
 
     options.job = options.comparison  # what lines begin with
     try:
         comparison = load_comparison(options.comparison, options.set, output=options.output_folder)
     except JobError as error:
         raise InputError("\n".join(error.lines)) from error
-    if options.check:
-        return Outcome(_check(comparison, options.comparison))
     from pipeline.compare.checks import missing
+
+    if options.check:
+        if not missing(comparison):
+            tasks_of(comparison)  # whether there are prompts enough for both stages
+        return Outcome(_check(comparison, options.comparison))
     from pipeline.compare.run import compare as run
     from pipeline.compare.tables import Made
     from pipeline.compare.write import write_tables
@@ -90,6 +94,9 @@ def _check(comparison: Comparison, file: str) -> str:
         only = "" if task.stage == "both" else f", {task.stage} only"
         lines.append(f"{task.name}: {sum(each)} arms of {len(each)} methods{only}")
     texts = comparison.screening.texts
+    most = max((each.accept.max_candidates for each in comparison.scored if each.accept is not None), default=1)
+    if most > 1:
+        lines.append(f"of methods with accept up to {most:,} times as many texts are drawn as are kept")
     lines.append(f"screening: {total} arms of {texts} texts or a few more each, about {total * texts:,}")
     final = comparison.final
     if final.finalists:

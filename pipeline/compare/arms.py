@@ -131,6 +131,8 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
     data = base.model_dump(mode="json")
     if "aggregate" not in base.decoder.model_fields_set:  # unsaid by an arm, too: see pipeline.plan.defaults
         del data["decoder"]["aggregate"]
+        if "horizon" not in base.decoder.model_fields_set:  # else it would be one that somebody has given
+            del data["decoder"]["horizon"]
     data["personas"] = task.personas.model_dump(mode="json")
     data["prompts"] = task.prompts.model_dump(mode="json")
     for section, names in ((data["personas"], ("file",)), (data["prompts"], ("file", "dataset"))):
@@ -155,14 +157,15 @@ def job_of(comparison: Comparison, task: Task, point: Point | None = None, stage
             data["accept"] = _accept(method.accept, 1)
     if stage is not None:
         arm = Arm(task.name, point or Point(Curve("base")))
+        samples = stage.samples if data["decoder"]["temperature"] else 1  # greedy: the same again
         data["prompts"] |= {"skip": task.prompts.skip + stage.skip, "limit": stage.limit}
         data |= {
             "name": f"{comparison.name}-{stage.name}-{arm.folder.replace('/', '-')}",
-            "samples_per_cell": stage.samples if data["decoder"]["temperature"] else 1,  # greedy: the same again
+            "samples_per_cell": samples,
             "output": str(comparison.output_folder / stage.name / arm.folder),
         }
         if point is not None and method.accept is not None:
-            data |= {"samples_per_cell": 1, "accept": _accept(method.accept, stage.samples)}
+            data |= {"samples_per_cell": 1, "accept": _accept(method.accept, samples)}
     return _validated(comparison, data)
 
 

@@ -15,8 +15,10 @@ from pipeline.compare.methods import method_problems, missing_adapters, place_of
 from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, Comparison, Method, Task
 from pipeline.compare.people import NOBODY
 from pipeline.compare.questions import items
+from pipeline.job.adapters import own_judges
 from pipeline.job.checks import problems_in as problems_in_job
 from pipeline.job.errors import Problem, did_you_mean
+from pipeline.job.known import counted
 from pipeline.job.persona_fields import FilePersonas
 from pipeline.store.files import exists
 from pipeline.store.places import is_url, joined
@@ -86,9 +88,18 @@ def _base_problems(comparison: Comparison) -> Iterator[Problem]:
 
 def _choice_problems(comparison: Comparison) -> Iterator[Problem]:
     """Of methods of which each leaves a judge that counts: whether all together do."""
-    kinds = {judge.kind for judge in comparison.job.judges if is_independent(judge.kind)}
-    if comparison.choosing >= kinds:
-        who = ", ".join(each.name for each in comparison.scored if each.accept is not None)
+    base, chosen = comparison.job, comparison.choosing
+    kinds = {judge.kind for judge in base.judges if is_independent(judge.kind)}
+    left, own = [judge for judge in base.judges if judge.kind not in chosen], own_judges(base)
+    by_all, by_others = (set(counted(judges, base.attribute_names, own)) for judges in (base.judges, left))
+    who = ", ".join(each.name for each in comparison.scored if each.accept is not None)
+    if chosen and not chosen >= kinds:
+        for task in comparison.tasks:
+            lost = [name for name in weighed(job_of(comparison, task)) if name in by_all - by_others]
+            if lost:
+                text = f"with {', '.join(sorted(chosen))}, who chooses texts of {who}, none that counts is left who "
+                yield Problem("job.judges", f"{text}knows {', '.join(lost)} of task {task.name!r}; add one")
+    if chosen >= kinds:
         text = f"{', '.join(sorted(kinds))}: each chooses texts of one of {who}, and none is left that counts"
         yield Problem("job.judges", f"{text}; have one choose for all of them, or add a judge")
 

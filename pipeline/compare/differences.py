@@ -19,6 +19,7 @@ from evaluation.statistics.paired import (
 )
 from pipeline.compare.arms import Curve, Point
 from pipeline.compare.model import ALL_TASKS, FINAL, SCREENING, Comparison, Final
+from pipeline.compare.shared import comparable, in_common
 from pipeline.compare.texts import Found, by_unit, mean_of
 
 
@@ -86,6 +87,15 @@ def place_of(arms: Iterable[Found], perplexity: float) -> Place | None:
     return min(places, key=lambda each: each.perplexity, default=None)
 
 
+def place_against(mine: Found, others: Sequence[Found]) -> tuple[Found, Place | None]:
+    """An arm, and where a baseline's arms of the same task stand against it, over the units that all have."""
+    if not is_scored(mine):
+        return mine, None
+    one, arms = comparable(mine, [each for each in others if is_scored(each)])
+    place = place_of(arms, one.perplexity) if arms else None
+    return (mine, None) if place is None else (one, place)
+
+
 def finalists(
     comparison: Comparison, screened: Sequence[Found], possible: Collection[Point] | None = None
 ) -> list[Point]:
@@ -115,10 +125,10 @@ def finalists(
 
 
 def _over_tasks(comparison: Comparison, screened: Sequence[Found]) -> dict[Point, tuple[float, float]]:
-    """Point -> (score, perplexity), of those that every task has."""
+    """Point -> (score, perplexity), of those that every task has, over the units that its arms have in common."""
     by_point: dict[Point, list[Found]] = {}
-    for found in screened:
-        if is_scored(found):
+    for task in comparison.tasks_of(SCREENING):
+        for found in in_common([each for each in of_task(screened, task.name) if is_scored(each)]):
             by_point.setdefault(found.point, []).append(found)
     return {
         point: (fmean(each.score or 0.0 for each in arms), _geometric([each.perplexity for each in arms]))
@@ -155,7 +165,7 @@ def points_of_final(
         own, stood = {p.curve for p in points if p.curve.method == name}, set[Curve]()
         for of in known:
             for point in chosen:
-                place = place_of(of_task(screened, of, name), _arm(screened, of, point).perplexity)
+                place = place_against(_arm(screened, of, point), of_task(screened, of, name))[1]
                 stood |= {each.point.curve for each, _ in place.mixed} if place is not None else set()
         if task not in known:
             stood |= {curve for curve in own if curve.attribute is not None}
@@ -204,9 +214,9 @@ def size_of_final(
     for of in screened_as(comparison, task):
         for mine in (_arm(screened, of, point) for point in chosen):
             for name in baselines_of(comparison):
-                place = place_of(of_task(screened, of, name), mine.perplexity)
+                one, place = place_against(mine, of_task(screened, of, name))
                 if place is not None:
-                    sizes.append(_size(final, mine, place.most, n, most_prompts, step))
+                    sizes.append(_size(final, one, place.most, n, most_prompts, step))
     if not sizes:
         return Size(most_prompts, step, math.nan, False)
     return Size(
@@ -220,8 +230,8 @@ def size_of_final(
 def _size(final: Final, one: Found, other: Found, n: int, most_prompts: int, step: int) -> Size:
     sides = [_by_prompt(each) for each in (one, other)]
     prompts = sorted(sides[0].keys() & sides[1].keys())
-    if len(prompts) < 2:
-        return Size(most_prompts, step, math.nan, False)
+    if len(prompts) < 2:  # nothing is known of the spread
+        return Size(most_prompts, step * max(1, final.most_texts // (most_prompts * step)), math.nan, False)
     spread = spread_of(*[[side[prompt] for prompt in prompts] for side in sides])
     return texts_needed(
         spread, most_prompts=most_prompts, most_texts=final.most_texts, difference=final.difference,
@@ -241,7 +251,8 @@ class Compared:
     """A finalist against a baseline on one task, or on all of them.
 
     Attributes:
-        perplexity, score, joint: of the finalist; over all tasks geometric and arithmetic means.
+        perplexity, score, joint: of the finalist, over the units that both have; over all tasks geometric and
+            arithmetic means.
         place: of the baseline on that task; ``None``: it has no score there and is not compared, or these are all.
         side: see :class:`Place`; over all tasks the one that all have, else ``mixed``; ``None``: not compared.
         its_perplexity, its_score, its_joint: of the baseline in its place; likewise.
@@ -290,13 +301,13 @@ _Pairs = list[tuple[str, float]]  # of each persona and prompt the prompt, and t
 def _on_task(arms: Sequence[Found], task: str, point: Point, baseline: str) -> tuple[Compared, _Pairs]:
     mine = _arm(arms, task, point)
     one = Compared(task, point, baseline, mine.perplexity, mine.score, mine.joint)
-    place = place_of(of_task(arms, task, baseline), mine.perplexity) if is_scored(mine) else None
+    mine, place = place_against(mine, of_task(arms, task, baseline))
     if place is None:
         return one, []
     pairs = _pairs(mine, place)
     one = replace(
-        one, place=place, side=place.side, its_perplexity=place.perplexity, its_score=place.score,
-        its_joint=place.joint, difference=_tested(pairs),
+        one, perplexity=mine.perplexity, score=mine.score, joint=mine.joint, place=place, side=place.side,
+        its_perplexity=place.perplexity, its_score=place.score, its_joint=place.joint, difference=_tested(pairs),
     )  # fmt: skip
     return one, pairs
 

@@ -27,6 +27,10 @@ def method_problems(field: str, method: Method, comparison: Comparison) -> Itera
     yield from _attribute_problems(field, method, comparison.job)
     if method.models:
         yield from _model_problems(field, method, comparison)
+    if method.accept is not None and method.decoder.name == SINGLE:
+        who = "one model a persona" if method.models else "each attribute alone"
+        text = f"{who} is told of no mixture, and its texts would be chosen by another rule than all others'; remove it"
+        yield Problem(f"{field}.accept", text)
 
 
 def _curve_problems(field: str, method: Method, base: Job) -> Iterator[Problem]:

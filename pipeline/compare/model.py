@@ -96,7 +96,7 @@ class Selection(Frozen):
     """Texts that a judge lets pass: ``accept`` of a job, for each text that is kept."""
 
     min_score: Float = Field(ge=0, le=1, description="As in a job's accept.")
-    max_candidates: Int = Field(ge=1, description="Most texts to draw for each that is to be kept.")
+    max_candidates: Int = Field(ge=1, description="Most texts to draw, for each that is to be kept.")
     by: tuple[Text, ...] = Field(
         min_length=1,
         description="Kinds of the judges that choose, e.g. [classifier]: they count in no method's score, chosen or "

@@ -85,8 +85,9 @@ verification, 1 is token by token. *drawn*: texts drawn for each that is kept.{c
 A baseline stands at its own best at no more perplexity than the finalist: over all its curves the best point, or place
 between two neighbouring strengths, where scores and the logarithm of the perplexity are mixed linearly (a corpus of
 which that share is written at each). *side*: `equal`, or the place has a `lower` or (it has nothing so cheap) a
-`higher` perplexity, or tasks are `mixed` in that. Differences are paired by persona and prompt, tested by Student's t
-over prompts, and corrected for all comparisons by Holm's rule. The screening's prompts are not the final's. {factor}"""
+`higher` perplexity, or tasks are `mixed` in that. Differences are paired by persona and prompt (*pairs*: that both have
+texts of; all figures of a line are of these), tested by Student's t over prompts, and corrected for all comparisons by
+Holm's rule. The screening's prompts are not the final's. {factor}"""
 
 
 def _chosen(comparison: Comparison) -> str:
@@ -118,7 +119,7 @@ def _sizes(comparison: Comparison, results: Results) -> str:
 
 _DIFFERENCE_COLUMNS = (
     "task", "finalist", "baseline", "at", "side", "perplexity", "against", "joint", "against ", "score", "against  ",
-    "difference", "relative", "p (Holm)",
+    "pairs", "difference", "relative", "p (Holm)",
 )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def _cells(each: Compared) -> list[str]:
         row["task"], row["finalist"], row["baseline"], row["at"] or nowhere, row["side"] or "-",
         *(_number(row[f"{who}_perplexity"], ".2f") for who in ("finalist", "baseline")),
         *(_number(row[f"{who}_{what}"]) for what in ("joint", "score") for who in ("finalist", "baseline")),
-        _with_width(row["difference"], row["half_width"], row["n_prompts"], "+.3f"),
+        f"{row['n_pairs']}", _with_width(row["difference"], row["half_width"], row["n_prompts"], "+.3f"),
         "-" if relative is None else f"{relative:+.1f} %", _number(row["p_holm"], ".2g"),
     ]  # fmt: skip
 

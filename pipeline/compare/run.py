@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeline.compare.measures import bare_perplexity, measures
 from pipeline.compare.model import FINAL, SCREENING, Comparison
 from pipeline.compare.questions import answers_of, items, known_job, questionnaire_job, share_known
 from pipeline.compare.tasks import TaskOfRun, tasks_of
-from pipeline.compare.texts import Found, read_texts
+from pipeline.compare.texts import Found, by_unit, read_texts
 from pipeline.exit_status import ExitStatus
 from pipeline.job.model import Job
 from pipeline.plan.errors import RunError
@@ -123,8 +124,13 @@ class _Run:
             )
             self.found.sizes[name] = size
             if not size.enough:
-                logger.warning("%s: %d texts of each arm are the most, and find %g with a power of %.2f only", name,
-                               size.n_prompts * size.per_prompt, self.of.final.difference, size.power)  # fmt: skip
+                n = size.n_prompts * size.per_prompt
+                if math.isnan(size.power):
+                    logger.warning("%s: %d texts of each arm; the screening has too few prompts that both sides "
+                                   "have texts of, to say what they will find", name, n)  # fmt: skip
+                else:
+                    logger.warning("%s: %d texts of each arm are the most, and find %g with a power of %.2f only",
+                                   name, n, self.of.final.difference, size.power)  # fmt: skip
             stage = Stage(FINAL, task.skip, size.n_prompts, size.per_prompt // len(task.personas))
             plan[name] = stage, points_of_final(self.of, screened, self.found.chosen, name, self.points(task))
         last = self.stage(plan)
@@ -160,6 +166,10 @@ class _Run:
             said = ", ".join(f"{machine[key]}" for key in ("processor", "device") if key in machine)
             if said not in self.found.machines:
                 self.found.machines.append(said)
+        n, wanted = len(by_unit(written.texts)), stage.limit * len(task.personas)
+        if job.accept is not None and n < wanted:
+            logger.warning("%d of %d prompts and personas have a text that has passed; it is compared on these, and "
+                           "not at all where they are fewer than half", n, wanted)  # fmt: skip
         shown = {name: "-" if row[name] is None else f"{row[name]:.3g}" for name in ("score", "joint", "perplexity")}
         logger.info("score %(score)s, joint %(joint)s, perplexity %(perplexity)s", shown)
         return Found(task.task.name, point, written, row["score"], row["joint"], bare_perplexity(written.texts))

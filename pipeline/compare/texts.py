@@ -25,7 +25,8 @@ from pipeline.compare.as_persona import scores_as
 from pipeline.compare.bare import Bare, BareBook
 from pipeline.job.model import Job
 from pipeline.publish.report.measures import Measures
-from pipeline.publish.report.read import DataSet, read_data_set, read_rows
+from pipeline.publish.report.read import DataSet, NoTexts, read_data_set, read_rows
+from pipeline.store.dataset import RUN_FILE
 
 # Of rows, what is measured.
 _COLUMNS = (
@@ -109,7 +110,13 @@ def read_texts(
     Raises:
         ReportError: the data set can't be read. RunError, OSError: see :class:`BareBook`.
     """
-    data = read_data_set(Path(job.output_folder), not_counted)
+    try:
+        data = read_data_set(Path(job.output_folder), not_counted)
+    except NoTexts:
+        if job.accept is None:
+            raise
+        run = json.loads((Path(job.output_folder) / RUN_FILE).read_text("utf-8"))
+        return Written((), run, hashlib.sha256(b"[]").hexdigest())
     rows = read_rows(data, range(data.n), _COLUMNS)
     bare = book.of(job, str(data.run["dtype"]), temperature, rows)
     by_writer: dict[str, list[int]] = {}
@@ -187,13 +194,14 @@ def divergence_of(row: Mapping[str, Any], job: Job, temperature: float) -> float
 
     ``q`` is the decoder's law before truncation. Known is it of the reference (0), of one attribute alone at strength
     1, whose ratio it is, and of the sum that is never reset: ``log sum_i alpha_i r_i``, strengths 1. Not of one that
-    was told, of products, whose normaliser is not on record, of attributes with references of their own, nor at another
-    temperature than the bare reference is measured at.
+    was told, of texts that a judge has chosen, of products, whose normaliser is not on record, of attributes with
+    references of their own, nor at another temperature than the bare reference is measured at.
 
     Args:
         temperature: that one.
     """
-    if row["system"] is not None or job.reference_places() or job.decoder.temperature != temperature:
+    chosen = job.accept is not None  # of the texts that pass the law is another
+    if chosen or row["system"] is not None or job.reference_places() or job.decoder.temperature != temperature:
         return None
     weights, ratios = row["weights"], row["log_ratios"]
     if row["decoder"] == REFERENCE:
@@ -209,9 +217,12 @@ def divergence_of(row: Mapping[str, Any], job: Job, temperature: float) -> float
     return None
 
 
-def by_unit(texts: Sequence[Text]) -> dict[tuple[str, str], list[float]]:
-    """(persona, prompt) -> scores of its texts; without those that are unscored."""
-    found: dict[tuple[str, str], list[float]] = {}
+Unit = tuple[str, str]  # persona and prompt
+
+
+def by_unit(texts: Sequence[Text]) -> dict[Unit, list[float]]:
+    """Scores of the texts of each persona and prompt; without those that are unscored."""
+    found: dict[Unit, list[float]] = {}
     for text in texts:
         if text.score is not None:
             found.setdefault((text.persona, text.prompt), []).append(text.score)

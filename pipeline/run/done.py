@@ -34,8 +34,13 @@ def is_done(job: Job) -> bool:
         record = json.loads(read_text(output / RUN_FILE))
         if not (same and record["ended"]["complete"] and record["ended"]["status"] == ExitStatus.DONE):
             return False
-        planned = {cell.row_id for cell in Plan.of(job, record["dtype"], job.attribute_names).cells()}
-        return planned == set(_row_ids(output)) and set(embedded_labels(job)) <= set(record["judges"])
+        every, there = job, set(_row_ids(output))
+        if job.accept is not None:  # which of its candidates are kept judges have settled
+            every = job.changed(accept=None, samples_per_cell=job.accept.max_candidates)
+        planned = {cell.row_id for cell in Plan.of(every, record["dtype"], job.attribute_names).cells()}
+        return (planned == there if job.accept is None else planned >= there) and set(embedded_labels(job)) <= set(
+            record["judges"]
+        )
     except (OSError, ValueError, KeyError, TypeError, RunError):
         return False
 

@@ -26,14 +26,15 @@ def test_every_lever_moves_something(job_file: Path, tmp_path: Path) -> None:
 def test_the_table_has_a_line_each_and_is_resumed(
     job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = ["base", "tell all", "prompting, list", "accept"]
+    some = ["base", "tell all", "prompting, list", "accept", "soup, accept"]
     easy = "accept={min_score: 0.0, rows_per_cell: 1, max_candidates: 2, by: [classifier]}"
     monkeypatch.setitem(LEVERS, "accept", (easy,))
+    monkeypatch.setitem(LEVERS, "soup, accept", ("decoder.name=soup", easy.replace("0.0", "1.0")))
     command = ["--job", str(job_file), "--smoke", "--output", str(tmp_path / "levers"), "--only", *some]
     main(command)
     table = capsys.readouterr().out.splitlines()[-len(some) :]
     assert [" ".join(line.split()[:-7]) for line in table] == some
-    assert all(line.split()[-7] == "1" for line in table)  # texts
+    assert [line.split()[-7] for line in table] == ["1", "1", "1", "1", "0"]  # texts: of the last none passes
     assert [line.split()[-5] == "-" for line in table] == ["accept" in name for name in some]  # by both judges
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "levers").glob("*/.work/generations/*.parquet")}
     main(command)
@@ -50,3 +51,19 @@ def test_a_pilot_s_strengths_are_a_lever(
     main([*command, "--only", "calibrated"])
     said, *_, line = capsys.readouterr().out.splitlines()
     assert said.startswith("calibrated: E ") and ", J " in said and line.split()[:2] == ["calibrated", "3"]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--prompts", "0"], "--prompts: 0 is none; give 1 or more"),
+        (["--set", "decoder.foo=1"], "decoder.foo: unknown field"),
+        (["--job", "nope.yaml"], "nope.yaml"),
+    ],
+)
+def test_a_mistake_is_a_line(
+    job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], expected: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--job", str(job_file), "--output", str(tmp_path / "levers"), "--only", "base", *more])
+    assert expected in capsys.readouterr().err

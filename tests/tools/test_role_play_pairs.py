@@ -5,6 +5,7 @@ from __future__ import annotations
 from personas.preferences import PreferencePair
 from personas.profiles import ROLE_PLAY_SYSTEM, render
 from tools.role_play_pairs import against_another, by_judge, by_length, of_another, ranked, said_of
+from tools.shipped_adapters import across_personas
 
 
 def pair(profile: str, chosen: str, rejected: str) -> PreferencePair:
@@ -30,6 +31,16 @@ def test_an_answer_stands_against_that_of_another() -> None:
         (SAILOR.chosen, BAKER.chosen),
     ]
     assert [each.system for each in moved] == [BAKER.system, SAILOR.system]
+
+
+def test_across_personas_both_answers_are_good_ones() -> None:
+    pilot = pair("She flies planes.", "The sky is mine.", "Food is good.")
+    pairs = [BAKER, SAILOR, pilot]
+    found = across_personas(pairs)
+    assert len(found) == 6 and set(pairs) < set(found) and found == across_personas(pairs)
+    for each in set(found) - set(pairs):
+        assert (each.system, each.chosen) in [(known.system, known.chosen) for known in pairs]
+        assert each.rejected in {known.chosen for known in pairs if known.system != each.system}
 
 
 def test_a_persona_is_read_from_its_message() -> None:

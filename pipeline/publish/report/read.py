@@ -38,6 +38,10 @@ class ReportError(ValueError):
     """A data set that no report can be made of; one line."""
 
 
+class NoTexts(ReportError):
+    """A folder without texts: no data set, or one of which none was kept."""
+
+
 class AllRejected(ReportError):
     """A data set without texts, as all its rows were rejected.
 
@@ -141,7 +145,7 @@ def _read(folder: Path, not_counted: Collection[str]) -> DataSet:
         rejected = counts.get("rejected") if isinstance(counts, dict) else 0
         if isinstance(rejected, int) and rejected:
             raise AllRejected(folder, rejected)
-        raise ReportError(f"{folder}: holds no texts in data/*.parquet; give the folder of a data set of mpg run")
+        raise NoTexts(f"{folder}: holds no texts in data/*.parquet; give the folder of a data set of mpg run")
     codes, personas = _coded(table.column("persona"))
     prompt_of, prompts = _coded(table.column("prompt_id"))
     found, weights = _weights(table)

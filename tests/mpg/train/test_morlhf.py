@@ -135,6 +135,6 @@ def test_what_can_not_be_trained_is_said_before(
     with pytest.raises(TrainError) as caught:
         train(tmp_path / "both", llama, rewards, recipe)
     assert says in str(caught.value) and not list(tmp_path.iterdir())
-    for field, value in (("samples", 1), ("beta", -0.1), ("steps", 0), ("learning_rate", math.inf)):
+    for field, value in (("samples", 1), ("beta", 0.0), ("steps", 0), ("learning_rate", math.inf)):
         with pytest.raises(ValueError, match=f"{field}: "):
             replace(RECIPE, **{field: value})

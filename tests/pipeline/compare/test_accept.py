@@ -12,6 +12,10 @@ from pipeline.cli import main
 from pipeline.compare.arms import Stage, job_of, points_of
 from pipeline.compare.load import load_comparison
 from pipeline.compare.questions import known_job
+from pipeline.compare.run import compare
+from pipeline.compare.tables import Made
+from pipeline.compare.texts import divergence_of
+from pipeline.compare.write import write_tables
 from tests.tiny_comparison import comparison_data, make_comparison
 
 ACCEPT = {"min_score": 0.5, "max_candidates": 3, "by": ["classifier"]}
@@ -26,7 +30,9 @@ def with_accept(**more: Any) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Of a screening: by label."""
-    path = make_comparison(tmp_path_factory.mktemp("accept"), methods=with_accept(), final={"finalists": 0})
+    path = make_comparison(
+        tmp_path_factory.mktemp("accept"), methods=with_accept(), final={"finalists": 0, "known": False}
+    )
     assert main(["compare", str(path)]) == 0
     found = pq.read_table(path.parent / "out" / "arms.parquet").to_pylist()
     page = (path.parent / "out" / "compare.md").read_text()
@@ -68,3 +74,48 @@ def test_questions_are_answered_once_and_nobody_chooses(tmp_path: Path) -> None:
     comparison.output_folder.mkdir()
     job = known_job(comparison, comparison.tasks[0], point)
     assert job.accept is None and job.judges == ()
+
+
+def test_of_chosen_texts_no_kl_is_known_and_greedy_ones_are_drawn_once(tmp_path: Path) -> None:
+    sum_of = {"name": "scr-exact", "aggregate": "sum", "horizon": None}
+    methods = [{"name": "kept", "decoder": sum_of, "accept": ACCEPT}, {"name": "all", "decoder": sum_of}]
+    comparison = load_comparison(make_comparison(tmp_path, methods=methods, final={"finalists": 0, "known": False}))
+    (task,) = comparison.tasks
+    row = {"system": None, "decoder": "scr-exact", "weights": [0.5, 0.5], "strengths": [1.0, 1.0],
+           "log_ratios": [1.0, 2.0]}  # fmt: skip
+    known = {}
+    for method in comparison.methods:
+        (point,) = points_of(method, ("E", "J"), ("EJ",))
+        job = job_of(comparison, task, point, Stage("final", 0, 4, 2))
+        known[method.name] = divergence_of(row, job, job.decoder.temperature)
+    assert known["kept"] is None and known["all"] is not None
+    once = ["job.decoder.temperature=0", "job.decoder.top_p=1", "methods[0].accept.max_candidates=1"]
+    greedy = load_comparison(tmp_path / "compare.yaml", once)
+    (point,) = points_of(greedy.method("kept"), ("E", "J"), ("EJ",))
+    job = job_of(greedy, greedy.tasks[0], point, Stage("final", 0, 4, 2))
+    assert job.accept is not None and job.accept.rows_per_cell == 1
+
+
+def test_of_which_nothing_passes_it_is_a_line_and_not_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in the table without a score; written again, it is done, and so is one of which some pass."""
+    methods = [
+        *with_accept()[-1:],
+        {"name": "none", "decoder": {"name": "soup"}, "accept": ACCEPT | {"min_score": 1.0}},
+    ]
+    path = make_comparison(tmp_path, methods=methods, final={"finalists": 0, "known": False})
+    comparison = load_comparison(path)
+    found = compare(comparison)
+    assert "0 of 4 prompts and personas have a text that has passed" in caplog.text
+    write_tables(comparison, found, Made("", "", ""))
+    arms = pq.read_table(tmp_path / "out" / "arms.parquet")
+    row = {each["curve"]: each for each in arms.to_pylist()}["none"]
+    assert (row["n_texts"], row["score"], row["candidates_per_text"]) == (0, None, None)
+    monkeypatch.setattr("pipeline.compare.run.run_job", None)
+    assert main(["compare", str(path)]) == 0
+    assert (
+        pq.read_table(tmp_path / "out" / "arms.parquet")
+        .drop_columns(["perplexity"])
+        .equals(arms.drop_columns(["perplexity"]))
+    )

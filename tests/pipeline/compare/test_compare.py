@@ -25,6 +25,7 @@ from pipeline.compare.measures import ARMS
 from pipeline.compare.page import page
 from pipeline.compare.run import Results
 from pipeline.compare.tables import DIFFERENCES, Made
+from pipeline.exit_status import ExitStatus
 from pipeline.run.run import run_job
 from tests.tiny_comparison import PROMPTS, comparison_data, make_comparison
 
@@ -284,3 +285,13 @@ def test_numbers_of_nothing_are_no_numbers() -> None:
     from pipeline.compare.measures import bare_perplexity
 
     assert math.isnan(bare_perplexity([]))
+
+
+def test_check_says_what_the_run_would_refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompts too few for both stages; and how much a choice may cost."""
+    path = make_comparison(tmp_path)
+    assert main(["compare", str(path), "--check", "--set", "tasks[0].prompts.limit=3"]) == ExitStatus.BAD_INPUT
+    assert "tasks[0].prompts: 3, of which two stages take two each; give 4 at least" in capsys.readouterr().err
+    accept = "methods[2].accept={min_score: 0.5, max_candidates: 6, by: [classifier]}"
+    assert main(["compare", str(path), "--check", "--set", accept]) == 0
+    assert "up to 6 times as many texts are drawn" in capsys.readouterr().out

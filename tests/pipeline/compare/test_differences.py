@@ -198,3 +198,38 @@ def test_an_interval_that_says_nothing_is_not_shown() -> None:
     assert _with_width(0.5, 0.125, 3) == "0.500±0.125" and _with_width(-0.25, 0.1, 9, "+.2f") == "-0.25±0.10"
     assert _with_width(0.5, 0.01, 2) == _with_width(0.5, 0.6, 9) == _with_width(0.5, None, 9) == "0.500±?"
     assert _with_width(None, None, 0) == "-"
+
+
+def without(found: Found, *prompts: str) -> Found:
+    """An arm of which no text has passed to some prompts; its measures are over the others."""
+    texts = [text for text in found.written.texts if text.prompt not in prompts]
+    mean = sum(text.score or 0.0 for text in texts) / len(texts)
+    return replace(found, written=replace(found.written, texts=tuple(texts)), score=mean, joint=mean)
+
+
+def test_what_an_arm_has_left_out_does_not_make_it_better(comparison: Comparison) -> None:
+    """On all prompts that it has the finalist is as good as the baseline, which has answered the hard ones, too."""
+    easy_ones = without(arm(SUM.point, [0.2, 0.2, 0.8, 0.8], 2.0), "p", "q")
+    baseline = mod(1.0, [0.2, 0.2, 0.8, 0.8], 2.0)
+    (one,) = [each for each in compared(comparison, [baseline, easy_ones], [SUM.point]) if each.baseline == "mod"]
+    assert one.difference is not None and one.difference.mean.n == 2
+    assert one.score == one.its_score == pytest.approx(0.8)
+    assert one.difference.mean.value == one.relative == pytest.approx(0.0)
+
+
+def test_an_arm_with_texts_of_few_prompts_is_no_place_and_goes_on_nowhere(comparison: Comparison) -> None:
+    """Of one lucky text: neither the place of a baseline, nor a finalist; on what all have, others are chosen."""
+    lucky = without(mod(3.0, [0.1, 0.1, 0.1, 1.0], 2.0), "p", "q", "r")
+    kept = mod(1.0, [0.4] * 4, 2.0)
+    (one,) = [each for each in compared(comparison, [kept, lucky, SUM], [SUM.point]) if each.baseline == "mod"]
+    assert one.place is not None and one.place.label == "mod x1"
+    other = replace(SUM, point=Point(Curve("sum", "none"), 1.0))
+    assert finalists(comparison, [REFERENCE, SUM, replace(without(other, "p", "q", "r"), score=1.0)]) == [SUM.point]
+    half = without(arm(other.point, [0.0, 0.0, 0.8, 0.79], 4.0), "p", "q")  # on r and s SUM has more
+    assert finalists(comparison, [REFERENCE, SUM, half]) == [SUM.point]
+
+
+def test_arms_that_share_too_few_prompts_have_as_many_texts_as_may_be(comparison: Comparison) -> None:
+    one, other = without(SUM, "q", "r", "s"), without(REFERENCE, "q", "r", "s")
+    size = size_of_final(comparison, [one, other], [SUM.point], "both", most_prompts=4, step=1)
+    assert (size.n_prompts, size.per_prompt, size.enough) == (4, 2, False) and math.isnan(size.power)  # most_texts: 8

@@ -68,6 +68,15 @@ def test_an_arm_is_the_base_with_its_task_and_method_over_it(folder: Path) -> No
     assert (alone.decoder.name, alone.decoder.horizon) == ("routing", None)
 
 
+def test_a_horizon_that_nobody_has_written_is_none_that_is_refused(folder: Path) -> None:
+    """Of a file that names no law: the product, which has none."""
+    job = comparison_data()["job"]
+    assert lines(folder, methods=[method(decoder={"name": "scr-exact"})], final={"finalists": 0}, job=job) == []
+    written = job | {"decoder": job["decoder"] | {"horizon": 4}}
+    found = lines(folder, methods=[method(decoder={"name": "scr-exact"})], final={"finalists": 0}, job=written)
+    assert [line for line in found if "decoder.horizon: 4 is of the sum, and the product is the default" in line]
+
+
 def test_an_arm_names_the_law_that_base_or_method_names(folder: Path) -> None:
     """So that rows of what was the default once are not taken for the arm's."""
     comparison = load_comparison(folder / "compare.yaml")
@@ -243,6 +252,12 @@ def test_every_persona_as_each_of_some_people(folder: Path) -> None:
         (chosen(["classifier", "encoder"]), "methods[0].accept.by: ['classifier', 'encoder'] leaves no judge that"),
         (chosen(["classifier"], ["encoder"]),
          "job.judges: classifier, encoder: each chooses texts of one of m-0, m-1, and none is left that counts; have"),
+        (chosen(["classifier"], decoder="single"), "methods[0].accept: each attribute alone is told of no mixture"),
+        (own(accept={"min_score": 0.5, "max_candidates": 2, "by": ["classifier"]}),
+         "methods[1].accept: one model a persona is told of no mixture"),
+        (chosen(["classifier"]) | {"job": comparison_data()["job"] | {
+            "judges": [{"kind": "classifier"}, {"kind": "persona-match"}]}},
+         "job.judges: with classifier, who chooses texts of m-0, none that counts is left who knows E, J of task"),
         (chosen(["classifier"], decoder="reference"), "methods[0].accept: decoder 'reference' gives no"),
     ],
 )  # fmt: skip
