@@ -94,7 +94,8 @@ def _choice_problems(comparison: Comparison) -> Iterator[Problem]:
     by_all, by_others = (set(counted(judges, base.attribute_names, own)) for judges in (base.judges, left))
     who = ", ".join(each.name for each in comparison.scored if each.accept is not None)
     if chosen and not chosen >= kinds:
-        for task in comparison.tasks:
+        readable = [t for t in comparison.tasks if not any(x.startswith("personas.") for x in _missing(comparison, t))]
+        for task in readable:
             lost = [name for name in weighed(job_of(comparison, task)) if name in by_all - by_others]
             if lost:
                 text = f"with {', '.join(sorted(chosen))}, who chooses texts of {who}, none that counts is left who "

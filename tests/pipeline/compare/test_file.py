@@ -77,6 +77,13 @@ def test_a_horizon_that_nobody_has_written_is_none_that_is_refused(folder: Path)
     assert [line for line in found if "decoder.horizon: 4 is of the sum, and the product is the default" in line]
 
 
+def test_personas_that_are_not_there_are_missing_whoever_chooses(folder: Path) -> None:
+    task = comparison_data()["tasks"][0] | {"personas": {"kind": "file", "file": "gone.yaml"}}
+    (folder / "changed.yaml").write_text(yaml.safe_dump(comparison_data() | chosen(["classifier"]) | {"tasks": [task]}))
+    absent = missing(load_comparison(folder / "changed.yaml"))
+    assert absent[0].startswith("tasks[0].personas.file: 'gone.yaml' is not in")
+
+
 def test_an_arm_names_the_law_that_base_or_method_names(folder: Path) -> None:
     """So that rows of what was the default once are not taken for the arm's."""
     comparison = load_comparison(folder / "compare.yaml")
