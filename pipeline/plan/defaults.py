@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,10 @@ def _of_rows(output: Path, job: Job) -> str | None:
 
 
 def _weighted_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows that aren't of the reference alone, of shards that can be read."""
-    for name in listing(folder, ".parquet"):
+    """Rows that aren't of the reference alone, of shards that can be read; who can't list them is told elsewhere."""
+    names: Iterable[str] = ()
+    with suppress(OSError):
+        names = listing(folder, ".parquet")
+    for name in names:
         with suppress(OSError, pa.ArrowException):
             yield from (row for row in read_parquet(folder / name, _SETTINGS).to_pylist() if row["attributes"])
